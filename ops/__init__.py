@@ -1,3 +1,8 @@
 """Every primitive of the framework: forward, derivative rule and formula, one topic per file."""
+
 if __name__ != "tinygrad_ms.ops":
     raise ImportError("import tinygrad_ms.ops, not the source folder 'ops' directly")
+
+from tinygrad_ms.ops.elementwise import *
+from tinygrad_ms.ops.reductions import *
+from tinygrad_ms.ops.shapes import *

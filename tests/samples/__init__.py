@@ -1,0 +1,39 @@
+"""Sample inputs of every primitive, one file per topic of ops/. The registry-driven suite checks them all.
+
+Each file has ``SAMPLES: dict[str, list[Sample]]`` by the registered name of the primitive.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+import numpy as np
+
+
+@dataclass
+class Sample:
+    """One call of a primitive.
+
+    args: float64 (or integer) NumPy arrays, or Python numbers; kwargs: the constants.
+    reference: the value from an independent implementation (NumPy, scipy, a loop): called with args and kwargs.
+    smooth: False where the point is a tie or kink: value and documented gradient are checked, not differences.
+    gradient: for such points, the documented gradients of ``sum(y)``, one per differentiable argument.
+    order: how many derivatives are checked by differences (2 by default).
+    """
+
+    args: tuple
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    reference: Callable | None = None
+    smooth: bool = True
+    gradient: tuple | None = None
+    order: int = 2
+    tolerance: float = 1e-6  # of derivatives against central differences, relative to the largest element
+    note: str = ""
+
+
+def normal(*shape, seed=0):
+    """Well-spread float64 numbers, the same in every run."""
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def positive(*shape, seed=0):
+    return np.random.default_rng(seed).uniform(0.5, 2.0, shape)

@@ -1,0 +1,19 @@
+"""tinygrad_ms: reverse-mode autodiff on NumPy and CuPy arrays, with an exact derivative of msign of every order."""
+
+import os as _os
+
+# In a checkout that lost the symlink tinygrad_ms/ops (a zip, Windows), find the folder ops/ beside this one.
+_root = _os.path.dirname(_os.path.dirname(_os.path.abspath(__file__)))
+if not _os.path.isdir(_os.path.join(__path__[0], "ops")) and all(
+    _os.path.isfile(_os.path.join(_root, part)) for part in ("setup.cfg", _os.path.join("ops", "__init__.py"))
+):
+    __path__.append(_root)
+
+from tinygrad_ms._version import __version__
+from tinygrad_ms.engine import autodiff as _autodiff  # gives Tensor its backward
+from tinygrad_ms.engine.backend import default_device, device_info, set_default_device
+from tinygrad_ms.engine.tape import (
+    enable_grad, hooks, inference_mode, is_grad_enabled, no_grad, scope,
+)  # fmt: skip
+from tinygrad_ms.engine.tensor import Tensor, asarray, tensor
+from tinygrad_ms.ops import *

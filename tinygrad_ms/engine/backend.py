@@ -1,0 +1,151 @@
+"""Which array library and device an array belongs to: a registry array type -> Backend. The only file that imports CuPy."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import numpy
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library with its doors to host memory (NumPy arrays)."""
+
+    name: str  # the device family: "cpu", "cuda", "strict"
+    xp: Any  # the namespace a forward takes its functions from
+    array_type: type
+    from_host: Callable  # (NumPy array, index of the device) -> array; always a copy
+    to_host: Callable  # array -> NumPy array; NumPy's own arrays are returned as they are
+    index_of: Callable = lambda array: 0  # which device of the family holds the array
+    several: bool = False  # more than one device: mixing them must be checked
+
+    def device_of(self, array) -> str:
+        index = self.index_of(array)
+        return f"{self.name}:{index}" if index else self.name
+
+
+BACKENDS: dict[type, Backend] = {}  # by exact array type
+_families: dict[str, Backend] = {}  # by device family
+_cuda_problem: str | None = None  # why CuPy is not usable, once probed
+
+
+def register(backend: Backend) -> None:
+    """Make the arrays of ``backend`` usable in tensors, and its name usable as ``device=``."""
+    BACKENDS[backend.array_type] = _families[backend.name] = backend
+
+
+register(Backend("cpu", numpy, numpy.ndarray, lambda host, index: numpy.array(host), lambda array: array))
+
+
+def _probe_cuda() -> str | None:
+    """Import CuPy once and run one kernel; None if it works, else the reason why not."""
+    global _cuda_problem
+    if "cuda" in _families:
+        return None
+    if _cuda_problem is None:
+        if importlib.util.find_spec("cupy") is None:
+            _cuda_problem = "CuPy is not installed (pip install 'tinygrad-ms[cuda13]', or [cuda12] for CUDA 12)"
+            return _cuda_problem
+        try:
+            import cupy
+
+            if not cupy.cuda.is_available():
+                raise RuntimeError("no CUDA driver or device was found")
+            int(cupy.arange(3).sum())  # a driver without NVRTC or headers fails only at the first kernel
+        except Exception as error:
+            _cuda_problem = f"CuPy is installed but not usable: {type(error).__name__}: {error}"
+            return _cuda_problem
+
+        def from_host(host, index):
+            with cupy.cuda.Device(index):
+                return cupy.asarray(host)
+
+        several = cupy.cuda.runtime.getDeviceCount() > 1
+        register(Backend("cuda", cupy, cupy.ndarray, from_host, cupy.asnumpy, lambda a: a.device.id, several))
+    return _cuda_problem
+
+
+def parse_device(device: str) -> tuple[Backend, int]:
+    """``"cuda:1"`` -> (backend of the family, 1). Raises ValueError or RuntimeError that give the reason."""
+    family, _, index = str(device).partition(":")
+    if family == "cuda":
+        if problem := _probe_cuda():
+            raise RuntimeError(f"device={device!r} cannot be used: {problem}")
+    elif family not in _families:
+        known = ", ".join(sorted({*_families, "cuda"}))
+        raise ValueError(f"device={device!r} is unknown: the devices are {known}")
+    backend = _families[family]
+    number = int(index) if index.isdigit() else -1 if index else 0
+    if number < 0 or (number and not backend.several):
+        raise ValueError(f"device={device!r} cannot be used: {family!r} has no device of that number")
+    return backend, number
+
+
+_default_device: str | None = None
+
+
+def default_device() -> str:
+    """``set_default_device``, else ``TINYGRAD_MS_DEVICE``, else "cuda" where a GPU works, else "cpu"."""
+    if _default_device is None:
+        set_default_device(os.environ.get("TINYGRAD_MS_DEVICE") or ("cpu" if _probe_cuda() else "cuda"))
+    return _default_device
+
+
+def set_default_device(device: str | None) -> None:
+    """Where ``tensor`` and the initialisers place data when no ``device=`` is given; None: choose anew."""
+    global _default_device
+    if device is not None:
+        parse_device(device)
+    _default_device = device
+
+
+def device_info() -> dict[str, str]:
+    """What was found: the default device, the array libraries and versions, and why CuPy is not usable if so."""
+    problem = _probe_cuda()
+    cuda = f"not usable: {problem}" if problem else f"CuPy {_families['cuda'].xp.__version__}"
+    return {"default": default_device(), "cpu": f"NumPy {numpy.__version__}", "cuda": cuda}
+
+
+def to_device(array, device: str):
+    """The raw array on ``device``: itself if it is there already, else a copy through host memory."""
+    backend, index = parse_device(device)
+    here = BACKENDS[type(array)]
+    if here is backend and here.index_of(array) == index:
+        return array
+    return backend.from_host(here.to_host(array), index)
+
+
+def host_array(value, dtype=None) -> numpy.ndarray:
+    """A NumPy array of a Python number, a list or a NumPy value. Raises TypeError where that is not numeric."""
+    try:
+        array = numpy.asarray(value, dtype=dtype)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"cannot make a tensor of {type(value).__name__}: {error}") from None
+    if not is_number_dtype(array.dtype):
+        raise TypeError(f"cannot make a tensor of dtype {array.dtype} ({type(value).__name__}): numbers and booleans only")
+    return array
+
+
+def is_number_dtype(dtype) -> bool:
+    return dtype.kind in "fiub" or dtype.name == "bfloat16"
+
+
+def is_float(dtype) -> bool:
+    """Carries gradients: float16, bfloat16 (which NumPy calls a void), float32, float64."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def is_host_value(value) -> bool:
+    """A NumPy array or scalar: data that brings its own dtype."""
+    return isinstance(value, (numpy.ndarray, numpy.generic))
+
+
+def format_array(array, indent: int = 0, **options) -> str:
+    """The values as NumPy prints them (this copies a device array to the host)."""
+    host = BACKENDS[type(array)].to_host(array)
+    return numpy.array2string(host, separator=", ", prefix=" " * indent, threshold=100, **options)
+
+
+as_dtype = numpy.dtype
+DEFAULT_FLOAT = numpy.dtype("float32")

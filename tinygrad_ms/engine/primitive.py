@@ -1,0 +1,526 @@
+"""Primitives: a forward on raw arrays with its derivative rule, and the call that runs and records it.
+
+Three kinds cover almost all functions (each a decorator of the forward, which becomes the public op):
+
+    @elementwise(derivative=lambda y: 1 - y * y, ...)       VJP g * d and JVP t * d follow from the derivative d
+    @linear(transpose=lambda g, x_shape: ..., ...)          the JVP is the op itself on the tangent
+    @primitive(vjp=..., jvp=..., ...)                       the general case
+
+The forward takes the array library ``xp``, then raw arrays, then constants: the parameters behind ``/`` where there is
+one (``def broadcast_to(xp, x, /, shape)``), else those with a default and the keyword-only ones.
+A rule is ordinary mathematics in operators and ops. Its parameter names say what the tape saves: the name of an
+argument (its value), of an output (``y`` unless ``outputs`` names several), of a constant, or ``x_shape`` for the shape
+of argument ``x``. A rule that is given raw arrays computes; given tensors, under ``create_graph``, it records itself.
+"""
+
+import inspect
+from functools import update_wrapper
+from sys import _getframe
+from typing import Callable
+
+from tinygrad_ms.engine.backend import (
+    BACKENDS, DEFAULT_FLOAT, default_device, host_array, is_float, is_host_value, parse_device, to_device,
+)  # fmt: skip
+from tinygrad_ms.engine.tape import OURS, Constant, Node, current_state, notify
+from tinygrad_ms.engine.tensor import Tensor
+
+NOTHING = ()
+NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
+REGISTRY: dict[str, "Primitive"] = {}  # every primitive and composition by name
+
+
+class Primitive:
+    """What is known of an op: forward, rules, formula, source. ``op.primitive`` of every public op."""
+
+    def __init__(self, forward, *, formula, source, vjp=None, jvp=None, outputs=None, view=False, floats=False, notes=""):
+        self.name = forward.__name__
+        self.forward = forward
+        self.formula = formula  # LaTeX
+        self.source = source  # paper and equation
+        self.notes = notes  # hazards: domain, ties, conventions
+        self.outputs = outputs  # names of several outputs, or None for one called y
+        self.view = view  # the output may share memory with the first argument
+        self.floats = floats  # integer arguments become the default float first
+        self.doc = inspect.getdoc(forward) or ""
+        self._read_signature(forward)
+        self.vjp, self.jvp = vjp, jvp
+        self.differentiable = vjp is not None
+        self.plans, self.forward_plans = {}, {}  # by call pattern, for reverse mode and for both modes
+        self.op: Callable = None
+
+    def _read_signature(self, forward):
+        parameters = list(inspect.signature(forward).parameters.values())[1:]
+        plain, before_slash = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY
+        self.signature = inspect.Signature(parameters)
+        slash = any(p.kind is before_slash for p in parameters)
+        arrays = [p for p in parameters if p.kind is before_slash or (p.kind is plain and not slash)]
+        self.arguments = [p.name for p in arrays if p.default is p.empty]
+        self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+        constants = [p for p in parameters if p.name not in self.arguments and p.name != self.variadic]
+        self.constants = [p.name for p in constants]
+        self.defaults = {p.name: p.default for p in constants if p.default is not p.empty}
+
+    def bind(self, args, kwargs):
+        """Sort a call into arrays and constants: constants may be positional, arrays may be named."""
+        try:
+            bound = self.signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.signature}: {error}") from None
+        arrays = bound.get(self.variadic, ()) if self.variadic else [bound[name] for name in self.arguments]
+        return arrays, {name: bound[name] for name in self.constants if name in bound}
+
+    def plan(self, pattern: int, forward_mode: bool) -> "Plan":
+        """``pattern``: one bit per argument, set where it wants a gradient, and a 1 above the highest."""
+        count = pattern.bit_length() - 1
+        needed = tuple(bool(pattern >> i & 1) for i in range(count))
+        plan = Plan(self, needed, forward_mode)
+        (self.forward_plans if forward_mode else self.plans)[pattern] = plan
+        return plan
+
+    def argument_name(self, i: int) -> str:
+        return f"{self.variadic}[{i}]" if self.variadic else self.arguments[i]
+
+    def __repr__(self):
+        return f"<primitive {self.name}{self.signature}>"
+
+
+class Plan:
+    """What one call pattern of a primitive needs: which arguments want a gradient, what to save, which rules to run."""
+
+    __slots__ = (
+        "primitive", "needed", "joint", "pullbacks", "inputs", "outputs", "extras", "names", "forward_mode",
+        "positions",
+    )  # fmt: skip
+
+    def __init__(self, primitive: Primitive, needed: tuple[bool, ...], forward_mode: bool):
+        count = len(needed)
+        self.primitive, self.needed, self.forward_mode = primitive, needed, forward_mode
+        self.joint = callable(primitive.vjp)
+        rules = [primitive.vjp] if self.joint else [r for r, wanted in zip(primitive.vjp, self.needed) if wanted]
+        wanted = {name for rule in rules for name in saved_names(rule)}
+        if forward_mode:
+            wanted |= primitive.jvp.names(primitive, self.needed)
+        arguments = [primitive.variadic] if primitive.variadic else primitive.arguments
+        results = primitive.outputs or ["y"]
+        self.inputs, self.outputs, self.extras, self.names = [], [], [], []
+        for i, name in enumerate(arguments):
+            if name in wanted:
+                self.names.append(name)
+                self.inputs += range(count) if primitive.variadic else [i]
+        for i, name in enumerate(results):
+            if name in wanted:
+                self.names.append(name)
+                self.outputs.append(i)
+        for name in sorted(wanted - set(self.names)):
+            base = name.removesuffix("_shape")
+            if name in primitive.constants:
+                self.extras.append((name, None))
+            elif base != name and base in arguments:
+                self.extras.append((None, None if primitive.variadic else arguments.index(base)))
+            else:
+                raise TypeError(f"rule of {primitive.name}: {name!r} is no argument, output, constant or shape")
+            self.names.append(name)
+        self.positions = {}
+        self.pullbacks = []  # (argument, rule, positions in the saved values; None: all of them in order)
+        if not self.joint:
+            for i, rule in enumerate(primitive.vjp):
+                if i < count and self.needed[i]:
+                    self.pullbacks.append((i, rule, self.positions_of(rule)))
+
+    def positions_of(self, rule):
+        if rule not in self.positions:
+            where = [self.names.index(name) for name in saved_names(rule)]
+            self.positions[rule] = None if where == list(range(len(self.names))) else where
+        return self.positions[rule]
+
+    def read_extras(self, arrays, constants):
+        """The constants and shapes that the rules name."""
+        for constant, argument in self.extras:
+            if constant is not None:
+                yield constants[constant] if constant in constants else self.primitive.defaults[constant]
+            else:
+                yield tuple(map(shape_of, arrays)) if argument is None else shape_of(arrays[argument])
+
+    def pick(self, rule, saved):
+        """The saved values that ``rule`` names, in its order. Saved variadic arguments count as one tuple."""
+        if self.primitive.variadic and self.inputs:
+            n = len(self.inputs)
+            saved = (tuple(saved[:n]), *saved[n:])
+        positions = self.positions_of(rule)
+        return saved if positions is None else [saved[p] for p in positions]
+
+
+def saved_names(rule, skip=1) -> list[str]:
+    """The parameters of a rule after its cotangent (or after ``needed, g`` of a joint rule)."""
+    if hasattr(rule, "saves"):
+        return rule.saves
+    names = list(inspect.signature(rule).parameters)
+    return names[2 if names[:1] == ["needed"] else skip :]
+
+
+# --- the call ------------------------------------------------------------------------------------------------------
+
+
+def make_op(primitive: Primitive) -> Callable:
+    """The public function of a primitive. Straight-line code: this runs once per op, and its time is what tiny ops cost."""
+    forward, outputs, view, differentiable = primitive.forward, primitive.outputs, primitive.view, primitive.differentiable
+    plans, forward_plans, floats = primitive.plans, primitive.forward_plans, primitive.floats
+    count = None if primitive.variadic else len(primitive.arguments)
+
+    def op(*args, **constants):
+        if len(args) != count and count is not None:
+            args, constants = primitive.bind(args, constants)
+        state = current_state()
+        observers = state.hooks
+        lead = kind = backend = weak = None  # the first array, its type and backend; the type of a Python number
+        tensors, odd = False, floats
+        mask, bit = 0, 1
+        arrays, parents = [], []
+        for value in args:
+            if isinstance(value, Tensor):
+                tensors = True
+                node = value.node
+                if node is None:
+                    parents.append(value._constant or value.as_constant())
+                else:
+                    parents.append(node)
+                    mask += bit
+                value = value.data
+            else:
+                parents.append(value if type(value) in NUMBERS else constant(value))
+            bit += bit
+            arrays.append(value)
+            this = type(value)
+            if this is not kind:
+                if this in NUMBERS:
+                    weak = this
+                elif (found := BACKENDS.get(this)) is None:
+                    odd = True
+                elif kind is None:
+                    lead, kind, backend = value, this, found
+                else:
+                    raise mixed_devices(primitive, args)
+        if odd or kind is None or backend.several or (weak is float and lead.dtype.kind != "f"):
+            arrays, backend, tensors = prepare(primitive, args, arrays, backend, tensors)
+            kind = backend.array_type
+        if observers:
+            notify(observers, "before_op", primitive, arrays)
+        try:
+            y = forward(backend.xp, *arrays, **constants) if constants else forward(backend.xp, *arrays)
+        except Exception as error:
+            raise explain(primitive, arrays, constants, error) from error
+        node = None
+        if not tensors:
+            result = y
+        elif outputs:
+            result = y = tuple([Tensor(item if type(item) is kind else backend.xp.asarray(item)) for item in y])
+        else:
+            if type(y) is not kind:  # NumPy's reductions and indexing return scalars
+                y = backend.xp.asarray(y)
+            result = Tensor(y)
+        if view:
+            share_version(args[0], result)
+        if mask and differentiable and state.recording:
+            known = forward_plans if state.forward_mode else plans
+            plan = known.get(bit + mask) or primitive.plan(bit + mask, state.forward_mode)
+            saved = guards = NOTHING
+            if plan.names:
+                saved, guards = [], []
+                for i in plan.inputs:
+                    saved.append(arrays[i])
+                    if isinstance(args[i], Tensor):
+                        counter = args[i]._version or args[i].version_counter()
+                        guards.append((counter, counter[0], i))
+                for k in plan.outputs:
+                    item = result[k] if outputs else result
+                    saved.append(item.data)
+                    counter = item._version or item.version_counter()
+                    guards.append((counter, counter[0], -1 - k))
+                if plan.extras:
+                    saved += plan.read_extras(arrays, constants)
+            shape, dtype = (None, None) if outputs else (y.shape, y.dtype)
+            frame = _getframe(1)
+            while frame.f_code.co_filename in OURS and frame.f_back:
+                frame = frame.f_back
+            code, offset = frame.f_code, frame.f_lasti
+            node = Node(plan, parents, saved, guards, constants, shape, dtype, backend, state.scope, code, offset)
+            if outputs:
+                for k, item in enumerate(result):
+                    if is_float(item.dtype):
+                        item.node = item_node(node, k, item.data)
+            else:
+                result.node = node
+        if observers:
+            raw = tuple(item.data if isinstance(item, Tensor) else item for item in (y if outputs else (y,)))
+            notify(observers, "after_op", primitive, arrays, raw, node)
+        return result
+
+    update_wrapper(op, forward)
+    op.__signature__ = primitive.signature
+    op.primitive = primitive
+    return op
+
+
+def constant(value) -> Constant:
+    """How the tape shows an argument that is a raw array: it must not keep the data alive."""
+    backend = BACKENDS.get(type(value))
+    return Constant(shape_of(value), getattr(value, "dtype", type(value).__name__), backend)
+
+
+def share_version(source, results):
+    """Views count in-place changes together with the tensor whose memory they show."""
+    if isinstance(source, Tensor):
+        for result in results if isinstance(results, tuple) else (results,):
+            result._version = source.version_counter()
+
+
+def item_node(node: Node, index: int, array) -> Node:
+    """Output ``index`` of the op ``node`` as a node of its own; its rule hands the cotangent on to that slot."""
+    plan = ITEM.plan(0b11, False)
+    return Node(
+        plan, [node], [index], (), {"index": index}, array.shape, array.dtype, node.backend, node.scope,
+        node.code, node.offset,
+    )  # fmt: skip
+
+
+class Slots(dict):
+    """The cotangents of an op with several outputs, by output; adding two merges them."""
+
+    shape = dtype = None
+
+    def __add__(self, other):
+        merged = Slots(self)
+        for index, g in other.items():
+            merged[index] = merged[index] + g if index in merged else g
+        return merged
+
+
+def shape_of(value) -> tuple:
+    return value.shape if hasattr(value, "shape") else ()
+
+
+def prepare(primitive, args, arrays, backend, wants_tensor):
+    """The less usual arguments: Python numbers stay weak scalars, lists become arrays, integers floats where asked."""
+    if any(value is None or isinstance(value, (str, dict, set)) for value in arrays):
+        i = next(i for i, value in enumerate(arrays) if value is None or isinstance(value, (str, dict, set)))
+        raise TypeError(
+            f"{primitive.name}: {primitive.argument_name(i)} is {type(arrays[i]).__name__};"
+            " expected a Tensor, an array or a number"
+        )
+    if backend is None:  # no array at all: numbers and lists make tensors, NumPy scalars stay NumPy
+        if all(is_host_value(value) for value in arrays) and arrays:
+            backend, index = parse_device("cpu")
+        else:
+            backend, index = parse_device(default_device())
+            wants_tensor = True
+        arrays = [backend.from_host(default_floats(value), index) for value in arrays]
+    elif backend.several and len({backend.index_of(a) for a in arrays if type(a) is backend.array_type}) > 1:
+        raise mixed_devices(primitive, args)
+    lead = next(a for a in arrays if type(a) is backend.array_type)
+    for i, value in enumerate(arrays):
+        if isinstance(value, (list, tuple)):
+            dtype = lead.dtype if is_float(lead.dtype) else None
+            arrays[i] = to_device(host_array(value, dtype), backend.device_of(lead))
+        elif type(value) is float and not is_float(lead.dtype):
+            arrays = [a.astype(DEFAULT_FLOAT) if type(a) is backend.array_type else a for a in arrays]
+        elif type(value) not in (float, int, bool, backend.array_type) and not is_host_value(value):
+            raise TypeError(
+                f"{primitive.name}: {primitive.argument_name(i)} is {type(value).__name__};"
+                " expected a Tensor, an array or a number"
+            )
+    if primitive.floats:
+        arrays = [
+            a.astype(DEFAULT_FLOAT) if type(a) is backend.array_type and not is_float(a.dtype) else a for a in arrays
+        ]
+    return arrays, backend, wants_tensor
+
+
+def default_floats(value):
+    host = host_array(value)
+    return host if is_host_value(value) or host.dtype.kind != "f" else host.astype(DEFAULT_FLOAT)
+
+
+# --- errors --------------------------------------------------------------------------------------------------------
+
+
+def describe(primitive, values) -> str:
+    """``a: float32 (2, 3) on cpu, b: 2.0``."""
+    parts = []
+    for i, value in enumerate(values):
+        value = value.data if isinstance(value, Tensor) else value
+        backend = BACKENDS.get(type(value))
+        what = f"{value.dtype} {value.shape} on {backend.device_of(value)}" if backend else repr(value)[:40]
+        parts.append(f"{primitive.argument_name(i)}: {what}")
+    return ", ".join(parts)
+
+
+def mixed_devices(primitive, args) -> ValueError:
+    return ValueError(
+        f"{primitive.name}: arguments on different devices ({describe(primitive, args)}); move one with .to(device)"
+    )
+
+
+def explain(primitive, arrays, constants, error) -> Exception:
+    """The array library's complaint as a sentence that names the op, the arguments and the fix."""
+    text = str(error)
+    if text.startswith(primitive.name + ":"):
+        return error
+    kind = type(error) if type(error) in (TypeError, ValueError, IndexError, MemoryError) else ValueError
+    if "broadcast" in text:
+        shapes = [f"{primitive.argument_name(i)} has shape {shape_of(a)}" for i, a in enumerate(arrays)]
+        text = f"{' and '.join(shapes)}: these do not broadcast (sizes must be equal or 1, aligned at the right)"
+        return kind(f"{primitive.name}: {text}")
+    keywords = "".join(f", {key}={value!r}" for key, value in constants.items())
+    return kind(f"{primitive.name}: {text} ({describe(primitive, arrays)}{keywords})")
+
+
+# --- rules for forward mode ----------------------------------------------------------------------------------------
+
+
+class PerArgument:
+    """JVP rules ``(t, *saved)`` per argument, summed."""
+
+    def __init__(self, rules):
+        self.rules = rules
+
+    def names(self, primitive, needed):
+        return {name for rule, wanted in zip(self.rules, needed) if wanted for name in saved_names(rule)}
+
+    def __call__(self, plan, tangents, saved, constants):
+        terms = [rule(t, *plan.pick(rule, saved)) for rule, t in zip(self.rules, tangents) if t is not None]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+
+class Joint:
+    """One JVP rule ``(tangents, *saved)`` for all arguments; absent tangents are None."""
+
+    def __init__(self, rule):
+        self.rule = rule
+
+    def names(self, primitive, needed):
+        return set(saved_names(self.rule))
+
+    def __call__(self, plan, tangents, saved, constants):
+        return self.rule(tangents, *plan.pick(self.rule, saved))
+
+
+class Linear:
+    """The op itself on the tangents (zeros where an argument has none)."""
+
+    def names(self, primitive, needed):
+        return {f"{primitive.variadic or name}_shape" for name in primitive.arguments or [primitive.variadic]}
+
+    def __call__(self, plan, tangents, saved, constants):
+        primitive = plan.primitive
+        if None in [None if t is None else 0 for t in tangents]:
+            some = next(t for t in tangents if t is not None)
+            raw = some.data if isinstance(some, Tensor) else some
+            xp = BACKENDS[type(raw)].xp
+            tail = saved[len(plan.inputs) + len(plan.outputs) :]
+            if primitive.variadic:
+                shapes = next(v for v, (c, a) in zip(tail, plan.extras) if c is None)
+            else:
+                shapes = {a: v for v, (c, a) in zip(tail, plan.extras) if c is None}
+            tangents = [
+                xp.zeros(shapes[i], some.dtype) if t is None else t for i, t in enumerate(tangents)
+            ]
+        return primitive.op(*tangents, **constants)
+
+
+class Multilinear:
+    """The sum, over the arguments, of the op with that argument replaced by its tangent."""
+
+    def names(self, primitive, needed):
+        if primitive.variadic:
+            return {primitive.variadic}
+        return {name for i, name in enumerate(primitive.arguments) if any(needed[:i] + needed[i + 1 :])}
+
+    def __call__(self, plan, tangents, saved, constants):
+        values = [None] * len(tangents)
+        for value, i in zip(saved, plan.inputs):
+            values[i] = value
+        total = None
+        for i, t in enumerate(tangents):
+            if t is not None:
+                term = plan.primitive.op(*values[:i], t, *values[i + 1 :], **constants)
+                total = term if total is None else total + term
+        return total
+
+
+# --- the decorators ------------------------------------------------------------------------------------------------
+
+
+def _define(forward, **facts) -> Callable:
+    made = Primitive(forward, **facts)
+    if made.name in REGISTRY:
+        raise ValueError(f"a primitive named {made.name!r} exists already")
+    made.op = make_op(made)
+    if made.differentiable:
+        made.plan(0b111 if made.variadic else (2 << len(made.arguments)) - 1, True)  # a misspelt rule fails here
+    REGISTRY[made.name] = made
+    return made.op
+
+
+def _rules(rule):
+    return None if rule is None else tuple(rule) if isinstance(rule, (tuple, list)) else (rule,)
+
+
+def elementwise(derivative, *, formula: str, source: str = "", **facts):
+    """A function of each element. ``derivative``: dy/dx from x, y and constants; a tuple where there are several arguments."""
+    derivatives = _rules(derivative)
+
+    def times(d):
+        def rule(g, *saved):
+            return g * d(*saved)
+
+        rule.saves = saved_names(d, skip=0)
+        return rule
+
+    return lambda forward: _define(
+        forward, formula=formula, source=source, vjp=tuple(map(times, derivatives)),
+        jvp=PerArgument(tuple(map(times, derivatives))), **facts,
+    )  # fmt: skip
+
+
+def linear(transpose, *, formula: str, source: str = "", **facts):
+    """Linear in all arguments together. ``transpose``: g -> cotangent per argument, or jointly ``(needed, g, ...)``."""
+    vjp = transpose if is_joint(transpose) else _rules(transpose)
+    return lambda forward: _define(forward, formula=formula, source=source, vjp=vjp, jvp=Linear(), **facts)
+
+
+def multilinear(transpose, *, formula: str, source: str = "", **facts):
+    """Linear in each argument. ``transpose``: per argument ``(g, others...)``, or jointly ``(needed, g, ...)``."""
+    vjp = transpose if is_joint(transpose) else _rules(transpose)
+    return lambda forward: _define(forward, formula=formula, source=source, vjp=vjp, jvp=Multilinear(), **facts)
+
+
+def primitive(vjp, jvp, *, formula: str, source: str = "", **facts):
+    """The general kind. ``vjp``: per argument ``(g, saved...)`` or jointly ``(needed, g, saved...)`` -> tuple;
+    ``jvp``: per argument ``(t, saved...)`` or jointly ``(tangents, saved...)``. With ``outputs=("q", "r")`` the
+    cotangent g (and the result of the JVP) is a tuple, with None for outputs nobody used."""
+    vjp_rule = vjp if is_joint(vjp) else _rules(vjp)
+    joint_jvp = callable(jvp) and next(iter(inspect.signature(jvp).parameters), "") == "tangents"
+    jvp_rule = Joint(jvp) if joint_jvp else PerArgument(_rules(jvp))
+    return lambda forward: _define(forward, formula=formula, source=source, vjp=vjp_rule, jvp=jvp_rule, **facts)
+
+
+def no_derivative(*, formula: str = "", source: str = "", **facts):
+    """A function whose results carry no gradient: comparisons, argmax, one_hot."""
+    return lambda forward: _define(forward, formula=formula, source=source, **facts)
+
+
+def _item(xp, x, *, index):
+    """Output ``index`` of an op with several outputs."""
+
+
+ITEM = Primitive(
+    _item, formula="", source="", vjp=(lambda g, index: Slots({index: g}),), jvp=PerArgument((lambda t, index: t[index],))
+)
+ITEM.name = "item"
+
+
+def is_joint(rule) -> bool:
+    return callable(rule) and next(iter(inspect.signature(rule).parameters), "") == "needed"

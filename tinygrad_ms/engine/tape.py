@@ -1,0 +1,260 @@
+"""The tape: what a recorded op leaves behind (Node), and the modes that say whether and how ops record."""
+
+import functools
+import inspect
+import itertools
+import weakref
+from contextvars import ContextVar
+from operator import attrgetter
+from pathlib import Path
+
+_number = itertools.count(1)
+_sequence = attrgetter("seq")
+
+
+class Node:
+    """One recorded op.
+
+    It keeps raw arrays, never tensors, so that dropping a result frees the graph with no garbage collector.
+    """
+
+    __slots__ = (
+        "seq", "plan", "parents", "saved", "guards", "constants", "shape", "dtype", "backend", "scope", "code",
+        "offset", "hooks", "__weakref__",
+    )  # fmt: skip
+
+    def __init__(self, plan, parents, saved, guards, constants, shape, dtype, backend, scope, code, offset):
+        self.seq = next(_number)  # grows along the tape: a topological order for free
+        self.plan = plan  # the primitive, and what of it this call needs (primitive.Plan)
+        self.parents = parents  # per argument: Node, Constant, or the Python number itself
+        self.saved = saved  # raw inputs, outputs and constants for the rules; None once freed
+        self.guards = guards  # (version counter, version when saved) of every saved tensor
+        self.constants = constants  # keyword arguments of the call: axis=, keepdims=, ...
+        self.shape = shape  # of the output; None for an op with several, whose items are nodes of their own
+        self.dtype = dtype
+        self.backend = backend
+        self.scope = scope
+        self.code, self.offset = code, offset  # of the call outside this package; a line number only when shown
+        self.hooks = None  # functions applied to the gradient of the output
+
+    @property
+    def op(self) -> str:
+        return self.plan.primitive.name
+
+    @property
+    def line(self) -> str:
+        """``file:line`` of the call that recorded this node."""
+        if self.code is None:
+            return "an unknown line"
+        lines = [line for start, end, line in self.code.co_lines() if start <= self.offset < end and line]
+        return f"{self.code.co_filename}:{lines[0] if lines else self.code.co_firstlineno}"
+
+    @property
+    def freed(self) -> bool:
+        return self.saved is None
+
+    def __repr__(self):
+        return f"<Node {self.seq} {self.op} {self.shape}>"
+
+
+class Leaf(Node):
+    """A place where gradients end: a tensor of the user's with ``requires_grad``, or the input of a transform."""
+
+    __slots__ = ("tensor", "name")
+    op = "leaf"
+
+    def __init__(self, shape, dtype, backend, tensor=None, name=None):
+        super().__init__(None, (), (), (), {}, shape, dtype, backend, current_state().scope, None, 0)
+        self.tensor = weakref.ref(tensor) if tensor is not None else None  # where ``backward`` leaves the gradient
+        self.name = name
+
+
+class Constant:
+    """An argument off the tape, as a picture shows it: shape, dtype, name; never the data."""
+
+    __slots__ = ("shape", "dtype", "backend", "name")
+
+    def __init__(self, shape, dtype, backend, name=None):
+        self.shape, self.dtype, self.backend, self.name = shape, dtype, backend, name
+
+
+def tape_of(roots, until=()) -> list[Node]:
+    """The nodes that ``roots`` reach in the order they were recorded: a Wengert list. The search ends at ``until``."""
+    seen = set(roots)
+    stack = list(seen)
+    tape = []
+    while stack:
+        node = stack.pop()
+        tape.append(node)
+        if until and node in until:
+            continue
+        for parent in node.parents:
+            if isinstance(parent, Node) and parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    tape.sort(key=_sequence)
+    return tape
+
+
+# The files of this package: frames in them are not where the user called from.
+_HERE = Path(__file__).parents[1]
+OURS = {str(p) for folder in (_HERE, _HERE / "ops", _HERE.parent / "ops") for p in folder.rglob("*.py")}
+
+
+# --- modes ---------------------------------------------------------------------------------------------------------
+
+
+class State:
+    """What ops look at, once per call: one context variable, so local to the thread and the async task."""
+
+    __slots__ = ("recording", "forward_mode", "inference", "scope", "hooks")
+
+    def __init__(self, recording=True, forward_mode=False, inference=False, scope=(), hooks=()):
+        self.recording = recording  # record ops on the tape
+        self.forward_mode = forward_mode  # save what the JVP rules need, too
+        self.inference = inference  # recording cannot be switched on again
+        self.scope = scope  # names of the enclosing scopes, outermost first
+        self.hooks = hooks  # observers called around every op and every rule
+
+    def replace(self, **changes):
+        return State(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__})
+
+
+_state: ContextVar[State] = ContextVar("tinygrad_ms.state", default=State())
+current_state = _state.get
+
+
+class Mode:
+    """A change of state for a ``with`` block, or as a decorator for a function, a generator or a coroutine.
+
+    A decorated generator has the mode only while its body runs, not while it is suspended
+    (a bare ``with`` around a ``yield`` would leak into the caller).
+    """
+
+    def __new__(cls, *args, **kwargs):
+        mode = super().__new__(cls)
+        mode._tokens = []
+        if args and cls.__init__ is object.__init__:  # @no_grad without parentheses
+            return mode(args[0])
+        return mode
+
+    def change(self, state: State) -> State:
+        return state
+
+    def __enter__(self):
+        self._tokens.append(_state.set(self.change(_state.get())))
+        return self
+
+    def __exit__(self, *exception):
+        _state.reset(self._tokens.pop())
+
+    def _fresh(self):
+        """A twin of this mode: the decorated function may run in several threads at once."""
+        twin = Mode.__new__(type(self))
+        twin.__dict__.update(self.__dict__, _tokens=[])
+        return twin
+
+    def __call__(self, function):
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def wrapper(*args, **kwargs):
+                generator = function(*args, **kwargs)
+                resume, value = generator.send, None
+                while True:
+                    try:
+                        with self._fresh():
+                            item = resume(value)
+                    except StopIteration as stop:
+                        return stop.value
+                    try:
+                        resume, value = generator.send, (yield item)
+                    except GeneratorExit:
+                        with self._fresh():
+                            generator.close()
+                        raise
+                    except BaseException as error:
+                        resume, value = generator.throw, error
+
+        elif inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def wrapper(*args, **kwargs):
+                with self._fresh():
+                    return await function(*args, **kwargs)
+
+        else:
+
+            @functools.wraps(function)
+            def wrapper(*args, **kwargs):
+                with self._fresh():
+                    return function(*args, **kwargs)
+
+        return wrapper
+
+
+class no_grad(Mode):
+    """Ops inside record nothing; their results require no gradient. ``with no_grad():`` or ``@no_grad()``."""
+
+    def change(self, state):
+        return state.replace(recording=False)
+
+
+class enable_grad(Mode):
+    """Ops inside record again, within ``no_grad``. Raises RuntimeError within ``inference_mode``."""
+
+    def change(self, state):
+        if state.inference:
+            raise RuntimeError("enable_grad: nothing can be recorded inside inference_mode; use no_grad there instead")
+        return state.replace(recording=True)
+
+
+class inference_mode(Mode):
+    """``no_grad`` that cannot be switched off again inside."""
+
+    def change(self, state):
+        return state.replace(recording=False, inference=True)
+
+
+class scope(Mode):
+    """Name the ops recorded inside: they become one cluster of the picture. Scopes nest."""
+
+    def __init__(self, name: str):
+        self.name = str(name)
+
+    def change(self, state):
+        return state.replace(scope=(*state.scope, self.name))
+
+
+class hooks(Mode):
+    """Call ``observers`` around every op and every rule: the door for profilers, pictures, NaN detection.
+
+    An observer may define any of ``before_op(primitive, arrays)``, ``after_op(primitive, arrays, outputs, node)``
+    (raw arrays, outputs a tuple; node is None where nothing was recorded), ``before_rule(node, gradient)`` and
+    ``after_rule(node, gradient, gradients)`` (gradients: list of (parent node, gradient)).
+    """
+
+    def __init__(self, *observers):
+        self.observers = observers
+
+    def change(self, state):
+        return state.replace(hooks=(*state.hooks, *self.observers))
+
+
+class forward_mode(Mode):
+    """Ops inside record, and also save what their JVP rules need."""
+
+    def change(self, state):
+        return state.replace(forward_mode=True, recording=True)
+
+
+def notify(observers, event: str, *args) -> None:
+    for observer in observers:
+        method = getattr(observer, event, None)
+        if method is not None:
+            method(*args)
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops record on the tape here."""
+    return _state.get().recording

@@ -1,8 +1,11 @@
 """Sample inputs of every primitive, one file per topic of ops/. The registry-driven suite checks them all.
 
-Each file has ``SAMPLES: dict[str, list[Sample]]`` by the registered name of the primitive.
+Each file has ``SAMPLES: dict[str, list[Sample]]`` by the registered name of the primitive
+(``from tests.samples import Sample, normal, positive``).
 """
 
+import importlib
+import pkgutil
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
@@ -18,6 +21,7 @@ class Sample:
     smooth: False where the point is a tie or kink: value and documented gradient are checked, not differences.
     gradient: for such points, the documented gradients of ``sum(y)``, one per differentiable argument.
     order: how many derivatives are checked by differences (2 by default).
+    sync: why this call must make the host wait for the device; empty: it must not.
     """
 
     args: tuple
@@ -28,6 +32,7 @@ class Sample:
     order: int = 2
     tolerance: float = 1e-6  # of derivatives against central differences, relative to the largest element
     note: str = ""
+    sync: str = ""
 
 
 def normal(*shape, seed=0):
@@ -37,3 +42,12 @@ def normal(*shape, seed=0):
 
 def positive(*shape, seed=0):
     return np.random.default_rng(seed).uniform(0.5, 2.0, shape)
+
+
+def all_samples() -> dict[str, list[Sample]]:
+    """The samples of every topic, by the name of the primitive."""
+    merged: dict[str, list[Sample]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        for name, samples in importlib.import_module(f"{__name__}.{module.name}").SAMPLES.items():
+            merged.setdefault(name, []).extend(samples)
+    return merged

@@ -1,0 +1,1 @@
+"""Checks for derivatives, and the strict device that stands in for CuPy."""

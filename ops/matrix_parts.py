@@ -1,0 +1,95 @@
+"""Parts of matrices: diagonal, diag, trace, tril, triu, vec. All take the last two axes and a batch before them."""
+
+from tinygrad_ms.engine.primitive import linear
+from tinygrad_ms.engine.tensor import Tensor
+
+__all__ = ["diag", "diagonal", "embed_diagonal", "trace", "tril", "triu", "vec"]
+
+
+def _axes(ndim, axis1, axis2):
+    """The two axes counted from the left."""
+    return axis1 % ndim, axis2 % ndim
+
+
+@linear(
+    transpose=lambda g, x_shape, offset, axis1, axis2: embed_diagonal(g, x_shape, offset, axis1, axis2),
+    formula=r"y_i = x_{ii}:\quad \bar x_{ij} = \delta_{ij}\,\bar y_i",
+    source="linear map; its transpose",
+    view=True,
+)
+def diagonal(xp, x, offset=0, axis1=-2, axis2=-1):
+    """The diagonal of the matrices in the axes ``axis1`` and ``axis2``, as a new last axis; ``offset`` > 0 is above it.
+
+    As in the array API the matrices are the last two axes by default (NumPy's function defaults to the first two).
+    """
+    if x.ndim < 2:
+        raise ValueError(f"diagonal: x has shape {x.shape}; expected a matrix or a batch of matrices")
+    return xp.diagonal(x, offset, *_axes(x.ndim, axis1, axis2))
+
+
+@linear(
+    transpose=lambda g, offset, axis1, axis2: diagonal(g, offset, axis1, axis2),
+    formula=r"Y = \mathrm{diag}(x):\quad \bar x_i = \bar y_{ii}",
+    source="linear map; its transpose",
+)
+def embed_diagonal(xp, x, /, shape, offset=0, axis1=-2, axis2=-1):
+    """Zeros of ``shape`` with x on the diagonal of the axes ``axis1`` and ``axis2``: the transpose of ``diagonal``."""
+    y = xp.zeros(shape, dtype=x.dtype)
+    ndim = len(shape)
+    axis1, axis2 = _axes(ndim, axis1, axis2)
+    matrices = xp.moveaxis(y, (axis1, axis2), (-2, -1))
+    rows = xp.arange(x.shape[-1])
+    matrices[..., rows + max(-offset, 0), rows + max(offset, 0)] = x
+    return y
+
+
+def diag(x, offset=0):
+    """The diagonal of a matrix (..., n, m); of a vector (n,), the square matrix with it on the diagonal."""
+    if x.ndim != 1:
+        return diagonal(x, offset)
+    n = x.shape[0] + abs(offset)
+    return embed_diagonal(x, (n, n), offset)
+
+
+def trace(x, offset=0):
+    r"""The sum of the diagonal of the last two axes, tr X = sum_i x_ii; d tr(A X)/dX = A^T (004, section 3)."""
+    return diagonal(x, offset).sum(axis=-1)
+
+
+@linear(
+    transpose=lambda g, k: tril(g, k),
+    formula=r"\bar X = \mathrm{tril}(\bar Y)",
+    source="a projection is its own transpose",
+)
+def tril(xp, x, k=0):
+    """The lower triangle of (..., n, m): zeros above the k-th diagonal."""
+    return xp.tril(_matrix(x, "tril"), k)
+
+
+@linear(
+    transpose=lambda g, k: triu(g, k),
+    formula=r"\bar X = \mathrm{triu}(\bar Y)",
+    source="a projection is its own transpose",
+)
+def triu(xp, x, k=0):
+    """The upper triangle of (..., n, m): zeros below the k-th diagonal."""
+    return xp.triu(_matrix(x, "triu"), k)
+
+
+def _matrix(x, op):
+    if x.ndim < 2:
+        raise ValueError(f"{op}: x has shape {x.shape}; expected a matrix or a batch of matrices")
+    return x
+
+
+def vec(x):
+    """The columns of (..., n, m) under each other, (..., n m): vec(A X B) = (B^T (x) A) vec(X) (004, section 3)."""
+    if x.ndim < 2:
+        raise ValueError(f"vec: x has shape {x.shape}; expected a matrix or a batch of matrices")
+    return x.mT.reshape((*x.shape[:-2], x.shape[-2] * x.shape[-1]))
+
+
+Tensor.diagonal = diagonal
+Tensor.trace = trace
+Tensor.tril = tril
+Tensor.triu = triu

@@ -1,5 +1,6 @@
 """tinygrad_ms: reverse-mode autodiff on NumPy and CuPy arrays, with an exact derivative of msign of every order."""
 
+import importlib as _importlib
 import os as _os
 
 # In a checkout that lost the symlink tinygrad_ms/ops (a zip, Windows), find the folder ops/ beside this one.
@@ -17,3 +18,16 @@ from tinygrad_ms.engine.tape import (
 )  # fmt: skip
 from tinygrad_ms.engine.tensor import Tensor, asarray, tensor
 from tinygrad_ms.ops import *
+
+_ROOMS = ("data", "graph", "nn", "optim", "serialization", "testing", "transforms")
+
+
+def __getattr__(name):
+    """Submodules are imported when first used: ``tg.nn``, ``tg.testing``, ..."""
+    if name in _ROOMS:
+        return _importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_ROOMS})

@@ -96,6 +96,8 @@ def plain_step(node, g, grads):
     plan, saved, parents = node.plan, node.saved, node.parents
     for i, rule, positions in plan.pullbacks:
         gradient = rule(g, *saved) if positions is None else rule(g, *[saved[p] for p in positions])
+        if gradient is None:
+            continue
         parent = parents[i]
         if gradient.shape != parent.shape or gradient.dtype != parent.dtype:
             gradient = fit(gradient, parent, node)
@@ -135,6 +137,7 @@ def general_step(alive, create_graph, observers):
             pairs = joint_pairs(node, g, saved, needed)
         else:
             pairs = [(node.parents[i], rule(g, *plan.pick(rule, saved))) for i, rule, _ in plan.pullbacks if needed[i]]
+            pairs = [(parent, gradient) for parent, gradient in pairs if gradient is not None]
         if observers:
             notify(observers, "after_rule", node, g, pairs)
         add_pairs(pairs, node, grads)

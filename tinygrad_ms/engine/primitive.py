@@ -43,6 +43,8 @@ class Primitive:
         self.floats = floats  # integer arguments become the default float first
         self.doc = inspect.getdoc(forward) or ""
         self._read_signature(forward)
+        if outputs and isinstance(vjp, tuple):
+            vjp = tuple(of_several(rule, len(outputs)) for rule in vjp)
         self.vjp, self.jvp = vjp, jvp
         self.differentiable = vjp is not None
         self.plans, self.forward_plans = {}, {}  # by call pattern, for reverse mode and for both modes
@@ -295,6 +297,16 @@ class Slots(dict):
         return merged
 
 
+def of_several(rule, count: int):
+    """A rule that takes the cotangents of ``count`` outputs as a tuple, for the slots that the walk collects."""
+
+    def whole(g, *saved):
+        return rule(tuple(map(g.get, range(count))), *saved)
+
+    whole.saves = saved_names(rule)
+    return whole
+
+
 def shape_of(value) -> tuple:
     return value.shape if hasattr(value, "shape") else ()
 
@@ -387,10 +399,11 @@ class PerArgument:
         return {name for rule, wanted in zip(self.rules, needed) if wanted for name in saved_names(rule)}
 
     def __call__(self, plan, tangents, saved, constants):
-        terms = [rule(t, *plan.pick(rule, saved)) for rule, t in zip(self.rules, tangents) if t is not None]
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
+        total = None
+        for rule, t in zip(self.rules, tangents):
+            term = None if t is None else rule(t, *plan.pick(rule, saved))
+            if term is not None:
+                total = term if total is None else total + term
         return total
 
 
@@ -465,7 +478,11 @@ def _define(forward, **facts) -> Callable:
 
 
 def _rules(rule):
-    return None if rule is None else tuple(rule) if isinstance(rule, (tuple, list)) else (rule,)
+    return tuple(r or no_gradient for r in rule) if isinstance(rule, (tuple, list)) else (rule,)
+
+
+def no_gradient(g):
+    """The rule of an argument that gets no gradient, also written None."""
 
 
 def elementwise(derivative, *, formula: str, source: str = "", **facts):
@@ -473,6 +490,9 @@ def elementwise(derivative, *, formula: str, source: str = "", **facts):
     derivatives = _rules(derivative)
 
     def times(d):
+        if d is no_gradient:
+            return d
+
         def rule(g, *saved):
             return g * d(*saved)
 

@@ -1,0 +1,325 @@
+"""Every primitive in the registry, at every sample: values, both modes, higher orders, layouts, devices.
+
+A primitive without samples fails by name. What a sample is: ``tests/samples/__init__.py``.
+"""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+import tinygrad_ms as tg
+from tests.conftest import require
+from tests.samples import Sample, all_samples
+from tinygrad_ms.engine.autodiff import push_forward
+from tinygrad_ms.engine.backend import to_device
+from tinygrad_ms.engine.primitive import REGISTRY
+from tinygrad_ms.engine.tape import forward_mode
+from tinygrad_ms.testing import check_jvp, forbid_sync, gradcheck, gradgradcheck
+from tinygrad_ms.testing.gradcheck import check_pairing, differentiated, to_numpy
+
+PRIMITIVES = {name: p for name, p in REGISTRY.items() if p.forward.__module__.startswith("tinygrad_ms.")}
+SAMPLES = all_samples()
+
+
+def each_sample(condition=lambda name, sample: True):
+    """Parametrise over (name, sample), the name and number in the id: ``exp-0-empty``."""
+    return pytest.mark.parametrize(
+        "name, sample",
+        [
+            pytest.param(name, sample, id="-".join(filter(None, [name, str(i), sample.note.replace(" ", "_")])))
+            for name in sorted(SAMPLES.keys() & PRIMITIVES.keys())
+            for i, sample in enumerate(SAMPLES[name])
+            if condition(name, sample)
+        ],
+    )
+
+
+def varied(sample: Sample) -> list[int]:
+    """The arguments that can carry a gradient."""
+    return [i for i, a in enumerate(sample.args) if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+
+
+def differentiable(name, sample):
+    return PRIMITIVES[name].differentiable and bool(varied(sample))
+
+
+def smooth(name, sample):
+    return differentiable(name, sample) and sample.smooth
+
+
+def has_order(n):
+    return lambda name, sample: smooth(name, sample) and sample.order >= n
+
+
+# --- running one sample --------------------------------------------------------------------------------------------
+
+
+def to_dtype(value, dtype):
+    return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+
+def constants_on(value, device):
+    """Arrays among the constants (indices, masks) go to the device as well."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(constants_on(item, device) for item in value)
+    if isinstance(value, dict):
+        return {key: constants_on(item, device) for key, item in value.items()}
+    return to_device(value, device) if isinstance(value, np.ndarray) else value
+
+
+def arguments(sample, device="cpu", needed=None, layout=None, dtype=np.float64):
+    """The arguments as tensors on ``device``, those in ``needed`` (default: all that can) with requires_grad."""
+    result = []
+    for i, value in enumerate(sample.args):
+        if isinstance(value, np.ndarray):
+            host = to_dtype(value, dtype)
+            value = tg.Tensor(to_device(layout(host) if layout else host.copy(), device))
+            value.requires_grad = i in (varied(sample) if needed is None else needed)
+        result.append(value)
+    return result
+
+
+def call(name, sample, *args, device="cpu"):
+    return PRIMITIVES[name].op(*args, **constants_on(sample.kwargs, device))
+
+
+def of_tensors(name, sample):
+    """The primitive as a function of its tensors alone."""
+
+    def f(*args):
+        return call(name, sample, *args)
+
+    f.__name__ = name
+    return f
+
+
+def as_tuple(y):
+    return y if isinstance(y, tuple) else (y,)
+
+
+def weights(outputs, device, dtype=None):
+    """The same random cotangents in every run."""
+    random = np.random.default_rng(5)
+    return [tg.Tensor(to_device(random.standard_normal(y.shape).astype(dtype or y.dtype), device)) for y in outputs]
+
+
+def weighted_sum(outputs, device="cpu"):
+    """<v, y> over all differentiable outputs, None if there is no such output."""
+    outputs = [y for y in outputs if y.requires_grad]
+    total = None
+    for y, v in zip(outputs, weights(outputs, device)):
+        term = (y * v).sum()
+        total = term if total is None else total + term
+    return total
+
+
+def gradients(name, sample, **options):
+    """The outputs, and per varied argument J^T v or None."""
+    device = options.get("device", "cpu")
+    args = arguments(sample, **options)
+    outputs = as_tuple(call(name, sample, *args, device=device))
+    total = weighted_sum(outputs, device)
+    if total is not None:
+        total.backward()
+    return outputs, [args[i].grad for i in varied(sample)]
+
+
+def assert_close(got, expected, tolerance=1e-12):
+    """Equal shapes, and equal up to ``tolerance`` times the largest finite element; nan and inf at the same places."""
+    if got is None or expected is None:
+        assert got is expected
+        return
+    got, expected = to_numpy(got), to_numpy(expected)
+    assert got.shape == expected.shape
+    finite = np.abs(expected[np.isfinite(expected)], dtype=np.float64)
+    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * finite.max(initial=0))
+
+
+def assert_all_close(got, expected, tolerance=1e-12):
+    assert len(got) == len(expected)
+    for a, b in zip(got, expected):
+        assert_close(a, b, tolerance)
+
+
+# --- the registry --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(PRIMITIVES))
+def test_primitive_has_samples_with_reference_values(name):
+    assert SAMPLES.get(name), f"primitive {name!r} has no samples: add some to tests/samples/"
+    assert any(sample.reference for sample in SAMPLES[name]), f"no sample of {name!r} has a reference value"
+
+
+def test_every_sample_belongs_to_a_primitive():
+    assert sorted(SAMPLES.keys() - PRIMITIVES.keys()) == []
+
+
+@pytest.mark.parametrize("name", sorted(PRIMITIVES))
+def test_primitive_states_its_formula_and_source(name):
+    primitive = PRIMITIVES[name]
+    assert primitive.formula or not primitive.differentiable
+    assert primitive.source or not primitive.differentiable
+    assert primitive.doc or name.startswith("_")  # the public function documents itself
+
+
+# --- values --------------------------------------------------------------------------------------------------------
+
+
+@each_sample()
+def test_value(name, sample):
+    """Arrays give arrays, tensors give the same in tensors; both equal the reference, and only views share memory."""
+    primitive = PRIMITIVES[name]
+    outputs = as_tuple(call(name, sample, *arguments(sample)))
+    assert all(isinstance(y, tg.Tensor) for y in outputs)
+    if any(isinstance(a, np.ndarray) for a in sample.args):
+        raw = as_tuple(primitive.op(*sample.args, **sample.kwargs))
+        assert not any(isinstance(y, tg.Tensor) for y in raw)
+        assert_all_close(outputs, raw, 0)
+        for i, a in enumerate(sample.args):
+            shared = isinstance(a, np.ndarray) and any(np.may_share_memory(a, y) for y in raw)
+            assert not shared or (primitive.view and i == 0), f"{name} must be declared view=True"
+    if sample.reference:
+        reference = sample.reference(*sample.args, **sample.kwargs)
+        reference = reference if isinstance(reference, (tuple, list)) else (reference,)
+        for y, expected in zip(outputs, reference, strict=True):
+            assert_close(y, expected, 1e-10)
+
+
+@each_sample(lambda name, sample: bool(varied(sample)))
+def test_dtypes_are_kept(name, sample):
+    """float32 in, float32 out, values and gradients, and near those of float64."""
+    double, wide = gradients(name, sample)
+    single, narrow = gradients(name, sample, dtype=np.float32)
+    for y64, y32 in zip(double, single, strict=True):
+        kept = y64.dtype != np.float64 or "dtype" in sample.kwargs
+        assert y32.dtype == (y64.dtype if kept else np.float32)
+    assert all(g is None or g.dtype == np.float64 for g in wide)
+    assert all(g is None or g.dtype == np.float32 for g in narrow)
+    if sample.smooth:
+        assert_all_close(single, double, 1e-4)
+        assert_all_close(narrow, wide, 1e-3)
+
+
+# --- derivatives ---------------------------------------------------------------------------------------------------
+
+
+@each_sample(smooth)
+def test_first_order(name, sample):
+    """VJP and JVP against central differences, and against each other."""
+    f, args = of_tensors(name, sample), arguments(sample)
+    assert gradcheck(f, args, atol=sample.tolerance, rtol=sample.tolerance)
+    assert check_jvp(f, args, atol=sample.tolerance, rtol=sample.tolerance)
+
+
+@each_sample(has_order(2))
+def test_second_order(name, sample):
+    """Reverse over reverse and forward over reverse, against differences of the first gradient."""
+    f, args = of_tensors(name, sample), arguments(sample)
+    assert gradgradcheck(f, args, atol=sample.tolerance, rtol=sample.tolerance)
+    assert check_jvp(*differentiated(f, args), atol=sample.tolerance, rtol=sample.tolerance)
+
+
+@each_sample(has_order(3))
+def test_third_order(name, sample):
+    f, args = of_tensors(name, sample), arguments(sample)
+    assert gradgradcheck(*differentiated(f, args), atol=sample.tolerance, rtol=sample.tolerance)
+
+
+@each_sample(lambda name, sample: differentiable(name, sample) and not sample.smooth)
+def test_gradient_at_ties_and_kinks_is_the_documented_one(name, sample):
+    assert sample.gradient is not None, "a sample with smooth=False states the documented gradient"
+    args = arguments(sample)
+    total = 0.0
+    for y in as_tuple(call(name, sample, *args)):
+        total = total + y.sum() if y.requires_grad else total
+    total.backward()
+    assert_all_close([args[i].grad for i in varied(sample)], sample.gradient)
+    if all(np.isfinite(g).all() for g in sample.gradient if g is not None):
+        assert check_pairing(of_tensors(name, sample), arguments(sample))
+
+
+@each_sample(differentiable)
+def test_each_argument_alone_gets_the_same_gradient(name, sample):
+    _, together = gradients(name, sample)
+    for i, expected in zip(varied(sample), together):
+        _, alone = gradients(name, sample, needed=[i])
+        assert_all_close(alone, [expected if j == i else None for j in varied(sample)])
+
+
+@each_sample(differentiable)
+def test_create_graph_gives_the_same_gradient(name, sample):
+    """The rules on tensors, which record themselves, and on raw arrays."""
+    _, plain = gradients(name, sample)
+    args = arguments(sample)
+    total = weighted_sum(as_tuple(call(name, sample, *args)))
+    if total is not None:
+        total.backward(create_graph=True)
+    assert_all_close([args[i].grad for i in varied(sample)], plain)
+
+
+# --- memory layouts and devices ------------------------------------------------------------------------------------
+
+
+def transposed(a):
+    return a.T.copy().T
+
+
+def reversed_strides(a):
+    backwards = (..., *[slice(None, None, -1)] * a.ndim)
+    return a[backwards].copy()[backwards]
+
+
+def every_second(a):
+    return np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a.copy()
+
+
+@pytest.mark.parametrize("layout", [transposed, reversed_strides, every_second])
+@each_sample()
+def test_memory_layout_changes_nothing(name, sample, layout):
+    """Nor does the op write to its arguments: they are read-only here."""
+
+    def read_only(a):
+        a = layout(a)
+        a.flags.writeable = False
+        return a
+
+    outputs, found = gradients(name, sample)
+    other_outputs, other = gradients(name, sample, layout=read_only)
+    assert_all_close(other_outputs, outputs, 1e-10)
+    assert_all_close(other, found, 1e-10)
+
+
+def everything(name, sample, device):
+    """Values, VJP, JVP and second-order VJP of the sample on a device, on the host."""
+    args = arguments(sample, device)
+    outputs = as_tuple(call(name, sample, *args, device=device))
+    results = list(outputs)
+    total = weighted_sum(outputs, device)
+    if total is None:
+        return results
+    total.backward(create_graph=True)
+    first = [args[i].grad for i in varied(sample)]
+    for i in varied(sample):
+        args[i].zero_grad()
+    again = weighted_sum([g for g in first if g is not None], device)
+    if again is not None:
+        again.backward()
+    second = [args[i].grad for i in varied(sample)]
+    with forward_mode():
+        args = arguments(sample, device)
+        outputs = [y for y in as_tuple(call(name, sample, *args, device=device)) if y.requires_grad]
+    tangents = weights([args[i] for i in varied(sample)], device)
+    given = {args[i].node: t.data for i, t in zip(varied(sample), tangents)}
+    return results + first + second + push_forward([y.node for y in outputs], given)
+
+
+@pytest.mark.parametrize("device", ["strict", pytest.param("cuda", marks=pytest.mark.gpu)])
+@each_sample()
+def test_device_computes_the_same_without_synchronising(name, sample, device):
+    require(device)
+    expected = everything(name, sample, "cpu")
+    with nullcontext() if sample.sync or device != "strict" else forbid_sync():
+        found = everything(name, sample, device)
+    assert all(y.device == device for y in found if isinstance(y, tg.Tensor))
+    assert_all_close(found, expected, 1e-10 if device == "strict" else 1e-8)

@@ -1,0 +1,241 @@
+"""Are the derivatives right? Every order and both modes against central differences in float64.
+
+For y = f(x), cotangents v and directions u, the tape gives <J^T v, u>; the differences (f(x + h u) - f(x - h u)) / 2h
+give <v, J u>. With unit vectors for u and v that is the Jacobian element by element; large arrays are probed along
+random vectors instead, along which a wrong Jacobian shows with probability one.
+"""
+
+import numpy
+
+from tinygrad_ms.engine.autodiff import push_forward, walk
+from tinygrad_ms.engine.backend import BACKENDS, is_float, to_device
+from tinygrad_ms.engine.tape import enable_grad, forward_mode
+from tinygrad_ms.engine.tensor import Tensor
+
+FULL = 48  # arrays of up to so many elements are checked element by element,
+PROBES = 3  # larger ones along so many random vectors
+PAIRING = 1e-10  # relative to |v| |J u|: JVP and VJP round differently, and nothing else
+
+
+class GradcheckError(AssertionError):
+    """A derivative differs from the differences; the message says which, where and by how much."""
+
+
+def gradcheck(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float = 1e-5) -> bool:
+    """True if the gradients of ``f`` agree with central differences; else GradcheckError.
+
+    f: a function of ``inputs`` that returns a Tensor or a tuple of them; it must compute the same at every call.
+    inputs: a Tensor or a tuple; those with ``requires_grad`` are varied and must be float64, all else is passed on.
+    eps: the step h, times max(1, max |x|). The error of the differences is about h^2 f''' / 6 + 1e-16 f / h.
+    atol, rtol: an element of a Jacobian may be off by ``atol + rtol * (its largest element)``.
+    Raises TypeError for inputs or outputs of lower precision, ValueError if no input requires a gradient.
+    """
+    inputs, wanted = read(inputs, "gradcheck")
+    leaves, outputs = evaluate(f, inputs, wanted)
+    random = numpy.random.default_rng(0)
+    directions = {i: probes(inputs[i].size, random) for i in wanted}
+    moved = {i: [differences(f, inputs, wanted, {i: u}, eps) for u in directions[i]] for i in wanted}
+    for k, y in enumerate(outputs):
+        cotangents = probes(y.size, random)
+        pulled = [pullback([y], [v], [leaves[i] for i in wanted]) for v in cotangents]
+        for place, i in enumerate(wanted):
+            u, n = directions[i], len(directions[i])
+            analytic = numpy.reshape([gradients[place].ravel() @ u.T for gradients in pulled], (len(cotangents), n))
+            numeric = cotangents @ numpy.reshape([columns[k] for columns in moved[i]], (n, y.size)).T
+            where = (element(y, "output element", "random cotangent"), element(inputs[i], "input element", "direction"))
+            what = f"gradcheck: the derivative of output {k} of {name_of(f)} by input {i}"
+            compare(what, analytic, numeric, where, atol, rtol)
+    return True
+
+
+def gradgradcheck(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float = 1e-5) -> bool:
+    """True if the second derivatives of ``f``, taken backward through its backward, agree with central differences.
+
+    The first gradients (J^T v, with random v) are checked as functions of ``inputs`` and of v. Arguments and errors as
+    in ``gradcheck``.
+    """
+    return gradcheck(*differentiated(f, inputs), eps=eps, atol=atol, rtol=rtol)
+
+
+def check_jvp(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float = 1e-5) -> bool:
+    """True if forward mode is right: J u agrees with central differences and pairs with backward, <v, J u> = <J^T v, u>.
+
+    A random tangent is given to each input alone, then to all together. Arguments and errors as in ``gradcheck``.
+    """
+    inputs, wanted = read(inputs, "check_jvp")
+    for tangents in tangent_sets(inputs, wanted):
+        moved = differences(f, inputs, wanted, tangents, eps)
+        for k, (t, numeric) in enumerate(zip(pushforward(f, inputs, wanted, tangents)[1], moved)):
+            what = f"check_jvp: the derivative of output {k} of {name_of(f)} along inputs {list(tangents)}"
+            compare(what, t.reshape(-1, 1), numeric[:, None], (element(t, "output element"), None), atol, rtol)
+    return check_pairing(f, inputs)
+
+
+def check_pairing(f, inputs) -> bool:
+    """True if <v, J u> = <J^T v, u> for random v and u to rounding; no differences, so also at ties and kinks."""
+    inputs, wanted = read(inputs, "check_pairing")
+    random = numpy.random.default_rng(2)
+    for tangents in tangent_sets(inputs, wanted):
+        (leaves, outputs), pushed = pushforward(f, inputs, wanted, tangents)
+        cotangents = [random.standard_normal(y.size) for y in outputs]
+        pulled = pullback(outputs, cotangents, [leaves[i] for i in tangents])
+        forward = [v @ t.ravel() for v, t in zip(cotangents, pushed)]
+        backward = [g.ravel() @ u for g, u in zip(pulled, tangents.values())]
+        scale = sum(numpy.linalg.norm(v) * numpy.linalg.norm(t) for v, t in zip(cotangents, pushed))
+        scale += sum(numpy.linalg.norm(g) * numpy.linalg.norm(u) for g, u in zip(pulled, tangents.values()))
+        if not abs(sum(forward) - sum(backward)) <= PAIRING * scale:
+            raise GradcheckError(
+                f"check_jvp: JVP and VJP of {name_of(f)} do not pair for inputs {list(tangents)}: <v, J u> is"
+                f" {sum(forward):.12g} and <J^T v, u> is {sum(backward):.12g}, tolerance {PAIRING * scale:.2g}"
+            )
+    return True
+
+
+def differentiated(f, inputs):
+    """The function (inputs, v) -> J^T v of ``f`` with arguments to check it at; apply again for the next order."""
+    inputs, wanted = read(inputs, "gradgradcheck")
+    count = len(inputs)
+
+    def gradients(*arguments):
+        outputs = as_outputs(f, f(*arguments[:count]))
+        on_tape = [arguments[i] for i in wanted]
+        seeds = [(y.node, v) for y, v in zip(outputs, arguments[count:]) if y.node is not None]
+        _, found = walk(seeds, [x.node for x in on_tape], retain=True, create_graph=True)
+        zeros = (Tensor(BACKENDS[type(x.data)].xp.zeros_like(x.data)) for x in on_tape)
+        return tuple(found.get(x.node, zero) for x, zero in zip(on_tape, zeros))
+
+    gradients.__name__ = f"the gradient of {name_of(f)}"
+    random = numpy.random.default_rng(1)
+    _, outputs = evaluate(f, inputs, wanted)
+    cotangents = [leaf(random.standard_normal(y.shape), y.device) for y in outputs]
+    return gradients, (*inputs, *cotangents)
+
+
+# --- evaluations ---------------------------------------------------------------------------------------------------
+
+
+def read(inputs, caller) -> tuple[tuple, list[int]]:
+    """The inputs as a tuple, and the places of those to vary."""
+    inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    wanted = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
+    if not wanted:
+        raise ValueError(f"{caller}: no input requires a gradient; make one with tensor(..., requires_grad=True)")
+    for i in wanted:
+        require_float64(inputs[i], f"{caller}: input {i}")
+    return inputs, wanted
+
+
+def require_float64(tensor, what):
+    if tensor.dtype != numpy.float64:
+        raise TypeError(
+            f"{what} is {tensor.dtype}: differences of lower precision than float64 say nothing; use .astype('float64')"
+        )
+
+
+def leaf(host, device) -> Tensor:
+    x = Tensor(to_device(numpy.array(host), device))
+    x.requires_grad = True
+    return x
+
+
+def as_outputs(f, result) -> list[Tensor]:
+    """The differentiable outputs."""
+    outputs = result if isinstance(result, (tuple, list)) else (result,)
+    for k, y in enumerate(outputs):
+        if not isinstance(y, Tensor):
+            raise TypeError(f"output {k} of {name_of(f)} is {type(y).__name__}, expected a Tensor or a tuple of Tensors")
+    outputs = [y for y in outputs if is_float(y.dtype)]
+    for k, y in enumerate(outputs):
+        require_float64(y, f"output {k} of {name_of(f)}")
+    return outputs
+
+
+def evaluate(f, inputs, wanted, moved=None):
+    """Run ``f`` on fresh leaves (with ``moved`` values for some): the arguments and the outputs."""
+    moved = moved or {}
+    arguments = [
+        leaf(moved.get(i, to_numpy(x)), x.device) if i in wanted else x for i, x in enumerate(inputs)
+    ]
+    with enable_grad():
+        return arguments, as_outputs(f, f(*arguments))
+
+
+def differences(f, inputs, wanted, directions: dict, eps) -> list:
+    """(f(x + h u) - f(x - h u)) / 2h of every output, flat."""
+    values = {i: to_numpy(inputs[i]) for i in directions}
+    h = eps * max([1.0, *(numpy.abs(x).max(initial=0) for x in values.values())])
+    ends = []
+    for step in (h, -h):
+        moved = {i: x + step * directions[i].reshape(x.shape) for i, x in values.items()}
+        ends.append([to_numpy(y).ravel() for y in evaluate(f, inputs, wanted, moved)[1]])
+    return [(ahead - behind) / (2 * h) for ahead, behind in zip(*ends)]
+
+
+def pullback(outputs, cotangents, leaves) -> list:
+    """J^T v for each leaf, on the host."""
+    seeds = [
+        (y.node, to_device(v.reshape(y.shape), y.device)) for y, v in zip(outputs, cotangents) if y.node is not None
+    ]
+    _, found = walk(seeds, [x.node for x in leaves], retain=True)
+    return [to_numpy(found[x.node]) if x.node in found else numpy.zeros(x.shape) for x in leaves]
+
+
+def pushforward(f, inputs, wanted, tangents: dict):
+    """(arguments, outputs), and J u for each output, on the host."""
+    with forward_mode():
+        arguments, outputs = evaluate(f, inputs, wanted)
+    given = {
+        arguments[i].node: to_device(u.reshape(inputs[i].shape), inputs[i].device) for i, u in tangents.items()
+    }
+    pushed = iter(push_forward([y.node for y in outputs if y.node is not None], given))
+    found = [next(pushed) if y.node is not None else None for y in outputs]
+    return (arguments, outputs), [
+        numpy.zeros(y.shape) if t is None else to_numpy(t) for t, y in zip(found, outputs)
+    ]
+
+
+def tangent_sets(inputs, wanted):
+    """A random tangent for each input alone, then for all together."""
+    random = numpy.random.default_rng(3)
+    tangents = {i: random.standard_normal(inputs[i].size) for i in wanted}
+    alone = [{i: u} for i, u in tangents.items()]
+    return [*alone, tangents] if len(alone) > 1 else alone
+
+
+def probes(size, random):
+    """All unit vectors, or a few random ones."""
+    return numpy.eye(size) if size <= FULL else random.standard_normal((PROBES, size))
+
+
+def to_numpy(x):
+    raw = x.data if isinstance(x, Tensor) else x
+    return BACKENDS[type(raw)].to_host(raw) if type(raw) in BACKENDS else numpy.asarray(raw)
+
+
+# --- the verdict ---------------------------------------------------------------------------------------------------
+
+
+def compare(what, analytic, numeric, where, atol, rtol):
+    """Two matrices, rows by cotangent and columns by direction; raises with the worst element in a sentence."""
+    largest = numpy.abs(numeric).max(initial=0)
+    tolerance = atol + rtol * largest
+    error = numpy.nan_to_num(numpy.abs(analytic - numeric), nan=numpy.inf)
+    if error.max(initial=0) <= tolerance:
+        return
+    worst = numpy.unravel_index(error.argmax(), error.shape)
+    places = " and ".join(describe(i) for describe, i in zip(where, worst) if describe)
+    raise GradcheckError(
+        f"{what} is wrong at {places}: analytic {analytic[worst]:.9g}, numeric {numeric[worst]:.9g}, difference"
+        f" {error[worst]:.3g} > tolerance {tolerance:.3g} (atol {atol:g} + rtol {rtol:g} * largest {largest:.3g})"
+    )
+
+
+def element(x, exact, random=None):
+    """How a message names the i-th unit vector, or the i-th random vector, in the shape of x."""
+    if random is None or x.size <= FULL:
+        return lambda i: f"{exact} {tuple(map(int, numpy.unravel_index(i, x.shape)))}"
+    return lambda i: f"{random} {i}"
+
+
+def name_of(f) -> str:
+    return getattr(f, "__name__", type(f).__name__)

@@ -1,1 +1,15 @@
-"""Checks for derivatives, and the strict device that stands in for CuPy."""
+"""Checks of derivatives, and the strict device: NumPy that behaves as CuPy does, for tests without a GPU.
+
+Importing this module makes ``device="strict"`` known.
+"""
+
+from tinygrad_ms.engine.backend import Backend, register
+from tinygrad_ms.testing import strict
+from tinygrad_ms.testing.gradcheck import GradcheckError, check_jvp, gradcheck, gradgradcheck
+from tinygrad_ms.testing.strict import SyncForbidden, forbid_sync
+
+__all__ = ["GradcheckError", "SyncForbidden", "check_jvp", "forbid_sync", "gradcheck", "gradgradcheck", "strict"]
+
+register(
+    Backend("strict", strict.xp, strict.ndarray, lambda host, index: strict.asarray(host), strict.asnumpy)
+)

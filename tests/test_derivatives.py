@@ -24,15 +24,13 @@ SAMPLES = all_samples()
 
 def each_sample(condition=lambda name, sample: True):
     """Parametrise over (name, sample), the name and number in the id: ``exp-0-empty``."""
-    return pytest.mark.parametrize(
-        "name, sample",
-        [
-            pytest.param(name, sample, id="-".join(filter(None, [name, str(i), sample.note.replace(" ", "_")])))
-            for name in sorted(SAMPLES.keys() & PRIMITIVES.keys())
-            for i, sample in enumerate(SAMPLES[name])
-            if condition(name, sample)
-        ],
-    )
+    cases = [
+        pytest.param(name, sample, id=f"{name}-{i}-{sample.note.replace(' ', '_')}".rstrip("-"))
+        for name in sorted(SAMPLES.keys() & PRIMITIVES.keys())
+        for i, sample in enumerate(SAMPLES[name])
+        if condition(name, sample)
+    ]
+    return pytest.mark.parametrize("name, sample", cases)
 
 
 def varied(sample: Sample) -> list[int]:
@@ -52,7 +50,7 @@ def has_order(n):
     return lambda name, sample: smooth(name, sample) and sample.order >= n
 
 
-# --- running one sample --------------------------------------------------------------------------------------------
+# --- running one sample -------------------------------------------------------------------------------------
 
 
 def to_dtype(value, dtype):
@@ -69,7 +67,7 @@ def constants_on(value, device):
 
 
 def arguments(sample, device="cpu", needed=None, layout=None, dtype=np.float64):
-    """The arguments as tensors on ``device``, those in ``needed`` (default: all that can) with requires_grad."""
+    """The arguments as tensors on ``device``; those in ``needed`` (default: all) require gradients."""
     result = []
     for i, value in enumerate(sample.args):
         if isinstance(value, np.ndarray):
@@ -98,10 +96,11 @@ def as_tuple(y):
     return y if isinstance(y, tuple) else (y,)
 
 
-def weights(outputs, device, dtype=None):
+def weights(outputs, device):
     """The same random cotangents in every run."""
     random = np.random.default_rng(5)
-    return [tg.Tensor(to_device(random.standard_normal(y.shape).astype(dtype or y.dtype), device)) for y in outputs]
+    hosts = [random.standard_normal(y.shape).astype(y.dtype) for y in outputs]
+    return [tg.Tensor(to_device(host, device)) for host in hosts]
 
 
 def weighted_sum(outputs, device="cpu"):
@@ -126,7 +125,7 @@ def gradients(name, sample, **options):
 
 
 def assert_close(got, expected, tolerance=1e-12):
-    """Equal shapes, and equal up to ``tolerance`` times the largest finite element; nan and inf at the same places."""
+    """Equal up to ``tolerance`` times the largest finite element; shapes, nan and inf the same."""
     if got is None or expected is None:
         assert got is expected
         return
@@ -142,7 +141,7 @@ def assert_all_close(got, expected, tolerance=1e-12):
         assert_close(a, b, tolerance)
 
 
-# --- the registry --------------------------------------------------------------------------------------------------
+# --- the registry -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(PRIMITIVES))
@@ -163,12 +162,12 @@ def test_primitive_states_its_formula_and_source(name):
     assert primitive.doc or name.startswith("_")  # the public function documents itself
 
 
-# --- values --------------------------------------------------------------------------------------------------------
+# --- values -------------------------------------------------------------------------------------------------
 
 
 @each_sample()
 def test_value(name, sample):
-    """Arrays give arrays, tensors give the same in tensors; both equal the reference, and only views share memory."""
+    """Arrays give arrays, tensors tensors of the same, equal to the reference; only views share memory."""
     primitive = PRIMITIVES[name]
     outputs = as_tuple(call(name, sample, *arguments(sample)))
     assert all(isinstance(y, tg.Tensor) for y in outputs)
@@ -201,7 +200,7 @@ def test_dtypes_are_kept(name, sample):
         assert_all_close(narrow, wide, 1e-3)
 
 
-# --- derivatives ---------------------------------------------------------------------------------------------------
+# --- derivatives --------------------------------------------------------------------------------------------
 
 
 @each_sample(smooth)
@@ -258,7 +257,7 @@ def test_create_graph_gives_the_same_gradient(name, sample):
     assert_all_close([args[i].grad for i in varied(sample)], plain)
 
 
-# --- memory layouts and devices ------------------------------------------------------------------------------------
+# --- memory layouts and devices -----------------------------------------------------------------------------
 
 
 def transposed(a):

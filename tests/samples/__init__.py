@@ -17,8 +17,8 @@ class Sample:
     """One call of a primitive.
 
     args: float64 (or integer) NumPy arrays, or Python numbers; kwargs: the constants.
-    reference: the value from an independent implementation (NumPy, scipy, a loop): called with args and kwargs.
-    smooth: False where the point is a tie or kink: value and documented gradient are checked, not differences.
+    reference: the value from an independent implementation (NumPy, scipy, a loop), given args and kwargs.
+    smooth: False at a tie or kink: value and documented gradient are checked there, not differences.
     gradient: for such points, the documented gradients of ``sum(y)``, one per differentiable argument.
     order: how many derivatives are checked by differences (2 by default).
     sync: why this call must make the host wait for the device; empty: it must not.

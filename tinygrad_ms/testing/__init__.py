@@ -8,8 +8,8 @@ from tinygrad_ms.testing import strict
 from tinygrad_ms.testing.gradcheck import GradcheckError, check_jvp, gradcheck, gradgradcheck
 from tinygrad_ms.testing.strict import SyncForbidden, forbid_sync
 
-__all__ = ["GradcheckError", "SyncForbidden", "check_jvp", "forbid_sync", "gradcheck", "gradgradcheck", "strict"]
+__all__ = [
+    "GradcheckError", "SyncForbidden", "check_jvp", "forbid_sync", "gradcheck", "gradgradcheck", "strict",
+]  # fmt: skip
 
-register(
-    Backend("strict", strict.xp, strict.ndarray, lambda host, index: strict.asarray(host), strict.asnumpy)
-)
+register(Backend("strict", strict.xp, strict.ndarray, lambda host, index: strict.asarray(host), strict.asnumpy))

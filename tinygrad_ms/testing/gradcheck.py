@@ -1,8 +1,8 @@
 """Are the derivatives right? Every order and both modes against central differences in float64.
 
-For y = f(x), cotangents v and directions u, the tape gives <J^T v, u>; the differences (f(x + h u) - f(x - h u)) / 2h
-give <v, J u>. With unit vectors for u and v that is the Jacobian element by element; large arrays are probed along
-random vectors instead, along which a wrong Jacobian shows with probability one.
+For y = f(x), cotangents v and directions u, the tape gives <J^T v, u>, and the differences
+(f(x + h u) - f(x - h u)) / 2h give <v, J u>. With unit vectors for u and v that is the Jacobian, element by
+element; large arrays are probed along random vectors, along which a wrong Jacobian shows with probability one.
 """
 
 import numpy
@@ -14,7 +14,7 @@ from tinygrad_ms.engine.tensor import Tensor
 
 FULL = 48  # arrays of up to so many elements are checked element by element,
 PROBES = 3  # larger ones along so many random vectors
-PAIRING = 1e-10  # relative to |v| |J u|: JVP and VJP round differently, and nothing else
+PAIRING = 1e-10  # relative to |v| |J u|: JVP and VJP differ by rounding alone
 
 
 class GradcheckError(AssertionError):
@@ -24,8 +24,8 @@ class GradcheckError(AssertionError):
 def gradcheck(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float = 1e-5) -> bool:
     """True if the gradients of ``f`` agree with central differences; else GradcheckError.
 
-    f: a function of ``inputs`` that returns a Tensor or a tuple of them; it must compute the same at every call.
-    inputs: a Tensor or a tuple; those with ``requires_grad`` are varied and must be float64, all else is passed on.
+    f: a function of ``inputs`` that returns a Tensor or a tuple of them, the same at every call.
+    inputs: a Tensor or a tuple. Those with ``requires_grad`` are varied, and must be float64.
     eps: the step h, times max(1, max |x|). The error of the differences is about h^2 f''' / 6 + 1e-16 f / h.
     atol, rtol: an element of a Jacobian may be off by ``atol + rtol * (its largest element)``.
     Raises TypeError for inputs or outputs of lower precision, ValueError if no input requires a gradient.
@@ -39,40 +39,43 @@ def gradcheck(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float =
         cotangents = probes(y.size, random)
         pulled = [pullback([y], [v], [leaves[i] for i in wanted]) for v in cotangents]
         for place, i in enumerate(wanted):
-            u, n = directions[i], len(directions[i])
-            analytic = numpy.reshape([gradients[place].ravel() @ u.T for gradients in pulled], (len(cotangents), n))
-            numeric = cotangents @ numpy.reshape([columns[k] for columns in moved[i]], (n, y.size)).T
-            where = (element(y, "output element", "random cotangent"), element(inputs[i], "input element", "direction"))
+            x, u = inputs[i], directions[i]
+            rows = numpy.reshape([gradients[place] for gradients in pulled], (len(cotangents), x.size))
+            columns = numpy.reshape([change[k] for change in moved[i]], (len(u), y.size))
             what = f"gradcheck: the derivative of output {k} of {name_of(f)} by input {i}"
-            compare(what, analytic, numeric, where, atol, rtol)
+            where = element(y, "output element", "random cotangent"), element(x, "input element", "direction")
+            compare(what, rows @ u.T, cotangents @ columns.T, where, atol, rtol)
     return True
 
 
 def gradgradcheck(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float = 1e-5) -> bool:
-    """True if the second derivatives of ``f``, taken backward through its backward, agree with central differences.
+    """True if the second derivatives of ``f``, backward through its backward, agree with central differences.
 
-    The first gradients (J^T v, with random v) are checked as functions of ``inputs`` and of v. Arguments and errors as
-    in ``gradcheck``.
+    The first gradients (J^T v, with random v) are checked as functions of ``inputs`` and of v. Arguments and
+    errors as in ``gradcheck``.
     """
     return gradcheck(*differentiated(f, inputs), eps=eps, atol=atol, rtol=rtol)
 
 
 def check_jvp(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float = 1e-5) -> bool:
-    """True if forward mode is right: J u agrees with central differences and pairs with backward, <v, J u> = <J^T v, u>.
+    """True if J u of forward mode agrees with central differences, and <v, J u> = <J^T v, u> with backward.
 
-    A random tangent is given to each input alone, then to all together. Arguments and errors as in ``gradcheck``.
+    A random tangent is given to each input alone, then to all together. Arguments and errors as in
+    ``gradcheck``.
     """
     inputs, wanted = read(inputs, "check_jvp")
     for tangents in tangent_sets(inputs, wanted):
+        _, pushed = pushforward(f, inputs, wanted, tangents)
         moved = differences(f, inputs, wanted, tangents, eps)
-        for k, (t, numeric) in enumerate(zip(pushforward(f, inputs, wanted, tangents)[1], moved)):
+        for k, (t, numeric) in enumerate(zip(pushed, moved)):
             what = f"check_jvp: the derivative of output {k} of {name_of(f)} along inputs {list(tangents)}"
-            compare(what, t.reshape(-1, 1), numeric[:, None], (element(t, "output element"), None), atol, rtol)
+            where = element(t, "output element"), None
+            compare(what, t.reshape(-1, 1), numeric.reshape(-1, 1), where, atol, rtol)
     return check_pairing(f, inputs)
 
 
 def check_pairing(f, inputs) -> bool:
-    """True if <v, J u> = <J^T v, u> for random v and u to rounding; no differences, so also at ties and kinks."""
+    """True if <v, J u> = <J^T v, u> to rounding for random v and u; needs no differences, so also at kinks."""
     inputs, wanted = read(inputs, "check_pairing")
     random = numpy.random.default_rng(2)
     for tangents in tangent_sets(inputs, wanted):
@@ -81,18 +84,18 @@ def check_pairing(f, inputs) -> bool:
         pulled = pullback(outputs, cotangents, [leaves[i] for i in tangents])
         forward = [v @ t.ravel() for v, t in zip(cotangents, pushed)]
         backward = [g.ravel() @ u for g, u in zip(pulled, tangents.values())]
-        scale = sum(numpy.linalg.norm(v) * numpy.linalg.norm(t) for v, t in zip(cotangents, pushed))
-        scale += sum(numpy.linalg.norm(g) * numpy.linalg.norm(u) for g, u in zip(pulled, tangents.values()))
-        if not abs(sum(forward) - sum(backward)) <= PAIRING * scale:
+        pairs = [*zip(cotangents, pushed), *zip(pulled, tangents.values())]
+        tolerance = PAIRING * sum(float(numpy.linalg.norm(a) * numpy.linalg.norm(b)) for a, b in pairs)
+        if not abs(sum(forward) - sum(backward)) <= tolerance:
             raise GradcheckError(
                 f"check_jvp: JVP and VJP of {name_of(f)} do not pair for inputs {list(tangents)}: <v, J u> is"
-                f" {sum(forward):.12g} and <J^T v, u> is {sum(backward):.12g}, tolerance {PAIRING * scale:.2g}"
+                f" {sum(forward):.12g} and <J^T v, u> is {sum(backward):.12g}, tolerance {tolerance:.2g}"
             )
     return True
 
 
 def differentiated(f, inputs):
-    """The function (inputs, v) -> J^T v of ``f`` with arguments to check it at; apply again for the next order."""
+    """The function (inputs, v) -> J^T v of ``f``, and arguments to check it at; again for the next order."""
     inputs, wanted = read(inputs, "gradgradcheck")
     count = len(inputs)
 
@@ -111,7 +114,7 @@ def differentiated(f, inputs):
     return gradients, (*inputs, *cotangents)
 
 
-# --- evaluations ---------------------------------------------------------------------------------------------------
+# --- evaluations --------------------------------------------------------------------------------------------
 
 
 def read(inputs, caller) -> tuple[tuple, list[int]]:
@@ -119,7 +122,7 @@ def read(inputs, caller) -> tuple[tuple, list[int]]:
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     wanted = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
     if not wanted:
-        raise ValueError(f"{caller}: no input requires a gradient; make one with tensor(..., requires_grad=True)")
+        raise ValueError(f"{caller}: no input requires a gradient; give one requires_grad=True")
     for i in wanted:
         require_float64(inputs[i], f"{caller}: input {i}")
     return inputs, wanted
@@ -128,7 +131,7 @@ def read(inputs, caller) -> tuple[tuple, list[int]]:
 def require_float64(tensor, what):
     if tensor.dtype != numpy.float64:
         raise TypeError(
-            f"{what} is {tensor.dtype}: differences of lower precision than float64 say nothing; use .astype('float64')"
+            f"{what} is {tensor.dtype}: differences in less than float64 say nothing; use .astype('float64')"
         )
 
 
@@ -143,7 +146,8 @@ def as_outputs(f, result) -> list[Tensor]:
     outputs = result if isinstance(result, (tuple, list)) else (result,)
     for k, y in enumerate(outputs):
         if not isinstance(y, Tensor):
-            raise TypeError(f"output {k} of {name_of(f)} is {type(y).__name__}, expected a Tensor or a tuple of Tensors")
+            what = f"output {k} of {name_of(f)} is {type(y).__name__}"
+            raise TypeError(f"{what}, expected a Tensor or a tuple of Tensors")
     outputs = [y for y in outputs if is_float(y.dtype)]
     for k, y in enumerate(outputs):
         require_float64(y, f"output {k} of {name_of(f)}")
@@ -173,9 +177,8 @@ def differences(f, inputs, wanted, directions: dict, eps) -> list:
 
 def pullback(outputs, cotangents, leaves) -> list:
     """J^T v for each leaf, on the host."""
-    seeds = [
-        (y.node, to_device(v.reshape(y.shape), y.device)) for y, v in zip(outputs, cotangents) if y.node is not None
-    ]
+    pairs = [(y, v) for y, v in zip(outputs, cotangents) if y.node is not None]
+    seeds = [(y.node, to_device(v.reshape(y.shape), y.device)) for y, v in pairs]
     _, found = walk(seeds, [x.node for x in leaves], retain=True)
     return [to_numpy(found[x.node]) if x.node in found else numpy.zeros(x.shape) for x in leaves]
 
@@ -184,14 +187,12 @@ def pushforward(f, inputs, wanted, tangents: dict):
     """(arguments, outputs), and J u for each output, on the host."""
     with forward_mode():
         arguments, outputs = evaluate(f, inputs, wanted)
-    given = {
-        arguments[i].node: to_device(u.reshape(inputs[i].shape), inputs[i].device) for i, u in tangents.items()
-    }
-    pushed = iter(push_forward([y.node for y in outputs if y.node is not None], given))
-    found = [next(pushed) if y.node is not None else None for y in outputs]
-    return (arguments, outputs), [
-        numpy.zeros(y.shape) if t is None else to_numpy(t) for t, y in zip(found, outputs)
-    ]
+    varied = [(arguments[i], u) for i, u in tangents.items()]
+    given = {x.node: to_device(u.reshape(x.shape), x.device) for x, u in varied}
+    found = iter(push_forward([y.node for y in outputs if y.node is not None], given))
+    pushed = [next(found) if y.node is not None else None for y in outputs]
+    pushed = [numpy.zeros(y.shape) if t is None else to_numpy(t) for t, y in zip(pushed, outputs)]
+    return (arguments, outputs), pushed
 
 
 def tangent_sets(inputs, wanted):
@@ -212,11 +213,11 @@ def to_numpy(x):
     return BACKENDS[type(raw)].to_host(raw) if type(raw) in BACKENDS else numpy.asarray(raw)
 
 
-# --- the verdict ---------------------------------------------------------------------------------------------------
+# --- the verdict --------------------------------------------------------------------------------------------
 
 
 def compare(what, analytic, numeric, where, atol, rtol):
-    """Two matrices, rows by cotangent and columns by direction; raises with the worst element in a sentence."""
+    """Two matrices, rows by cotangent and columns by direction; raises with the worst element."""
     largest = numpy.abs(numeric).max(initial=0)
     tolerance = atol + rtol * largest
     error = numpy.nan_to_num(numpy.abs(analytic - numeric), nan=numpy.inf)
@@ -225,8 +226,9 @@ def compare(what, analytic, numeric, where, atol, rtol):
     worst = numpy.unravel_index(error.argmax(), error.shape)
     places = " and ".join(describe(i) for describe, i in zip(where, worst) if describe)
     raise GradcheckError(
-        f"{what} is wrong at {places}: analytic {analytic[worst]:.9g}, numeric {numeric[worst]:.9g}, difference"
-        f" {error[worst]:.3g} > tolerance {tolerance:.3g} (atol {atol:g} + rtol {rtol:g} * largest {largest:.3g})"
+        f"{what} is wrong at {places}: analytic {analytic[worst]:.9g}, numeric {numeric[worst]:.9g},"
+        f" difference {error[worst]:.3g} > tolerance {tolerance:.3g}"
+        f" (atol {atol:g} + rtol {rtol:g} * largest {largest:.3g})"
     )
 
 

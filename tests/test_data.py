@@ -1,4 +1,4 @@
-"""Data sets are read exactly or refused with a sentence."""
+"""Data sets are read exactly or refused with a sentence; batches depend on nothing but (seed, epoch)."""
 import gzip
 import importlib.metadata
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 
 from tinygrad_ms import data
 from tinygrad_ms.data import (
+    DataLoader,
     Dataset,
     datasets,
     files,
@@ -260,3 +261,116 @@ def test_split_depends_on_the_seed_alone():
 def test_split_errors(arrays, fraction, message):
     with pytest.raises(ValueError, match=f"train_test_split: .*{message}"):
         train_test_split(*arrays, test_fraction=fraction, seed=0)
+
+
+# The loader
+
+def rows(loader):
+    """One epoch as lists of the last array's numbers."""
+    return [batch[-1].numpy().tolist() for batch in loader]
+
+
+def loader_of(n=10, **options):
+    arrays = np.arange(n * 2, dtype=np.float32).reshape(n, 2), np.arange(n)
+    return DataLoader(*arrays, **{"batch_size": 4, "device": "cpu", **options})
+
+
+def test_batches_are_tensors_with_their_dtypes_on_the_device():
+    x, y = next(iter(loader_of()))
+    assert x.shape == (4, 2) and y.shape == (4,) and str(x.device) == str(y.device) == "cpu"
+    assert x.numpy().dtype == np.float32 and y.numpy().dtype == np.int64
+    np.testing.assert_array_equal(x.numpy()[:, 0], 2 * y.numpy())
+
+
+def test_batches_are_copies():
+    features = np.zeros((4, 2), np.float32)
+    (x,) = next(iter(DataLoader(features, batch_size=4, device="cpu")))
+    features += 1
+    assert x.numpy().sum() == 0
+
+
+def test_order_length_and_drop_last():
+    assert rows(loader_of()) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] and len(loader_of()) == 3
+    assert rows(loader_of(drop_last=True)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert len(loader_of(drop_last=True)) == 2
+    assert len(loader_of(8)) == len(loader_of(8, drop_last=True)) == 2
+
+
+def test_dataset_stands_for_images_and_labels():
+    images, labels = small()
+    dataset = Dataset(images, labels.astype(np.int64), "small")
+    x, y = next(iter(DataLoader(dataset, batch_size=6, device="cpu")))
+    np.testing.assert_array_equal(x.numpy(), images)
+    np.testing.assert_array_equal(y.numpy(), labels)
+
+
+def test_shuffle_gives_each_epoch_its_own_order_from_seed_and_epoch():
+    loader = loader_of(50, shuffle=True, seed=7)
+    epochs = [rows(loader) for _ in range(3)]
+    for epoch in epochs:
+        assert sorted(sum(epoch, [])) == list(range(50))
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    again = loader_of(50, shuffle=True, seed=7)
+    assert [rows(again) for _ in range(3)] == epochs
+    assert rows(loader_of(50, shuffle=True, seed=8)) != epochs[0]
+
+
+@pytest.mark.parametrize("stop", range(7))
+def test_resumed_run_sees_the_batches_of_an_unbroken_one(stop):
+    unbroken = loader_of(shuffle=True, seed=1)
+    expected = rows(unbroken) + rows(unbroken) + rows(unbroken)
+    first, seen = loader_of(shuffle=True, seed=1), []
+    state = first.state_dict()
+    while len(seen) < stop:
+        for batch in first:
+            seen.append(batch[-1].numpy().tolist())
+            if len(seen) == stop:
+                state = first.state_dict()
+                break
+    resumed = loader_of(shuffle=True, seed=1)
+    resumed.load_state_dict(state)
+    while resumed.epoch < 3:
+        seen += rows(resumed)
+    assert seen == expected
+
+
+def test_state_between_epochs_and_pass_left_early():
+    loader = loader_of(shuffle=True)
+    rows(loader)
+    assert (loader.state_dict()["epoch"], loader.state_dict()["batch"]) == (1, 0)
+    next(iter(loader))  # epoch 1, left after one batch
+    later = rows(loader)
+    fresh = loader_of(shuffle=True)
+    assert [rows(fresh) for _ in range(3)][2] == later and loader.epoch == 3
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
+    ({"seed": -1}, "seed is -1"),
+    ({"batch_size": 11, "drop_last": True}, "batch_size 11 is more than the 10 rows"),
+    ({"n": 0}, "the data are empty"),
+])
+def test_loader_errors(options, message):
+    with pytest.raises(ValueError, match=f"DataLoader: {message}"):
+        loader_of(**options)
+
+
+def test_loader_refuses_arrays_of_unequal_length_and_no_arrays():
+    with pytest.raises(ValueError, match="DataLoader: the arrays have different numbers of rows"):
+        DataLoader(np.zeros((3, 2)), np.zeros(4), batch_size=1)
+    with pytest.raises(ValueError, match="DataLoader: no arrays were given"):
+        DataLoader(batch_size=1)
+    with pytest.raises(TypeError):
+        loader_of(batch_size=2.5)
+
+
+@pytest.mark.parametrize("change, error, message", [
+    ({"batch_size": 5}, ValueError, "batch_size was 5 and is 4"),
+    ({"seed": 9}, ValueError, "seed was 9 and is 0"),
+    ({"batch": 3}, ValueError, "epoch 0, batch 3 is no place in epochs of 3 batches"),
+    ({"epoch": None}, KeyError, "epoch missing"),
+])
+def test_loader_refuses_the_state_of_another_run(change, error, message):
+    state = {key: value for key, value in {**loader_of().state_dict(), **change}.items() if value is not None}
+    with pytest.raises(error, match=message):
+        loader_of().load_state_dict(state)

@@ -1,0 +1,93 @@
+"""Batches of tensors out of host arrays."""
+import math
+import operator
+
+import numpy as np
+
+from tinygrad_ms.data.datasets import Dataset, rows_of
+
+
+class DataLoader:
+    """Serves arrays of equal length as tuples of Tensors, `batch_size` rows at a time.
+
+        for x, y in DataLoader(features, labels, batch_size=64, shuffle=True, seed=0):
+
+    arrays: host arrays with the same number of rows, or one Dataset, which stands for its images and labels.
+        They keep their dtypes and are not copied; each batch is a copy on `device` (None: the default one).
+    shuffle: a new order each epoch, made from (seed, epoch) alone: a resumed run sees the same batches.
+    drop_last: leave out a last batch that is smaller than the others.
+    Raises ValueError for arrays of unequal length, no rows, batch_size < 1, or drop_last leaving no batch.
+
+    Each pass over the loader is one epoch; one that was left early counts as well.
+    """
+
+    def __init__(self, *arrays, batch_size, shuffle=False, seed=0, drop_last=False, device=None):
+        if len(arrays) == 1 and isinstance(arrays[0], Dataset):
+            arrays = (arrays[0].images, arrays[0].labels)
+        self.arrays = rows_of("DataLoader", arrays)
+        self.batch_size = operator.index(batch_size)
+        self.seed = operator.index(seed)
+        self.shuffle, self.drop_last, self.device = shuffle, drop_last, device
+        if self.batch_size < 1:
+            raise ValueError(f"DataLoader: batch_size is {batch_size}, expected at least 1")
+        if self.seed < 0:
+            raise ValueError(f"DataLoader: seed is {seed}, expected an integer >= 0")
+        if len(self) == 0:
+            raise ValueError(f"DataLoader: batch_size {batch_size} is more than the {self.size} rows, and "
+                             "drop_last=True leaves no batch; use a smaller batch_size or drop_last=False")
+        self.epoch = 0  # the pass that is being made, or the next one
+        self.batch = 0  # how many of its batches have been handed out
+        self._resuming = False
+
+    @property
+    def size(self):
+        """The number of rows."""
+        return len(self.arrays[0])
+
+    def __len__(self):
+        """The number of batches in one epoch."""
+        return self.size // self.batch_size if self.drop_last else math.ceil(self.size / self.batch_size)
+
+    def __iter__(self):
+        from tinygrad_ms.engine.tensor import tensor
+
+        if self.batch and not self._resuming:  # the last pass was left early
+            self.epoch, self.batch = self.epoch + 1, 0
+        self._resuming = False
+        epoch, first = self.epoch, self.batch
+        order = self._order(epoch)
+        for batch in range(first, len(self)):
+            rows = order[batch * self.batch_size:(batch + 1) * self.batch_size]
+            self.batch = batch + 1
+            yield tuple(tensor(array[rows], device=self.device) for array in self.arrays)
+        self.epoch, self.batch = epoch + 1, 0
+
+    def _order(self, epoch):
+        if not self.shuffle:
+            return np.arange(self.size)
+        # epoch + 1, since NumPy seeds (seed, 0) and plain `seed` alike, and that one probably made the split.
+        return np.random.default_rng((self.seed, epoch + 1)).permutation(self.size)
+
+    def state_dict(self):
+        """The place in the data. Taken after the step on a batch, a resumed run starts with the next one."""
+        finished = self.batch == len(self)
+        return {"epoch": self.epoch + finished, "batch": 0 if finished else self.batch, **self._settings()}
+
+    def load_state_dict(self, state):
+        """Continue from a `state_dict()`. Raises KeyError or ValueError if the loaders are not alike."""
+        settings = self._settings()
+        missing = [key for key in ("epoch", "batch", *settings) if key not in state]
+        if missing:
+            raise KeyError(f"DataLoader.load_state_dict: {', '.join(missing)} missing; found {list(state)}")
+        other = [f"{key} was {state[key]} and is {now}" for key, now in settings.items() if state[key] != now]
+        if other:
+            raise ValueError(f"DataLoader.load_state_dict: {'; '.join(other)}. "
+                             "The batches would not be those of the saved run")
+        if state["epoch"] < 0 or not 0 <= state["batch"] < len(self):
+            raise ValueError(f"DataLoader.load_state_dict: epoch {state['epoch']}, batch {state['batch']} is "
+                             f"no place in epochs of {len(self)} batches")
+        self.epoch, self.batch, self._resuming = state["epoch"], state["batch"], True
+
+    def _settings(self):
+        return {"size": self.size, "batch_size": self.batch_size, "shuffle": self.shuffle, "seed": self.seed,
+                "drop_last": self.drop_last}

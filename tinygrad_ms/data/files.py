@@ -1,9 +1,9 @@
 """Where MNIST and Fashion-MNIST lie on a disk, and how their files are read.
 
 A folder may hold the four IDX files, gzipped or not, or one `mnist.npz` or `fashion-mnist.npz`; directly, or
-in a subfolder `mnist` or `fashion-mnist` (or torchvision's `MNIST/raw` and `FashionMNIST/raw`). The IDX files of
-the two sets have the same names: those that lie directly in TINYGRAD_MS_DATA count as Fashion-MNIST if the folder
-has "fashion" in its name, else as MNIST.
+in a subfolder `mnist` or `fashion-mnist` (or torchvision's `MNIST/raw` and `FashionMNIST/raw`). The IDX files
+of both sets have the same names: those that lie directly in TINYGRAD_MS_DATA count as Fashion-MNIST if the
+folder has "fashion" in its name, else as MNIST.
 
 The readers return (images, labels): uint8 of shape (N, H, W) and int64 of shape (N,).
 """

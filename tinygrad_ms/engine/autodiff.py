@@ -51,22 +51,23 @@ def make_seed(tensor, gradient, create_graph, op):
     return seed if create_graph else seed.data
 
 
-def walk(seeds, targets=None, retain=False, create_graph=False):
+def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=False, since=0):
     """Backpropagate ``seeds``, pairs (node, cotangent); return (leaf, gradient) pairs and the gradients of ``targets``.
 
     Every node is visited once, from the end of the tape to its start; what it saved and the gradient of its output
-    are dropped as soon as they are used. With ``targets``, only the nodes between them and the seeds are walked.
+    are dropped as soon as they are used. With ``targets``, only the nodes between them and the seeds are walked:
+    the walk ends at a target, or goes on ``through_targets`` where one depends on another.
     """
     grads = {}
     for node, seed in seeds:
         grads[node] = grads[node] + seed if node in grads else seed
-    tape = tape_of(grads, until=targets or ())
+    wanted, leaves, found = set(targets or ()), [], {}
+    tape = tape_of(grads, until=() if through_targets else wanted, since=since)
     observers = current_state().hooks
     if targets is None and not create_graph and not observers:
         step = plain_step  # chosen once: it knows nothing of the features below
     else:
-        step = general_step(None if targets is None else leading_to(targets, tape), create_graph, observers)
-    wanted, leaves, found = set(targets or ()), [], {}
+        step = general_step(None if targets is None else leading_to(wanted, tape), create_graph, observers)
     with enable_grad() if create_graph else nullcontext():
         for node in reversed(tape):
             g = grads.pop(node, None)
@@ -75,7 +76,8 @@ def walk(seeds, targets=None, retain=False, create_graph=False):
                     g = run_hooks(node, g)
                 if wanted and node in wanted:
                     found[node] = g
-                    continue
+                    if not through_targets:
+                        continue
                 if isinstance(node, Leaf):
                     leaves.append((node, g))
                     continue
@@ -244,11 +246,11 @@ def in_place_error(node, argument):
 # --- forward -------------------------------------------------------------------------------------------------------
 
 
-def push_forward(nodes, tangents: dict, create_graph=False) -> list:
+def push_forward(nodes, tangents: dict, create_graph=False, since=0) -> list:
     """Carry ``tangents`` (by node) along the tape to ``nodes``; None for a node that does not depend on them."""
     tangents = dict(tangents)
     with enable_grad() if create_graph else nullcontext():
-        for node in tape_of(nodes, until=tangents):
+        for node in tape_of(nodes, until=tangents, since=since):
             if node in tangents or isinstance(node, Leaf):
                 continue
             incoming = [tangents.get(parent) if isinstance(parent, Node) else None for parent in node.parents]
@@ -256,7 +258,9 @@ def push_forward(nodes, tangents: dict, create_graph=False) -> list:
                 continue
             if node.saved is None:
                 raise freed_error(node)
-            if not node.plan.forward_mode and node.plan.primitive.name != "item":
+            if node.plan.primitive.jvp is None:
+                raise RuntimeError(f"jvp: {node.op} has no JVP rule; give its primitive jvp=")
+            if not node.plan.forward_mode:
                 raise RuntimeError(f"jvp: {node.op} (recorded at {node.line}) was not recorded for forward mode")
             saved = rewrap(node) if create_graph else node.saved
             t = node.plan.primitive.jvp(node.plan, incoming, saved, node.constants)

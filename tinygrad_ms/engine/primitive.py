@@ -100,7 +100,7 @@ class Plan:
         self.joint = callable(primitive.vjp)
         rules = [primitive.vjp] if self.joint else [r for r, wanted in zip(primitive.vjp, self.needed) if wanted]
         wanted = {name for rule in rules for name in saved_names(rule)}
-        if forward_mode:
+        if forward_mode and primitive.jvp is not None:
             wanted |= primitive.jvp.names(primitive, self.needed)
         arguments = [primitive.variadic] if primitive.variadic else primitive.arguments
         results = primitive.outputs or ["y"]
@@ -278,7 +278,7 @@ def share_version(source, results):
 
 def item_node(node: Node, index: int, array) -> Node:
     """Output ``index`` of the op ``node`` as a node of its own; its rule hands the cotangent on to that slot."""
-    plan = ITEM.plan(0b11, False)
+    plan = ITEM.forward_plans.get(0b11) or ITEM.plan(0b11, True)
     return Node(
         plan, [node], [index], (), {"index": index}, array.shape, array.dtype, node.backend, node.scope,
         node.code, node.offset,
@@ -468,11 +468,13 @@ class Multilinear:
 
 def _define(forward, **facts) -> Callable:
     made = Primitive(forward, **facts)
-    if made.name in REGISTRY:
-        raise ValueError(f"a primitive named {made.name!r} exists already")
+    known = REGISTRY.get(made.name)
+    if known is not None and known.forward.__module__ != forward.__module__:  # a notebook cell may run again
+        raise ValueError(f"a primitive named {made.name!r} exists already, in {known.forward.__module__}")
     made.op = make_op(made)
     if made.differentiable:
-        made.plan(0b111 if made.variadic else (2 << len(made.arguments)) - 1, True)  # a misspelt rule fails here
+        everything = 0b111 if made.variadic else (2 << len(made.arguments)) - 1
+        made.plan(everything, made.jvp is not None)  # a misspelt rule fails here
     REGISTRY[made.name] = made
     return made.op
 
@@ -517,14 +519,37 @@ def multilinear(transpose, *, formula: str, source: str = "", **facts):
     return lambda forward: _define(forward, formula=formula, source=source, vjp=vjp, jvp=Multilinear(), **facts)
 
 
-def primitive(vjp, jvp, *, formula: str, source: str = "", **facts):
-    """The general kind. ``vjp``: per argument ``(g, saved...)`` or jointly ``(needed, g, saved...)`` -> tuple;
+def primitive(vjp, jvp=None, *, formula: str = "", source: str = "", **facts):
+    """The general kind; without ``jvp`` the op has no forward mode. ``vjp``: per argument ``(g, saved...)`` or jointly ``(needed, g, saved...)`` -> tuple;
     ``jvp``: per argument ``(t, saved...)`` or jointly ``(tangents, saved...)``. With ``outputs=("q", "r")`` the
     cotangent g (and the result of the JVP) is a tuple, with None for outputs nobody used."""
     vjp_rule = vjp if is_joint(vjp) else _rules(vjp)
+    if jvp is None:
+        return lambda forward: _define(forward, formula=formula, source=source, vjp=vjp_rule, **facts)
     joint_jvp = callable(jvp) and next(iter(inspect.signature(jvp).parameters), "") == "tangents"
     jvp_rule = Joint(jvp) if joint_jvp else PerArgument(_rules(jvp))
     return lambda forward: _define(forward, formula=formula, source=source, vjp=vjp_rule, jvp=jvp_rule, **facts)
+
+
+def custom_vjp(vjp, jvp=None, **facts):
+    """Hide a black box behind a rule: ``@custom_vjp(lambda g, x, y: ...)`` above a function of raw arrays.
+
+    The function may call anything (SciPy, a solver, another language); the rule is written as for ``primitive``. It is
+    differentiated in turn where it is made of operators and ops, so the order of derivatives is its own.
+    """
+
+    def decorate(function):
+        def forward(xp, *arrays, **constants):
+            return function(*arrays, **constants)
+
+        update_wrapper(forward, function)
+        parameters = list(inspect.signature(function).parameters.values())
+        xp = inspect.Parameter("xp", inspect.Parameter.POSITIONAL_ONLY if any(
+            p.kind is p.POSITIONAL_ONLY for p in parameters) else inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        forward.__signature__ = inspect.Signature([xp, *parameters])
+        return primitive(vjp, jvp, **facts)(forward)
+
+    return decorate
 
 
 def no_derivative(*, formula: str = "", source: str = "", **facts):

@@ -78,8 +78,11 @@ class Constant:
         self.shape, self.dtype, self.backend, self.name = shape, dtype, backend, name
 
 
-def tape_of(roots, until=()) -> list[Node]:
-    """The nodes that ``roots`` reach in the order they were recorded: a Wengert list. The search ends at ``until``."""
+def tape_of(roots, until=(), since: int = 0) -> list[Node]:
+    """The nodes that ``roots`` reach in the order they were recorded: a Wengert list.
+
+    The search ends at the nodes in ``until``, and leaves out what was recorded before number ``since``.
+    """
     seen = set(roots)
     stack = list(seen)
     tape = []
@@ -89,7 +92,7 @@ def tape_of(roots, until=()) -> list[Node]:
         if until and node in until:
             continue
         for parent in node.parents:
-            if isinstance(parent, Node) and parent not in seen:
+            if isinstance(parent, Node) and parent not in seen and (parent.seq >= since or parent in until):
                 seen.add(parent)
                 stack.append(parent)
     tape.sort(key=_sequence)

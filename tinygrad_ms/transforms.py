@@ -1,0 +1,395 @@
+"""Functions of functions: grad, vjp, jvp, jacobian, hessian, hvp, checkpoint. They nest in any order.
+
+Arguments and results may be nested dicts, lists and tuples of tensors, arrays and numbers. Every transform opens its
+inputs through fresh nodes (``alias``), so that inner and outer derivatives cannot be confused, and records its own
+derivative only where somebody outside could ask for it: inside another transform, or where the function touches a
+tensor that requires a gradient.
+"""
+
+from functools import wraps
+from math import prod
+
+from tinygrad_ms.engine.autodiff import make_seed, push_forward, walk
+from tinygrad_ms.engine.backend import BACKENDS, is_float
+from tinygrad_ms.engine.primitive import Joint, Primitive, make_op
+from tinygrad_ms.engine.tape import Leaf, Node, current_state, enable_grad, forward_mode, tape_of
+from tinygrad_ms.engine.tensor import Tensor, asarray
+from tinygrad_ms.ops.aliases import alias
+from tinygrad_ms.ops.shapes import reshape, stack
+from tinygrad_ms.tree import flatten, unflatten
+
+# --- one run of a function on fresh inputs -------------------------------------------------------------------------
+
+
+class _Run:
+    """``f`` recorded on aliases of its inputs: the tape every transform works on."""
+
+    def __init__(self, name, f, args, argnums=None, has_aux=False, mode=enable_grad):
+        self.name = name
+        recording = current_state().recording
+        chosen = range(len(args)) if argnums is None else (argnums,) if isinstance(argnums, int) else argnums
+        if any(not -len(args) <= i < len(args) for i in chosen):
+            raise ValueError(f"{name}: argnums={argnums} but the function is called with {len(args)} arguments")
+        chosen = [i % len(args) for i in chosen]
+        with mode():
+            self.inputs, self.structure = [], []  # the aliases, and the structure of each chosen argument
+            opened = list(args)
+            for i in chosen:
+                leaves, structure = flatten(args[i])
+                aliases = [_open(name, leaf, i) for leaf in leaves]
+                self.inputs += aliases
+                self.structure.append((structure, len(leaves)))
+                opened[i] = unflatten(structure, aliases)
+            self.since = min((x.node.seq for x in self.inputs), default=0)
+            result = f(*opened)
+        self.aux = None
+        if has_aux:
+            if not (isinstance(result, tuple) and len(result) == 2):
+                raise TypeError(f"{name}: with has_aux=True the function must return (result, aux)")
+            result, self.aux = result
+        leaves, self.result_structure = flatten(result)
+        self.outputs = [leaf if isinstance(leaf, Tensor) else asarray(leaf) for leaf in leaves]
+        self.tape = tape_of([y.node for y in self.outputs if y.node is not None], since=self.since)
+        self.externals = self._find_externals()
+        self.nested = recording and bool(self.externals)  # somebody outside can differentiate through this run
+
+    def _find_externals(self):
+        """The nodes from before this run that its tape hangs on: outer variables and parameters."""
+        own = {x.node for x in self.inputs}
+        found = {p: None for x in self.inputs for p in x.node.parents}
+        for node in self.tape:
+            if isinstance(node, Leaf) and node not in own:
+                found[node] = None
+            for parent in node.parents:
+                if isinstance(parent, Node) and parent.seq < self.since:
+                    found[parent] = None
+        return list(found)
+
+    def close(self, values):
+        """Results for the caller: on the tape if an outer derivative may want them, else without history."""
+        return [v if self.nested else v.detach() if isinstance(v, Tensor) else v for v in values]
+
+    def value(self):
+        return unflatten(self.result_structure, self.close(self.outputs))
+
+    def closed_aux(self):
+        leaves, structure = flatten(self.aux)
+        return unflatten(structure, self.close(leaves))
+
+    def pull(self, cotangents, retain=True):
+        """Cotangents of the outputs (Tensors or None) -> gradients of the inputs, zeros where there is none."""
+        outer = current_state().recording and any(isinstance(c, Tensor) and c.node is not None for c in cotangents)
+        create_graph = self.nested or outer
+        seeds = [
+            (y.node, make_seed(y, c, create_graph, self.name))
+            for y, c in zip(self.outputs, cotangents)
+            if c is not None and y.node is not None and y.node.seq >= self.since
+        ]
+        targets = [x.node for x in self.inputs]
+        _, found = walk(seeds, targets, retain=retain or create_graph, create_graph=create_graph, since=self.since)
+        return [_as_tensor(found.get(x.node), x) for x in self.inputs]
+
+    def push(self, tangents):
+        """Tangents of the inputs -> tangents of the outputs."""
+        outer = current_state().recording and any(isinstance(t, Tensor) and t.node is not None for t in tangents)
+        create_graph = self.nested or outer
+        seeds = {x.node: make_seed(x, t, create_graph, self.name) for x, t in zip(self.inputs, tangents)}
+        nodes = [y.node for y in self.outputs if y.node is not None]
+        found = iter(push_forward(nodes, seeds, create_graph, since=self.since))
+        return [_as_tensor(next(found) if y.node is not None else None, y) for y in self.outputs]
+
+    def argument_trees(self, values, argnums):
+        """One value per input -> the trees of the chosen arguments (a single one where argnums is an int)."""
+        values, trees = iter(values), []
+        for structure, count in self.structure:
+            trees.append(unflatten(structure, [next(values) for _ in range(count)]))
+        return trees[0] if isinstance(argnums, int) else tuple(trees)
+
+
+def _open(name, value, i):
+    """A float tensor of ``value`` with a node of its own."""
+    x = Tensor(value) if type(value) in BACKENDS else asarray(value)  # arrays stay on their device
+    if not is_float(x.dtype):
+        raise TypeError(f"{name}: argument {i} has dtype {x.dtype}; derivatives need floats: use .astype('float32')")
+    if x.node is not None:
+        return alias(x)
+    opened = Tensor(x.data, Leaf(x.shape, x.dtype, BACKENDS[type(x.data)], name=x.name))
+    opened._version = x.version_counter()
+    return opened
+
+
+def _as_tensor(value, like):
+    if value is None:
+        return Tensor(BACKENDS[type(like.data)].xp.zeros_like(like.data))
+    return value if isinstance(value, Tensor) else asarray(value, device=like.device)
+
+
+def _unit_cotangent(run):
+    if len(run.outputs) != 1 or run.outputs[0].size != 1:
+        shapes = [y.shape for y in run.outputs]
+        raise ValueError(f"{run.name}: the function must return one number; it returned shapes {shapes}. Use jacobian")
+    y = run.outputs[0].data
+    return [Tensor(BACKENDS[type(y)].xp.ones_like(y))]
+
+
+# --- reverse mode --------------------------------------------------------------------------------------------------
+
+
+def value_and_grad(f, argnums=0, has_aux=False):
+    """``(x, ...) -> (f(x, ...), df/dx)`` for a scalar f; with ``has_aux``, ``((value, aux), gradient)``.
+
+    argnums: which argument, or a tuple of them. The gradient has the structure of the argument.
+    """
+
+    @wraps(f)
+    def gradient_of(*args, **kwargs):
+        run = _Run("grad", lambda *a: f(*a, **kwargs), args, argnums, has_aux)
+        gradients = run.argument_trees(run.close(run.pull(_unit_cotangent(run), retain=False)), argnums)
+        value = run.value()
+        return ((value, run.closed_aux()) if has_aux else value), gradients
+
+    return gradient_of
+
+
+def grad(f, argnums=0, has_aux=False):
+    """``x -> df/dx`` for a scalar function; composes: ``grad(grad(f))``. With ``has_aux``: ``(gradient, aux)``."""
+    both = value_and_grad(f, argnums, has_aux)
+
+    @wraps(f)
+    def gradient_of(*args, **kwargs):
+        value, gradient = both(*args, **kwargs)
+        return (gradient, value[1]) if has_aux else gradient
+
+    return gradient_of
+
+
+def vjp(f, *args):
+    """``f(*args)`` and the function v -> v^T J (one tree per argument), where J = df/dargs."""
+    run = _Run("vjp", f, args)
+
+    def pull(cotangent):
+        leaves, structure = flatten(cotangent)
+        if structure != run.result_structure:
+            raise ValueError("vjp: the cotangent must have the structure of the result of the function")
+        return run.argument_trees(run.close(run.pull(leaves)), None)
+
+    return run.value(), pull
+
+
+def gradients(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=False, allow_unused=False):
+    """d(sum of outputs)/d(inputs) on the tape as recorded, in the manner of torch.autograd.grad; ``.grad`` stays as it is.
+
+    outputs, inputs: a Tensor or a tree of them, interior ones included; grad_outputs: the cotangents, needed where an
+    output is no scalar. An input the outputs do not depend on raises, or gives None with ``allow_unused``.
+    """
+    ys, _ = flatten(outputs)
+    xs, structure = flatten(inputs)
+    seeds = flatten(grad_outputs)[0] if grad_outputs is not None else [None] * len(ys)
+    for what, tensors in (("outputs", ys), ("inputs", xs)):
+        for i, t in enumerate(tensors):
+            if not isinstance(t, Tensor) or t.node is None:
+                raise RuntimeError(f"gradients: {what}[{i}] is not on the tape (requires_grad is False)")
+    if len(seeds) != len(ys):
+        raise ValueError(f"gradients: {len(ys)} outputs but {len(seeds)} grad_outputs")
+    pairs = [(y.node, make_seed(y, seed, create_graph, "gradients")) for y, seed in zip(ys, seeds)]
+    targets = [x.node for x in xs]
+    retain = create_graph if retain_graph is None else retain_graph
+    since = min((node.seq for node in targets), default=0)
+    _, found = walk(pairs, targets, retain, create_graph, through_targets=True, since=since)
+    results = []
+    for i, x in enumerate(xs):
+        if x.node not in found and not allow_unused:
+            raise RuntimeError(f"gradients: the outputs do not depend on inputs[{i}]; pass allow_unused=True for None")
+        results.append(_as_tensor(found[x.node], x) if x.node in found else None)
+    return unflatten(structure, results)
+
+
+# --- forward mode --------------------------------------------------------------------------------------------------
+
+
+def jvp(f, primals, tangents):
+    """``f(*primals)`` and its derivative J t along ``tangents``, by the JVP rules on the tape from its start.
+
+    primals and tangents: tuples of trees of the same structure and shapes.
+    """
+    y, push = linearize(f, *primals)
+    return y, push(*tangents)
+
+
+def linearize(f, *primals):
+    """``f(*primals)`` and the linear map t -> J t, which walks the recorded tape without running f again."""
+    run = _Run("jvp", f, primals, mode=forward_mode)
+    expected = [structure for structure, _ in run.structure]
+
+    def push(*tangents):
+        flat = [flatten(t) for t in tangents]
+        if [structure for _, structure in flat] != expected:
+            raise ValueError("jvp: the tangents must have the structure of the primals")
+        leaves = [leaf for leaves, _ in flat for leaf in leaves]
+        return unflatten(run.result_structure, run.close(run.push(leaves)))
+
+    return run.value(), push
+
+
+# --- whole matrices of derivatives ---------------------------------------------------------------------------------
+
+_LAYOUTS = ("tensor", "numerator", "denominator")
+
+
+def jacobian(f, *args, argnums=0, layout="tensor", mode=None):
+    """The Jacobian of a function of one tensor; ``jacobian(f)`` is a function, ``jacobian(f, x)`` its value at x.
+
+    layout: "tensor", shape (*y.shape, *x.shape) with [i..., k...] = dy_i/dx_k (004, section 1, mixed layout);
+    "numerator", shape (y.size, x.size), rows run over y; "denominator", its transpose (004, section 2; 001, section 4).
+    Matrices are flattened row by row, as 004 writes them out.
+    mode: "reverse" (one backward walk per element of y), "forward" (one forward walk per element of x); None: the
+    fewer. f may also return a tree of tensors, and argnums be a tuple: the result then has their structure.
+    """
+    if layout not in _LAYOUTS:
+        raise ValueError(f"jacobian: layout={layout!r}; expected one of {', '.join(map(repr, _LAYOUTS))}")
+    if mode not in (None, "reverse", "forward"):
+        raise ValueError(f"jacobian: mode={mode!r}; expected 'reverse', 'forward' or None")
+
+    @wraps(f)
+    def jacobian_of(*args, **kwargs):
+        run = _Run("jacobian", lambda *a: f(*a, **kwargs), args, argnums, mode=forward_mode)
+        rows, columns = sum(y.size for y in run.outputs), sum(x.size for x in run.inputs)
+        reverse = rows <= columns if mode is None else mode == "reverse"
+        blocks = _by_rows(run) if reverse else _by_columns(run)
+        trees = []
+        for y, row in zip(run.outputs, blocks):
+            shaped = [_lay_out(block, y.shape, x.shape, layout) for x, block in zip(run.inputs, row)]
+            trees.append(run.argument_trees(run.close(shaped), argnums))
+        return unflatten(run.result_structure, trees)
+
+    return jacobian_of(*args) if args else jacobian_of
+
+
+def _basis(x):
+    """The unit tensors of the shape of x."""
+    xp = BACKENDS[type(x.data)].xp
+    for k in range(x.size):
+        e = xp.zeros(x.size, dtype=x.dtype)
+        e[k] = 1
+        yield Tensor(e.reshape(x.shape))
+
+
+def _by_rows(run):
+    blocks = []
+    for i, y in enumerate(run.outputs):
+        rows = []
+        for e in _basis(y):
+            cotangents = [e if j == i else None for j in range(len(run.outputs))]
+            rows.append([reshape(g, (x.size,)) for g, x in zip(run.pull(cotangents), run.inputs)])
+        blocks.append([_stacked([row[j] for row in rows], (0, x.size), x, 0) for j, x in enumerate(run.inputs)])
+    return blocks
+
+
+def _by_columns(run):
+    columns = []
+    for j, x in enumerate(run.inputs):
+        pushed = []
+        for e in _basis(x):
+            tangents = [e if k == j else Tensor(BACKENDS[type(z.data)].xp.zeros_like(z.data)) for k, z in enumerate(run.inputs)]
+            pushed.append([reshape(t, (y.size,)) for t, y in zip(run.push(tangents), run.outputs)])
+        columns.append([_stacked([p[i] for p in pushed], (y.size, 0), y, 1) for i, y in enumerate(run.outputs)])
+    return [[column[i] for column in columns] for i in range(len(run.outputs))]
+
+
+def _stacked(parts, empty_shape, like, axis):
+    if not parts:
+        return Tensor(BACKENDS[type(like.data)].xp.zeros(empty_shape, dtype=like.dtype))
+    return stack(parts, axis=axis)
+
+
+def _lay_out(matrix, y_shape, x_shape, layout):
+    if layout == "tensor":
+        return reshape(matrix, (*y_shape, *x_shape))
+    return matrix if layout == "numerator" else matrix.T
+
+
+def hessian(f, *args, argnums=0):
+    """Second derivatives of a scalar function, shape (*x.shape, *x.shape): ``jacobian(grad(f))``."""
+    derivative = jacobian(grad(f, argnums), argnums=argnums)
+    return derivative(*args) if args else derivative
+
+
+def hvp(f, x, v):
+    """The Hessian of a scalar function of one argument times v, forward over reverse: two gradients' worth of work."""
+    return jvp(grad(f), (x,), (v,))[1]
+
+
+# --- checkpoint ----------------------------------------------------------------------------------------------------
+
+
+def checkpoint(f):
+    """``f`` that keeps only its inputs for backward and runs again when its gradient is wanted.
+
+    Works for every order and in forward mode; parameters that f closes over get their gradients, too. f must compute
+    the same when it runs again: random numbers are the caller's to fix.
+    """
+
+    @wraps(f)
+    def checkpointed(*args, **kwargs):
+        if not current_state().recording:
+            return f(*args, **kwargs)
+        leaves, structure = flatten(args)
+        floats = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and is_float(leaf.dtype)]
+
+        def run_on(tensors, mode):
+            def on_floats(*opened):
+                values = list(leaves)
+                for i, x in zip(floats, opened):
+                    values[i] = x
+                return f(*unflatten(structure, values), **kwargs)
+
+            return _Run("checkpoint", on_floats, tensors, mode=mode)
+
+        first = run_on([leaves[i] for i in floats], enable_grad)
+        outside = [n for n in first.externals if n not in {leaves[i].node for i in floats}]
+        shells = [_shell(node) for node in outside]  # stand for the tensors f closes over: only their places matter
+        op = _checkpoint_op(run_on, len(floats), outside, [y.data for y in first.outputs])
+        outputs = op(*[leaves[i] for i in floats], *shells)
+        return unflatten(first.result_structure, outputs)
+
+    return checkpointed
+
+
+def _shell(node):
+    xp = node.backend.xp
+    return Tensor(xp.broadcast_to(xp.zeros((), dtype=node.dtype), node.shape), node)
+
+
+def _checkpoint_op(run_on, count, outside, values):
+    """The op of one checkpointed call, whose first run gave ``values``: its rules run the function again."""
+    outputs = tuple(f"y{i}" for i in range(len(values)))
+    values = [values]
+
+    def forward(xp, *xs):
+        return tuple(values.pop())  # kept by nobody afterwards
+
+    def vjp_rule(needed, g, xs):
+        run = run_on(xs[:count], enable_grad)
+        nested = any(isinstance(c, Tensor) for c in g)
+        seeds = [
+            (y.node, make_seed(y, c, nested, "checkpoint"))
+            for y, c in zip(run.outputs, g)
+            if c is not None and y.node is not None
+        ]
+        targets = [x.node for x in run.inputs] + outside
+        _, found = walk(seeds, targets, retain=nested, create_graph=nested, since=run.since)
+        return tuple(found.get(node) for node in targets)
+
+    def jvp_rule(tangents, xs):
+        run = run_on(xs[:count], forward_mode)
+        nested = any(isinstance(t, Tensor) for t in tangents)
+        seeds = {n: t for n, t in zip([x.node for x in run.inputs] + outside, tangents) if t is not None}
+        nodes = [y.node for y in run.outputs if y.node is not None]
+        found = iter(push_forward(nodes, seeds, nested, since=run.since))
+        return tuple(next(found) if y.node is not None else None for y in run.outputs)
+
+    forward.__name__ = "checkpoint"
+    return make_op(Primitive(
+        forward, formula=r"\bar x = \left(\frac{\partial f}{\partial x}\right)^T \bar y", source="recomputation of f",
+        vjp=vjp_rule, jvp=Joint(jvp_rule), outputs=outputs,
+    ))  # fmt: skip

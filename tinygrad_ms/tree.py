@@ -1,0 +1,50 @@
+"""Nested dicts, lists and tuples of tensors: flatten them to a list and build them up again."""
+
+
+def flatten(tree) -> tuple[list, object]:
+    """The leaves of a tree in order, and its structure for ``unflatten``. Dicts go by insertion order; None is empty."""
+    if isinstance(tree, dict):
+        children, keys = tree.values(), (dict, tuple(tree))
+    elif isinstance(tree, (list, tuple)):
+        children, keys = tree, (type(tree), None)
+    elif tree is None:
+        return [], None
+    else:
+        return [tree], Leaf
+    leaves, structures = [], []
+    for child in children:
+        found, structure = flatten(child)
+        leaves += found
+        structures.append(structure)
+    return leaves, (*keys, structures)
+
+
+class Leaf:
+    """Marks the place of one leaf in a structure."""
+
+
+def unflatten(structure, leaves):
+    """The tree of ``structure`` with ``leaves`` in order."""
+    return _build(structure, iter(leaves))
+
+
+def _build(structure, leaves):
+    if structure is Leaf:
+        return next(leaves)
+    if structure is None:
+        return None
+    kind, keys, structures = structure
+    children = [_build(child, leaves) for child in structures]
+    if kind is dict:
+        return dict(zip(keys, children))
+    return kind(*children) if hasattr(kind, "_fields") else kind(children)
+
+
+def tree_map(function, tree, *others):
+    """``function`` applied to the leaves of one tree, or of several of the same structure."""
+    leaves, structure = flatten(tree)
+    columns = [flatten(other) for other in others]
+    for other in columns:
+        if other[1] != structure:
+            raise ValueError("tree_map: the trees have different structures")
+    return unflatten(structure, [function(*row) for row in zip(leaves, *(column[0] for column in columns))])

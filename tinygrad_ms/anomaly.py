@@ -1,0 +1,56 @@
+"""Find the op that made the first NaN: an observer of every op and every rule."""
+
+from tinygrad_ms.engine.backend import BACKENDS, is_float
+from tinygrad_ms.engine.tape import hooks
+from tinygrad_ms.engine.tensor import Tensor
+
+
+class detect_nan(hooks):
+    """``with detect_nan():`` raises FloatingPointError at the first op, or rule of an op, whose result holds a NaN.
+
+    The sentence names the op, where it was called, and what its arguments held. Every result is inspected (on a GPU
+    that waits for the device), so use it to look for a fault rather than always.
+    """
+
+    def __init__(self):
+        super().__init__(self)
+
+    def after_op(self, primitive, arrays, outputs, node):
+        for y in outputs:
+            if has_nan(y):
+                arguments = zip((primitive.argument_name(i) for i in range(len(arrays))), arrays)
+                facts = "; ".join(f"{name}: {describe_values(value)}" for name, value in arguments)
+                line = f" at {node.line}" if node is not None else ""
+                raise FloatingPointError(f"first NaN: the result of {primitive.name}{line} ({facts})")
+
+    def after_rule(self, node, gradient, gradients):
+        for parent, g in gradients:
+            if has_nan(g):
+                raise FloatingPointError(
+                    f"first NaN: the gradient that the rule of {node.op}, recorded at {node.line}, sends to"
+                    f" {parent.op} {parent.shape} (it received {describe_values(gradient)})"
+                )
+
+
+def has_nan(value) -> bool:
+    raw = value.data if isinstance(value, Tensor) else value
+    if type(raw) not in BACKENDS or not is_float(raw.dtype):
+        return raw != raw if isinstance(raw, float) else False
+    return bool((raw != raw).any())
+
+
+def describe_values(value) -> str:
+    """``float32 (2, 3) in [-1.5, 4.0], with 2 inf``."""
+    raw = value.data if isinstance(value, Tensor) else value
+    if type(raw) not in BACKENDS or not raw.size or not is_float(raw.dtype):
+        return f"{getattr(raw, 'dtype', type(raw).__name__)} {getattr(raw, 'shape', raw)}"
+    xp = BACKENDS[type(raw)].xp
+    finite = xp.isfinite(raw)
+    parts = [f"{raw.dtype} {raw.shape}"]
+    if bool(finite.any()):
+        low, high = float(xp.where(finite, raw, xp.inf).min()), float(xp.where(finite, raw, -xp.inf).max())
+        parts.append(f"in [{low:.4g}, {high:.4g}]")
+    nans, infs = int((raw != raw).sum()), int(xp.isinf(raw).sum())
+    if nans or infs:
+        parts.append(f"with {nans} NaN and {infs} inf")
+    return " ".join(parts)

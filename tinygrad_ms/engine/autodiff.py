@@ -47,7 +47,7 @@ def make_seed(tensor, gradient, create_graph, op):
         if seed.shape != tensor.shape:
             raise ValueError(f"{op}: gradient has shape {seed.shape} and the tensor {tensor.shape}; they must be equal")
         if seed.dtype != raw.dtype:
-            seed = seed.astype(raw.dtype)
+            seed = Tensor(seed.data.astype(raw.dtype)) if seed.node is None else seed.astype(raw.dtype)
     return seed if create_graph else seed.data
 
 
@@ -101,7 +101,7 @@ def plain_step(node, g, grads):
         if gradient is None:
             continue
         parent = parents[i]
-        if gradient.shape != parent.shape or gradient.dtype != parent.dtype:
+        if gradient.dtype is not parent.dtype or gradient.shape != parent.shape:
             gradient = fit(gradient, parent, node)
         before = grads.get(parent)
         grads[parent] = gradient if before is None else before + gradient

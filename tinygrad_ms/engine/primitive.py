@@ -24,8 +24,7 @@ from tinygrad_ms.engine.backend import (
 from tinygrad_ms.engine.tape import OURS, Constant, Node, current_state, notify
 from tinygrad_ms.engine.tensor import Tensor
 
-NOTHING = ()
-NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
+NOTHING, NO_CONSTANTS = (), {}  # shared, so that a node without them costs no memory
 REGISTRY: dict[str, "Primitive"] = {}  # every primitive and composition by name
 
 
@@ -164,116 +163,176 @@ def saved_names(rule, skip=1) -> list[str]:
 
 
 def make_op(primitive: Primitive) -> Callable:
-    """The public function of a primitive. Straight-line code: this runs once per op, and its time is what tiny ops cost."""
-    forward, outputs, view, differentiable = primitive.forward, primitive.outputs, primitive.view, primitive.differentiable
-    plans, forward_plans, floats = primitive.plans, primitive.forward_plans, primitive.floats
-    count = None if primitive.variadic else len(primitive.arguments)
+    """The public function of a primitive."""
+    if primitive.variadic is None and len(primitive.arguments) == 2 and not (primitive.outputs or primitive.floats):
+        op = _binary_op(primitive)
+    else:
 
-    def op(*args, **constants):
-        if len(args) != count and count is not None:
-            args, constants = primitive.bind(args, constants)
-        state = current_state()
-        observers = state.hooks
-        lead = kind = backend = weak = None  # the first array, its type and backend; the type of a Python number
-        tensors, odd = False, floats
-        mask, bit = 0, 1
-        arrays, parents = [], []
-        for value in args:
-            if isinstance(value, Tensor):
-                tensors = True
-                node = value.node
-                if node is None:
-                    parents.append(value._constant or value.as_constant())
-                else:
-                    parents.append(node)
-                    mask += bit
-                value = value.data
-            else:
-                parents.append(value if type(value) in NUMBERS else constant(value))
-            bit += bit
-            arrays.append(value)
-            this = type(value)
-            if this is not kind:
-                if this in NUMBERS:
-                    weak = this
-                elif (found := BACKENDS.get(this)) is None:
-                    odd = True
-                elif kind is None:
-                    lead, kind, backend = value, this, found
-                else:
-                    raise mixed_devices(primitive, args)
-        if odd or kind is None or backend.several or (weak is float and lead.dtype.kind != "f"):
-            arrays, backend, tensors = prepare(primitive, args, arrays, backend, tensors)
-            kind = backend.array_type
-        if observers:
-            notify(observers, "before_op", primitive, arrays)
-        try:
-            y = forward(backend.xp, *arrays, **constants) if constants else forward(backend.xp, *arrays)
-        except Exception as error:
-            raise explain(primitive, arrays, constants, error) from error
-        node = None
-        if not tensors:
-            result = y
-        elif outputs:
-            result = y = tuple([Tensor(item if type(item) is kind else backend.xp.asarray(item)) for item in y])
-        else:
-            if type(y) is not kind:  # NumPy's reductions and indexing return scalars
-                y = backend.xp.asarray(y)
-            result = Tensor(y)
-        if view:
-            share_version(args[0], result)
-        if mask and differentiable and state.recording:
-            known = forward_plans if state.forward_mode else plans
-            plan = known.get(bit + mask) or primitive.plan(bit + mask, state.forward_mode)
-            saved = guards = NOTHING
-            if plan.names:
-                saved, guards = [], []
-                for i in plan.inputs:
-                    saved.append(arrays[i])
-                    if isinstance(args[i], Tensor):
-                        counter = args[i]._version or args[i].version_counter()
-                        guards.append((counter, counter[0], i))
-                for k in plan.outputs:
-                    item = result[k] if outputs else result
-                    saved.append(item.data)
-                    counter = item._version or item.version_counter()
-                    guards.append((counter, counter[0], -1 - k))
-                if plan.extras:
-                    saved += plan.read_extras(arrays, constants)
-            shape, dtype = (None, None) if outputs else (y.shape, y.dtype)
-            frame = _getframe(1)
-            while frame.f_code.co_filename in OURS and frame.f_back:
-                frame = frame.f_back
-            code, offset = frame.f_code, frame.f_lasti
-            node = Node(plan, parents, saved, guards, constants, shape, dtype, backend, state.scope, code, offset)
-            if outputs:
-                for k, item in enumerate(result):
-                    if is_float(item.dtype):
-                        item.node = item_node(node, k, item.data)
-            else:
-                result.node = node
-        if observers:
-            raw = tuple(item.data if isinstance(item, Tensor) else item for item in (y if outputs else (y,)))
-            notify(observers, "after_op", primitive, arrays, raw, node)
-        return result
+        def op(*args, **constants):
+            return call(primitive, args, constants, current_state())
 
-    update_wrapper(op, forward)
+    update_wrapper(op, primitive.forward)
     op.__signature__ = primitive.signature
     op.primitive = primitive
     return op
 
 
-def constant(value) -> Constant:
-    """How the tape shows an argument that is a raw array: it must not keep the data alive."""
-    backend = BACKENDS.get(type(value))
-    return Constant(shape_of(value), getattr(value, "dtype", type(value).__name__), backend)
+def _binary_op(primitive: Primitive) -> Callable:
+    """Two operands on one device with nobody watching: the short way for the ops whose overhead counts.
+
+    Everything else about them (arrays alone, lists, hooks, forward mode, errors) is left to ``call``.
+    """
+    forward, differentiable, plans = primitive.forward, primitive.differentiable, primitive.plans
+
+    def op(*args, **constants):
+        state = current_state()
+        if len(args) != 2 or not state.simple:
+            return call(primitive, args, constants, state)
+        left, right = args
+        x, y, pattern = left, right, 4
+        if isinstance(left, Tensor):
+            x, left = left.data, left.node
+            if left is None:
+                left = constant(args[0])
+            else:
+                pattern = 5
+        if isinstance(right, Tensor):
+            y, right = right.data, right.node
+            if right is None:
+                right = constant(args[1])
+            else:
+                pattern += 2
+        kind, other = type(x), type(y)
+        if kind is float or kind is int:  # a Python number beside a float array
+            kind, other = other, kind
+        backend = BACKENDS.get(kind)
+        if backend is None or backend.several or (x is left and y is right):
+            return call(primitive, args, constants, state)
+        if other is not kind:
+            if not (other is float or other is int) or (x if type(x) is kind else y).dtype.kind != "f":
+                return call(primitive, args, constants, state)
+        elif x is left or y is right:  # an array that is no tensor
+            return call(primitive, args, constants, state)
+        try:
+            z = forward(backend.xp, x, y, **constants) if constants else forward(backend.xp, x, y)
+        except Exception as error:
+            raise explain(primitive, (x, y), constants, error) from error
+        result = Tensor(z if type(z) is kind else backend.xp.asarray(z))
+        if pattern > 4 and differentiable and state.recording:
+            plan = plans.get(pattern) or primitive.plan(pattern, False)
+            result.node = record(plan, (left, right), args, (x, y), (result,), constants, backend, state, _getframe(1))
+        return result
+
+    return op
 
 
-def share_version(source, results):
-    """Views count in-place changes together with the tensor whose memory they show."""
-    if isinstance(source, Tensor):
-        for result in results if isinstance(results, tuple) else (results,):
-            result._version = source.version_counter()
+def call(primitive: Primitive, args, constants, state):
+    """Run an op on any arguments: sort them out, run the forward, record a node where a gradient is wanted."""
+    outputs, count = primitive.outputs, len(primitive.arguments)
+    if len(args) != count and primitive.variadic is None:
+        args, constants = primitive.bind(args, constants)
+    lead = kind = backend = weak = None  # the first array, its type and backend; the type of a Python number
+    tensors, odd = False, primitive.floats
+    pattern, bit = 0, 1
+    arrays, parents = [], []
+    for value in args:
+        if isinstance(value, Tensor):
+            tensors = True
+            node = value.node
+            if node is not None:
+                pattern += bit
+            parents.append(node or constant(value))
+            value = value.data
+        elif type(value) is float or type(value) is int:
+            weak = type(value)
+            parents.append(value)
+        else:
+            parents.append(constant(value))
+        bit += bit
+        arrays.append(value)
+        this = type(value)
+        if this is not kind and this is not weak:
+            found = BACKENDS.get(this)
+            if found is None:
+                odd = True
+            elif kind is None:
+                lead, kind, backend = value, this, found
+            else:
+                raise mixed_devices(primitive, args)
+    if odd or kind is None or backend.several or (weak is float and lead.dtype.kind != "f"):
+        arrays, backend, tensors = prepare(primitive, args, arrays, backend, tensors)
+        kind = backend.array_type
+    if state.hooks:
+        notify(state.hooks, "before_op", primitive, arrays)
+    try:
+        y = primitive.forward(backend.xp, *arrays, **constants)
+    except Exception as error:
+        raise explain(primitive, arrays, constants, error) from error
+    node = None
+    values = tuple(y) if outputs else (y,)
+    if tensors:
+        results = tuple([Tensor(value if type(value) is kind else backend.xp.asarray(value)) for value in values])
+        if primitive.view and isinstance(args[0], Tensor):  # views count in-place changes with what they show
+            for result in results:
+                result._version = args[0].version_counter()
+        if pattern and primitive.differentiable and state.recording:
+            pattern += bit
+            plans = primitive.forward_plans if state.forward_mode else primitive.plans
+            plan = plans.get(pattern) or primitive.plan(pattern, state.forward_mode)
+            node = record(plan, tuple(parents), args, arrays, results, constants, backend, state, _getframe(2))
+            if outputs:
+                for k, result in enumerate(results):
+                    if is_float(result.dtype):
+                        result.node = item_node(node, k, result.data)
+            else:
+                results[0].node = node
+        values = results
+    if state.hooks:
+        raw = tuple(value.data if isinstance(value, Tensor) else value for value in values)
+        notify(state.hooks, "after_op", primitive, arrays, raw, node)
+    return values if outputs else values[0]
+
+
+def record(plan, parents, args, arrays, results, constants, backend, state, frame) -> Node:
+    """A node on the tape with what the rules of ``plan`` will need."""
+    saved = guards = NOTHING
+    if plan.names:
+        saved, guards = [], []
+        for i in plan.inputs:
+            saved.append(arrays[i])
+            if isinstance(args[i], Tensor):
+                counter = args[i]._version or args[i].version_counter()
+                guards.append((counter, counter[0], i))
+        for k in plan.outputs:
+            counter = results[k]._version or results[k].version_counter()
+            saved.append(results[k].data)
+            guards.append((counter, counter[0], -1 - k))
+        if plan.extras:
+            saved += plan.read_extras(arrays, constants)
+        saved = tuple(saved)
+        guards = tuple(guards)
+    y = results[0].data
+    shape, dtype = (None, None) if plan.primitive.outputs else (y.shape, y.dtype)
+    for parent in parents:
+        if type(parent) is Node and parent.shape == shape:
+            shape = parent.shape  # one tuple for a chain of equal shapes: less for the garbage collector to visit
+            break
+    code = frame.f_code
+    while code.co_filename in OURS and frame.f_back:
+        frame = frame.f_back
+        code = frame.f_code
+    return Node(
+        plan, parents, saved, guards, constants or NO_CONSTANTS, shape, dtype, backend, state.scope, code, frame.f_lasti
+    )
+
+
+def constant(value):
+    """How the tape shows an argument that wants no gradient; it must not keep the data alive."""
+    if isinstance(value, Tensor):
+        return value._constant or value.as_constant()
+    if type(value) is bool:
+        return value
+    return Constant(shape_of(value), getattr(value, "dtype", type(value).__name__), BACKENDS.get(type(value)))
 
 
 def item_node(node: Node, index: int, array) -> Node:

@@ -92,7 +92,7 @@ def tape_of(roots, until=(), since: int = 0) -> list[Node]:
         if until and node in until:
             continue
         for parent in node.parents:
-            if isinstance(parent, Node) and parent not in seen and (parent.seq >= since or parent in until):
+            if isinstance(parent, Node) and parent not in seen and (not since or parent.seq >= since or parent in until):
                 seen.add(parent)
                 stack.append(parent)
     tape.sort(key=_sequence)
@@ -110,7 +110,7 @@ OURS = {str(p) for folder in (_HERE, _HERE / "ops", _HERE.parent / "ops") for p 
 class State:
     """What ops look at, once per call: one context variable, so local to the thread and the async task."""
 
-    __slots__ = ("recording", "forward_mode", "inference", "scope", "hooks")
+    __slots__ = ("recording", "forward_mode", "inference", "scope", "hooks", "simple")
 
     def __init__(self, recording=True, forward_mode=False, inference=False, scope=(), hooks=()):
         self.recording = recording  # record ops on the tape
@@ -118,9 +118,10 @@ class State:
         self.inference = inference  # recording cannot be switched on again
         self.scope = scope  # names of the enclosing scopes, outermost first
         self.hooks = hooks  # observers called around every op and every rule
+        self.simple = not forward_mode and not hooks  # ordinary reverse mode with nobody watching
 
     def replace(self, **changes):
-        return State(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__})
+        return State(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__[:-1]})
 
 
 _state: ContextVar[State] = ContextVar("tinygrad_ms.state", default=State())

@@ -79,7 +79,7 @@ def programs(draw):
     shapes = draw(mutually_broadcastable_shapes(num_shapes=count, max_dims=3, max_side=3)).input_shapes
     random = np.random.default_rng(draw(st.integers(0, 2**16)))
     program = Program([random.uniform(0.5, 1.5, shape) for shape in shapes])
-    for name in draw(st.lists(st.sampled_from(sorted(NAIVE)), min_size=1, max_size=8)):
+    for name in draw(st.lists(st.sampled_from(sorted(NAIVE)), min_size=4, max_size=10)):
         arguments = [draw(st.integers(0, len(program.values) - 1)) for _ in NAIVE[name][1]]
         program.append(name, arguments)
     outputs = draw(st.sets(st.integers(0, len(program.values) - 1), min_size=1, max_size=3))

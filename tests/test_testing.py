@@ -57,6 +57,7 @@ def test_several_outputs_some_unused_or_constant(check):
     assert check(lambda x: with_exp(x)[0] * x, x)
     assert check(lambda x: with_exp(x)[1] * x, x)
     assert check(lambda x: x, x)
+    assert check(lambda x: (x, x, x.exp()), x)
 
 
 @pytest.mark.parametrize("check", CHECKS)

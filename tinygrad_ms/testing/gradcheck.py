@@ -2,7 +2,7 @@
 
 For y = f(x), cotangents v and directions u, the tape gives <J^T v, u>, and the differences
 (f(x + h u) - f(x - h u)) / 2h give <v, J u>. With unit vectors for u and v that is the Jacobian, element by
-element; large arrays are probed along random vectors, along which a wrong Jacobian shows with probability one.
+element; large arrays are probed along random vectors: a wrong Jacobian shows with probability one.
 """
 
 import numpy
@@ -75,7 +75,7 @@ def check_jvp(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float =
 
 
 def check_pairing(f, inputs) -> bool:
-    """True if <v, J u> = <J^T v, u> to rounding for random v and u; needs no differences, so also at kinks."""
+    """True if <v, J u> = <J^T v, u> to rounding for random v and u; no differences, so also at kinks."""
     inputs, wanted = read(inputs, "check_pairing")
     random = numpy.random.default_rng(2)
     for tangents in tangent_sets(inputs, wanted):

@@ -18,6 +18,8 @@ from tinygrad_ms.engine.tape import forward_mode
 from tinygrad_ms.testing import check_jvp, forbid_sync, gradcheck, gradgradcheck
 from tinygrad_ms.testing.gradcheck import check_pairing, differentiated, to_numpy
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")  # samples at poles
+ROUNDING = {"float64": 1e-10, "float32": 1e-6, "float16": 1e-3}  # of a value against its reference
 PRIMITIVES = {name: p for name, p in REGISTRY.items() if p.forward.__module__.startswith("tinygrad_ms.")}
 SAMPLES = all_samples()
 
@@ -182,7 +184,7 @@ def test_value(name, sample):
         reference = sample.reference(*sample.args, **sample.kwargs)
         reference = reference if isinstance(reference, (tuple, list)) else (reference,)
         for y, expected in zip(outputs, reference, strict=True):
-            assert_close(y, expected, 1e-10)
+            assert_close(y, expected, ROUNDING.get(y.dtype.name, 0))
 
 
 @each_sample(lambda name, sample: bool(varied(sample)))

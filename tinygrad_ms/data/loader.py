@@ -5,6 +5,7 @@ import operator
 import numpy as np
 
 from tinygrad_ms.data.datasets import Dataset, rows_of
+from tinygrad_ms.engine.tensor import tensor
 
 
 class DataLoader:
@@ -49,8 +50,6 @@ class DataLoader:
         return self.size // self.batch_size if self.drop_last else math.ceil(self.size / self.batch_size)
 
     def __iter__(self):
-        from tinygrad_ms.engine.tensor import tensor
-
         if self.batch and not self._resuming:  # the last pass was left early
             self.epoch, self.batch = self.epoch + 1, 0
         self._resuming = False

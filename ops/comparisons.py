@@ -4,12 +4,12 @@ from tinygrad_ms.engine.primitive import DEFAULT_FLOAT, NUMBERS, elementwise, no
 from tinygrad_ms.engine.tensor import Tensor
 
 __all__ = [
-    "bitwise_and", "bitwise_invert", "bitwise_or", "bitwise_xor", "clip", "equal", "greater", "greater_equal",
-    "isfinite", "isinf", "isnan", "less", "less_equal", "logical_and", "logical_not", "logical_or", "logical_xor",
-    "maximum", "minimum", "not_equal", "where",
+    "bitwise_and", "bitwise_invert", "bitwise_or", "bitwise_xor", "clip", "equal", "greater",
+    "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "logical_and", "logical_not",
+    "logical_or", "logical_xor", "maximum", "minimum", "not_equal", "where",
 ]  # fmt: skip
 
-# --- booleans: no derivative ---------------------------------------------------------------------------------------
+# --- booleans: no derivative ------------------------------------------------------------------------------
 
 
 @no_derivative(formula=r"y = [a > b]")
@@ -114,7 +114,7 @@ def isfinite(xp, x):
     return xp.isfinite(x)
 
 
-# --- choices -------------------------------------------------------------------------------------------------------
+# --- choices ----------------------------------------------------------------------------------------------
 
 
 @elementwise(
@@ -125,8 +125,8 @@ def isfinite(xp, x):
     ),
     formula=r"dy = \begin{cases} da & \text{condition} \\ db & \text{else} \end{cases}",
     source="linear map; its transpose",
-    notes="A NaN or infinite derivative of the branch not taken still meets a zero here: 0 * inf = NaN. Keep the"
-    " argument of that branch inside its domain by a second where.",
+    notes="An infinite derivative in the branch not taken meets the zero gradient from here: 0 * inf = NaN."
+    " Keep the argument of that branch inside its domain with a second where.",
 )
 def where(xp, condition, a, b):
     """a where the condition holds (is nonzero), else b; the three broadcast."""
@@ -144,7 +144,7 @@ def _share(g, mine, other):
     rule=(lambda g, a, b: _share(g, a, b), lambda g, a, b: _share(g, b, a)),
     formula=r"\frac{\partial y}{\partial a} = [a > b] + \tfrac12 [a = b]",
     source="subgradient, as in PyTorch",
-    notes="Ties share the gradient equally. NaN if either argument is, and then both receive the whole gradient.",
+    notes="Ties share the gradient equally. Where either argument is NaN both receive the whole of it.",
 )
 def maximum(xp, a, b):
     """The larger of a and b, elementwise with broadcasting."""
@@ -155,7 +155,7 @@ def maximum(xp, a, b):
     rule=(lambda g, a, b: _share(g, -a, -b), lambda g, a, b: _share(g, -b, -a)),
     formula=r"\frac{\partial y}{\partial a} = [a < b] + \tfrac12 [a = b]",
     source="subgradient, as in PyTorch",
-    notes="Ties share the gradient equally. NaN if either argument is, and then both receive the whole gradient.",
+    notes="Ties share the gradient equally. Where either argument is NaN both receive the whole of it.",
 )
 def minimum(xp, a, b):
     """The smaller of a and b, elementwise with broadcasting."""
@@ -182,11 +182,13 @@ def clip(xp, x, min=None, max=None):
     Raises TypeError for bounds that are Tensors: ``minimum(maximum(x, low), high)`` has gradients for them.
     """
     if isinstance(min, Tensor) or isinstance(max, Tensor):
-        raise TypeError("clip: the bounds must be numbers or arrays; for Tensors use minimum(maximum(x, low), high)")
+        raise TypeError(
+            "clip: the bounds must be numbers or arrays; for Tensors use minimum(maximum(x, low), high)"
+        )
     return x.copy() if min is None and max is None else xp.clip(x, min, max)
 
 
-# --- operators -----------------------------------------------------------------------------------------------------
+# --- operators --------------------------------------------------------------------------------------------
 
 
 def _comparable(value):
@@ -205,5 +207,7 @@ Tensor.__or__ = Tensor.__ror__ = bitwise_or
 Tensor.__xor__ = Tensor.__rxor__ = bitwise_xor
 Tensor.__invert__ = bitwise_invert
 
-for _op in (clip, isfinite, isinf, isnan, logical_and, logical_not, logical_or, logical_xor, maximum, minimum):
+for _op in (
+    clip, isfinite, isinf, isnan, logical_and, logical_not, logical_or, logical_xor, maximum, minimum,
+):  # fmt: skip
     setattr(Tensor, _op.__name__, _op)

@@ -1,10 +1,12 @@
-"""Copies of a tensor: in another dtype, on another device, or just a copy. All are linear, so gradients travel back."""
+"""Copies of a tensor: in another dtype, on another device, or plain. All linear: gradients travel back."""
 
 from tinygrad_ms.engine.backend import BACKENDS, as_dtype, is_float, parse_device, to_device
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
 
-__all__ = ["astype", "clone", "to"]
+__all__ = [
+    "astype", "clone", "to",
+]  # fmt: skip
 
 
 @linear(transpose=lambda g: g, formula=r"\bar x = \bar y", source="linear map; its transpose")
@@ -33,7 +35,7 @@ def cast_discrete(xp, x, /, dtype):
 def astype(x, dtype) -> Tensor:
     """A copy of x in another dtype (a NumPy dtype or its name), of the same shape.
 
-    Differentiable between floats, the gradient returning in the dtype of x; integers and booleans carry no gradient.
+    Differentiable between floats, the gradient returning in the dtype of x; integers and booleans carry none.
     """
     return (cast if is_float(as_dtype(dtype)) else cast_discrete)(x, dtype=dtype)
 
@@ -42,16 +44,17 @@ def astype(x, dtype) -> Tensor:
     transpose=lambda g, device, source: copy_to(g, device=source, source=device),
     formula=r"\bar x = \bar y",
     source="linear map; its transpose",
+    view=True,
 )
 def copy_to(xp, x, /, device, source):
-    """x of device ``source``, copied to ``device``; the gradient travels the other way."""
+    """x of device ``source``, copied to ``device`` (itself if it is there); the gradient travels back."""
     return to_device(x, device)
 
 
 def to(x, *targets, device=None, dtype=None) -> Tensor:
     """x on another device, in another dtype, or both; x itself where nothing changes.
 
-    targets: devices ("cpu", "cuda", "cuda:1"), dtypes ("float64", numpy.float16), or a Tensor to follow in both.
+    targets: devices ("cpu", "cuda:1"), dtypes ("float64", numpy.float16), or a Tensor to follow in both.
     Gradients travel back. Raises ValueError for an unknown device, RuntimeError for one that cannot be used.
     """
     for target in targets:

@@ -1,6 +1,7 @@
 """Functions of each element: arithmetic, powers, exponentials, logarithms, rounding.
 
-Sources: 001 Parr and Howard, The Matrix Calculus You Need For Deep Learning, 2018; 002 Microsoft ai-edu, basic derivatives.
+Sources: 001 Parr and Howard, The Matrix Calculus You Need For Deep Learning, 2018;
+002 Microsoft ai-edu, derivatives of basic functions.
 """
 
 import math
@@ -10,12 +11,12 @@ from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
 
 __all__ = [
-    "abs", "add", "cbrt", "ceil", "divide", "exp", "exp2", "expm1", "floor", "floor_divide", "hypot", "log", "log10",
-    "log1p", "log2", "log_base", "multiply", "negative", "power", "reciprocal", "remainder", "round", "sign", "sqrt",
-    "square", "subtract", "trunc",
+    "abs", "add", "cbrt", "ceil", "divide", "exp", "exp2", "expm1", "floor", "floor_divide", "hypot", "log",
+    "log10", "log1p", "log2", "log_base", "multiply", "negative", "power", "reciprocal", "remainder",
+    "round", "sign", "sqrt", "square", "subtract", "trunc",
 ]  # fmt: skip
 
-# --- arithmetic ----------------------------------------------------------------------------------------------------
+# --- arithmetic -------------------------------------------------------------------------------------------
 
 
 @linear(transpose=(lambda g: g, lambda g: g), formula=r"d(a + b) = da + db", source="002 (30)")
@@ -55,7 +56,12 @@ def negative(xp, x):
     return xp.negative(x)
 
 
-@elementwise(derivative=lambda y: -y * y, formula=r"\frac{dy}{dx} = -\frac{1}{x^2} = -y^2", source="002 (33)", floats=True)
+@elementwise(
+    derivative=lambda y: -y * y,
+    formula=r"\frac{dy}{dx} = -\frac{1}{x^2} = -y^2",
+    source="002 (33)",
+    floats=True,
+)
 def reciprocal(xp, x):
     """1 / x."""
     return xp.reciprocal(x)
@@ -83,7 +89,7 @@ def remainder(xp, a, b):
     return xp.remainder(a, b)
 
 
-# --- steps: piecewise constant, gradient zero ----------------------------------------------------------------------
+# --- steps: piecewise constant, gradient zero -------------------------------------------------------------
 
 
 @elementwise(
@@ -121,13 +127,18 @@ def trunc(xp, x):
     return xp.trunc(x)
 
 
-@elementwise(derivative=lambda: 0.0, formula=r"\frac{dy}{dx} = 0", source="002 (1)", notes="Halves go to the even side.")
+@elementwise(
+    derivative=lambda: 0.0,
+    formula=r"\frac{dy}{dx} = 0",
+    source="002 (1)",
+    notes="Halves go to the even side.",
+)
 def round(xp, x, decimals=0):
     """x rounded to the nearest number with that many decimals."""
     return xp.round(x, decimals)
 
 
-# --- powers --------------------------------------------------------------------------------------------------------
+# --- powers -----------------------------------------------------------------------------------------------
 
 
 def _power_base(a, b):
@@ -148,8 +159,8 @@ def _power_exponent(a, b, y):
     derivative=(_power_base, _power_exponent),
     formula=r"d(a^b) = b\,a^{b-1}\,da + a^b \ln a\,db",
     source="002 (2), (5)",
-    notes="0^0 = 1 with gradient 0 for a and for b; 0^b with b > 0 has gradient 0 for b; a^b has none for b where a < 0"
-    " (NaN). Integers to negative integer powers are an error, as in NumPy.",
+    notes="0^0 = 1 with gradient 0 for a and for b; 0^b with b > 0 has gradient 0 for b; where a < 0,"
+    " the gradient for b is NaN. Integers to negative integer powers are an error, as in NumPy.",
 )
 def power(xp, a, b):
     """a to the power b (``a ** b``), elementwise with broadcasting: x^n and c^x alike."""
@@ -198,7 +209,7 @@ def hypot(xp, a, b):
     return xp.hypot(a, b)
 
 
-# --- exponentials and logarithms -----------------------------------------------------------------------------------
+# --- exponentials and logarithms --------------------------------------------------------------------------
 
 
 @elementwise(derivative=lambda y: y, formula=r"\frac{dy}{dx} = e^x = y", source="002 (6), (7)", floats=True)
@@ -207,13 +218,17 @@ def exp(xp, x):
     return xp.exp(x)
 
 
-@elementwise(derivative=lambda y: y + 1, formula=r"\frac{dy}{dx} = e^x = y + 1", source="002 (6)", floats=True)
+@elementwise(
+    derivative=lambda y: y + 1, formula=r"\frac{dy}{dx} = e^x = y + 1", source="002 (6)", floats=True
+)
 def expm1(xp, x):
     """e^x - 1, accurate for small x."""
     return xp.expm1(x)
 
 
-@elementwise(derivative=lambda y: y * math.log(2), formula=r"\frac{dy}{dx} = y \ln 2", source="002 (5)", floats=True)
+@elementwise(
+    derivative=lambda y: y * math.log(2), formula=r"\frac{dy}{dx} = y \ln 2", source="002 (5)", floats=True
+)
 def exp2(xp, x):
     """2 to the power x."""
     return xp.exp2(x)
@@ -284,10 +299,12 @@ def log_base(xp, x, base):
         if base <= 0 or base == 1:
             raise ValueError(f"log_base: the base is {base}; it must be positive and not 1")
         return xp.log(x) / math.log(base)
+    if type(x) in NUMBERS:
+        x = xp.asarray(x, base.dtype)
     return xp.log(x) / xp.log(base)
 
 
-# --- operators and methods -----------------------------------------------------------------------------------------
+# --- operators and methods --------------------------------------------------------------------------------
 
 Tensor.__add__ = add
 Tensor.__radd__ = lambda b, a: add(a, b)
@@ -309,7 +326,7 @@ Tensor.__abs__ = abs
 Tensor.pow = power
 
 for _op in (
-    abs, cbrt, ceil, exp, exp2, expm1, floor, hypot, log, log10, log1p, log2, reciprocal, remainder, round, sign, sqrt,
-    square, trunc,
+    abs, cbrt, ceil, exp, exp2, expm1, floor, hypot, log, log10, log1p, log2, reciprocal, remainder, round,
+    sign, sqrt, square, trunc,
 ):  # fmt: skip
     setattr(Tensor, _op.__name__, _op)

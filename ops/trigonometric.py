@@ -6,11 +6,11 @@ from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import hypot, sqrt
 
 __all__ = [
-    "acos", "acosh", "acot", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "cot", "coth", "csc", "csch",
-    "sec", "sech", "sin", "sinh", "tan", "tanh",
+    "acos", "acosh", "acot", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "cot", "coth", "csc",
+    "csch", "sec", "sech", "sin", "sinh", "tan", "tanh",
 ]  # fmt: skip
 
-# --- angles --------------------------------------------------------------------------------------------------------
+# --- angles -----------------------------------------------------------------------------------------------
 
 
 @elementwise(derivative=lambda x: cos(x), formula=r"\frac{dy}{dx} = \cos x", source="002 (8)", floats=True)
@@ -26,7 +26,10 @@ def cos(xp, x):
 
 
 @elementwise(
-    derivative=lambda y: 1 + y * y, formula=r"\frac{dy}{dx} = \sec^2 x = 1 + y^2", source="002 (10)", floats=True
+    derivative=lambda y: 1 + y * y,
+    formula=r"\frac{dy}{dx} = \sec^2 x = 1 + y^2",
+    source="002 (10)",
+    floats=True,
 )
 def tan(xp, x):
     """The tangent of x in radians, sin x / cos x."""
@@ -46,7 +49,10 @@ def cot(xp, x):
 
 
 @elementwise(
-    derivative=lambda x, y: y * tan(x), formula=r"\frac{dy}{dx} = \sec x \tan x", source="002 (9), (33)", floats=True
+    derivative=lambda x, y: y * tan(x),
+    formula=r"\frac{dy}{dx} = \sec x \tan x",
+    source="002 (9), (33)",
+    floats=True,
 )
 def sec(xp, x):
     """The secant of x in radians, 1 / cos x."""
@@ -90,7 +96,10 @@ def acos(xp, x):
 
 
 @elementwise(
-    derivative=lambda x: 1 / (1 + x * x), formula=r"\frac{dy}{dx} = \frac{1}{1 + x^2}", source="002 (14)", floats=True
+    derivative=lambda x: 1 / (1 + x * x),
+    formula=r"\frac{dy}{dx} = \frac{1}{1 + x^2}",
+    source="002 (14)",
+    floats=True,
 )
 def atan(xp, x):
     """The angle in (-pi/2, pi/2) with that tangent."""
@@ -128,7 +137,7 @@ def atan2(xp, a, b):
     return xp.arctan2(a, b)
 
 
-# --- hyperbolic functions ------------------------------------------------------------------------------------------
+# --- hyperbolic functions ---------------------------------------------------------------------------------
 
 
 @elementwise(derivative=lambda x: cosh(x), formula=r"\frac{dy}{dx} = \cosh x", source="002 (16)", floats=True)
@@ -219,7 +228,7 @@ def acosh(xp, x):
     formula=r"\frac{dy}{dx} = \frac{1}{1 - x^2}",
     source="002 (4), (18)",
     floats=True,
-    notes="At -1 and 1: value and gradient infinite. Outside the value is NaN and the gradient 1 / (1 - x^2).",
+    notes="At -1 and 1 both are infinite; outside, the value is NaN and the gradient 1 / (1 - x^2).",
 )
 def atanh(xp, x):
     """The number with that tanh."""
@@ -227,6 +236,7 @@ def atanh(xp, x):
 
 
 for _op in (
-    acos, acosh, acot, asin, asinh, atan, atan2, atanh, cos, cosh, cot, coth, csc, csch, sec, sech, sin, sinh, tan, tanh,
+    acos, acosh, acot, asin, asinh, atan, atan2, atanh, cos, cosh, cot, coth, csc, csch, sec, sech, sin,
+    sinh, tan, tanh,
 ):  # fmt: skip
     setattr(Tensor, _op.__name__, _op)

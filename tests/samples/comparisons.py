@@ -12,26 +12,41 @@ def pairs(reference, **facts):
     """Two arguments: broadcasting, a number on either side, 0-d, empty."""
     matrix, row, column = normal(2, 3), normal(3, seed=1), normal(2, 1, seed=2)
     arguments = [
-        (matrix, row), (row, column), (matrix, np.array(0.3)), (matrix, 0.3), (0.3, matrix),
-        (np.array(1.5), np.array(-0.5)), (np.zeros((0, 3)), row),
-    ]  # fmt: skip
+        (matrix, row),
+        (row, column),
+        (matrix, np.array(0.3)),
+        (matrix, 0.3),
+        (0.3, matrix),
+        (np.array(1.5), np.array(-0.5)),
+        (np.zeros((0, 3)), row),
+    ]
     return [Sample(pair, reference=reference, **facts) for pair in arguments]
 
 
 def booleans(reference):
     """Two arguments of any dtype, with ties and special values."""
     integers = np.array([[0, 1, 2], [3, 0, 5]])
-    more = [(SPECIAL, SPECIAL[::-1].copy()), (SPECIAL[:, None], SPECIAL), (integers, integers.T.copy()[0, 0]), (integers, 2)]
+    more = [
+        (SPECIAL, SPECIAL[::-1].copy()),
+        (SPECIAL[:, None], SPECIAL),
+        (integers, integers.T.copy()[0, 0]),
+        (integers, 2),
+    ]
     return [*pairs(reference), *(Sample(pair, reference=reference) for pair in more)]
 
 
 def bits(reference):
     integers, masks = np.array([[0, 1, 6], [3, -4, 5]]), np.array([True, False, True])
-    return [Sample(pair, reference=reference) for pair in ((integers, np.array([1, 2, 3])), (masks, masks[:, None]), (integers, 3))]
+    return [
+        Sample(pair, reference=reference)
+        for pair in ((integers, np.array([1, 2, 3])), (masks, masks[:, None]), (integers, 3))
+    ]
 
 
 def flags(reference):
-    return [Sample((x,), reference=reference) for x in (SPECIAL, np.array(nan), np.zeros((0, 2)), np.arange(3))]
+    return [
+        Sample((x,), reference=reference) for x in (SPECIAL, np.array(nan), np.zeros((0, 2)), np.arange(3))
+    ]
 
 
 SAMPLES = {
@@ -48,7 +63,9 @@ SAMPLES = {
     "bitwise_and": bits(np.bitwise_and),
     "bitwise_or": bits(np.bitwise_or),
     "bitwise_xor": bits(np.bitwise_xor),
-    "bitwise_invert": [Sample((x,), reference=np.invert) for x in (np.arange(-3, 3), np.array([True, False]))],
+    "bitwise_invert": [
+        Sample((x,), reference=np.invert) for x in (np.arange(-3, 3), np.array([True, False]))
+    ],
     "isnan": flags(np.isnan),
     "isinf": flags(np.isinf),
     "isfinite": flags(np.isfinite),
@@ -58,26 +75,38 @@ SAMPLES = {
         Sample((np.array(True), np.array(2.0), np.array(3.0)), reference=np.where),
         Sample((np.zeros((0, 3), bool), normal(3), normal(1)), reference=np.where),
         Sample(
-            (np.array([True, False]), np.array([1.0, inf]), np.array([inf, 2.0])), reference=np.where, smooth=False,
-            gradient=(np.array([1.0, 0.0]), np.array([0.0, 1.0])), note="infinities that are not chosen",
+            (np.array([True, False]), np.array([1.0, inf]), np.array([inf, 2.0])),
+            reference=np.where,
+            smooth=False,
+            gradient=(np.array([1.0, 0.0]), np.array([0.0, 1.0])),
+            note="infinities that are not chosen",
         ),
         Sample(
-            (np.array([0.0, 2.0]), np.array([1.0, 1.0]), np.array([2.0, 2.0])), reference=np.where, smooth=False,
-            gradient=(np.zeros(2), np.array([0.0, 1.0]), np.array([1.0, 0.0])), note="a condition of numbers",
+            (np.array([0.0, 2.0]), np.array([1.0, 1.0]), np.array([2.0, 2.0])),
+            reference=np.where,
+            smooth=False,
+            gradient=(np.zeros(2), np.array([0.0, 1.0]), np.array([1.0, 0.0])),
+            note="a condition of numbers",
         ),
     ],
     "maximum": [
         *pairs(np.maximum),
         Sample(
-            (np.array([1.0, 2.0, -inf]), np.array([1.0, 3.0, -inf])), reference=np.maximum, smooth=False,
-            gradient=(np.array([0.5, 0.0, 0.5]), np.array([0.5, 1.0, 0.5])), note="ties share the gradient",
+            (np.array([1.0, 2.0, -inf]), np.array([1.0, 3.0, -inf])),
+            reference=np.maximum,
+            smooth=False,
+            gradient=(np.array([0.5, 0.0, 0.5]), np.array([0.5, 1.0, 0.5])),
+            note="ties share the gradient",
         ),
     ],
     "minimum": [
         *pairs(np.minimum),
         Sample(
-            (np.array([1.0, 2.0, inf]), np.array([1.0, 3.0, inf])), reference=np.minimum, smooth=False,
-            gradient=(np.array([0.5, 1.0, 0.5]), np.array([0.5, 0.0, 0.5])), note="ties share the gradient",
+            (np.array([1.0, 2.0, inf]), np.array([1.0, 3.0, inf])),
+            reference=np.minimum,
+            smooth=False,
+            gradient=(np.array([0.5, 1.0, 0.5]), np.array([0.5, 0.0, 0.5])),
+            note="ties share the gradient",
         ),
     ],
     "clip": [
@@ -89,8 +118,12 @@ SAMPLES = {
         Sample((np.zeros((0, 3)),), {"min": -1.0, "max": 1.0}, reference=np.clip),
         Sample((np.array([-3, 0, 3]),), {"min": -1, "max": 1}, reference=np.clip, note="integers"),
         Sample(
-            (np.array([-1.0, 0.0, 1.0, 1.5, nan]),), {"min": -1.0, "max": 1.0}, reference=np.clip, smooth=False,
-            gradient=(np.array([1.0, 1.0, 1.0, 0.0, 0.0]),), note="the bounds belong to the interval",
+            (np.array([-1.0, 0.0, 1.0, 1.5, nan]),),
+            {"min": -1.0, "max": 1.0},
+            reference=np.clip,
+            smooth=False,
+            gradient=(np.array([1.0, 1.0, 1.0, 0.0, 0.0]),),
+            note="the bounds belong to the interval",
         ),
     ],
-}  # fmt: skip
+}

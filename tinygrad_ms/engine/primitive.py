@@ -25,6 +25,7 @@ from tinygrad_ms.engine.tape import OURS, Constant, Node, current_state, notify
 from tinygrad_ms.engine.tensor import Tensor
 
 NOTHING, NO_CONSTANTS = (), {}  # shared, so that a node without them costs no memory
+NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
 REGISTRY: dict[str, "Primitive"] = {}  # every primitive and composition by name
 
 
@@ -381,7 +382,7 @@ def prepare(primitive, args, arrays, backend, wants_tensor):
             f"{primitive.name}: {primitive.argument_name(i)} is {type(arrays[i]).__name__};"
             " expected a Tensor, an array or a number"
         )
-    if backend is None:  # no array at all: numbers and lists make tensors, NumPy scalars (and numbers with them) stay NumPy
+    if backend is None:  # no array at all: numbers and lists make tensors, NumPy scalars (with numbers) stay NumPy
         host = [is_host_value(value) for value in arrays]
         if any(host) and all(own or type(value) in NUMBERS for own, value in zip(host, arrays)):
             backend, index = parse_device("cpu")
@@ -549,9 +550,9 @@ def no_gradient(g):
 
 
 def elementwise(derivative=None, *, rule=None, formula: str, source: str = "", **facts):
-    """A function of each element. ``derivative``: dy/dx from x, y and constants; a tuple where there are several arguments.
+    """A function of each element. ``derivative``: dy/dx from x, y and constants; a tuple for several arguments.
 
-    Where g * dy/dx would be wrong or wasteful (a mask; a division), give ``rule`` instead: ``(g, saved...)`` -> g dy/dx.
+    Where g * dy/dx would be wrong or wasteful (a mask; a division) give ``rule``: ``(g, saved...)`` -> g dy/dx.
     """
     if rule is not None:
         return primitive(rule, rule, formula=formula, source=source, **facts)

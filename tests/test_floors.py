@@ -2,7 +2,7 @@
 
 The floors, from the bottom:
 
-0. `_version`
+0. `_version`, and `random`: the generator that initial values and masks come from
 1. `engine.backend`: which array library an array belongs to
 2. the rest of `engine`: Tensor and tape
 3. `ops`: the primitives
@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "tinygrad_ms._version": 0,
+    "tinygrad_ms.random": 0,
     "tinygrad_ms.engine.backend": 1,
     "tinygrad_ms.engine": 2,
     "tinygrad_ms.ops": 3,

@@ -19,15 +19,18 @@ from tinygrad_ms.engine.tape import (
 from tinygrad_ms.engine.tensor import Tensor, asarray, tensor
 from tinygrad_ms.ops import *
 
-_ROOMS = ("data", "graph", "nn", "optim", "serialization", "testing", "transforms")
+_ROOMS = ("data", "graph", "nn", "optim", "random", "serialization", "testing", "transforms")
+_FUNCTIONS = {"manual_seed": "random"}  # and the module of each
 
 
 def __getattr__(name):
-    """Submodules are imported when first used: ``tg.nn``, ``tg.testing``, ..."""
+    """Submodules, and functions in them, are imported when first used: ``tg.nn``, ``tg.manual_seed``, ..."""
     if name in _ROOMS:
         return _importlib.import_module(f"{__name__}.{name}")
+    if name in _FUNCTIONS:
+        return getattr(_importlib.import_module(f"{__name__}.{_FUNCTIONS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted({*globals(), *_ROOMS})
+    return sorted({*globals(), *_ROOMS, *_FUNCTIONS})

@@ -1,0 +1,439 @@
+"""Modules: the tree read off the attributes, state, modes, showing; every layer against a plain formula."""
+
+import copy
+import pickle
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import tinygrad_ms as tg
+from tinygrad_ms import nn
+
+
+class Scale(nn.Module):
+    """y = factor x + shift; the shift is not learnt."""
+
+    def __init__(self, factor=1.0, width=3):
+        self.factor = nn.Parameter(np.full(width, factor))
+        self.shift = nn.Buffer(np.zeros(width))
+
+    def forward(self, x):
+        return x * self.factor + self.shift
+
+    def extra_repr(self):
+        return f"width={self.factor.size}"
+
+
+class Tree(nn.Module):
+    """Modules in every kind of container, a parameter of its own, one shared, and a cycle."""
+
+    def __init__(self):
+        self.first = Scale()
+        self.blocks = [Scale(2.0), {"inner": (Scale(3.0), [nn.Parameter([4.0])])}]
+        self.gain = nn.Parameter(5.0)
+        self.shared = self.first.factor
+        self.again = self.blocks[0]
+        self.first.parent = self
+        self.loop = self.blocks
+        self.blocks.append(self.blocks)
+        self.note, self.plain = "no state", tg.tensor([1.0], requires_grad=True)
+
+    def forward(self, x):
+        for block in (self.first, self.blocks[0], self.blocks[1]["inner"][0]):
+            x = block(x)
+        return x * self.gain
+
+
+# --- the tree -----------------------------------------------------------------------------------------------
+
+
+def test_parameters_are_found_in_attributes_lists_tuples_and_dicts_once_and_in_order():
+    model = Tree()
+    names = [name for name, _ in model.named_parameters()]
+    assert names == [
+        "first.factor",
+        "blocks.0.factor",
+        "blocks.1.inner.0.factor",
+        "blocks.1.inner.1.0",
+        "gain",
+    ]
+    assert len({id(p) for p in model.parameters()}) == len(model.parameters()) == 5
+    assert [name for name, _ in model.named_buffers()] == [
+        "first.shift",
+        "blocks.0.shift",
+        "blocks.1.inner.0.shift",
+    ]
+    assert [name for name, _ in model.named_modules()] == ["", "first", "blocks.0", "blocks.1.inner.0"]
+    assert [name for name, _ in model.named_children()] == [
+        "first",
+        "blocks.0",
+        "blocks.1.inner.0",
+        "again",
+        "loop.0",
+        "loop.1.inner.0",
+    ]
+    assert model.children() == [model.first, model.blocks[0], model.blocks[1]["inner"][0]]
+
+
+def test_attributes_are_plain_and_need_no_init_of_the_base_class():
+    @dataclass(eq=True)  # has no hash
+    class Pair(nn.Module):
+        left: nn.Module
+        right: nn.Module
+
+        def forward(self, x):
+            return self.left(x) + self.right(x)
+
+    pair = Pair(Scale(1.0), Scale(2.0))
+    assert len(pair.parameters()) == 2 and pair.training
+    np.testing.assert_array_equal(pair(tg.tensor([1.0, 2.0, 3.0])).numpy(), [3.0, 6.0, 9.0])
+    pair.right = pair.left
+    assert len(pair.parameters()) == 1
+    del pair.right
+    assert [name for name, _ in pair.named_modules()] == ["", "left"]
+
+
+def test_a_cycle_ends_everywhere():
+    a, b = nn.Module(), nn.Module()
+    a.b, b.a, a.self, b.weight = b, a, a, nn.Parameter([1.0])
+    assert [name for name, _ in a.named_parameters()] == ["b.weight"]
+    assert a.modules() == [a, b] and list(a.state_dict()) == ["b.weight"]
+    assert repr(a) == "Module(\n  (b): Module(\n    (a): Module(...)\n  )\n)"
+    assert str(a.train(False).summary()).count("Module") == 2
+
+
+def test_a_parameter_is_a_copy_that_requires_a_gradient():
+    host = np.ones((2, 3), "float32")
+    p = nn.Parameter(host)
+    host[:] = 7
+    assert isinstance(p, tg.Tensor) and p.requires_grad and p.is_leaf and p.numpy().max() == 1
+    assert nn.Parameter(1.0).dtype == "float32" and nn.Parameter(host, dtype="float64").dtype == "float64"
+    assert not nn.Buffer([1, 2]).requires_grad
+    with pytest.raises(TypeError, match="a tensor of dtype int64 cannot carry gradients"):
+        nn.Parameter([1, 2])
+
+
+def test_ops_are_recorded_in_scopes_and_parameters_have_their_dotted_names():
+    model = Tree()
+    loss = model(tg.tensor([1.0, 2.0, 3.0])).sum()
+    scopes = [(node.op, node.scope) for node in loss.tape() if node.op != "leaf"]
+    assert scopes[:5] == [
+        ("multiply", ("Tree", "first")),
+        ("add", ("Tree", "first")),
+        ("multiply", ("Tree", "blocks.0")),
+        ("add", ("Tree", "blocks.0")),
+        ("multiply", ("Tree", "blocks.1.inner.0")),
+    ]
+    assert scopes[-2:] == [("multiply", ("Tree",)), ("sum", ())]
+    assert model.gain.name == "gain" and model.blocks[0].factor.name == "blocks.0.factor"
+    assert "leaf blocks.1.inner.0.factor" in str(loss.tape())
+
+
+def test_a_module_that_was_a_root_takes_its_name_from_a_later_parent():
+    scale = Scale()
+    assert scale(tg.tensor([1.0, 1.0, 1.0])).node.scope == ("Scale",)
+    model = nn.Sequential(scale)
+    assert model(tg.tensor([1.0, 1.0, 1.0])).node.scope == ("Sequential", "0")
+    assert scale.factor.name == "0.factor"
+
+
+def test_an_error_says_in_which_module():
+    with pytest.raises(ValueError) as caught:
+        Tree()(tg.tensor([1.0, 2.0]))
+    assert caught.value.__notes__ == ["in Tree/first: Scale(width=3)"]
+    with pytest.raises(NotImplementedError, match=r"Module has no forward\(self, x\)"):
+        nn.Module()(1)
+
+
+# --- modes, gradients, placing ------------------------------------------------------------------------------
+
+
+def test_train_and_eval_reach_every_module():
+    model = Tree()
+    assert model.eval() is model and not any(m.training for m in model.modules())
+    assert all(m.training for m in model.train().modules())
+
+
+def test_zero_grad_and_freezing():
+    model = Tree()
+    model(tg.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert model.gain.grad is not None and model.first.factor.grad is not None
+    model.zero_grad()
+    assert all(p.grad is None for p in model.parameters())
+    model.again.requires_grad_(False)
+    assert [p.requires_grad for p in model.parameters()] == [True, False, True, True, True]
+
+
+def test_astype_converts_floats_in_place_and_keeps_identity_name_and_gradient():
+    model = Tree()
+    model.counter = nn.Buffer([1, 2])
+    before = model.parameters()
+    model(tg.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert model.astype("float32") is model
+    assert all(
+        p is q and p.dtype == "float32" and p.requires_grad for p, q in zip(model.parameters(), before)
+    )
+    assert model.gain.name == "gain" and model.gain.grad.dtype == "float32"
+    assert model.counter.dtype == "int64" and model.first.shift.dtype == "float32"
+    assert model(tg.tensor([1.0, 2.0, 3.0])).dtype == "float32"
+    with pytest.raises(
+        TypeError, match="astype: Tree can be converted to floating-point dtypes, not to int32"
+    ):
+        model.astype("int32")
+
+
+def test_to_moves_in_place(device):
+    model = Tree()
+    first = model.first.factor
+    model.to(device)
+    assert model.first.factor is first and {p.device for p in [*model.parameters(), *model.buffers()]} == {
+        device
+    }
+    y = model(tg.tensor([1.0, 2.0, 3.0], device=device)).sum()
+    y.backward()
+    assert float(y) == 180.0 and model.gain.grad.device == device
+    model.to("cpu")
+    assert {p.device for p in model.parameters()} == {"cpu"} and model.gain.grad.device == "cpu"
+
+
+def test_copies_and_pickles_are_independent():
+    model = Tree()
+    model(tg.tensor([1.0, 2.0, 3.0]))
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert [n for n, _ in twin.named_parameters()] == [n for n, _ in model.named_parameters()]
+        assert twin.shared is twin.first.factor and isinstance(twin.shared, nn.Parameter)
+        with tg.no_grad():
+            twin.shared.copy_(9.0)
+        assert model.shared.numpy().max() == 1.0
+
+
+# --- state --------------------------------------------------------------------------------------------------
+
+
+def test_state_dict_has_every_name_as_a_snapshot_on_the_host(device):
+    model = Tree().to(device)
+    state = model.state_dict()
+    assert "shared" in state and "first.factor" in state and "loop.0.factor" in state and "plain" not in state
+    assert all(type(value) is np.ndarray for value in state.values())
+    with tg.no_grad():
+        model.gain.copy_(7.0)
+    assert state["gain"] == 5.0
+
+
+def test_load_state_dict_writes_in_place_from_arrays_and_tensors(device):
+    model, other = Tree().to(device), Tree()
+    with tg.no_grad():
+        for i, p in enumerate(other.parameters()):
+            p.copy_(i + 10.0)
+    memory = [p.data for p in model.parameters()]
+    state = {name: tg.tensor(value) for name, value in other.state_dict().items()}
+    assert model.load_state_dict(state) == ([], [])
+    assert [p.numpy().max() for p in model.parameters()] == [10, 11, 12, 13, 14]
+    assert all(p.data is raw and p.requires_grad for p, raw in zip(model.parameters(), memory))
+    assert list(other.load_state_dict(model.state_dict())) == [[], []]
+
+
+def test_loading_is_seen_by_the_tape():
+    model = Scale()
+    loss = model(tg.tensor([1.0, 2.0, 3.0], requires_grad=True)).sum()
+    model.load_state_dict(model.state_dict())
+    with pytest.raises(RuntimeError, match="argument b of multiply .* was changed in place"):
+        loss.backward()
+
+
+STATE_ERRORS = {
+    "missing": (lambda s: s.pop("gain"), ValueError, "load_state_dict of Tree: missing: gain. strict=False"),
+    "unexpected": (
+        lambda s: s.update(gian=s.pop("gain"), extra=1),
+        ValueError,
+        "missing: gain; unexpected: gian, extra",
+    ),
+    "shapes": (
+        lambda s: s.update({"gain": np.zeros(2), "first.factor": np.zeros((3, 1))}),
+        ValueError,
+        r"first.factor has shape \(3, 1\) in the state and \(3,\) here; gain has shape \(2,\) in the state",
+    ),
+    "dtype": (
+        lambda s: s.update({"blocks.0.shift": np.zeros(3, "float32")}),
+        ValueError,
+        r"blocks.0.shift is float32 in the state and float64 here \(convert one with .astype\)",
+    ),
+    "no array": (
+        lambda s: s.update(gain="5"),
+        ValueError,
+        r"gain is str, expected an array or a Tensor of shape \(\)",
+    ),
+    "generator": (
+        lambda s: s.update(rng={"state": 1}),
+        ValueError,
+        "rng must be the state of a random generator, PCG64",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STATE_ERRORS)
+def test_a_state_that_does_not_fit_is_refused_and_nothing_is_loaded(case):
+    change, kind, message = STATE_ERRORS[case]
+    model, other = Tree(), Tree()
+    model.rng = np.random.default_rng(0)
+    other.rng = np.random.default_rng(1)
+    with tg.no_grad():
+        for p in other.parameters():
+            p.copy_(100.0)
+    before, state = model.state_dict(), other.state_dict()
+    change(state)
+    with pytest.raises(kind, match=message):
+        model.load_state_dict(state)
+    after = model.state_dict()
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+
+
+def test_what_is_no_state_is_refused():
+    with pytest.raises(TypeError, match="load_state_dict of Tree: the state is list, expected a dict"):
+        Tree().load_state_dict([1])
+    model = nn.Module()
+    model.parts, setattr_name = {"a.b": nn.Parameter([1.0]), "a": {"b": nn.Parameter([2.0])}}, "parts.a.b"
+    with pytest.raises(ValueError, match=f"Module has two parts named '{setattr_name}'"):
+        model.state_dict()
+
+
+def test_without_strict_the_names_in_common_are_loaded():
+    model = Tree()
+    keys = model.load_state_dict({"gain": np.array(8.0, "float32"), "other": 1}, strict=False)
+    assert model.gain.item() == 8.0 and keys.unexpected == ["other"] and "first.factor" in keys.missing
+    with pytest.raises(ValueError, match="gain has shape"):
+        model.load_state_dict({"gain": np.zeros(3)}, strict=False)
+
+
+def test_random_generators_are_state():
+    model, other = nn.Module(), nn.Module()
+    model.noise, other.noise = np.random.default_rng(3), np.random.default_rng(4)
+    model.noise.random(5)
+    other.load_state_dict(model.state_dict())
+    assert other.noise.random() == model.noise.random()
+
+
+# --- showing ------------------------------------------------------------------------------------------------
+
+
+def test_repr_is_a_nested_tree():
+    model = Tree()
+    del model.again, model.loop
+    assert repr(model) == (
+        "Tree(\n  (first): Scale(\n    width=3\n    (parent): Tree(...)\n  )\n  (blocks.0): Scale(width=3)\n"
+        "  (blocks.1.inner.0): Scale(width=3)\n)"
+    )
+
+
+def test_summary_shows_shapes_and_counts():
+    model = Tree()
+    model.again.requires_grad_(False)
+    table = model.summary((2, 3))
+    rows = [line.split() for line in table.splitlines()]
+    assert rows[0] == ["layer", "output", "shape", "parameters", "trainable"]
+    assert rows[2] == ["Tree", "(2,", "3)", "2", "2"]
+    assert rows[3] == ["first", "Scale", "(2,", "3)", "3", "3"]
+    assert rows[4] == ["blocks.0", "Scale", "(2,", "3)", "3", "0"]
+    assert rows[5] == ["blocks.1.inner.0", "Scale", "(2,", "3)", "3", "3"]
+    assert rows[-1] == ["total", "11", "8"]
+    assert repr(table) == str(table) and "(2, 3)" not in model.summary()
+    assert model.training and "forward" not in vars(model.first)
+    assert "(3,)" in model.summary(tg.tensor([1.0, 2.0, 3.0]))
+
+
+# --- containers ---------------------------------------------------------------------------------------------
+
+
+def test_sequential_applies_modules_and_functions_in_turn():
+    model = nn.Sequential(Scale(2.0), lambda x: x + 1.0, Scale(3.0))
+    np.testing.assert_array_equal(model(tg.tensor([1.0, 2.0, 3.0])).numpy(), [9.0, 15.0, 21.0])
+    assert list(model.state_dict()) == ["0.factor", "0.shift", "2.factor", "2.shift"]
+    assert len(model) == 3 and model[2] is model.layers[2] and list(model)[0] is model[0]
+    assert isinstance(model[1:], nn.Sequential) and model[1:][1] is model[2]
+    assert len(model.append(Scale())) == 4
+    assert (
+        repr(nn.Sequential(Scale(), Scale()))
+        == "Sequential(\n  (0): Scale(width=3)\n  (1): Scale(width=3)\n)"
+    )
+    assert nn.Sequential()(5) == 5
+
+
+def test_sequential_refuses_what_cannot_be_called():
+    with pytest.raises(TypeError, match="Sequential: layer 1 is int, expected a module or function"):
+        nn.Sequential(Scale(), 3)
+    with pytest.raises(
+        TypeError, match=r"layer 0 is list, .*pass the layers one by one: Sequential\(\*layers\)"
+    ):
+        nn.Sequential([Scale()])
+
+
+# --- initial values -----------------------------------------------------------------------------------------
+
+N = 400
+
+
+@pytest.mark.parametrize(
+    "draw, std, bound",
+    [
+        (lambda rng: nn.init.normal((N, N), 0.0, 0.3, rng=rng), 0.3, None),
+        (lambda rng: nn.init.uniform((N, N), -0.5, 0.5, rng=rng), 0.5 / 3**0.5, 0.5),
+        (lambda rng: nn.init.he_normal((N, 2 * N), rng=rng), (2 / (2 * N)) ** 0.5, None),
+        (lambda rng: nn.init.he_normal((N, 2 * N), mode="fan_out", rng=rng), (2 / N) ** 0.5, None),
+        (lambda rng: nn.init.he_uniform((N, N), negative_slope=1.0, rng=rng), N**-0.5, (3 / N) ** 0.5),
+        (lambda rng: nn.init.xavier_normal((N, 3 * N), rng=rng), (2 / (4 * N)) ** 0.5, None),
+        (lambda rng: nn.init.xavier_uniform((N, N), gain=2.0, rng=rng), 2 * N**-0.5, 2 * (3 / N) ** 0.5),
+        (lambda rng: nn.init.he_normal((N, N // 4, 2, 2), rng=rng), (2 / N) ** 0.5, None),
+    ],
+)
+def test_initial_values_have_the_published_spread(draw, std, bound):
+    values = draw(0)
+    assert type(values) is np.ndarray and values.dtype == "float32"
+    assert abs(values.mean()) < 5 * std / values.size**0.5
+    assert values.std() == pytest.approx(std, rel=0.01)
+    assert bound is None or 0.99 * bound < abs(values).max() <= bound * (1 + 1e-6)
+    assert np.array_equal(values, draw(0)) and not np.array_equal(values, draw(1))
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (3, 7), (7, 3), (4, 2, 3)])
+def test_orthogonal_rows_or_columns(shape):
+    q = nn.init.orthogonal(shape, gain=2.0, rng=0, dtype="float64").reshape(shape[0], -1)
+    gram = q @ q.T if q.shape[0] <= q.shape[1] else q.T @ q
+    np.testing.assert_allclose(gram, 4 * np.eye(len(gram)), atol=1e-12)
+
+
+def test_orthogonal_is_uniform_over_the_group():
+    traces = [np.trace(nn.init.orthogonal((3, 3), rng=i, dtype="float64")) for i in range(400)]
+    assert (
+        abs(np.mean(traces)) < 0.2
+    )  # the moments of the trace over O(3) are 0 and 1; bare QR gives a mean of -0.8
+    assert np.var(traces) == pytest.approx(1, abs=0.2)
+
+
+def test_dtypes_start_from_the_same_numbers():
+    single, double = (nn.init.he_normal((4, 5), rng=3, dtype=dtype) for dtype in ("float32", "float64"))
+    assert np.array_equal(single, double.astype("float32"))
+    assert nn.init.zeros((2, 3)).sum() == 0 and nn.init.ones(4, "float64").sum() == 4
+
+
+def test_manual_seed_sets_the_default_generator_and_rng_overrides_it():
+    tg.manual_seed(5)
+    first = nn.init.normal((3,))
+    assert not np.array_equal(first, nn.init.normal((3,)))
+    tg.manual_seed(5)
+    assert np.array_equal(first, nn.init.normal((3,)))
+    assert np.array_equal(first, nn.init.normal((3,), rng=5))
+    assert np.array_equal(first, nn.init.normal((3,), rng=np.random.default_rng(5)))
+    with pytest.raises(
+        TypeError, match="rng is str; expected an integer seed, a numpy.random.Generator, or None"
+    ):
+        nn.init.normal((3,), rng="5")
+
+
+def test_fans_need_a_matrix():
+    with pytest.raises(
+        ValueError, match=r"init: fan_in and fan_out need a shape \(out, in, ...\), this is \(3,\)"
+    ):
+        nn.init.he_normal((3,))
+    with pytest.raises(ValueError, match='init: mode is \'in\'; expected "fan_in" or "fan_out"'):
+        nn.init.he_normal((3, 3), mode="in")

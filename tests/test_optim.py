@@ -1,0 +1,532 @@
+"""Optimizers, schedules and clipping: against plain formulas and PyTorch, saved states, every error."""
+
+import gc
+from math import cos, inf, nan, pi, sqrt
+
+import numpy as np
+import pytest
+
+import tinygrad_ms as tg
+from tinygrad_ms import optim
+from tinygrad_ms.nn import Parameter
+
+STEPS = 50
+METHODS = {
+    "sgd": (optim.SGD, dict(lr=0.1)),
+    "sgd-decay": (optim.SGD, dict(lr=0.1, weight_decay=0.1)),
+    "momentum": (optim.SGD, dict(lr=0.05, momentum=0.9)),
+    "dampening": (optim.SGD, dict(lr=0.05, momentum=0.9, dampening=0.3, weight_decay=0.01)),
+    "nesterov": (optim.SGD, dict(lr=0.05, momentum=0.8, nesterov=True, weight_decay=0.02)),
+    "adam": (optim.Adam, dict(lr=0.02)),
+    "adam-decay": (optim.Adam, dict(lr=0.02, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1)),
+    "adamw": (optim.AdamW, dict(lr=0.02, weight_decay=0.3)),
+}
+methods = pytest.mark.parametrize("method", METHODS)
+
+
+def make(method, params):
+    kind, options = METHODS[method]
+    return kind(params, **options)
+
+
+def start(seed=0, dtype="float64"):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=shape).astype(dtype) for shape in [(3, 4), (4,), ()]]
+
+
+def gradients(values, t):
+    """Of some function that is no quadratic: they change with the parameters and the step."""
+    return [np.sin(3 * v + t) + 0.5 * v for v in values]
+
+
+def run(optimizer, params, first, last):
+    for t in range(first, last):
+        for p, g in zip(params, gradients([p.numpy() for p in params], t)):
+            p.grad = tg.tensor(g.astype(p.dtype))
+        optimizer.step()
+
+
+def reference(method, values):
+    """The published formulas, written out plainly in float64."""
+    kind, o = METHODS[method]
+    o = dict(momentum=0, dampening=0, weight_decay=0, nesterov=False, betas=(0.9, 0.999), eps=1e-8) | o
+    values = [v.astype("float64") for v in values]
+    moments = [[0 * v, 0 * v] for v in values]
+    for t in range(STEPS):
+        for i, g in enumerate(gradients(values, t)):
+            p, (m, v), lr = values[i], moments[i], o["lr"]
+            if kind is optim.AdamW:
+                p = p - lr * o["weight_decay"] * p
+            else:
+                g = g + o["weight_decay"] * p
+            if kind is optim.SGD:
+                m = g if t == 0 else o["momentum"] * m + (1 - o["dampening"]) * g
+                values[i] = p - lr * (g + o["momentum"] * m if o["nesterov"] else m)
+            else:
+                beta1, beta2 = o["betas"]
+                m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+                corrected = m / (1 - beta1 ** (t + 1)), v / (1 - beta2 ** (t + 1))
+                values[i] = p - lr * corrected[0] / (np.sqrt(corrected[1]) + o["eps"])
+            moments[i] = [m, v]
+    return values
+
+
+@methods
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 2e-5)])
+def test_steps_follow_the_published_formulas(method, dtype, tolerance):
+    params = [Parameter(v) for v in start(dtype=dtype)]
+    run(make(method, params), params, 0, STEPS)
+    for p, expected in zip(params, reference(method, start(dtype=dtype))):
+        assert p.dtype == dtype
+        np.testing.assert_allclose(p.numpy(), expected, rtol=tolerance, atol=tolerance)
+
+
+@methods
+def test_a_step_on_a_device_waits_for_nothing_and_gives_what_numpy_gives(method, device):
+    params = [Parameter(v, device=device) for v in start(dtype="float32")]
+    optimizer = make(method, params)
+    grads = [[tg.tensor(g.astype("float32"), device=device) for g in gradients(start(), t)] for t in range(3)]
+    with tg.testing.forbid_sync():
+        for t in range(3):
+            for p, g in zip(params, grads[t]):
+                p.grad = g
+            optim.clip_grad_norm(params, 5.0)
+            optim.clip_grad_value(params, 2.0)
+            optimizer.step()
+    assert all(p.device == device for p in params)
+    expected = [Parameter(v) for v in start(dtype="float32")]
+    optimizer = make(method, expected)
+    for t in range(3):
+        for p, g in zip(expected, gradients(start(), t)):
+            p.grad = tg.tensor(g.astype("float32"))
+        optim.clip_grad_norm(expected, 5.0)
+        optim.clip_grad_value(expected, 2.0)
+        optimizer.step()
+    for p, q in zip(params, expected):
+        np.testing.assert_allclose(p.numpy(), q.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.oracle
+@methods
+def test_steps_equal_pytorch(method):
+    torch = pytest.importorskip("torch")
+    kind, options = METHODS[method]
+    params = [Parameter(v) for v in start()]
+    theirs = [torch.nn.Parameter(torch.tensor(v)) for v in start()]
+    peer = getattr(torch.optim, kind.__name__)(theirs, **options)
+    run(make(method, params), params, 0, STEPS)
+    for t in range(STEPS):
+        for p, g in zip(theirs, gradients([p.detach().numpy() for p in theirs], t)):
+            p.grad = torch.tensor(g)
+        peer.step()
+    for p, q in zip(params, theirs):
+        np.testing.assert_allclose(p.numpy(), q.detach().numpy(), rtol=1e-6, atol=1e-6)
+
+
+@methods
+def test_a_run_stopped_and_resumed_is_the_same_bit_for_bit(method):
+    straight = [Parameter(v) for v in start(dtype="float32")]
+    run(make(method, straight), straight, 0, 20)
+
+    first = [Parameter(v) for v in start(dtype="float32")]
+    optimizer = make(method, first)
+    run(optimizer, first, 0, 10)
+    state = optimizer.state_dict()
+
+    second = [Parameter(p) for p in first]
+    optimizer = METHODS[method][0](second)  # the options come with the state
+    optimizer.load_state_dict(state)
+    run(optimizer, second, 10, 20)
+    for p, q in zip(second, straight):
+        assert np.array_equal(p.numpy(), q.numpy())
+
+
+def test_groups_have_options_of_their_own():
+    a, b = Parameter([1.0]), Parameter([1.0])
+    optimizer = optim.SGD([{"params": [a]}, {"params": b, "lr": 1.0}], lr=0.25)
+    for p in (a, b):
+        p.grad = tg.tensor([1.0])
+    optimizer.step()
+    assert a.item() == 0.75 and b.item() == 0.0
+    c = Parameter([1.0])
+    optimizer.add_param_group({"params": [c], "momentum": 0.5})
+    assert optimizer.param_groups[2]["lr"] == 0.25 and optimizer.param_groups[2]["momentum"] == 0.5
+    assert "group 1: 1 parameters, lr=1.0" in repr(optimizer)
+
+
+def test_plain_leaf_tensors_can_be_optimized():
+    x = tg.tensor([3.0], requires_grad=True)
+    optimizer = optim.SGD([x], lr=0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (x * x).sum().backward()
+        optimizer.step()
+    assert abs(x.item()) < 1e-8
+
+
+def test_a_parameter_without_gradient_is_passed_over_and_counts_no_step():
+    a, b = Parameter([1.0]), Parameter([1.0])
+    optimizer = optim.Adam([a, b], weight_decay=0.1)
+    a.grad = tg.tensor([1.0])
+    optimizer.step()
+    assert b.item() == 1.0 and b not in optimizer.state and optimizer.state[a]["step"] == 1
+    optimizer.zero_grad()
+    assert a.grad is None
+
+
+def test_a_step_is_in_place_and_the_tape_notices_it():
+    p = Parameter([2.0])
+    memory = p.data
+    loss = (p * p).sum()
+    p.grad = tg.tensor([1.0])
+    optim.SGD([p], lr=0.5).step()
+    assert p.data is memory and p.item() == 1.5 and p.is_leaf
+    with pytest.raises(RuntimeError, match="changed in place after it had been saved"):
+        loss.backward()
+
+
+def test_half_precision_parameters_are_updated_in_float32():
+    p = Parameter(np.array([1.0], "float16"))
+    optimizer = optim.Adam([p], lr=0.01)
+    for _ in range(10):
+        p.grad = tg.tensor(np.array([1e-6], "float16"))  # its square is 0 in float16, and eps = 1e-8 too
+        optimizer.step()
+    assert p.dtype == "float16" and optimizer.state[p]["exp_avg"].dtype == "float32"
+    np.testing.assert_allclose(p.numpy(), [0.9], atol=3e-3)
+
+
+def test_steps_leave_no_garbage_and_need_no_collector():
+    p = Parameter(np.ones(10, "float32"))
+    optimizer = optim.AdamW([p])
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            optimizer.zero_grad()
+            (p * p).sum().backward()
+            optimizer.step()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_a_state_dict_is_a_snapshot():
+    p = Parameter([1.0])
+    optimizer = optim.SGD([p], lr=0.1, momentum=0.9)
+    p.grad = tg.tensor([1.0])
+    optimizer.step()
+    state = optimizer.state_dict()
+    optimizer.step()
+    assert state == {
+        "state": {0: {"step": 1, "momentum_buffer": np.array([1.0])}},
+        "param_groups": [
+            dict(params=[0], lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False)
+        ],
+    }
+
+
+def leaf():
+    return Parameter(np.ones((2, 3)))
+
+
+ERRORS = {
+    "empty": (ValueError, lambda: optim.SGD([]), "SGD: the list of parameters is empty"),
+    "one tensor": (
+        TypeError,
+        lambda: optim.SGD(leaf()),
+        "SGD: params is Parameter; expected a list of Tensors",
+    ),
+    "a module": (
+        TypeError,
+        lambda: optim.SGD(tg.nn.Module()),
+        "SGD: params is Module; expected a list of Tensors",
+    ),
+    "no tensor": (
+        TypeError,
+        lambda: optim.Adam(["w"]),
+        "Adam: parameter 0 of group 0 is str; expected a Tensor",
+    ),
+    "no leaf": (
+        ValueError,
+        lambda: optim.Adam([leaf() * 2.0]),
+        r"parameter 0 of group 0 \(unnamed, shape \(2, 3\)\) is the result of multiply .*only leaves can be",
+    ),
+    "no gradient": (
+        ValueError,
+        lambda: optim.Adam([tg.tensor([1.0])]),
+        "has requires_grad=False; leave it out",
+    ),
+    "twice": (ValueError, lambda: optim.SGD([(p := leaf()), p]), "parameter 1 of group 0 .* is there twice"),
+    "option of a group": (
+        ValueError,
+        lambda: optim.SGD([{"params": [leaf()], "learning_rate": 1}]),
+        "SGD: unknown option learning_rate; its options are lr, momentum, dampening, weight_decay, nesterov",
+    ),
+    "option": (TypeError, lambda: optim.SGD([leaf()], beta=1), "unexpected keyword argument 'beta'"),
+    "mixed groups": (
+        TypeError,
+        lambda: optim.SGD([{"params": [leaf()]}, leaf()]),
+        "SGD: a group is a dict such as",
+    ),
+    "empty group": (
+        ValueError,
+        lambda: optim.SGD([{"params": []}]),
+        "the list of parameters of group 0 is empty",
+    ),
+    "lr": (ValueError, lambda: optim.SGD([leaf()], lr=-1), "SGD: lr is -1, expected at least 0"),
+    "nan": (ValueError, lambda: optim.SGD([leaf()], lr=nan), "SGD: lr is nan, expected at least 0"),
+    "decay": (ValueError, lambda: optim.AdamW([leaf()], weight_decay=-1), "AdamW: weight_decay is -1"),
+    "momentum": (
+        ValueError,
+        lambda: optim.SGD([leaf()], momentum=-1),
+        "SGD: momentum is -1, expected at least 0",
+    ),
+    "nesterov": (
+        ValueError,
+        lambda: optim.SGD([leaf()], nesterov=True),
+        "SGD: nesterov is True, expected False, or mom",
+    ),
+    "betas": (
+        ValueError,
+        lambda: optim.Adam([leaf()], betas=(0.9, 1.0)),
+        r"Adam: betas is \(0.9, 1.0\), expected two",
+    ),
+    "eps": (ValueError, lambda: optim.Adam([leaf()], eps=-1), "Adam: eps is -1, expected at least 0"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_are_sentences(case):
+    kind, call, message = ERRORS[case]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    p = leaf()
+    p.name = "hidden.weight"
+    p.grad = tg.tensor([1.0, 2.0, 3.0])
+    with pytest.raises(
+        ValueError, match=r"SGD: hidden.weight has shape \(2, 3\) on cpu and its gradient \(3,\)"
+    ):
+        optim.SGD([p]).step()
+
+
+def broken(change):
+    """Load the state of an Adam, with a change, into an equal one, which must stay as it was."""
+
+    def stepped():
+        params = [Parameter(v) for v in start()]
+        optimizer = optim.Adam([{"params": params[:2]}, {"params": params[2:], "lr": 0.5}])
+        run(optimizer, params, 0, 3)
+        return optimizer
+
+    optimizer, state = stepped(), stepped().state_dict()
+    before = optimizer.state_dict()
+    change(state)
+    try:
+        optimizer.load_state_dict(state)
+    finally:
+        after = optimizer.state_dict()
+        assert after["param_groups"] == before["param_groups"]
+        for number, kept in before["state"].items():
+            assert all(np.array_equal(after["state"][number][name], kept[name]) for name in kept)
+
+
+STATE_ERRORS = {
+    "another kind": (lambda s: s.clear(), "expected a dict with state and param_groups"),
+    "groups": (lambda s: s["param_groups"].pop(), "the state has 1 groups and the optimizer 2"),
+    "count": (
+        lambda s: s["param_groups"][0]["params"].pop(),
+        "group 0 has 1 parameters in the state and 2 here",
+    ),
+    "options": (
+        lambda s: s["param_groups"][1].pop("eps"),
+        "group 1 has the options lr, betas, weight_decay in the state",
+    ),
+    "range": (lambda s: s["param_groups"][1].update(lr=-1.0), "Adam: lr is -1.0"),
+    "shape": (
+        lambda s: s["state"][1].update(exp_avg=np.zeros(5)),
+        r"parameter 1: exp_avg is float64 of shape \(5,\) in",
+    ),
+    "dtype": (
+        lambda s: s["state"][2].update(exp_avg=np.zeros((), "float32")),
+        "exp_avg is float32 of shape .* float64",
+    ),
+    "buffer": (
+        lambda s: s["state"][2].pop("exp_avg_sq"),
+        "parameter 2 has step, exp_avg in the state, expected step, exp_",
+    ),
+    "number": (lambda s: s["state"].update({3: {}}), r"the state has parameters \[3\] and there are 3 here"),
+}
+
+
+@pytest.mark.parametrize("case", STATE_ERRORS)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(case):
+    change, message = STATE_ERRORS[case]
+    with pytest.raises(ValueError, match=message):
+        broken(change)
+
+
+def test_the_state_of_another_method_is_refused():
+    state = optim.SGD([leaf()]).state_dict()
+    with pytest.raises(
+        ValueError, match="group 0 has the options lr, momentum, .* in the state and lr, betas, eps"
+    ):
+        optim.Adam([leaf()]).load_state_dict(state)
+
+
+# --- schedules ----------------------------------------------------------------------------------------------
+
+SCHEDULES = {
+    "step": (lambda o: optim.StepLR(o, 3, gamma=0.5), lambda t: 0.5 ** (t // 3)),
+    "warm-up": (lambda o: optim.WarmupLR(o, 4), lambda t: min(1, (t + 1) / 4)),
+    "no warm-up": (lambda o: optim.WarmupLR(o, 0), lambda t: 1),
+    "cosine": (lambda o: optim.CosineLR(o, 8), lambda t: (1 + cos(pi * min(t, 8) / 8)) / 2),
+    "warm-up and cosine": (
+        lambda o: optim.CosineLR(o, 10, warmup_steps=2, final=0.1),
+        lambda t: (t + 1) / 2 if t < 2 else 0.1 + 0.9 * (1 + cos(pi * min(t - 2, 8) / 8)) / 2,
+    ),
+    "lambda": (lambda o: optim.LambdaLR(o, lambda t: 0.9**t), lambda t: 0.9**t),
+}
+
+
+@pytest.mark.parametrize("case", SCHEDULES)
+def test_schedules_follow_their_formulas_and_resume(case):
+    make_schedule, factor = SCHEDULES[case]
+    optimizer = optim.SGD([{"params": [leaf()]}, {"params": [leaf()], "lr": 4.0}], lr=2.0)
+    schedule = make_schedule(optimizer)
+    for t in range(12):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        np.testing.assert_allclose(rates, [2.0 * factor(t), 4.0 * factor(t)], rtol=1e-12)
+        saved = optimizer.state_dict(), schedule.state_dict()
+        fresh = optim.SGD([{"params": [leaf()]}, {"params": [leaf()]}], lr=9.0)
+        resumed = make_schedule(fresh)
+        fresh.load_state_dict(saved[0])
+        resumed.load_state_dict(saved[1])
+        assert [group["lr"] for group in fresh.param_groups] == rates
+        schedule.step()
+        resumed.step()
+        assert [g["lr"] for g in fresh.param_groups] == [g["lr"] for g in optimizer.param_groups]
+
+
+@pytest.mark.parametrize(
+    "kind, call, message",
+    [
+        (
+            TypeError,
+            lambda o: optim.StepLR(o.param_groups, 3),
+            "StepLR: optimizer is list, expected an Optimizer",
+        ),
+        (ValueError, lambda o: optim.StepLR(o, 0), "StepLR: step_size is 0, expected at least 1"),
+        (
+            ValueError,
+            lambda o: optim.CosineLR(o, 5, warmup_steps=5),
+            "CosineLR: total_steps is 5, expected at least 6",
+        ),
+        (ValueError, lambda o: optim.WarmupLR(o, -1), "WarmupLR: warmup_steps is -1, expected at least 0"),
+        (
+            ValueError,
+            lambda o: optim.WarmupLR(o, 3).load_state_dict({"steps": 1}),
+            "expected a dict of steps and base_lrs",
+        ),
+        (
+            ValueError,
+            lambda o: optim.WarmupLR(o, 3).load_state_dict({"steps": 1, "base_lrs": [1, 2]}),
+            "the state has 2 groups and the optimizer 1",
+        ),
+    ],
+)
+def test_errors_of_schedules(kind, call, message):
+    with pytest.raises(kind, match=message):
+        call(optim.SGD([leaf()]))
+
+
+# --- clipping -----------------------------------------------------------------------------------------------
+
+
+def with_grads(*grads, dtype="float32"):
+    params = []
+    for g in grads:
+        params.append(Parameter(np.zeros_like(g, dtype=dtype)))
+        params[-1].grad = tg.tensor(np.asarray(g, dtype=dtype))
+    return params
+
+
+def test_clip_grad_norm_scales_all_by_one_factor_and_returns_the_norm():
+    a, b = with_grads([3.0, 0.0], [[4.0]])
+    untouched = Parameter([1.0])
+    norm = optim.clip_grad_norm([a, b, untouched], 1.0)
+    assert norm.shape == () and float(norm) == 5.0 and untouched.grad is None
+    np.testing.assert_allclose(a.grad.numpy(), [0.6, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(b.grad.numpy(), [[0.8]], rtol=1e-6)
+
+
+def test_clip_grad_norm_leaves_small_gradients_bit_for_bit():
+    g = np.random.default_rng(0).normal(size=7).astype("float32")
+    (p,) = with_grads(g)
+    assert float(optim.clip_grad_norm(p, 100.0)) == pytest.approx(
+        sqrt(float((g.astype("float64") ** 2).sum()))
+    )
+    assert np.array_equal(p.grad.numpy(), g)
+
+
+def test_clip_grad_norm_by_the_largest_element():
+    a, b = with_grads([1.0, -8.0], [2.0])
+    assert float(optim.clip_grad_norm([a, b], 2.0, norm_type=inf)) == 8.0
+    np.testing.assert_allclose(a.grad.numpy(), [0.25, -2.0], rtol=1e-6)
+
+
+def test_clip_grad_norm_of_nothing_is_zero():
+    assert float(optim.clip_grad_norm([Parameter([1.0])], 1.0)) == 0.0
+    assert float(optim.clip_grad_norm(with_grads(np.zeros((0, 3))), 1.0)) == 0.0
+
+
+def test_clip_grad_norm_of_huge_gradients_does_not_overflow():
+    (p,) = with_grads([3e30, 4e30])
+    assert float(optim.clip_grad_norm(p, 1.0)) == pytest.approx(5e30)
+    np.testing.assert_allclose(p.grad.numpy(), [0.6, 0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [nan, inf])
+def test_gradients_that_are_not_finite_stay_as_they_are_or_raise(value):
+    a, b = with_grads([1.0, value], [5.0])
+    a.name = "bad.weight"
+    assert not np.isfinite(float(optim.clip_grad_norm([a, b], 1.0)))
+    np.testing.assert_array_equal(a.grad.numpy(), [1.0, value])
+    assert b.grad.item() == 5.0
+    with pytest.raises(RuntimeError, match="NaN or infinity in the gradient of bad.weight"):
+        optim.clip_grad_norm([a, b], 1.0, error_if_nonfinite=True)
+
+
+def test_clip_grad_value():
+    a, b = with_grads([3.0, -0.5, -9.0], [nan])
+    optim.clip_grad_value([a, b], 1.0)
+    np.testing.assert_array_equal(a.grad.numpy(), [1.0, -0.5, -1.0])
+    assert np.isnan(b.grad.item())
+
+
+@pytest.mark.oracle
+def test_clip_grad_norm_equals_pytorch():
+    torch = pytest.importorskip("torch")
+    grads = [g.astype("float32") for g in start(5)]
+    params, theirs = with_grads(*grads), [torch.nn.Parameter(torch.zeros(g.shape)) for g in grads]
+    for q, g in zip(theirs, grads):
+        q.grad = torch.tensor(g)
+    expected = torch.nn.utils.clip_grad_norm_(theirs, 0.7)
+    assert float(optim.clip_grad_norm(params, 0.7)) == pytest.approx(float(expected), rel=1e-6)
+    for p, q in zip(params, theirs):
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "clip, name", [(optim.clip_grad_norm, "max_norm"), (optim.clip_grad_value, "clip_value")]
+)
+def test_a_limit_that_is_not_positive_is_refused(clip, name):
+    with pytest.raises(ValueError, match=f"{clip.__name__}: {name} is 0, expected a number above 0"):
+        clip(with_grads([1.0]), 0)
+
+
+def test_an_unknown_norm_is_refused():
+    with pytest.raises(ValueError, match="clip_grad_norm: norm_type is 1, expected 2 or inf"):
+        optim.clip_grad_norm(with_grads([1.0]), 1.0, norm_type=1)

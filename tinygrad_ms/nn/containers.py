@@ -1,0 +1,50 @@
+"""Modules made of other functions: Sequential."""
+
+from typing import Callable
+
+from tinygrad_ms.nn.module import Module
+
+
+class Sequential(Module):
+    """Apply ``layers``, modules or other functions of one tensor, one after the other.
+
+    The names of the layers are their numbers ("0.weight"). ``model[i]`` is a layer, ``model[i:j]`` a
+    Sequential of some.
+    """
+
+    def __init__(self, *layers: Callable):
+        for i, layer in enumerate(layers):
+            if not callable(layer):
+                hint = (
+                    "; pass the layers one by one: Sequential(*layers)"
+                    if isinstance(layer, (list, tuple))
+                    else ""
+                )
+                raise TypeError(
+                    f"Sequential: layer {i} is {type(layer).__name__}, expected a module or function{hint}"
+                )
+        self.layers = list(layers)
+
+    def _fields(self):
+        return [
+            *enumerate(self.layers),
+            *((name, value) for name, value in super()._fields() if name != "layers"),
+        ]
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def append(self, layer: Callable) -> "Sequential":
+        self.layers.append(layer)
+        return self
+
+    def __len__(self):
+        return len(self.layers)
+
+    def __iter__(self):
+        return iter(self.layers)
+
+    def __getitem__(self, index):
+        return Sequential(*self.layers[index]) if isinstance(index, slice) else self.layers[index]

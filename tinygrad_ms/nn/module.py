@@ -1,0 +1,422 @@
+"""Module: a tree of parameters with a ``forward``.
+
+Nothing is registered: the tree is read off the attributes.
+"""
+
+from typing import Any, Iterator, NamedTuple
+
+import numpy
+
+from tinygrad_ms.engine.backend import BACKENDS, as_dtype, is_float, to_device
+from tinygrad_ms.engine.tape import current_state, no_grad, scope
+from tinygrad_ms.engine.tensor import Tensor, tensor
+
+
+class Parameter(Tensor):
+    """A tensor that a module learns: a copy of ``data`` that requires a gradient.
+
+    dtype, device: as of ``tensor()``. Raises TypeError for integers, which carry no gradient.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data, dtype=None, device=None):
+        super().__init__(tensor(data, dtype, device).data)
+        self.requires_grad = True
+
+
+class Buffer(Tensor):
+    """A tensor that belongs to the state of a module and is not learnt: a copy of ``data``."""
+
+    __slots__ = ()
+
+    def __init__(self, data, dtype=None, device=None):
+        super().__init__(tensor(data, dtype, device).data)
+
+
+class Keys(NamedTuple):
+    """What ``load_state_dict(strict=False)`` passed over."""
+
+    missing: list[str]
+    unexpected: list[str]
+
+
+class Module:
+    """A function with parameters. A subclass sets attributes and defines ``forward``:
+
+        class MLP(nn.Module):
+            def __init__(self, width):
+                self.hidden = nn.Linear(64, width)
+                self.blocks = [Block(width) for _ in range(3)]  # lists, tuples and dicts are searched
+                self.scale = nn.Parameter(1.0)
+
+            def forward(self, x): ...
+
+    The modules, Parameters, Buffers and numpy.random.Generators among the attributes make up its state, in
+    the order in which they were set, under names such as "blocks.0.weight". What appears twice is visited
+    once; cycles end. Plain Tensors are not state.
+    """
+
+    training = True
+    _name: str | None = None  # as an attribute of its parent: the scope of the ops recorded in its forward
+
+    def forward(self, *args, **kwargs):
+        raise NotImplementedError(f"{type(self).__name__} has no forward(self, x)")
+
+    def __call__(self, *args, **kwargs):
+        """Run ``forward``. The ops inside are one scope, named as the attribute: a cluster of a picture."""
+        if self._name is None:
+            self._name_parts()
+        with scope(self._name):
+            try:
+                return self.forward(*args, **kwargs)
+            except Exception as error:
+                if not getattr(error, "__notes__", None):  # the innermost module says where
+                    error.add_note(f"in {'/'.join(current_state().scope)}: {self._head()}")
+                raise
+
+    # --- the tree -------------------------------------------------------------------------------------------
+
+    def _fields(self):
+        """The (name, value) pairs that are searched: the attributes in the order in which they were set."""
+        return list(vars(self).items())
+
+    def _unique(self, kind) -> Iterator[tuple[str, Any]]:
+        seen = set()
+        for name, part in walk(self):
+            if isinstance(part, kind) and id(part) not in seen:
+                seen.add(id(part))
+                yield name, part
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(dotted name, Parameter), each once, under the first of its names."""
+        return self._unique(Parameter)
+
+    def parameters(self) -> list[Parameter]:
+        """The Parameters of this module and all modules below, each once."""
+        return [part for _, part in self._unique(Parameter)]
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        return self._unique(Buffer)
+
+    def buffers(self) -> list[Buffer]:
+        return [part for _, part in self._unique(Buffer)]
+
+    def named_modules(self) -> Iterator[tuple[str, "Module"]]:
+        """(dotted name, module): this one under "" and all below, each once."""
+        return self._unique(Module)
+
+    def modules(self) -> list["Module"]:
+        return [part for _, part in self._unique(Module)]
+
+    def named_children(self) -> Iterator[tuple[str, "Module"]]:
+        """The modules among the attributes, or in lists, tuples, dicts there; under each of their names."""
+        return (
+            (name, part)
+            for name, part in walk(self, below=False)
+            if isinstance(part, Module) and part is not self
+        )
+
+    def children(self) -> list["Module"]:
+        """The same, each once."""
+        return list({id(part): part for _, part in self.named_children()}.values())
+
+    def _name_parts(self):
+        """Tell everything below what pictures and messages call it.
+
+        This module is the root: it goes by its class.
+        """
+        self._name, named = type(self).__name__, {id(self)}
+        for module in self.modules():
+            for name, child in module.named_children():
+                if id(child) not in named:
+                    child._name = name
+                    named.add(id(child))
+        for name, part in self._unique((Parameter, Buffer)):
+            part.name = name
+
+    # --- modes and gradients --------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> "Module":
+        """Set ``training`` here and below: dropout is active only while training."""
+        for module in self.modules():
+            module.training = bool(mode)
+        return self
+
+    def eval(self) -> "Module":
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Drop the gradients (``.grad`` becomes None)."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def requires_grad_(self, wanted: bool = True) -> "Module":
+        """Freeze (False) or thaw (True) the parameters."""
+        for parameter in self.parameters():
+            parameter.requires_grad = wanted
+        return self
+
+    # --- placing --------------------------------------------------------------------------------------------
+
+    def to(self, device: str) -> "Module":
+        """Move parameters, buffers and gradients to ``device``, in place. Make the optimizer afterwards."""
+        return self._convert(lambda raw: to_device(raw, device))
+
+    def astype(self, dtype) -> "Module":
+        """Convert the floating-point parameters, buffers and gradients to ``dtype``, in place."""
+        dtype = as_dtype(dtype)
+        if not is_float(dtype):
+            raise TypeError(
+                f"astype: {type(self).__name__} can be converted to floating-point dtypes, not to {dtype}"
+            )
+        return self._convert(
+            lambda raw: raw.astype(dtype) if is_float(raw.dtype) and raw.dtype != dtype else raw
+        )
+
+    def _convert(self, convert):
+        for _, part in self._unique((Parameter, Buffer)):
+            if (raw := convert(part.data)) is part.data:
+                continue
+            wanted, name, grad = part.requires_grad, part.name, part.grad
+            Tensor.__init__(part, raw)  # the same Parameter with another array, on no tape yet
+            part.name, part.requires_grad = name, wanted
+            part.grad = None if grad is None else Tensor(convert(grad.data))
+        return self
+
+    # --- saving ---------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        """Every Tensor and Generator of the state under each of its names."""
+        state = {}
+        for name, part in walk(self):
+            if not isinstance(part, Module):
+                if name in state:
+                    raise ValueError(
+                        f"state_dict: {type(self).__name__} has two parts named {name!r}; rename an attribute"
+                        " or a key of a dict"
+                    )
+                state[name] = part
+        return state
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state by dotted name: NumPy copies of parameters and buffers, dicts for random generators.
+
+        A snapshot, which training on does not change; ``tinygrad_ms.save`` writes it. A parameter with two
+        names appears under both.
+        """
+        return {
+            name: part.bit_generator.state
+            if isinstance(part, numpy.random.Generator)
+            else numpy.array(part.numpy())
+            for name, part in self._state().items()
+        }
+
+    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> Keys:
+        """Overwrite the state, in place, with arrays or Tensors of any device.
+
+        All is checked before anything is written.
+        strict: all names must be there and no others. Without it the others are passed over, and returned.
+        Raises ValueError that lists every missing and unexpected name, or every other shape or dtype;
+        TypeError for what is no dict.
+        """
+        mine, caller = self._state(), f"load_state_dict of {type(self).__name__}"
+        if not isinstance(state, dict):
+            raise TypeError(
+                f"{caller}: the state is {type(state).__name__}, expected a dict as state_dict() returns it"
+            )
+        keys = Keys(
+            [name for name in mine if name not in state], [name for name in state if name not in mine]
+        )
+        if strict and (keys.missing or keys.unexpected):
+            problems = [
+                f"{what} {', '.join(names)}"
+                for what, names in zip(("missing:", "unexpected:"), keys)
+                if names
+            ]
+            raise ValueError(f"{caller}: {'; '.join(problems)}. strict=False would load the names in common")
+        loaded = [(part, name, state[name]) for name, part in mine.items() if name in state]
+        wrong = [problem for part, name, value in loaded if (problem := mismatch(part, name, value))]
+        if wrong:
+            raise ValueError(f"{caller}: {'; '.join(wrong)}")
+        loaded = [(part, arriving(part, value)) for part, _, value in loaded]
+        with no_grad():
+            for part, value in loaded:
+                if isinstance(part, numpy.random.Generator):
+                    part.bit_generator.state = value
+                else:
+                    part.copy_(value)
+        return keys
+
+    # --- showing --------------------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What stands in the brackets of the repr; for subclasses to define."""
+        return ""
+
+    def _head(self):
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def _tree(self, above=()):
+        lines = [f"  {self.extra_repr()}"] if self.extra_repr() else []
+        children = list(self.named_children())
+        for name, child in children:
+            inner = f"{type(child).__name__}(...)" if id(child) in above else child._tree((*above, id(self)))
+            lines.append(f"  ({name}): " + inner.replace("\n", "\n  "))
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"]) if children else self._head()
+
+    def __repr__(self):
+        return self._tree()
+
+    def summary(self, *inputs) -> "Summary":
+        """A table of the modules: layer, shape of the output, parameters, and how many of them are trainable.
+
+        inputs: the arguments of ``forward`` for one trial run (in evaluation mode, nothing recorded): Tensors
+        or arrays, or shapes, tuples of integers, which stand for zeros. Without them the shapes are left out.
+        The number beside a module is that of its own parameters, without the modules below; a shared
+        parameter counts where it is met first.
+        """
+        shapes = self._trial_run(inputs) if inputs else {}
+        modules, rows, path = dict(self.named_modules()), [], []
+        own = {name: [] for name in modules}
+        for name, part in self.named_parameters():
+            own[max((n for n in modules if not n or name.startswith(n + ".")), key=len)].append(part)
+        for name, module in modules.items():
+            while path and not name.startswith(path[-1] + "."):
+                path.pop()  # path: the modules that this one is inside of
+            short = name[len(path[-1]) + 1 :] if path else name
+            label = "  " * (len(path) + bool(name)) + f"{short} {type(module).__name__}".lstrip()
+            path += [name] if name else []
+            rows.append((label, shapes.get(id(module), ""), *counts(own[name])))
+        return Summary.of(
+            ("layer", "output shape", "parameters", "trainable"),
+            rows,
+            ("total", "", *counts(self.parameters())),
+        )
+
+    def _trial_run(self, inputs) -> dict[int, str]:
+        like = next(iter(self.parameters()), None)
+        device, dtype = (like.device, like.dtype) if like is not None else (None, None)
+
+        def example(value):
+            if isinstance(value, tuple) and all(isinstance(n, int) for n in value):
+                return tensor(numpy.zeros(value), dtype or "float32", device)
+            return value if isinstance(value, Tensor) else tensor(value, device=device)
+
+        shapes, modules = {}, self.modules()
+        before = [(module, module.training, vars(module).get("forward")) for module in modules]
+
+        def watch(module, forward):
+            def watched(*args, **kwargs):
+                result = forward(*args, **kwargs)
+                shapes[id(module)] = shape_text(result)
+                return result
+
+            return watched
+
+        try:
+            for module in modules:
+                module.training = False
+                vars(module)["forward"] = watch(module, module.forward)
+            with no_grad():
+                self(*map(example, inputs))
+        finally:
+            for module, training, forward in before:
+                module.training = training
+                del vars(module)["forward"]
+                if forward is not None:
+                    vars(module)["forward"] = forward
+        return shapes
+
+
+class Summary(str):
+    """A table that an interactive session shows with its line breaks."""
+
+    __repr__ = str.__str__
+
+    @classmethod
+    def of(cls, head, rows, total):
+        cells = [
+            [cell if isinstance(cell, str) else f"{cell:,}" for cell in row] for row in (head, *rows, total)
+        ]
+        widths = [max(map(len, column)) for column in zip(*cells)]
+        lines = [
+            "  ".join(
+                cell.rjust(w) if i > 1 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))
+            ).rstrip()
+            for row in cells
+        ]
+        rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+        return cls("\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]]))
+
+
+STATE = (Parameter, Buffer, numpy.random.Generator)
+
+
+def walk(value, name="", above=(), below=True) -> Iterator[tuple[str, Any]]:
+    """(dotted name, part) of the modules and state in ``value``, depth first, in the order of definition.
+
+    What has several names comes under each of them. The walk does not enter what it is inside of already:
+    cycles end.
+    below: enter the modules that it meets, too.
+    """
+    if isinstance(value, Module):
+        if id(value) in above:
+            return
+        yield name, value
+        if above and not below:
+            return
+        items = value._fields()
+    elif isinstance(value, STATE):
+        yield name, value
+        return
+    elif isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    else:
+        return
+    if id(value) not in above:
+        for key, item in items:
+            yield from walk(item, f"{name}.{key}" if name else str(key), (*above, id(value)), below)
+
+
+def counts(parameters) -> tuple[int, int]:
+    """How many numbers there are, and how many of them are trainable."""
+    return sum(p.size for p in parameters), sum(p.size for p in parameters if p.requires_grad)
+
+
+def mismatch(part, name, value) -> str | None:
+    """Why ``value`` cannot be the new state of ``part``, as half a sentence."""
+    if isinstance(part, numpy.random.Generator):
+        kind = type(part.bit_generator)
+        try:
+            kind().state = value
+        except (TypeError, ValueError, KeyError):
+            return (
+                f"{name} must be the state of a random generator, {kind.__name__}, and is {str(value)[:40]}"
+            )
+        return None
+    value = value.data if isinstance(value, Tensor) else value
+    if type(value) not in BACKENDS and not isinstance(value, numpy.generic):
+        return f"{name} is {type(value).__name__}, expected an array or a Tensor of shape {part.shape}"
+    if value.shape != part.shape:
+        return f"{name} has shape {value.shape} in the state and {part.shape} here"
+    if value.dtype != part.dtype:
+        return f"{name} is {value.dtype} in the state and {part.dtype} here (convert one with .astype)"
+    return None
+
+
+def arriving(part, value):
+    """``value`` on the device of ``part``."""
+    if isinstance(part, numpy.random.Generator):
+        return value
+    raw = value.data if isinstance(value, Tensor) else value
+    return Tensor(to_device(raw if type(raw) in BACKENDS else numpy.asarray(raw), part.device))
+
+
+def shape_text(result) -> str:
+    """The shape of what a module returned; of several tensors, all of them."""
+    if isinstance(result, (tuple, list)):
+        return ", ".join(map(shape_text, result))
+    return str(tuple(result.shape)) if hasattr(result, "shape") else type(result).__name__

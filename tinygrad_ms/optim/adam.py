@@ -1,0 +1,64 @@
+"""Adam and AdamW: steps scaled by running moments of the gradient."""
+
+from math import sqrt
+
+from tinygrad_ms.optim.optimizer import Optimizer
+
+
+class Adam(Optimizer):
+    """Adam; ``weight_decay`` is added to the gradient (L2 regularisation).
+
+        g <- g + weight_decay p
+        m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2
+        p <- p - lr m' / (sqrt(v') + eps),   m' = m / (1 - beta1^t),   v' = v / (1 - beta2^t)
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
+    """
+
+    decoupled = False  # the weight decay acts on the parameter rather than on the gradient
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+        super().__init__(params, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
+
+    def check(self, options):
+        super().check(options)
+        fine = len(options["betas"]) == 2 and all(0 <= beta < 1 for beta in options["betas"])
+        self.demand(fine, options, "betas", "two numbers of at least 0 and below 1")
+        self.demand(options["eps"] >= 0, options, "eps", "at least 0")
+
+    def buffers(self, options):
+        return ("exp_avg", "exp_avg_sq")
+
+    def update(self, xp, p, g, state, options):
+        lr, (beta1, beta2), decay = float(options["lr"]), options["betas"], options["weight_decay"]
+        m, v, t = state["exp_avg"], state["exp_avg_sq"], state["step"]
+        a = self.scratch(p)
+        if decay and self.decoupled:
+            p *= 1 - lr * decay
+        elif decay:
+            b = self.scratch(p, 1)
+            g = xp.add(xp.multiply(p, decay, out=b), g, out=b)
+        m *= beta1
+        m += xp.multiply(g, 1 - beta1, out=a)
+        v *= beta2
+        xp.multiply(g, g, out=a)
+        a *= 1 - beta2
+        v += a
+        xp.sqrt(v, out=a)
+        a /= sqrt(1 - beta2**t)
+        a += options["eps"]
+        xp.divide(m, a, out=a)
+        a *= lr / (1 - beta1**t)
+        p -= a
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: p <- (1 - lr weight_decay) p, then the step of Adam.
+
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
+    """
+
+    decoupled = True
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
+        super().__init__(params, lr, betas, eps, weight_decay)

@@ -1,0 +1,75 @@
+"""Keep gradients small between backward and the step of the optimizer."""
+
+from math import inf
+
+from tinygrad_ms.engine.backend import BACKENDS
+from tinygrad_ms.engine.tensor import Tensor, tensor
+
+
+def clip_grad_norm(
+    parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> Tensor:
+    r"""Scale all gradients, in place, by one factor, so that their common norm is at most ``max_norm``.
+
+    $g \leftarrow g \min(1, c / (\lVert g\rVert + 10^{-6}))$; norm_type: 2, the Euclidean norm, or inf, the
+    largest element.
+    Returns the norm before, a 0-d Tensor on the device of the gradients: nothing waits for it,
+    ``float(norm)`` does. Where the norm is not finite the gradients stay as they are: test the result before
+    ``optimizer.step()``, or pass ``error_if_nonfinite``, which raises RuntimeError that names the parameters
+    (and waits for the device). Squares are summed in float64: the norm of finite float32 gradients is finite.
+    Source: Pascanu et al. 2013, arXiv:1211.5063, algorithm 1.
+    """
+    check_positive("clip_grad_norm", "max_norm", max_norm)
+    if norm_type not in (2, inf):
+        raise ValueError(f"clip_grad_norm: norm_type is {norm_type}, expected 2 or inf")
+    parameters = with_gradients(parameters)
+    if not parameters:
+        return tensor(0.0)
+    xp = BACKENDS[type(parameters[0].grad.data)].xp
+    total = 0.0
+    for p in parameters:
+        g = p.grad.data
+        if norm_type == inf:
+            total = xp.maximum(total, xp.abs(g).max() if g.size else 0.0)
+        else:
+            total = total + xp.sum(xp.square(g, dtype="float64"))
+    norm = xp.asarray(total if norm_type == inf else xp.sqrt(total))
+    if error_if_nonfinite and not xp.isfinite(norm):
+        raise RuntimeError(
+            f"clip_grad_norm: the norm of the gradients is {float(norm)}: {nonfinite(parameters)}"
+        )
+    factor = xp.where(xp.isfinite(norm), xp.minimum(max_norm / (norm + 1e-6), 1.0), 1.0)
+    for p in parameters:
+        g = p.grad.data
+        xp.multiply(g, factor.astype(g.dtype), out=g)
+        p.grad.version_counter()[0] += 1
+    return Tensor(norm)
+
+
+def clip_grad_value(parameters, clip_value: float) -> None:
+    """Clip every element of the gradients, in place, to [-clip_value, clip_value]. NaN stays NaN."""
+    check_positive("clip_grad_value", "clip_value", clip_value)
+    for p in with_gradients(parameters):
+        g = p.grad.data
+        BACKENDS[type(g)].xp.clip(g, -clip_value, clip_value, out=g)
+        p.grad.version_counter()[0] += 1
+
+
+def with_gradients(parameters):
+    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
+    return [p for p in parameters if p.grad is not None]
+
+
+def check_positive(caller, name, value):
+    if not value > 0:
+        raise ValueError(f"{caller}: {name} is {value}, expected a number above 0")
+
+
+def nonfinite(parameters) -> str:
+    """Which gradients hold NaN or infinity."""
+    bad = []
+    for i, p in enumerate(parameters):
+        g = p.grad.data
+        if not BACKENDS[type(g)].xp.isfinite(g).all():
+            bad.append(p.name or f"parameter {i} of shape {p.shape}")
+    return f"NaN or infinity in the gradient of {', '.join(bad)}"

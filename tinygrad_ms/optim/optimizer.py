@@ -1,0 +1,237 @@
+"""Optimizer: parameter groups, the step over them, saving and restoring.
+
+A method is a subclass of a few lines.
+"""
+
+from typing import Any, Iterable
+
+import numpy
+
+from tinygrad_ms.engine.backend import BACKENDS, DEFAULT_FLOAT, to_device
+from tinygrad_ms.engine.tensor import Tensor
+
+
+class Optimizer:
+    """Changes parameters, in place, by their gradients.
+
+    params: Tensors, or groups of them, dicts such as ``{"params": [...], "lr": 0.1}``, whose options go
+    before the common ones. Every parameter is a leaf with ``requires_grad``; a step passes over those whose
+    ``.grad`` is None.
+    Raises ValueError or TypeError for what is no such parameter, one given twice, or an option out of range.
+
+    A subclass defines ``update`` on raw arrays and names the arrays it keeps for each parameter in
+    ``buffers``. Parameters in half precision are updated in float32, as are their buffers, and rounded
+    afterwards.
+    """
+
+    def __init__(self, params: Iterable, **defaults):
+        self.defaults = defaults
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Tensor, dict[str, Any]] = {}  # per parameter: the number of steps, and its buffers
+        self._scratch: dict[tuple, Any] = {}
+        name = type(self).__name__
+        if isinstance(params, (Tensor, dict)) or not isinstance(params, Iterable):
+            raise TypeError(
+                f"{name}: params is {type(params).__name__}; expected a list of Tensors, as from"
+                " model.parameters(), or a list of groups"
+            )
+        params = list(params)
+        if not params:
+            raise ValueError(f"{name}: the list of parameters is empty; there is nothing to optimize")
+        for group in params if isinstance(params[0], dict) else [{"params": params}]:
+            self.add_param_group(group)
+
+    def buffers(self, options) -> tuple[str, ...]:
+        """The names of the arrays kept for each parameter. They have its shape and start as zeros."""
+        return ()
+
+    def update(self, xp, p, g, state, options) -> None:
+        """Change the raw array ``p`` in place by its gradient ``g``. ``state["step"]`` counts from 1."""
+        raise NotImplementedError(f"{type(self).__name__} has no update(self, xp, p, g, state, options)")
+
+    def check(self, options) -> None:
+        """Raise ValueError for options out of range."""
+        for name in ("lr", "weight_decay"):
+            self.demand(options[name] >= 0, options, name, "at least 0")
+
+    def demand(self, satisfied, options, name, expected) -> None:
+        if not satisfied:
+            raise ValueError(f"{type(self).__name__}: {name} is {options[name]}, expected {expected}")
+
+    # --- groups ---------------------------------------------------------------------------------------------
+
+    def add_param_group(self, group: dict) -> None:
+        """Optimize further parameters, with options of their own: ``{"params": [...], "lr": 0.1}``."""
+        name = type(self).__name__
+        if not isinstance(group, dict) or "params" not in group:
+            raise TypeError(
+                f'{name}: a group is a dict such as {{"params": [...], "lr": 0.1}}, not {str(group)[:60]}'
+            )
+        if unknown := [key for key in group if key not in self.defaults and key != "params"]:
+            raise ValueError(
+                f"{name}: unknown option {', '.join(unknown)}; its options are {', '.join(self.defaults)}"
+            )
+        params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+        if not params:
+            raise ValueError(f"{name}: the list of parameters of group {len(self.param_groups)} is empty")
+        group = {"params": params, **self.defaults, **{key: group[key] for key in group if key != "params"}}
+        self.check(group)
+        known = {id(p) for other in self.param_groups for p in other["params"]}
+        for i, p in enumerate(params):
+            which = f"{name}: parameter {i} of group {len(self.param_groups)}"
+            if not isinstance(p, Tensor):
+                raise TypeError(f"{which} is {type(p).__name__}; expected a Tensor")
+            which += f" ({p.name or 'unnamed'}, shape {p.shape})"
+            if not p.is_leaf:
+                raise ValueError(
+                    f"{which} is the result of {p.node.op} ({p.node.line}); only leaves can be optimized:"
+                    " give the Tensor that it was computed from"
+                )
+            if not p.requires_grad:
+                raise ValueError(f"{which} has requires_grad=False; leave it out, or set requires_grad first")
+            if id(p) in known:
+                raise ValueError(f"{which} is there twice; it would be updated twice in each step")
+            known.add(id(p))
+        self.param_groups.append(group)
+
+    def zero_grad(self) -> None:
+        """Drop the gradients (``.grad`` becomes None)."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+    # --- the step -------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient.
+
+        Nothing is recorded; the tape sees that the values have changed.
+        """
+        for group in self.param_groups:
+            names = self.buffers(group)
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                raw, g = p.data, p.grad.data
+                if g.shape != raw.shape or type(g) is not type(raw):
+                    raise ValueError(
+                        f"{type(self).__name__}: {p.name or 'a parameter'} has shape {p.shape} on {p.device}"
+                        f" and its gradient {g.shape} on {p.grad.device}"
+                    )
+                state = self.state.setdefault(p, {"step": 0})
+                if len(state) <= len(names):
+                    state.update({name: self.new_buffer(raw) for name in names if name not in state})
+                state["step"] += 1
+                xp = BACKENDS[type(raw)].xp
+                if raw.dtype.itemsize < 4:
+                    exact = raw.astype(DEFAULT_FLOAT)
+                    self.update(xp, exact, g.astype(DEFAULT_FLOAT), state, group)
+                    raw[...] = exact.astype(raw.dtype)
+                else:
+                    self.update(xp, raw, g, state, group)
+                p.version_counter()[0] += 1
+
+    def new_buffer(self, raw):
+        dtype = DEFAULT_FLOAT if raw.dtype.itemsize < 4 else raw.dtype
+        return BACKENDS[type(raw)].xp.zeros_like(raw, dtype=dtype)
+
+    def scratch(self, p, number: int = 0):
+        """Array ``number`` like ``p`` for intermediate results.
+
+        All parameters of the same shape use the same ones.
+        """
+        backend = BACKENDS[type(p)]
+        key = (number, p.shape, p.dtype, backend.name, backend.index_of(p))
+        if key not in self._scratch:
+            self._scratch[key] = backend.xp.empty(p.shape, p.dtype)
+        return self._scratch[key]
+
+    # --- saving ---------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """A snapshot: ``{"state": {number: {"step": n, buffer: NumPy copy}}, "param_groups": [options]}``.
+
+        Parameters are known by their numbers, counted through the groups; ``tinygrad_ms.save`` writes it.
+        """
+        state, groups, number = {}, [], 0
+        for group in self.param_groups:
+            groups.append({**group, "params": list(range(number, number + len(group["params"])))})
+            for number, p in enumerate(group["params"], number):
+                if p in self.state:
+                    kept = self.state[p]
+                    arrays = {name: kept[name] for name in self.buffers(group) if name in kept}
+                    state[number] = {
+                        "step": kept["step"],
+                        **{k: numpy.array(host(a)) for k, a in arrays.items()},
+                    }
+            number += 1
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a ``state_dict()`` of the same method over parameters of the same shapes.
+
+        All is checked before anything is changed. Raises ValueError that says what does not fit.
+        """
+        caller = f"load_state_dict of {type(self).__name__}"
+        if not isinstance(state, dict) or not {"state", "param_groups"} <= state.keys():
+            raise ValueError(
+                f"{caller}: expected a dict with state and param_groups, as state_dict() returns it"
+            )
+        groups, entries = state["param_groups"], state["state"]
+        if len(groups) != len(self.param_groups):
+            raise ValueError(
+                f"{caller}: the state has {len(groups)} groups and the optimizer {len(self.param_groups)}"
+            )
+        number, restored = 0, {}
+        for i, (group, new) in enumerate(zip(self.param_groups, groups)):
+            if len(new.get("params", ())) != len(group["params"]):
+                raise ValueError(
+                    f"{caller}: group {i} has {len(new.get('params', ()))} parameters in the state and"
+                    f" {len(group['params'])} here"
+                )
+            if new.keys() != group.keys():
+                raise ValueError(
+                    f"{caller}: group {i} has the options {', '.join(k for k in new if k != 'params')} in the"
+                    f" state and {', '.join(self.defaults)} here: another method?"
+                )
+            self.check(new)
+            for number, p in enumerate(group["params"], number):
+                if number in entries:
+                    which = f"{caller}: parameter {number}" + (f" ({p.name})" if p.name else "")
+                    restored[p] = self._restore(p, entries[number], self.buffers(new), which)
+            number += 1
+        if unknown := [key for key in entries if key not in range(number)]:
+            raise ValueError(f"{caller}: the state has parameters {unknown[:5]} and there are {number} here")
+        for group, new in zip(self.param_groups, groups):
+            group.update({key: value for key, value in new.items() if key != "params"})
+        self.state = restored
+
+    def _restore(self, p, entry, names, which):
+        if set(entry) != {"step", *names}:
+            raise ValueError(
+                f"{which} has {', '.join(entry)} in the state, expected {', '.join(('step', *names))}"
+            )
+        restored = {"step": int(entry["step"])}
+        for name in names:
+            array, buffer = host(entry[name]), self.new_buffer(p.data)
+            if array.shape != p.shape or array.dtype != buffer.dtype:
+                raise ValueError(
+                    f"{which}: {name} is {array.dtype} of shape {array.shape} in the state, expected"
+                    f" {buffer.dtype} of shape {p.shape}"
+                )
+            buffer[...] = to_device(array, p.device)
+            restored[name] = buffer
+        return restored
+
+    def __repr__(self):
+        lines = []
+        for i, group in enumerate(self.param_groups):
+            options = ", ".join(f"{key}={value}" for key, value in group.items() if key != "params")
+            lines.append(f"  group {i}: {len(group['params'])} parameters, {options}")
+        return f"{type(self).__name__}(\n" + "\n".join(lines) + "\n)"
+
+
+def host(value):
+    """A Tensor, an array of any device or a NumPy scalar as a NumPy array."""
+    value = value.data if isinstance(value, Tensor) else value
+    return BACKENDS[type(value)].to_host(value) if type(value) in BACKENDS else numpy.asarray(value)

@@ -1,0 +1,51 @@
+"""Stochastic gradient descent."""
+
+from tinygrad_ms.optim.optimizer import Optimizer
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum as in PyTorch: the learning rate is outside the momentum.
+
+        g <- g + weight_decay p
+        m <- momentum m + (1 - dampening) g        (m = g in the first step)
+        p <- p - lr m                              (nesterov: p - lr (g + momentum m))
+
+    Source: Sutskever et al. 2013, equations 1 and 2 (momentum), 3 and 4 (Nesterov).
+    """
+
+    def __init__(self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
+        super().__init__(
+            params,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+        )
+
+    def check(self, options):
+        super().check(options)
+        self.demand(options["momentum"] >= 0, options, "momentum", "at least 0")
+        plain = options["momentum"] > 0 and options["dampening"] == 0
+        self.demand(
+            plain or not options["nesterov"], options, "nesterov", "False, or momentum > 0 and dampening = 0"
+        )
+
+    def buffers(self, options):
+        return ("momentum_buffer",) if options["momentum"] else ()
+
+    def update(self, xp, p, g, state, options):
+        momentum, decay = options["momentum"], options["weight_decay"]
+        a = self.scratch(p)
+        if decay:
+            b = self.scratch(p, 1)
+            g = xp.add(xp.multiply(p, decay, out=b), g, out=b)
+        if momentum:
+            m = state["momentum_buffer"]
+            if state["step"] == 1:
+                m[...] = g
+            else:
+                m *= momentum
+                m += xp.multiply(g, 1 - options["dampening"], out=a) if options["dampening"] else g
+            g = xp.add(xp.multiply(m, momentum, out=a), g, out=a) if options["nesterov"] else m
+        p -= xp.multiply(g, float(options["lr"]), out=a)

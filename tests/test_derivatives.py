@@ -60,11 +60,13 @@ def to_dtype(value, dtype):
 
 
 def constants_on(value, device):
-    """Arrays among the constants (indices, masks) go to the device as well."""
+    """Arrays among the constants (indices, masks) go to the device as well; "cpu" becomes its name."""
     if isinstance(value, (tuple, list)):
         return type(value)(constants_on(item, device) for item in value)
     if isinstance(value, dict):
         return {key: constants_on(item, device) for key, item in value.items()}
+    if isinstance(value, str) and value == "cpu":
+        return device
     return to_device(value, device) if isinstance(value, np.ndarray) else value
 
 

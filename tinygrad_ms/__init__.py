@@ -20,11 +20,11 @@ from tinygrad_ms.engine.tensor import Tensor, asarray, tensor
 from tinygrad_ms.ops import *
 
 _ROOMS = ("data", "graph", "nn", "optim", "random", "serialization", "testing", "transforms")
-_FUNCTIONS = {"manual_seed": "random"}  # and the module of each
+_FUNCTIONS = {"manual_seed": "random", "save": "serialization", "load": "serialization"}  # and their modules
 
 
 def __getattr__(name):
-    """Submodules, and functions in them, are imported when first used: ``tg.nn``, ``tg.manual_seed``, ..."""
+    """Submodules, and functions in them, are imported when first used: ``tg.nn``, ``tg.save``, ..."""
     if name in _ROOMS:
         return _importlib.import_module(f"{__name__}.{name}")
     if name in _FUNCTIONS:

@@ -265,7 +265,10 @@ def push_forward(nodes, tangents: dict, create_graph=False, since=0) -> list:
             saved = rewrap(node) if create_graph else node.saved
             t = node.plan.primitive.jvp(node.plan, incoming, saved, node.constants)
             if t is not None:
-                tangents[node] = t if node.shape is None or fits(t, node) else spread(t, node)
+                if node.shape is not None:
+                    t = t if fits(t, node) else spread(t, node)
+                    t = t if isinstance(t, Tensor) else as_array(t, node)
+                tangents[node] = t
     return [tangents.get(node) for node in nodes]
 
 

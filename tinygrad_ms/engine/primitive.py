@@ -25,6 +25,7 @@ from tinygrad_ms.engine.tape import OURS, Constant, Node, current_state, notify
 from tinygrad_ms.engine.tensor import Tensor
 
 NOTHING, NO_CONSTANTS = (), {}  # shared, so that a node without them costs no memory
+NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
 REGISTRY: dict[str, "Primitive"] = {}  # every primitive and composition by name
 
 
@@ -164,7 +165,7 @@ def saved_names(rule, skip=1) -> list[str]:
 
 def make_op(primitive: Primitive) -> Callable:
     """The public function of a primitive."""
-    if primitive.variadic is None and len(primitive.arguments) == 2 and not (primitive.outputs or primitive.floats):
+    if primitive.variadic is None and len(primitive.arguments) == 2 and not primitive.outputs:
         op = _binary_op(primitive)
     else:
 
@@ -183,6 +184,7 @@ def _binary_op(primitive: Primitive) -> Callable:
     Everything else about them (arrays alone, lists, hooks, forward mode, errors) is left to ``call``.
     """
     forward, differentiable, plans = primitive.forward, primitive.differentiable, primitive.plans
+    floats = primitive.floats
 
     def op(*args, **constants):
         state = current_state()
@@ -211,7 +213,7 @@ def _binary_op(primitive: Primitive) -> Callable:
         if other is not kind:
             if not (other is float or other is int) or (x if type(x) is kind else y).dtype.kind != "f":
                 return call(primitive, args, constants, state)
-        elif x is left or y is right:  # an array that is no tensor
+        elif x is left or y is right or (floats and x.dtype.kind != "f"):  # an array that is no tensor; integers
             return call(primitive, args, constants, state)
         try:
             z = forward(backend.xp, x, y, **constants) if constants else forward(backend.xp, x, y)
@@ -232,7 +234,7 @@ def call(primitive: Primitive, args, constants, state):
     if len(args) != count and primitive.variadic is None:
         args, constants = primitive.bind(args, constants)
     lead = kind = backend = weak = None  # the first array, its type and backend; the type of a Python number
-    tensors, odd = False, primitive.floats
+    tensors = odd = False
     pattern, bit = 0, 1
     arrays, parents = [], []
     for value in args:
@@ -259,7 +261,7 @@ def call(primitive: Primitive, args, constants, state):
                 lead, kind, backend = value, this, found
             else:
                 raise mixed_devices(primitive, args)
-    if odd or kind is None or backend.several or (weak is float and lead.dtype.kind != "f"):
+    if odd or kind is None or backend.several or ((weak is float or primitive.floats) and lead.dtype.kind != "f"):
         arrays, backend, tensors = prepare(primitive, args, arrays, backend, tensors)
         kind = backend.array_type
     if state.hooks:
@@ -271,7 +273,9 @@ def call(primitive: Primitive, args, constants, state):
     node = None
     values = tuple(y) if outputs else (y,)
     if tensors:
-        results = tuple([Tensor(value if type(value) is kind else backend.xp.asarray(value)) for value in values])
+        results = tuple([Tensor(value if type(value) in BACKENDS else backend.xp.asarray(value)) for value in values])
+        if type(results[0].data) is not kind:  # a copy on another device
+            backend = BACKENDS[type(results[0].data)]
         if primitive.view and isinstance(args[0], Tensor):  # views count in-place changes with what they show
             for result in results:
                 result._version = args[0].version_counter()
@@ -378,31 +382,30 @@ def prepare(primitive, args, arrays, backend, wants_tensor):
             f"{primitive.name}: {primitive.argument_name(i)} is {type(arrays[i]).__name__};"
             " expected a Tensor, an array or a number"
         )
-    if backend is None:  # no array at all: numbers and lists make tensors, NumPy scalars stay NumPy
-        if all(is_host_value(value) for value in arrays) and arrays:
+    if backend is None:  # no array at all: numbers and lists make tensors, NumPy scalars (with numbers) stay NumPy
+        host = [is_host_value(value) for value in arrays]
+        if any(host) and all(own or type(value) in NUMBERS for own, value in zip(host, arrays)):
             backend, index = parse_device("cpu")
+            arrays = [host_array(value) if own else value for own, value in zip(host, arrays)]
         else:
             backend, index = parse_device(default_device())
             wants_tensor = True
-        arrays = [backend.from_host(default_floats(value), index) for value in arrays]
+            arrays = [backend.from_host(default_floats(value), index) for value in arrays]
     elif backend.several and len({backend.index_of(a) for a in arrays if type(a) is backend.array_type}) > 1:
         raise mixed_devices(primitive, args)
     lead = next(a for a in arrays if type(a) is backend.array_type)
+    floating = next((a.dtype for a in arrays if type(a) is backend.array_type and is_float(a.dtype)), None)
     for i, value in enumerate(arrays):
         if isinstance(value, (list, tuple)):
-            dtype = lead.dtype if is_float(lead.dtype) else None
-            arrays[i] = to_device(host_array(value, dtype), backend.device_of(lead))
-        elif type(value) is float and not is_float(lead.dtype):
-            arrays = [a.astype(DEFAULT_FLOAT) if type(a) is backend.array_type else a for a in arrays]
+            host = default_floats(value) if floating is None else host_array(value, floating)
+            arrays[i] = to_device(host, backend.device_of(lead))
         elif type(value) not in (float, int, bool, backend.array_type) and not is_host_value(value):
             raise TypeError(
                 f"{primitive.name}: {primitive.argument_name(i)} is {type(value).__name__};"
                 " expected a Tensor, an array or a number"
             )
-    if primitive.floats:
-        arrays = [
-            a.astype(DEFAULT_FLOAT) if type(a) is backend.array_type and not is_float(a.dtype) else a for a in arrays
-        ]
+    if floating is None and (primitive.floats or any(type(value) is float for value in arrays)):
+        arrays = [a.astype(DEFAULT_FLOAT) if type(a) is backend.array_type else a for a in arrays]
     return arrays, backend, wants_tensor
 
 
@@ -546,8 +549,13 @@ def no_gradient(g):
     """The rule of an argument that gets no gradient, also written None."""
 
 
-def elementwise(derivative, *, formula: str, source: str = "", **facts):
-    """A function of each element. ``derivative``: dy/dx from x, y and constants; a tuple where there are several arguments."""
+def elementwise(derivative=None, *, rule=None, formula: str, source: str = "", **facts):
+    """A function of each element. ``derivative``: dy/dx from x, y and constants; a tuple for several arguments.
+
+    Where g * dy/dx would be wrong or wasteful (a mask; a division) give ``rule``: ``(g, saved...)`` -> g dy/dx.
+    """
+    if rule is not None:
+        return primitive(rule, rule, formula=formula, source=source, **facts)
     derivatives = _rules(derivative)
 
     def times(d):

@@ -1,0 +1,488 @@
+"""Newton-Schulz iterations on raw arrays: coefficients, msign, and the mcsgn solve of P W + W P = C.
+
+A step is an odd quintic, x <- a x + b x^3 + c x^5, applied to the singular values of X (msign) or the eigenvalues
+of [[A, K], [0, -A]] (mcsgn), by matrix products alone. Completing the square and moving c into the scale of X leaves
+two shifts of a diagonal as the only elementwise work of a step of three products:
+
+    a + b s + c s^2 = c (s + b/2c)^2 + (a - b^2/4c),        S = X^T X,  T = (S + p I)^2 + q I,  X <- X T.
+
+Sources: 000 (Su Jianlin, the derivative of msign), equations (8), (9), (24); Amsel et al., Polar Express,
+arXiv 2505.16932 (minimax coefficients). The public ops are in ``matrix_functions``.
+"""
+
+from copy import copy
+from functools import lru_cache
+from math import copysign, prod, sqrt
+from typing import NamedTuple
+
+import numpy
+
+from tinygrad_ms.engine.backend import BACKENDS
+
+POLISH = (1.875, -1.25, 0.375)  # x (15 - 10 x^2 + 3 x^4) / 8: cubic convergence to one, e -> 5/2 e^3
+
+
+def with_safety(rows, factor=1.01):
+    """The rows for inputs up to ``factor`` times too large: p(x / factor), so that rounding cannot leave the interval."""
+    return tuple((a / factor, b / factor**3, c / factor**5) for a, b, c in rows)
+
+
+TABLES = {
+    # 000, the table after (8), for singular values in [1e-3, 1] of M / ||M||_F. Row 6 is printed with +1.268 there.
+    # The safety factor stays off the last two rows, where it would move the fixed point to 1 - 2.4e-6.
+    "su": (
+        *with_safety((
+            (8.28721, -23.5959, 17.3004), (4.10706, -2.94785, 0.544843), (3.94869, -2.9089, 0.551819),
+            (3.31842, -2.48849, 0.510049), (2.30065, -1.6689, 0.418807), (1.8913, -1.268, 0.376804),
+        )),
+        POLISH, POLISH,
+    ),
+    # Amsel et al., the same composition with all digits and the safety factor on seven rows.
+    "polar_express": (
+        *with_safety((
+            (8.2872120181, -23.5958865191, 17.3003873125), (4.1070591115, -2.9478499167, 0.5448431083),
+            (3.9486908535, -2.9089021160, 0.5518191394), (3.3184196574, -2.4884880243, 0.5100489401),
+            (2.3006520200, -1.6689039846, 0.4188073120), (1.8913014078, -1.2679958272, 0.3768040895),
+            (1.8750014809, -1.2500016454, 0.3750001646),
+        )),
+        POLISH,
+    ),
+    # Jordan, Muon, 2024: five times the same row; singular values end in [0.7, 1.2], not at one.
+    "muon": ((3.4445, -4.7750, 2.0315),) * 5,
+    # You Jiacheng, 2025: five different rows, nearer to one.
+    "muon_you": (
+        (4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012),
+    ),
+}  # fmt: skip
+
+
+def minimax_quintic(lower: float, upper: float) -> tuple[float, float, float]:
+    """(a, b, c) of the odd quintic closest to one on [lower, upper], by Remez exchange."""
+    if lower >= upper * (1 - 5e-6):  # the interval is a point to working precision: Taylor's quintic there
+        return tuple(k / upper ** (2 * i + 1) for i, k in enumerate(POLISH))
+    q, r, error = (3 * lower + upper) / 4, (lower + 3 * upper) / 4, 0.0
+    for _ in range(100):  # p(x_i) + (-1)^i E = 1 at four points; the inner ones move to the extremes of p
+        x = numpy.array([lower, q, r, upper])
+        system = numpy.stack([x, x**3, x**5, [1, -1, 1, -1]], axis=1)
+        a, b, c, new = map(float, numpy.linalg.solve(system, numpy.ones(4)))
+        root = sqrt(9 * b * b - 20 * a * c)
+        q, r = sqrt((-3 * b - root) / (10 * c)), sqrt((-3 * b + root) / (10 * c))
+        if abs(new - error) < 1e-15:
+            break
+        error = new
+    return a, b, c
+
+
+def minimax_coefficients(lower, steps=None, *, cushion=0.02407327424182761, safety=1.0):
+    """Rows (a, b, c) whose composition brings singular values in [lower, 1] to one: the Polar Express construction.
+
+    Each row is the minimax quintic on the interval that the rows before it leave, but on no wider a one than
+    [``cushion`` u, u]: then small values grow a little slower and large ones stay near one.
+    ``steps=None``: as many rows as bring all of [lower, 1] within 1e-3 of one. ``safety`` divides the rows as
+    ``with_safety``. Raises ValueError unless 0 < lower <= 1. Source: Amsel et al., arXiv 2505.16932, algorithm 1.
+    """
+    if not 0 < lower <= 1:
+        raise ValueError(f"minimax_coefficients: lower is {lower}; expected the least singular value, 0 < lower <= 1")
+    rows, low, up = [], lower, 1.0
+    while len(rows) < steps if steps is not None else 1 - low > 1e-3:
+        row = minimax_quintic(max(low, cushion * up), up)
+        value = lambda x: x * (row[0] + x * x * (row[1] + x * x * row[2]))
+        centre = 2 / (value(low) + value(up))  # a cushioned row is centred for the cushion: centre it for [low, up]
+        row = tuple(k * centre for k in row)
+        low = value(low)
+        up = 2 - low
+        rows.append(row)
+    return with_safety(rows, safety)
+
+
+# --- which rows to run ---------------------------------------------------------------------------------------------
+
+
+def as_rows(coefficients) -> tuple:
+    """The rows of a named table or of the user's own: a sequence of (a, b, c)."""
+    if isinstance(coefficients, str):
+        if coefficients not in TABLES:
+            raise ValueError(f"coefficients={coefficients!r} is unknown: the tables are {', '.join(TABLES)}")
+        return TABLES[coefficients]
+    rows = tuple(tuple(map(float, row)) for row in coefficients)
+    if not rows or any(len(row) != 3 or (row[1] == 0 and row[2] == 0) for row in rows):
+        raise ValueError(f"coefficients={coefficients!r}: expected rows (a, b, c) with b or c different from zero")
+    return rows
+
+
+def shifts(rows, end=1.0):
+    """The scale to start from and the shifts (p, q) of each row, so that X = scale * Y ends with scale ``end``.
+
+    With x = s y a row reads s_next y_next = c s^5 ((y^2 + p)^2 + q) y: the factor is one where c s^5 = s_next. Solved
+    from the last row backwards, so the scales stay near one. A row with c = 0 is y_next = (y^2 + p) y, and q is None.
+    """
+    scale, pairs = end, []
+    for a, b, c in reversed(rows):
+        if c:
+            scale = copysign(abs(scale / c) ** 0.2, scale / c)
+            pairs.append((b / (2 * c * scale**2), (a - b * b / (4 * c)) / (c * scale**4)))
+        else:
+            scale = copysign(abs(scale / b) ** (1 / 3), scale / b)
+            pairs.append((a / (b * scale**2), None))
+    return scale, tuple(reversed(pairs))
+
+
+class Plan(NamedTuple):
+    """What to run: ``chunks`` of (start scale, shifts); then, where ``polish`` is given, its shifts until convergence."""
+
+    chunks: tuple
+    end: float = 1.0  # the scale after each chunk
+    polish: tuple | None = None
+    tolerance: float = 0.0  # of the residual ||X^T X - I||_F
+
+
+@lru_cache(maxsize=256)
+def make_plan(steps, coefficients, n: int, m: int, precision: float) -> Plan:
+    """The rows for an n x m matrix of roundoff ``precision``; ``coefficients`` is a table's name, rows or None.
+
+    ``steps=k``: rows 1..k, the last one repeated. ``steps=None`` and no coefficients: adaptive. The table "su" lifts
+    singular values by 1,820, so further chunks follow while the residual is large, down to the least that stands out
+    of the rounding noise, 25 sqrt(max(n, m)) u of ||M||_F (the noise was measured at 1 to 2 sqrt(max(n, m)) u). That
+    cap is what keeps rank-deficient matrices safe: their noise stays below about 0.1 and is never lifted to one.
+    """
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
+        raise ValueError(f"steps={steps!r}: expected a positive integer, or None for adaptive steps")
+    if steps is not None or coefficients is not None:
+        rows = as_rows("su" if coefficients is None else coefficients)
+        count = len(rows) if steps is None else steps
+        return Plan((shifts((rows + rows[-1:] * count)[:count]),))
+    end = POLISH[2] ** -0.25  # the scale that a polishing step leaves as it is
+    table = TABLES["su"][:6]
+    gain, floor = prod(row[0] for row in table), 25 * sqrt(max(n, m, 1)) * precision
+    chunks, lower = [table], floor * gain
+    while lower < 0.5:  # what is left of the range below
+        short = lower < 1e-3
+        chunks.append(table if short else minimax_coefficients(lower, safety=1.01))
+        lower = lower * gain if short else 1.0
+    polish = shifts((POLISH,), end)[1][0]
+    return Plan(tuple(shifts(rows, end) for rows in chunks), end, polish, sqrt(n) * precision)
+
+
+def drive(xp, plan: Plan, iteration) -> None:
+    """Run ``plan`` on an iteration: ``gram()`` then ``update(p, q, last)`` for each row.
+
+    Fixed rows run blindly. Adaptive ones read one residual per matrix and step once the first chunk is through: the
+    matrices whose residual is below 0.9 polish (all their singular values are above 0.3, none above one by then), the
+    others go through the next chunk by themselves: iterating converged float32 matrices further would fill them with
+    denormal numbers, which are slow. Polishing takes the residual r to 5/8 r^3, so the last step is known beforehand.
+    """
+    if plan.polish is None:
+        run(iteration, plan.chunks[0][1], finish=True)
+        return
+    run(iteration, plan.chunks[0][1])
+    finish(xp, plan, iteration, plan.chunks[1:])
+
+
+def run(iteration, pairs, finish=False):
+    for i, (p, q) in enumerate(pairs):
+        iteration.gram()
+        iteration.update(p, q, last=finish and i + 1 == len(pairs))
+
+
+def finish(xp, plan, iteration, chunks):
+    """Polish what a chunk has brought near one, and give the rest the next of ``chunks``."""
+    for polished in range(1, 13):
+        iteration.gram()
+        residual = iteration.residual(plan.end)  # NaN, as of zero matrices, counts as done
+        large = residual > 0.9
+        if polished == 1 and chunks and large.any():
+            start, pairs = chunks[0]
+            if large.all():
+                iteration.rescale(plan.end / start)
+                run(iteration, pairs)
+                finish(xp, plan, iteration, chunks[1:])
+                return
+            for group in (large, ~large):
+                index = xp.asarray(numpy.flatnonzero(group))
+                part = iteration.take(index)
+                finish(xp, plan, part, chunks if group is large else ())
+                iteration.put(index, part)
+            return
+        # past the last chunk a large residual means rank deficiency: stop before the noise has grown
+        done = not (0.625 * residual**3 > plan.tolerance).any() or polished == (3 if large.any() else 12)
+        iteration.update(*plan.polish, last=done)
+        if done:
+            return
+
+
+# --- raw arrays ----------------------------------------------------------------------------------------------------
+
+
+def transpose(x):
+    return x.swapaxes(-1, -2)
+
+
+def add_to_diagonal(S, shift, first_row=0):
+    """S += shift I on the square block of S (batch, rows, n) that begins at ``first_row``; S is contiguous."""
+    n = S.shape[-1]
+    d = S.reshape(S.shape[0], -1)[:, first_row * n :: n + 1]
+    d += shift
+
+
+def squared_norm(xp, x):
+    """||x_i||_F^2 of a contiguous batch, as products of a row and a column (one BLAS dot each)."""
+    flat = x.reshape(x.shape[0], -1)
+    return xp.matmul(flat[:, None, :], flat[:, :, None])[:, 0, 0]
+
+
+def column(x):
+    return x[:, None, None]
+
+
+def normalise(xp, M, out):
+    """out <- M / ||M||_F per matrix and return ||M||_F, without overflow or underflow; 0 stays 0.
+
+    Scaling by a power of two of the largest element comes first, so that no square leaves the range. A matrix with an
+    infinite element has norm NaN.
+    """
+    largest = xp.maximum(M.max(axis=(1, 2)), -M.min(axis=(1, 2)))
+    limit = xp.finfo(M.dtype).maxexp - 4
+    power = xp.clip(xp.frexp(largest)[1], -limit, limit)
+    xp.multiply(M, column(xp.ldexp(xp.ones_like(largest), -power)), out=out)
+    norm = xp.sqrt(squared_norm(xp, out)) + (largest - largest)
+    xp.divide(out, column(xp.where(norm == 0, 1, norm)), out=out)
+    return xp.ldexp(norm, power)
+
+
+SYMMETRIC_PRODUCT = 1024  # from this size NumPy's X^T X of one array (BLAS syrk) beats the product of two arrays
+
+
+def parts(x, arrays: int):
+    """Slices of the batch whose workspaces (``arrays`` of the size of x) fit a CPU's cache; one slice on a GPU."""
+    count = x.shape[0]
+    size = arrays * prod(x.shape[1:]) * x.dtype.itemsize
+    step = max(1, 2**20 // size) if isinstance(x, numpy.ndarray) else max(count, 1)
+    return [slice(i, i + step) for i in range(0, count, step)]
+
+
+def host(x) -> numpy.ndarray:
+    return BACKENDS[type(x)].to_host(x)
+
+
+class Iteration:
+    """A batch in progress; ``arrays`` names everything with one entry per matrix, ``results`` what a sub-batch returns."""
+
+    arrays: tuple = ()
+    results: tuple = ()
+
+    def take(self, index):
+        """The matrices at ``index`` as an iteration of their own."""
+        part = copy(self)
+        for name in self.arrays:
+            if (array := getattr(self, name)) is not None:
+                setattr(part, name, array[index])
+        return part
+
+    def put(self, index, part):
+        for name in self.results:
+            if (array := getattr(self, name)) is not None:
+                array[index] = getattr(part, name)
+
+
+class Orthogonalise(Iteration):
+    """X <- X T(X^T X) for a batch of tall matrices (msign), or X <- X T(X X) for square ones (``square``: mcsgn)."""
+
+    arrays = ("X", "other", "S", "T", "norm")
+    results = ("X",)
+
+    def __init__(self, xp, M, start, square=False):
+        self.xp, self.square = xp, square
+        self.X = xp.empty(M.shape, M.dtype)
+        self.other = xp.empty(M.shape, M.dtype)
+        self.S, self.T = (xp.empty((M.shape[0],) + M.shape[2:] * 2, M.dtype) for _ in range(2))
+        self.norm = normalise(xp, M, self.X)
+        self.X /= start
+
+    def gram(self):
+        xp, X = self.xp, self.X
+        if self.square:
+            xp.matmul(X, X, out=self.S)
+        elif X.shape[-1] >= SYMMETRIC_PRODUCT:
+            xp.matmul(transpose(X), X, out=self.S)
+        else:  # a copy is cheaper than NumPy's symmetric product of small matrices
+            xp.copyto(self.other, X)
+            xp.matmul(transpose(self.other), X, out=self.S)
+
+    def update(self, p, q, last=False):
+        xp, S, T = self.xp, self.S, self.T
+        add_to_diagonal(S, p)
+        if q is None:
+            T = S
+        else:
+            xp.matmul(S, S, out=T)
+            add_to_diagonal(T, q)
+        xp.matmul(self.X, T, out=self.other)
+        self.X, self.other = self.other, self.X
+
+    def residual(self, scale):
+        return residual(self.xp, self.S, scale, self.norm)
+
+    def rescale(self, factor):
+        self.X *= factor
+        self.S *= factor * factor
+
+
+def residual(xp, S, scale, norm) -> numpy.ndarray:
+    """||scale^2 S - I||_F per matrix, on the host; NaN for a zero matrix. S is left as it was."""
+    target = 1 / scale**2
+    add_to_diagonal(S, -target)
+    r = xp.sqrt(squared_norm(xp, S)) / target * (norm / norm)
+    add_to_diagonal(S, target)
+    return host(r).astype(float)
+
+
+class LyapunovSolve(Iteration):
+    """mcsgn of [[A, K], [0, -A]] by its blocks: 7 products a step, 8 with the inverse of A (the product of the T).
+
+    A = P / ||P||_F is symmetric; the limit of K is twice the solution of A Y + Y A = K. ``parity`` -1: K is skew,
+    +1: symmetric; then K A = parity (A K)^T saves two products. 0: any K. Rounding leaves the iterates slightly off
+    their symmetry: a polishing step maps such errors to zero to first order, so only the result is projected.
+    """
+
+    arrays = ("AK", "other", "NT", "R", "Q", "D", "J", "J_next", "norm", "norm_C")
+    results = ("AK", "J")
+
+    def __init__(self, xp, P, C, parity, start, inverse):
+        self.xp, self.parity = xp, parity
+        batch, n, dtype = P.shape[0], P.shape[-1], P.dtype
+
+        def new(rows, columns):
+            return xp.empty((batch, rows, columns), dtype)
+
+        self.AK, self.other = new(n, 2 * n), new(n, 2 * n)  # [A | K], one product with [N; T]
+        self.NT = new(2 * n, n)
+        self.R, self.Q, self.D = new(n, n), new(n, n), new(n, n)
+        xp.add(P, transpose(P), out=self.R)  # twice the symmetric part of P and the part of C of this parity
+        if parity:
+            (xp.add if parity > 0 else xp.subtract)(C, transpose(C), out=self.Q)
+        else:
+            xp.multiply(C, 2, out=self.Q)
+        self.norm, self.norm_C = normalise(xp, self.R, self.R), normalise(xp, self.Q, self.Q)
+        xp.divide(self.R, start, out=self.AK[..., :n])
+        xp.divide(self.Q, start, out=self.AK[..., n:])
+        self.J = self.J_next = None
+        if inverse:
+            self.J, self.J_next = xp.zeros((batch, n, n), dtype), new(n, n)
+            add_to_diagonal(self.J, 1 / start)
+
+    def gram(self):
+        A = self.AK[..., : self.R.shape[-1]]
+        self.xp.matmul(A, transpose(A) if A.shape[-1] >= SYMMETRIC_PRODUCT else A, out=self.R)
+
+    def both_sides(self, X, K, combine, out):
+        """out <- combine(X K, K X), which for K of a parity is X K - parity (X K)^T both where it is called."""
+        xp, Q = self.xp, self.Q
+        xp.matmul(X, K, out=Q)
+        if self.parity:
+            (xp.add if self.parity < 0 else xp.subtract)(Q, transpose(Q), out=out)
+        else:
+            xp.matmul(K, X, out=out)
+            combine(Q, out, out=out)
+
+    def update(self, p, q, last=False):
+        xp, R, D, n = self.xp, self.R, self.D, self.R.shape[-1]
+        A, K, N, T = self.AK[..., :n], self.AK[..., n:], self.NT[:, :n], self.NT[:, n:]
+        add_to_diagonal(R, p)
+        self.both_sides(A, K, xp.subtract, out=N if q is None else D)
+        if q is None:
+            xp.copyto(T, R)
+        else:
+            xp.matmul(R, R, out=T)
+            add_to_diagonal(self.NT, q, first_row=n)
+            self.both_sides(R, D, xp.add, out=N)
+        if not last:
+            xp.matmul(A, T, out=self.other[..., :n])
+        xp.matmul(self.AK, self.NT, out=self.other[..., n:])  # A N + K T
+        self.AK, self.other = self.other, self.AK
+        if self.J is not None:
+            xp.matmul(self.J, T, out=self.J_next)
+            self.J, self.J_next = self.J_next, self.J
+
+    def residual(self, scale):
+        return residual(self.xp, self.R, scale, self.norm)
+
+    def rescale(self, factor):
+        self.AK *= factor
+        self.R *= factor * factor
+        if self.J is not None:
+            self.J *= factor
+
+    def finish(self, end, W, J):
+        """Write the solution, and the inverse of P where asked, for the scale ``end`` of the iterates."""
+        xp, K = self.xp, self.AK[..., self.R.shape[-1] :]
+        inverse_norm = xp.where(self.norm == 0, 0, 1 / self.norm)  # P = 0 gives zero by convention
+        if self.parity:
+            (xp.add if self.parity > 0 else xp.subtract)(K, transpose(K), out=W)
+            W *= column(inverse_norm * self.norm_C * (end / 4))
+        else:
+            xp.multiply(K, column(inverse_norm * self.norm_C * (end / 2)), out=W)
+        if J is not None:
+            xp.multiply(self.J, column(2 * end * inverse_norm), out=J)
+
+
+def check_matrices(name, x, square=False):
+    """Raise the sentence for input that is no batch of matrices, no float32 or float64, or not square."""
+    if x.ndim < 2 or (square and x.shape[-1] != x.shape[-2]):
+        what = "square matrices (..., n, n)" if square else "matrices (..., n, m)"
+        raise ValueError(f"{name}: the argument has shape {x.shape}; expected {what}")
+    if x.dtype.name not in ("float32", "float64"):
+        raise TypeError(f"{name}: the argument has dtype {x.dtype}; convert it with .astype('float32') first")
+
+
+def hashable(coefficients):
+    """Coefficients as ``make_plan`` caches them: None, a table's name, or a tuple of rows."""
+    return coefficients if coefficients is None or isinstance(coefficients, str) else as_rows(coefficients)
+
+
+def plan_for(x, steps, coefficients):
+    n, m = x.shape[-2:]
+    return make_plan(steps, hashable(coefficients), min(n, m), max(n, m), float(numpy.finfo(x.dtype.name).eps) / 2)
+
+
+def orthogonalise(xp, M, steps=None, coefficients=None, square=False):
+    """msign of M (..., n, m) by Newton-Schulz; ``square``: mcsgn of square matrices with real spectra.
+
+    Works on the smaller side; each matrix is scaled by its own Frobenius norm.
+    """
+    if M.shape[-2] < M.shape[-1]:
+        return transpose(orthogonalise(xp, transpose(M), steps, coefficients))
+    plan = plan_for(M, steps, coefficients)
+    if M.size == 0:
+        return xp.zeros(M.shape, M.dtype)
+    tall = M.reshape((-1,) + M.shape[-2:])
+    out = xp.empty(tall.shape, M.dtype)
+    with numpy.errstate(all="ignore"):  # NaN in, NaN out
+        if M.shape[-1] == 1:  # a vector, or a number: its direction needs no iteration
+            normalise(xp, tall, out)
+            return out.reshape(M.shape)
+        for part in parts(tall, 4):
+            iteration = Orthogonalise(xp, tall[part], plan.chunks[0][0], square)
+            drive(xp, plan, iteration)
+            xp.multiply(iteration.X, plan.end, out=out[part])
+    return out.reshape(M.shape)
+
+
+def solve_symmetric(xp, P, C, parity=0, inverse=False, steps=None, coefficients=None):
+    """The solution W of P W + W P = C for symmetric positive definite P, by mcsgn; with P^{-1} where ``inverse``.
+
+    P and C are (..., n, n) and broadcast no dimensions. P stands for its symmetric part; ``parity`` -1 or +1 takes the
+    skew or symmetric part of C. After the fixed steps of a truncated plan, W is that part of the derivative of the
+    truncated iteration, so it stays bounded however ill-conditioned P is.
+    """
+    plan = plan_for(P, steps, coefficients)
+    if P.size == 0:
+        return (xp.zeros(P.shape, P.dtype),) * 2 if inverse else xp.zeros(P.shape, P.dtype)
+    P3, C3 = (x.reshape((-1,) + x.shape[-2:]) for x in (P, C))
+    W, J = xp.empty(P3.shape, P.dtype), xp.empty(P3.shape, P.dtype) if inverse else None
+    with numpy.errstate(all="ignore"):
+        for part in parts(P3, 9):
+            iteration = LyapunovSolve(xp, P3[part], C3[part], parity, plan.chunks[0][0], inverse)
+            drive(xp, plan, iteration)
+            iteration.finish(plan.end, W[part], J[part] if inverse else None)
+    return (W.reshape(P.shape), J.reshape(P.shape)) if inverse else W.reshape(P.shape)

@@ -5,7 +5,9 @@ if __name__ != "tinygrad_ms.ops":
 
 from tinygrad_ms.ops.comparisons import *
 from tinygrad_ms.ops.conversions import *
+from tinygrad_ms.ops.creation import *
 from tinygrad_ms.ops.elementwise import *
+from tinygrad_ms.ops.indexing import *
 from tinygrad_ms.ops.matrix_parts import *
 from tinygrad_ms.ops.products import *
 from tinygrad_ms.ops.reductions import *

@@ -1,18 +1,254 @@
-"""Reductions over axes: sums, means, extremes, norms."""
+"""Reductions over axes: sums, products, extremes, moments, norms. Sources: 001 Parr and Howard, 2018.
 
-from tinygrad_ms.engine.primitive import linear
+``axis`` is None (all axes), an int or a tuple, negative ones counting from the end; ``keepdims`` keeps the reduced axes
+with size one. Empty arrays, float16 and integers are summed as NumPy sums them. Bad axes raise ValueError.
+"""
+
+import builtins
+import math
+
+from tinygrad_ms.engine.primitive import linear, no_derivative, primitive
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.ops.shapes import broadcast_to, expand_reduced
+from tinygrad_ms.ops.creation import ones_like
+from tinygrad_ms.ops.shapes import (
+    all_axes, along, broadcast_to, concat, expand_reduced, flip, inverse_permutation, one_axis, permute_dims, reshape,
+)  # fmt: skip
+
+__all__ = [
+    "sum", "mean", "prod", "var", "max", "min", "argmax", "argmin", "cumsum", "cumprod", "any", "all",
+    "count_nonzero",
+]  # fmt: skip
+
+
+def spread(g, x_shape, axis, keepdims):
+    """The cotangent of a sum: every element that was summed receives that of its sum."""
+    return broadcast_to(expand_reduced(g, x_shape, axis, keepdims), shape=x_shape)
+
+
+def count(x_shape, axis) -> int:
+    """How many elements are reduced to one."""
+    return math.prod(x_shape[a] for a in all_axes("reduction", axis, len(x_shape))) if x_shape else 1
+
+
+# --- sums ----------------------------------------------------------------------------------------------------------
 
 
 @linear(
-    transpose=lambda g, x_shape, axis, keepdims: broadcast_to(expand_reduced(g, x_shape, axis, keepdims), x_shape),
-    formula=r"\bar x_{ij} = \bar y_i",
+    transpose=lambda g, x_shape, axis, keepdims: spread(g, x_shape, axis, keepdims),
+    formula=r"y = \sum_i x_i:\quad \bar x_i = \bar y",
     source="001, section 4.4",
 )
 def sum(xp, x, axis=None, keepdims=False):
-    """Sum over ``axis`` (None: all; an int or a tuple)."""
-    return xp.sum(x, axis=axis, keepdims=keepdims)
+    """The sum over ``axis``; 0 of no elements. Booleans are counted."""
+    return x.sum(axis=axis, keepdims=keepdims)
+
+
+@linear(
+    transpose=lambda g, x_shape, axis, keepdims: spread(
+        g / builtins.max(count(x_shape, axis), 1), x_shape, axis, keepdims
+    ),
+    formula=r"y = \frac{1}{n} \sum_i x_i:\quad \bar x_i = \frac{\bar y}{n}",
+    source="001, section 4.4",
+    floats=True,
+)
+def mean(xp, x, axis=None, keepdims=False):
+    """The mean over ``axis``, of integers as float32; NaN of no elements."""
+    return x.mean(axis=axis, keepdims=keepdims)
+
+
+@linear(
+    transpose=lambda g, x_shape, axis: flip(cumsum(flip(g, axis=axis), axis=axis), axis=axis).reshape(x_shape),
+    formula=r"y_i = \sum_{j \le i} x_j:\quad \bar x_j = \sum_{i \ge j} \bar y_i",
+    source="001, section 4.4",
+)
+def cumsum(xp, x, axis=None):
+    """The running sums along ``axis`` (None: of the flattened x)."""
+    return xp.cumsum(x, axis=axis)
+
+
+# --- products: no division, so right at zeros, and for every order of derivative ------------------------------------
+
+
+@primitive(
+    vjp=lambda g, x, axis, keepdims: expand_reduced(g, x.shape, axis, keepdims) * product_of_others(x, axis),
+    jvp=lambda t, x, axis, keepdims: (t * product_of_others(x, axis)).sum(axis=axis, keepdims=keepdims),
+    formula=r"y = \prod_i x_i:\quad \bar x_i = \bar y \prod_{j \ne i} x_j",
+    source="001, section 2: the product rule",
+)
+def prod(xp, x, axis=None, keepdims=False):
+    """The product over ``axis``; 1 of no elements. Its derivatives are right at zeros, too."""
+    return x.prod(axis=axis, keepdims=keepdims)
+
+
+def product_of_others(x, axis):
+    """For each element the product of those reduced with it: all before it times all after it."""
+    axes = all_axes("prod", axis, x.ndim)
+    order = tuple(a for a in range(x.ndim) if a not in axes) + axes
+    moved = permute_dims(x, axes=order)
+    rows = moved.reshape((*moved.shape[: x.ndim - len(axes)], count(x.shape, axis)))
+    if 0 not in rows.shape:
+        before = exclusive(cumprod(rows, axis=-1), -1)
+        after = flip(exclusive(cumprod(flip(rows, axis=-1), axis=-1), -1), axis=-1)
+        rows = before * after
+    return permute_dims(rows.reshape(moved.shape), axes=inverse_permutation(order))
+
+
+def exclusive(y, axis: int):
+    """Running products moved one place on: 1, y_0, y_1, ..."""
+    axis %= y.ndim
+    return concat([ones_like(y[along(axis, 0, 1)]), y[along(axis, 0, -1)]], axis)
+
+
+def recurrence(a, b, axis: int):
+    """The s_i = a_i s_{i-1} + b_i with s_0 = b_0, in log2(n) steps on whole arrays.
+
+    After the step with distance d, b_i holds the sum of the last 2d terms and a_i the product of as many factors.
+    """
+    axis %= b.ndim
+    n, d = b.shape[axis], 1
+    while d < n:
+        tail, head, done = along(axis, d, None), along(axis, 0, -d), along(axis, 0, d)
+        b = concat([b[done], b[tail] + a[tail] * b[head]], axis)
+        a = concat([a[done], a[tail] * a[head]], axis)
+        d *= 2
+    return b
+
+
+def _cumprod_vjp(g, x, y, axis):
+    """Backpropagation through y_i = y_{i-1} x_i: s_i = g_i + x_{i+1} s_{i+1} is all that reaches y_i."""
+    if axis is None:
+        return _cumprod_vjp(g, x.reshape((x.size,)), y, 0).reshape(x.shape)
+    if 0 in x.shape:
+        return g
+    back = flip(x, axis=axis)
+    s = flip(recurrence(exclusive(back, axis), flip(g, axis=axis), axis), axis=axis)
+    return s * exclusive(y, axis)
+
+
+def _cumprod_jvp(t, x, y, axis):
+    """The tangent of y_i = y_{i-1} x_i is x_i times that of y_{i-1}, plus y_{i-1} t_i."""
+    if axis is None:
+        return _cumprod_jvp(t.reshape((x.size,)), x.reshape((x.size,)), y, 0)
+    return t if 0 in x.shape else recurrence(x, exclusive(y, axis) * t, axis)
+
+
+@primitive(
+    vjp=_cumprod_vjp,
+    jvp=_cumprod_jvp,
+    formula=r"y_i = y_{i-1} x_i:\quad s_i = \bar y_i + x_{i+1} s_{i+1}, \; \bar x_i = y_{i-1} s_i",
+    source="001, section 4.5.1: the chain rule along the recurrence",
+)
+def cumprod(xp, x, axis=None):
+    """The running products along ``axis`` (None: of the flattened x). Its derivatives are right at zeros, too."""
+    return xp.cumprod(x, axis=axis)
+
+
+# --- extremes ------------------------------------------------------------------------------------------------------
+
+
+def share(x, y, axis, keepdims):
+    """1 at the extreme element, 1/k at each of k equal ones, 0 elsewhere."""
+    ties = (x == expand_reduced(y, x.shape, axis, keepdims)).astype(x.dtype)
+    return ties / ties.sum(axis=axis, keepdims=True)
+
+
+def _extreme(forward):
+    return primitive(
+        vjp=lambda g, x, y, axis, keepdims: expand_reduced(g, x.shape, axis, keepdims) * share(x, y, axis, keepdims),
+        jvp=lambda t, x, y, axis, keepdims: (t * share(x, y, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
+        formula=rf"y = \{forward.__name__}_i x_i:\quad \bar x_i = \bar y \, \frac{{[x_i = y]}}{{\#\{{j : x_j = y\}}}}",
+        source="001, section 5; the mean of the subgradients at ties",
+        notes="k equal extremes receive 1/k of the gradient each",
+    )(forward)
+
+
+@_extreme
+def max(xp, x, axis=None, keepdims=False):
+    """The largest element over ``axis``; NaN if there is one. Equal ones share the gradient equally.
+
+    Raises ValueError for no elements.
+    """
+    return x.max(axis=axis, keepdims=keepdims)
+
+
+@_extreme
+def min(xp, x, axis=None, keepdims=False):
+    """The smallest element over ``axis``; NaN if there is one. Equal ones share the gradient equally.
+
+    Raises ValueError for no elements.
+    """
+    return x.min(axis=axis, keepdims=keepdims)
+
+
+@no_derivative(formula=r"\arg\max_i x_i")
+def argmax(xp, x, axis=None, keepdims=False):
+    """The index of the largest element along ``axis`` (None: in the flattened x), of equal ones the first."""
+    return xp.argmax(x, axis=axis, keepdims=keepdims)
+
+
+@no_derivative(formula=r"\arg\min_i x_i")
+def argmin(xp, x, axis=None, keepdims=False):
+    """The index of the smallest element along ``axis`` (None: in the flattened x), of equal ones the first."""
+    return xp.argmin(x, axis=axis, keepdims=keepdims)
+
+
+# --- moments -------------------------------------------------------------------------------------------------------
+
+
+def deviation(x, axis, correction):
+    """(x - mean) / (n - correction)."""
+    return (x - mean(x, axis=axis, keepdims=True)) / builtins.max(count(x.shape, axis) - correction, 0)
+
+
+@primitive(
+    vjp=lambda g, x, axis, correction, keepdims: 2
+    * expand_reduced(g, x.shape, axis, keepdims)
+    * deviation(x, axis, correction),
+    jvp=lambda t, x, axis, correction, keepdims: 2
+    * (t * deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims),
+    formula=r"y = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{2 (x_i - m)}{n - c}",
+    source="001, section 4.5.2: the path through the mean m cancels",
+    floats=True,
+)
+def var(xp, x, axis=None, correction=0, keepdims=False):
+    """The variance over ``axis``: the sum of squared deviations from the mean, divided by n - correction.
+
+    correction: 0 by default, as in NumPy and the array API (``numpy.var`` calls it ddof); PyTorch's default is 1, the
+    estimate without bias. Of no more than ``correction`` elements the result is NaN or infinite.
+    """
+    return x.var(axis=axis, ddof=correction, keepdims=keepdims)
+
+
+# --- truth ---------------------------------------------------------------------------------------------------------
+
+
+@no_derivative(formula=r"\exists i: x_i \ne 0")
+def any(xp, x, axis=None, keepdims=False):
+    """Whether an element over ``axis`` is not zero; False of no elements."""
+    return x.any(axis=axis, keepdims=keepdims)
+
+
+@no_derivative(formula=r"\forall i: x_i \ne 0")
+def all(xp, x, axis=None, keepdims=False):
+    """Whether no element over ``axis`` is zero; True of no elements."""
+    return x.all(axis=axis, keepdims=keepdims)
+
+
+@no_derivative(formula=r"\#\{i : x_i \ne 0\}")
+def count_nonzero(xp, x, axis=None, keepdims=False):
+    """How many elements over ``axis`` are not zero."""
+    return (x != 0).sum(axis=axis, keepdims=keepdims)
 
 
 Tensor.sum = sum
+Tensor.mean = mean
+Tensor.prod = prod
+Tensor.var = var
+Tensor.max = max
+Tensor.min = min
+Tensor.argmax = argmax
+Tensor.argmin = argmin
+Tensor.cumsum = cumsum
+Tensor.cumprod = cumprod
+Tensor.any = any
+Tensor.all = all

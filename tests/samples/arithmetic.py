@@ -27,11 +27,4 @@ SAMPLES = {
         Sample((normal(0, 2),), reference=np.exp, note="empty"),
     ],
     "greater": pairs(np.greater),
-    "sum": [
-        Sample((normal(2, 3),), reference=np.sum),
-        Sample((normal(2, 3, 4),), {"axis": (0, 2), "keepdims": True}, reference=np.sum),
-        Sample((normal(0, 3),), {"axis": 0}, reference=np.sum, note="empty"),
-    ],
-    "_reshape": [Sample((normal(2, 3),), {"shape": (3, 2)}, reference=lambda x, shape: x.reshape(shape))],
-    "broadcast_to": [Sample((normal(3),), {"shape": (2, 3)}, reference=np.broadcast_to)],
 }

@@ -118,7 +118,7 @@ def add_pairs(pairs, node, grads):
 def joint_pairs(node, g, saved, needed):
     plan = node.plan
     rule = plan.primitive.vjp
-    if plan.primitive.outputs:
+    if plan.primitive.outputs not in (None, "*"):
         g = tuple(g.get(k) for k in range(len(plan.primitive.outputs)))
     gradients = rule(needed, g, *plan.pick(rule, saved))
     return [(p, d) for p, d, wanted in zip(node.parents, gradients, needed) if wanted and d is not None]

@@ -33,17 +33,17 @@ class Primitive:
     """What is known of an op: forward, rules, formula, source. ``op.primitive`` of every public op."""
 
     def __init__(self, forward, *, formula, source, vjp=None, jvp=None, outputs=None, view=False, floats=False, notes=""):
-        self.name = forward.__name__
+        self.name = forward.__name__.strip("_")  # _concat is the primitive of the public function concat
         self.forward = forward
         self.formula = formula  # LaTeX
         self.source = source  # paper and equation
         self.notes = notes  # hazards: domain, ties, conventions
-        self.outputs = outputs  # names of several outputs, or None for one called y
+        self.outputs = outputs  # names of several outputs, "*" for a varying number, or None for one called y
         self.view = view  # the output may share memory with the first argument
         self.floats = floats  # integer arguments become the default float first
         self.doc = inspect.getdoc(forward) or ""
         self._read_signature(forward)
-        if outputs and isinstance(vjp, tuple):
+        if outputs not in (None, "*") and isinstance(vjp, tuple):
             vjp = tuple(of_several(rule, len(outputs)) for rule in vjp)
         self.vjp, self.jvp = vjp, jvp
         self.differentiable = vjp is not None
@@ -589,7 +589,8 @@ def multilinear(transpose, *, formula: str, source: str = "", **facts):
 def primitive(vjp, jvp=None, *, formula: str = "", source: str = "", **facts):
     """The general kind; without ``jvp`` the op has no forward mode. ``vjp``: per argument ``(g, saved...)`` or jointly ``(needed, g, saved...)`` -> tuple;
     ``jvp``: per argument ``(t, saved...)`` or jointly ``(tangents, saved...)``. With ``outputs=("q", "r")`` the
-    cotangent g (and the result of the JVP) is a tuple, with None for outputs nobody used."""
+    cotangent g (and the result of the JVP) is a tuple, with None for outputs nobody used. With ``outputs="*"`` their
+    number varies, and g is a dict of the cotangents by output, without those nobody used."""
     vjp_rule = vjp if is_joint(vjp) else _rules(vjp)
     if jvp is None:
         return lambda forward: _define(forward, formula=formula, source=source, vjp=vjp_rule, **facts)
@@ -631,7 +632,6 @@ def _item(xp, x, *, index):
 ITEM = Primitive(
     _item, formula="", source="", vjp=(lambda g, index: Slots({index: g}),), jvp=PerArgument((lambda t, index: t[index],))
 )
-ITEM.name = "item"
 
 
 def is_joint(rule) -> bool:

@@ -221,7 +221,7 @@ class Tensor:
     def __iter__(self):
         if not self.shape:
             raise TypeError("iteration over a 0-d tensor")
-        return (self[i] for i in range(len(self)))
+        return iter(self.unstack())
 
     def __contains__(self, value):
         return bool((self.data == _raw_like(value, self, "in")).any())

@@ -1,0 +1,99 @@
+"""Constructors of tensors: zeros, ones, ranges, random numbers. They have no derivative.
+
+The values are made in host memory by NumPy, so that every device gets equal numbers, and then placed on ``device``.
+The constructors that end in ``_like`` work where their argument lives: a Tensor gives a Tensor, a raw array a raw array.
+"""
+
+import numpy
+
+from tinygrad_ms.engine.backend import BACKENDS, DEFAULT_FLOAT, default_device, is_host_value, to_device
+from tinygrad_ms.engine.tensor import Tensor, asarray
+
+__all__ = [
+    "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "arange", "linspace", "eye", "rand", "randn",
+]  # fmt: skip
+
+
+def _place(host, device, requires_grad) -> Tensor:
+    result = Tensor(to_device(host, device or default_device()))
+    result.requires_grad = requires_grad
+    return result
+
+
+def _default_dtype(host):
+    """Python floats make float32; integers and booleans keep what NumPy gives them."""
+    return host.astype(DEFAULT_FLOAT, copy=False) if host.dtype.kind == "f" else host
+
+
+def zeros(shape, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
+    """Zeros of ``shape`` (an int or a tuple); float32 and on the default device unless told otherwise."""
+    return _place(numpy.zeros(shape, dtype or DEFAULT_FLOAT), device, requires_grad)
+
+
+def ones(shape, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
+    """Ones of ``shape`` (an int or a tuple); float32 and on the default device unless told otherwise."""
+    return _place(numpy.ones(shape, dtype or DEFAULT_FLOAT), device, requires_grad)
+
+
+def full(shape, value, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
+    """``value``, a number, in every element of ``shape``. Without dtype: float32, or int64 or bool for such a value."""
+    host = numpy.full(shape, value, dtype)
+    return _place(host if dtype or is_host_value(value) else _default_dtype(host), device, requires_grad)
+
+
+def zeros_like(x, dtype=None, shape=None):
+    """Zeros with the shape, dtype and device of x: a Tensor for a Tensor, a raw array for a raw array."""
+    return full_like(x, 0, dtype, shape)
+
+
+def ones_like(x, dtype=None, shape=None):
+    """Ones with the shape, dtype and device of x: a Tensor for a Tensor, a raw array for a raw array."""
+    return full_like(x, 1, dtype, shape)
+
+
+def full_like(x, value, dtype=None, shape=None):
+    """``value`` everywhere, with the shape, dtype and device of x: a Tensor for a Tensor, a raw array for a raw array."""
+    if not isinstance(x, (Tensor, numpy.generic)) and type(x) not in BACKENDS:
+        x = asarray(x)
+    raw = x.data if isinstance(x, Tensor) else x
+    xp = numpy if isinstance(raw, numpy.generic) else BACKENDS[type(raw)].xp
+    result = xp.full(raw.shape if shape is None else shape, value, dtype or raw.dtype)
+    return Tensor(result) if isinstance(x, Tensor) else result
+
+
+def arange(start, stop=None, step=1, dtype=None, device=None) -> Tensor:
+    """start, start + step, ... before ``stop`` (``arange(stop)`` counts from 0): int64 for integers, else float32."""
+    host = numpy.arange(start, stop, step) if stop is not None else numpy.arange(0, start, step)
+    return _place(host.astype(dtype) if dtype else _default_dtype(host), device, False)
+
+
+def linspace(start, stop, num: int = 50, dtype=None, device=None, endpoint: bool = True) -> Tensor:
+    """``num`` evenly spaced numbers from ``start`` to ``stop``, which is the last one unless ``endpoint`` is False."""
+    return _place(numpy.linspace(start, stop, num, endpoint).astype(dtype or DEFAULT_FLOAT), device, False)
+
+
+def eye(n: int, m: int | None = None, k: int = 0, dtype=None, device=None) -> Tensor:
+    """The (n, m) matrix with ones on its k-th diagonal; square unless ``m`` is given."""
+    return _place(numpy.eye(n, m, k, dtype or DEFAULT_FLOAT), device, False)
+
+
+def rand(*shape, seed=None, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
+    """Uniform random numbers in [0, 1): ``rand(2, 3, seed=0)``.
+
+    seed: an int or a ``numpy.random.Generator``, which goes on from where it is; None: different in every run.
+    The numbers are drawn as float64 on the host: one seed gives the same on every device, and in every dtype but
+    for rounding.
+    """
+    host = numpy.random.default_rng(seed).random(_shape(shape))
+    return _place(host.astype(dtype or DEFAULT_FLOAT), device, requires_grad)
+
+
+def randn(*shape, seed=None, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
+    """Random numbers of the standard normal distribution: ``randn(2, 3, seed=0)``. ``seed`` as for ``rand``."""
+    host = numpy.random.default_rng(seed).standard_normal(_shape(shape))
+    return _place(host.astype(dtype or DEFAULT_FLOAT), device, requires_grad)
+
+
+def _shape(shape):
+    """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
+    return shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape

@@ -1,0 +1,335 @@
+"""Selecting elements and putting them back: x[index], take, index_update, one_hot, embedding, sort.
+
+Selection is a linear map y = P x; its transpose P^T adds every element of y at the place in x that it came from. The
+basic index (numbers, slices, None, ...) selects each element once, so its transpose assigns; an index with arrays may
+select an element several times, so its transpose accumulates.
+
+Index arrays live on the device of x; lists in an index are host data and are copied to it. On the CPU an index out of
+range raises IndexError everywhere. A GPU reads and writes somewhere else in silence: ``take``, ``embedding`` and
+``one_hot`` therefore look first, which makes the host wait for the device; x[index] does not.
+"""
+
+from operator import index as as_int
+from types import EllipsisType, NoneType
+
+import numpy
+
+from tinygrad_ms.engine.backend import BACKENDS, DEFAULT_FLOAT, host_array, is_float, to_device
+from tinygrad_ms.engine.primitive import linear, no_derivative
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.shapes import along, broadcast_to, flip, one_axis, operand, ravel
+
+__all__ = [
+    "getitem", "take", "take_along_axis", "index_update", "index_add", "one_hot", "embedding", "nonzero", "argsort",
+    "sort",
+]  # fmt: skip
+
+SELECTION = "y = P x with a 0-1 matrix P; its transpose"
+BASIC = frozenset((int, slice, NoneType, EllipsisType))
+
+
+# --- x[index] and its transpose ------------------------------------------------------------------------------------
+
+
+def getitem(x, index):
+    """x[index]: numbers, slices, None and ``...`` give a view; integer arrays, boolean masks and lists a copy.
+
+    A repeated index accumulates in the gradient. A mask makes the host wait for a GPU, which must count its elements.
+    Raises IndexError for an index out of range (on the CPU), of floats, or of the wrong shape.
+    """
+    if type(index) in BASIC or (type(index) is tuple and BASIC.issuperset(map(type, index))):
+        return _getitem(x, index=index)
+    x, index = _on_device("getitem", x, index)
+    return (_getitem if BASIC.issuperset(map(type, index)) else gather)(x, index=index)
+
+
+@linear(
+    transpose=lambda g, x_shape, index: place(g, index=index, shape=x_shape),
+    formula=r"y = x[i]:\quad \bar x = 0, \; \bar x[i] = \bar y",
+    source=SELECTION,
+    view=True,
+)
+def _getitem(xp, x, /, index):
+    """x[index] for numbers, slices, None and Ellipsis: a view of x."""
+    y = x[index]
+    if isinstance(y, numpy.generic):  # NumPy copies a single element, unless the index has an Ellipsis
+        y = x[(*index, ...) if isinstance(index, tuple) else (index, ...)]
+    return y
+
+
+@linear(
+    transpose=lambda g, index: _getitem(g, index=index),
+    formula=r"y = 0, \; y[i] = g:\quad \bar g = \bar y[i]",
+    source=SELECTION,
+)
+def place(xp, g, /, index, shape):
+    """Zeros of ``shape`` with g at the basic ``index``: the transpose of x[index]."""
+    y = xp.zeros(shape, g.dtype)
+    y[index] = g
+    return y
+
+
+@linear(
+    transpose=lambda g, x_shape, index: scatter_add(g, index=index, shape=x_shape),
+    formula=r"y_k = x_{i_k}:\quad \bar x_j = \sum_{k:\, i_k = j} \bar y_k",
+    source=SELECTION,
+)
+def gather(xp, x, /, index):
+    """x[index] with integer arrays or boolean masks in the tuple ``index``: a copy of the elements they select."""
+    try:
+        return x[index]
+    except IndexError as error:
+        shapes = ", ".join(str(item.shape) for item in index if type(item) not in BASIC)
+        raise IndexError(
+            f"gather: x[index] with x of shape {x.shape} and index arrays of shape {shapes}: {error}"
+        ) from None
+
+
+@linear(
+    transpose=lambda g, index: gather(g, index=index),
+    formula=r"y_j = \sum_{k:\, i_k = j} g_k:\quad \bar g_k = \bar y_{i_k}",
+    source=SELECTION,
+)
+def scatter_add(xp, g, /, index, shape):
+    """Zeros of ``shape`` with every element of g added at its place in ``index``: the transpose of ``gather``.
+
+    float16 is accumulated as float32. On a GPU the order of the additions, and so the rounding, varies between runs.
+    """
+    if "i" not in map(_role, index):  # masks select each element once
+        y = xp.zeros(shape, g.dtype)
+        y[index] = g
+        return y
+    dtype = xp.promote_types(g.dtype, "float32") if is_float(g.dtype) else g.dtype
+    values = g.astype(dtype, copy=False)
+    roles = "".join(map(_role, index)).rstrip(":")
+    rows = roles.lstrip(":")
+    lead = len(roles) - len(rows)
+    if set(rows) == {"i"}:
+        first, last = tuple(range(lead)), tuple(range(-lead, 0))
+        values = xp.moveaxis(values, first, last)
+        y = _add_rows(xp, values, index[lead : len(roles)], shape[lead:] + shape[:lead])
+        y = xp.moveaxis(y, last, first)
+    else:
+        y = xp.zeros(shape, dtype)
+        xp.add.at(y, index, values)
+    return y.astype(g.dtype, copy=False)
+
+
+def _role(item) -> str:
+    """What an item of an index does: i(nteger array), b(oolean mask), : (the whole axis), or other."""
+    if isinstance(item, slice):
+        return ":" if item == slice(None) else "-"
+    return {"b": "b", "i": "i", "u": "i"}[item.dtype.kind] if hasattr(item, "dtype") else "-"
+
+
+def _add_rows(xp, values, index, shape):
+    """Zeros of ``shape`` with ``values`` added at the integer arrays ``index`` of the first axes.
+
+    As one addition into a vector: NumPy's ``add.at`` is 3 to 5 times faster there than on the rows of a matrix.
+    """
+    row = index[0].astype("int64")
+    for item, n in zip(index[1:], shape[1:]):
+        row = row * n + item % n
+    d = 1
+    for n in shape[len(index) :]:
+        d *= n
+    places = row.reshape(-1) if d == 1 else (row.reshape(-1, 1) * d + xp.arange(d)).reshape(-1)
+    y = xp.zeros(shape, values.dtype)
+    xp.add.at(y.reshape(-1), places, values.reshape(-1))
+    return y
+
+
+def _on_device(op: str, x, index) -> tuple:
+    """x, and ``index`` as a tuple of basic items and of raw arrays on the device of x.
+
+    Where x wants a gradient the arrays are copied: changed afterwards, they would change the gradient.
+    """
+    items = index if isinstance(index, tuple) else (index,)
+    if not isinstance(x, Tensor):
+        x = operand(x)
+        if any(isinstance(item, Tensor) for item in items) and not isinstance(x, Tensor):
+            x = Tensor(x)
+    raw = x.data if isinstance(x, Tensor) else x
+    own = isinstance(x, Tensor) and x.requires_grad
+    return x, tuple(item if type(item) in BASIC else _index_item(op, raw, item, own) for item in items)
+
+
+def _index_item(op: str, raw, item, own: bool):
+    if isinstance(item, numpy.integer):
+        return int(item)
+    item = item.data if isinstance(item, Tensor) else item
+    backend = BACKENDS[type(raw)]
+    if type(item) not in BACKENDS:  # a list, a range, True or False
+        item = host_array(item)
+        item = to_device(item.astype("int64") if item.size == 0 else item, backend.device_of(raw))
+    elif own:
+        item = item.copy()
+    here, there = backend.device_of(raw), BACKENDS[type(item)].device_of(item)
+    if here != there:
+        raise ValueError(f"{op}: x is on {here} and an index array on {there}; move one with .to(device)")
+    if item.dtype.kind not in "iub":
+        raise IndexError(f"{op}: an index array has dtype {item.dtype}; expected integers or booleans")
+    return item
+
+
+def _check_range(op: str, indices, low: int, stop: int, what: str, why: str) -> None:
+    """Raise IndexError unless all ``indices`` are from ``low`` to ``stop - 1``; the host waits for the device."""
+    if bool(((indices < low) | (indices >= stop)).any()):
+        raise IndexError(
+            f"{op}: the {what} range from {int(indices.min())} to {int(indices.max())};"
+            f" expected {low} to {stop - 1} ({why})"
+        )
+
+
+# --- functions with an index array ---------------------------------------------------------------------------------
+
+
+def take(x, indices, axis=None):
+    """The elements of x at ``indices`` along ``axis`` (None: of the flattened x); the shape of indices replaces that axis.
+
+    Negative indices count from the end. Raises IndexError for one out of range, on every device (on a GPU this check
+    makes the host wait).
+    """
+    x = operand(x)
+    if axis is None:
+        x, axis = ravel(x), 0
+    axis = one_axis("take", axis, x.ndim)
+    x, index = _on_device("take", x, along(axis)[:-1] + (_integers("take", indices),))
+    n = x.shape[axis]
+    if type(index[axis]) is not int:
+        _check_range("take", index[axis], -n, n, "indices", f"axis {axis} of x, of shape {x.shape}")
+    return getitem(x, index)
+
+
+def take_along_axis(x, indices, axis: int = -1):
+    """For each place of ``indices`` the element of x that is there along ``axis``: y[i, j] = x[i, indices[i, j]].
+
+    indices: integers, with as many axes as x, and sizes that are equal or one in the other axes. Undoes and applies
+    ``argsort`` and ``argmax``.
+    """
+    x = operand(x)
+    axis = one_axis("take_along_axis", axis, x.ndim)
+    x, (indices,) = _on_device("take_along_axis", x, (_integers("take_along_axis", indices),))
+    if getattr(indices, "ndim", 0) != x.ndim:
+        raise ValueError(
+            f"take_along_axis: indices has shape {getattr(indices, 'shape', ())} and x {x.shape}; expected as many axes"
+        )
+    xp = BACKENDS[type(indices)].xp
+    grid = [xp.arange(n).reshape((-1,) + (1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)]
+    grid[axis] = indices
+    return gather(x, index=tuple(grid))
+
+
+def _integers(op: str, indices):
+    """``indices`` as one item of an index: a tuple there would mean several axes. Raises IndexError for other dtypes."""
+    if isinstance(indices, (list, tuple)):
+        indices = list(indices)
+    elif type(indices) is bool or getattr(indices, "dtype", numpy.dtype(int)).kind not in "iu":
+        raise IndexError(f"{op}: indices are {getattr(indices, 'dtype', 'bool')}; expected integers")
+    return indices
+
+
+def embedding(weight, indices):
+    """Rows of ``weight``, (n, ...), for integer ``indices`` of any shape: y[k] = weight[indices[k]].
+
+    The gradient adds the rows of equal indices. Raises IndexError for indices outside 0 to n - 1, on every device
+    (on a GPU this check makes the host wait).
+    """
+    weight, (indices,) = _on_device("embedding", operand(weight), (_integers("embedding", indices),))
+    if type(indices) is int:
+        return take(weight, indices, axis=0)
+    _check_range("embedding", indices, 0, weight.shape[0], "indices", f"weight has {weight.shape[0]} rows")
+    return gather(weight, index=(indices,))
+
+
+@no_derivative(formula=r"y_{kc} = [x_k = c]", source="the Iverson bracket")
+def one_hot(xp, indices, /, num_classes, dtype=None):
+    """Ones at the integer labels ``indices``, (...), of a new last axis of size ``num_classes``; float32 unless given.
+
+    Raises IndexError for labels outside 0 to num_classes - 1, on every device (on a GPU this check makes the host
+    wait), and TypeError for labels that are no integers.
+    """
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"one_hot: the labels are {indices.dtype}; expected integers")
+    _check_range("one_hot", indices, 0, num_classes, "labels", f"num_classes={num_classes}")
+    return (indices[..., None] == xp.arange(num_classes, dtype=indices.dtype)).astype(dtype or DEFAULT_FLOAT)
+
+
+# --- functional assignment -----------------------------------------------------------------------------------------
+
+
+@linear(
+    transpose=(lambda g, index: _index_update(g, 0, index=index), lambda g, index: g[index]),
+    formula=r"y = x, \; y[i] = v:\quad \bar x = \bar y \text{ but } \bar x[i] = 0, \quad \bar v = \bar y[i]",
+    source=SELECTION,
+)
+def _index_update(xp, x, value, /, index):
+    """A copy of x with ``value`` at x[index]."""
+    if is_float(getattr(value, "dtype", numpy.dtype(type(value)))) and not is_float(x.dtype):
+        raise TypeError(f"index_update: x is {x.dtype} and would cut off the fractions of value; use x.astype first")
+    y = x.copy()
+    try:
+        y[index] = value
+    except ValueError:
+        shape = getattr(value, "shape", ())
+        raise ValueError(
+            f"index_update: value has shape {shape} and x[index] {y[index].shape}; the first must broadcast to the second"
+        ) from None
+    return y
+
+
+def index_update(x, index, value):
+    """A copy of x with x[index] = value, differentiable in both: what ``x[index] = value`` would do in place.
+
+    value: a number, or an array that broadcasts to x[index]; it takes the dtype of x.
+    Where ``index`` names an element twice, which of the values stays is up to the array library (NumPy: the last), and
+    each of them receives the gradient of the place: use distinct indices, or ``index_add``.
+    """
+    x, index = _on_device("index_update", operand(x), index)
+    return _index_update(x, value, index=index)
+
+
+def index_add(x, index, value):
+    """A copy of x with ``value`` added at x[index]; where the index names an element several times, all are added.
+
+    value: a number, or an array that broadcasts to x[index]; it takes the dtype of x.
+    """
+    x, index = _on_device("index_add", operand(x), index)
+    raw = x.data if isinstance(x, Tensor) else x
+    shape = raw[index].shape
+    if type(value) in (int, float, bool):
+        value = BACKENDS[type(raw)].xp.asarray(value, dtype=raw.dtype)
+    value = broadcast_to(operand(value), shape=shape)
+    if value.dtype != raw.dtype:
+        value = value.astype(raw.dtype)
+    put = place if BASIC.issuperset(map(type, index)) else scatter_add
+    return x + put(value, index=index, shape=raw.shape)
+
+
+# --- order ---------------------------------------------------------------------------------------------------------
+
+
+@no_derivative(formula=r"\{i : x_i \ne 0\}", outputs="*")
+def nonzero(xp, x):
+    """Where x is not zero: a tuple with one integer vector for each axis. The host waits for the device."""
+    return xp.nonzero(x)
+
+
+@no_derivative(formula=r"x_{i_0} \le x_{i_1} \le \ldots")
+def argsort(xp, x, axis=-1, descending=False):
+    """The indices that sort x along ``axis``; equal elements keep their order. NaN counts as largest."""
+    if not descending:
+        return xp.argsort(x, axis=axis, kind="stable")
+    return x.shape[axis] - 1 - xp.flip(xp.argsort(xp.flip(x, axis), axis=axis, kind="stable"), axis)
+
+
+def sort(x, axis: int = -1, descending: bool = False):
+    """x sorted along ``axis``. The gradient follows each element to where it came from; equal ones keep their order."""
+    x = operand(x)
+    return take_along_axis(x, argsort(x, axis=axis, descending=descending), axis)
+
+
+Tensor.__getitem__ = getitem
+Tensor.take = take
+Tensor.argsort = argsort
+Tensor.sort = sort

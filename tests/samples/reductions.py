@@ -1,0 +1,152 @@
+"""Samples of ops/reductions.py."""
+
+import itertools
+import math
+
+import numpy as np
+
+from tests.samples import Sample, normal, positive
+
+ZEROS = np.array([[1.5, -2.0, 0.5, 3.0], [1.5, 0.0, 0.5, 3.0], [0.0, -2.0, 0.0, 3.0], [0.0, 0.0, 0.0, 0.0]])
+
+
+def reduced(one):
+    """The reference that calls ``one`` with the list of numbers that make each element of the result."""
+
+    def reference(x, axis=None, keepdims=False, **options):
+        axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+        axes = [a % x.ndim for a in axes]
+        kept = [a for a in range(x.ndim) if a not in axes]
+        y = np.zeros([x.shape[a] for a in kept])
+        for place in np.ndindex(y.shape):
+            index = [slice(None)] * x.ndim
+            for a, i in zip(kept, place):
+                index[a] = i
+            y[place] = one(x[tuple(index)].ravel().tolist(), **options)
+        y = np.expand_dims(y, tuple(axes)) if keepdims else y
+        return y.astype(y.astype(int).dtype if one in (count, np.argmax, np.argmin) else y.dtype)
+
+    return reference
+
+
+def count(values):
+    return len([v for v in values if v])
+
+
+def running(one):
+    """The reference for running sums and products."""
+
+    def reference(x, axis=None):
+        if axis is None:
+            return np.array(list(itertools.accumulate(x.ravel(), one)))
+        return np.apply_along_axis(lambda row: np.array(list(itertools.accumulate(row, one))), axis, x)
+
+    return reference
+
+
+def variance(values, correction=0):
+    m = math.fsum(values) / len(values)
+    return math.fsum((v - m) ** 2 for v in values) / (len(values) - correction)
+
+
+def over_axes(one, data=normal, empty=True, **options):
+    """The ways to name axes: none, one, from the end, several, kept."""
+    reference = reduced(one)
+    cases = [
+        Sample((data(2, 3),), options, reference=reference, order=3),
+        Sample((data(3, 4),), {"axis": -1, **options}, reference=reference),
+        Sample((data(3, 4),), {"axis": 0, "keepdims": True, **options}, reference=reference),
+        Sample((data(2, 3, 2),), {"axis": (-1, 0), **options}, reference=reference, note="two axes"),
+        Sample((data(2, 3, 2),), {"axis": (1,), "keepdims": True, **options}, reference=reference, note="a tuple of one"),
+        Sample((data(3, 2),), {"axis": (), **options}, reference=reference, note="no axis"),
+        Sample((data(2, 3),), {"keepdims": True, **options}, reference=reference, note="kept"),
+        Sample((data(3, 0),), {"axis": 0, **options}, reference=reference, note="empty result"),
+    ]
+    if not options:
+        cases.append(Sample((data(),), reference=reference, note="0-d"))
+    if empty:
+        cases.append(Sample((data(0, 3),), {"axis": 0, **options}, reference=reference, note="empty"))
+        cases.append(Sample((data(0, 3),), options, reference=reference, note="all empty"))
+    return cases
+
+
+def truth(one):
+    data = np.array([[True, False, True], [False, False, False], [True, True, True]])
+    reference = reduced(one)
+    return [
+        Sample((data,), reference=lambda x, **kw: reference(x, **kw).astype(bool)),
+        Sample((data,), {"axis": -1}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
+        Sample((normal(2, 3),), {"axis": (0, 1)}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
+        Sample((np.zeros((2, 3)),), {"keepdims": True}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
+        Sample((np.zeros((0, 3), bool),), {"axis": 0}, reference=lambda x, axis: np.array([one([])] * 3), note="empty"),
+    ]
+
+
+def extreme(one, best):
+    ties = np.array([[2.0, 1.0, 2.0], [0.0, 0.0, 0.0]]) * best
+    return over_axes(one, empty=False) + [
+        Sample((ties,), {"axis": 1}, reduced(one), smooth=False, gradient=(np.array([[1, 0, 1], [2 / 3] * 3]) / 2,), note="ties"),
+        Sample((ties,), {}, reduced(one), smooth=False, gradient=(np.array([[1, 0, 1], [0, 0, 0]]) / 2,), note="ties of all"),
+        Sample((np.array([[1.0, -np.inf], [np.inf, 2.0]]),), {"axis": 1}, reduced(one), smooth=False,
+               gradient=(np.array([[1.0, 0], [1, 0]])[:, ::best],), note="infinite"),
+        Sample((np.array([3, 1, 2]),), {}, reduced(one), note="integers"),
+    ]  # fmt: skip
+
+
+def place_of(one):
+    return [
+        Sample((normal(2, 3),), reference=lambda x: np.array(one(x.ravel().tolist()))),
+        Sample((normal(2, 3),), {"axis": -1}, reference=reduced(one)),
+        Sample((normal(2, 3),), {"axis": 0, "keepdims": True}, reference=reduced(one)),
+        Sample((np.array([1.0, 2.0, 1.0, 2.0]),), reference=lambda x: np.array(one([1, 2, 1, 2])), note="ties"),
+        Sample((np.array(1.0),), reference=lambda x: np.array(0), note="0-d"),
+        Sample((normal(2, 0),), {"axis": 0}, reference=lambda x, axis: np.zeros(0, int), note="empty result"),
+    ]
+
+
+def accumulating(one):
+    return [
+        Sample((normal(5),), {"axis": 0}, reference=running(one), order=3),
+        Sample((normal(3, 4),), {"axis": -1}, reference=running(one)),
+        Sample((normal(3, 2),), {"axis": 0}, reference=running(one)),
+        Sample((normal(2, 3),), {}, reference=running(one), note="flattened"),
+        Sample((normal(1),), {"axis": 0}, reference=running(one), note="one"),
+        Sample((normal(),), {}, reference=lambda x: x.reshape(1), note="0-d"),
+        Sample((normal(2, 0),), {"axis": 1}, reference=lambda x, axis: x, note="empty"),
+        Sample((np.array([3, 1, 2]),), {"axis": 0}, reference=running(one), note="integers"),
+    ]
+
+
+SAMPLES = {
+    "sum": over_axes(math.fsum) + [
+        Sample((np.array([True, False, True]),), reference=lambda x: np.array(2), note="booleans"),
+        Sample((np.array([[1, 2], [3, 4]]),), {"axis": 1}, reference=lambda x, axis: np.array([3, 7]), note="integers"),
+    ],
+    "mean": over_axes(lambda values: math.fsum(values) / len(values), empty=False) + [
+        Sample((np.array([[1, 2], [3, 5]]),), {"axis": 1}, reference=lambda x, axis: np.float32([1.5, 4]), note="integers"),
+        Sample((np.array([True, False, True, True]),), reference=lambda x: np.float32(0.75), note="booleans"),
+    ],
+    "prod": over_axes(math.prod) + [
+        Sample((ZEROS,), {"axis": 1}, reference=reduced(math.prod), order=3, note="zeros"),
+        Sample((ZEROS[1:3],), {}, reference=reduced(math.prod), note="zeros in all"),
+        Sample((ZEROS[:2].reshape(2, 2, 2),), {"axis": (0, 2)}, reference=reduced(math.prod), note="zeros in two axes"),
+        Sample((np.array([3, 1, 2]),), {}, reference=lambda x: np.array(6), note="integers"),
+    ],
+    "cumsum": accumulating(lambda a, b: a + b),
+    "cumprod": accumulating(lambda a, b: a * b) + [
+        Sample((ZEROS,), {"axis": 1}, reference=running(lambda a, b: a * b), order=3, note="zeros"),
+        Sample((ZEROS[1:3],), {}, reference=running(lambda a, b: a * b), note="zeros in all"),
+    ],
+    "max": extreme(max, 1),
+    "min": extreme(min, -1),
+    "argmax": place_of(np.argmax),
+    "argmin": place_of(np.argmin),
+    "var": over_axes(variance, empty=False)
+    + over_axes(variance, empty=False, correction=1)[1:3]
+    + [Sample((np.array([1, 2, 4]),), reference=lambda x: np.var([1, 2, 4]).astype(np.float32), note="integers")],
+    "any": truth(any),
+    "all": truth(all),
+    "count_nonzero": over_axes(count) + [
+        Sample((np.array([True, False, True]),), reference=lambda x: np.array(2), note="booleans"),
+    ],
+}  # fmt: skip

@@ -3,6 +3,7 @@
 if __name__ != "tinygrad_ms.ops":
     raise ImportError("import tinygrad_ms.ops, not the source folder 'ops' directly")
 
+from tinygrad_ms.ops.activations import *
 from tinygrad_ms.ops.comparisons import *
 from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *
@@ -12,4 +13,5 @@ from tinygrad_ms.ops.matrix_parts import *
 from tinygrad_ms.ops.products import *
 from tinygrad_ms.ops.reductions import *
 from tinygrad_ms.ops.shapes import *
+from tinygrad_ms.ops.special import *
 from tinygrad_ms.ops.trigonometric import *

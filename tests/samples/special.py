@@ -1,0 +1,46 @@
+"""Samples of special functions."""
+
+import math
+
+import numpy as np
+
+from tests.samples import Sample
+from tests.samples.comparisons import inf
+from tests.samples.elementwise import edge, integers, unary
+
+math_erf = np.vectorize(math.erf, otypes=[float])
+math_erfc = np.vectorize(math.erfc, otypes=[float])
+
+
+def sinc_by_quadrature(x, order):
+    """The integral of (pi t)^n cos(pi x t + n pi / 2) over t from 0 to 1 by Gauss' rule."""
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    t = (nodes + 1) / 2
+    z = np.pi * np.asarray(x)[..., None] * t
+    return ((np.pi * t) ** order * np.cos(z + order * np.pi / 2)) @ (weights / 2)
+
+
+SAMPLES = {
+    "erf": [
+        *unary(math_erf),
+        *unary(math_erf, 1.0, 4.0),
+        integers(None),
+        edge(
+            [-inf, -8.0, 0.0, 1e-300, inf],
+            [0, 0, 2 / math.sqrt(math.pi), 2 / math.sqrt(math.pi), 0],
+            lambda x: np.array([-1, -1, 0, 2e-300 / math.sqrt(math.pi), 1]),
+            "far out and tiny",
+        ),
+    ],
+    "sinc": [
+        *unary(np.sinc),
+        *unary(np.sinc, 3.0, 9.0),
+        integers(np.sinc),
+        Sample((np.array([0.0, 1e-9, -1e-4, 1e-2]),), reference=np.sinc, order=3, note="smooth at 0"),
+    ],
+    "sinc_derivative": [
+        Sample((x,), {"order": order}, reference=sinc_by_quadrature)
+        for order in (0, 1, 2, 5)
+        for x in (np.array([[0.0, 1e-9, -1e-3], [0.3, -1.0, 4.2]]), np.array(0.7), np.zeros((0, 2)))
+    ],
+}

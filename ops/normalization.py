@@ -1,8 +1,8 @@
 """Normalisation of features: layer_norm and rms_norm, one primitive for both.
 
-With c the features centred (layer_norm) or as they are (rms_norm), r = (mean(c^2) + eps)^(-1/2) and h = r c, the Jacobian
-of h is symmetric: dh = r (P dx - h mean(h dx)), where P subtracts the mean, or nothing. So VJP and JVP share one function.
-Nothing but x is saved: h is computed again, which costs less than keeping it.
+With c the features centred (layer_norm) or as they are (rms_norm), r = (mean(c^2) + eps)^(-1/2) and h = r c,
+the Jacobian of h is symmetric: dh = r (P dx - h mean(h dx)), where P subtracts the mean, or nothing. So VJP
+and JVP share one function. Only the arguments are saved: h is computed again, which costs less than keeping it.
 """
 
 from math import prod
@@ -45,8 +45,9 @@ def _normalize_jvp(tangents, x, weight, axes, eps, center):
 @primitive(
     vjp=_normalize_vjp,
     jvp=_normalize_jvp,
-    formula=r"y = w h,\; h = r c:\quad \bar x = r\,(P(\bar y w) - h\,\mathrm{mean}(h\,\bar y w)),\quad \bar w = \bar y h",
-    source="Ba, Kiros and Hinton 2016, arXiv:1607.06450, equation 3; Zhang and Sennrich 2019, arXiv:1910.07467, equation 4",
+    formula=r"y = w h,\; h = r c:\quad"
+    r"\bar x = r\,(P(\bar y w) - h\,\mathrm{mean}(h\,\bar y w)),\quad \bar w = \bar y h",
+    source="Ba et al. 2016, arXiv:1607.06450, eq. 3; Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4",
     floats=True,
 )
 def normalize(xp, x, weight, /, axes, eps, center):
@@ -57,9 +58,10 @@ def normalize(xp, x, weight, /, axes, eps, center):
 
 
 def layer_norm(x, weight=None, bias=None, eps: float = 1e-5, axes=-1):
-    r"""$y = w (x - \mu) / \sqrt{\sigma^2 + \epsilon} + b$ with the mean and variance over ``axes``, an int or a tuple.
+    r"""$y = w (x - \mu) / \sqrt{\sigma^2 + \epsilon} + b$, with mean and variance over ``axes``.
 
-    weight, bias: broadcast against x; without them 1 and 0. Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450.
+    weight, bias: broadcast against x; without them 1 and 0. Half precision is computed in float32.
+    Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, equation 3.
     """
     y = normalize(x, 1.0 if weight is None else weight, axes=_tuple(axes), eps=eps, center=True)
     return y if bias is None else y + bias

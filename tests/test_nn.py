@@ -437,3 +437,206 @@ def test_fans_need_a_matrix():
         nn.init.he_normal((3,))
     with pytest.raises(ValueError, match='init: mode is \'in\'; expected "fan_in" or "fan_out"'):
         nn.init.he_normal((3, 3), mode="in")
+
+
+# --- layers -------------------------------------------------------------------------------------------------
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def test_linear_is_an_affine_map_of_the_last_axis(device):
+    layer = nn.Linear(4, 3, rng=0, dtype="float64", device=device)
+    w, b = layer.weight.numpy(), layer.bias.numpy()
+    assert w.shape == (3, 4) and b.shape == (3,) and abs(w).max() <= 0.5 and abs(b).max() <= 0.5
+    for shape in [(4,), (2, 4), (5, 2, 4), (0, 4)]:
+        x = normal(*shape)
+        y = layer(tg.tensor(x, device=device))
+        assert y.device == device
+        np.testing.assert_allclose(y.numpy(), x @ w.T + b, rtol=1e-12)
+    bare = nn.Linear(4, 3, bias=False, rng=0, dtype="float64", device=device)
+    assert bare.bias is None and len(bare.parameters()) == 1 and np.array_equal(bare.weight.numpy(), w)
+
+
+def test_gradients_of_a_linear_layer():
+    layer, x, g = nn.Linear(4, 3, rng=0, dtype="float64"), normal(5, 2, 4), normal(5, 2, 3, seed=1)
+    inputs = tg.tensor(x, requires_grad=True)
+    layer(inputs).backward(tg.tensor(g))
+    np.testing.assert_allclose(inputs.grad.numpy(), g @ layer.weight.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(layer.weight.grad.numpy(), np.einsum("bto,bti->oi", g, x), rtol=1e-12)
+    np.testing.assert_allclose(layer.bias.grad.numpy(), g.sum((0, 1)), rtol=1e-12)
+
+
+def test_layers_start_the_same_on_every_device_and_from_manual_seed(device):
+    tg.manual_seed(1)
+    first = nn.Sequential(nn.Linear(3, 5), nn.Dropout(), nn.Linear(5, 2), nn.Embedding(4, 2)).state_dict()
+    tg.manual_seed(1)
+    second = nn.Sequential(
+        nn.Linear(3, 5, device=device),
+        nn.Identity(),
+        nn.Linear(5, 2, device=device),
+        nn.Embedding(4, 2, device=device),
+    ).state_dict()  # a dropout layer takes no numbers from the weights
+    assert all(np.array_equal(first[name], value) for name, value in second.items())
+
+
+def test_embedding_picks_rows_and_adds_their_gradients(device):
+    table = nn.Embedding(5, 3, rng=0, device=device)
+    indices = np.array([[1, 4], [1, 0]])
+    y = table(tg.tensor(indices, device=device))
+    np.testing.assert_array_equal(y.numpy(), table.weight.numpy()[indices])
+    y.sum().backward()
+    np.testing.assert_array_equal(table.weight.grad.numpy().sum(1), [3, 6, 0, 0, 3])
+    with pytest.raises(IndexError, match="embedding: .*5 rows"):
+        table(tg.tensor([5], device=device))
+
+
+@pytest.mark.parametrize("shape", [7, (3, 7)])
+def test_layer_norm_and_rms_norm(shape, device):
+    sizes = (shape,) if isinstance(shape, int) else shape
+    axes = tuple(range(-len(sizes), 0))
+    layer = nn.LayerNorm(shape, eps=1e-3, dtype="float64", device=device)
+    rms = nn.RMSNorm(shape, eps=1e-3, dtype="float64", device=device)
+    w, b = normal(*sizes, seed=1), normal(*sizes, seed=2)
+    layer.load_state_dict({"weight": w, "bias": b})
+    rms.load_state_dict({"weight": w})
+    x = 3 + 2 * normal(4, 3, 7)
+    mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    expected = (x - mean) / np.sqrt(variance + 1e-3) * w + b
+    np.testing.assert_allclose(layer(tg.tensor(x, device=device)).numpy(), expected, rtol=1e-11)
+    expected = x / np.sqrt((x**2).mean(axes, keepdims=True) + 1e-3) * w
+    np.testing.assert_allclose(rms(tg.tensor(x, device=device)).numpy(), expected, rtol=1e-11)
+    assert nn.LayerNorm(shape, bias=False).bias is None
+
+
+def test_normalisation_in_half_precision_does_not_overflow():
+    x = tg.tensor(np.array([[300.0, -500.0, 400.0]], "float16"))
+    y = tg.rms_norm(x)
+    assert y.dtype == "float16"
+    np.testing.assert_allclose(y.numpy(), x.numpy() / np.sqrt(500000 / 3), rtol=1e-3)
+
+
+def test_layer_norm_of_a_large_common_offset_keeps_its_digits():
+    x = normal(2, 64).astype("float32")
+    shifted = tg.layer_norm(tg.tensor(x + np.float32(1000)))
+    np.testing.assert_allclose(shifted.numpy(), tg.layer_norm(tg.tensor(x)).numpy(), atol=1e-3)
+
+
+def test_dropout_drops_a_share_and_keeps_the_mean(device):
+    layer = nn.Dropout(0.25, rng=0)
+    x = tg.tensor(np.ones((200, 200), "float32"), device=device, requires_grad=True)
+    y = layer(x)
+    dropped = y.numpy() == 0
+    assert y.device == device and y.dtype == "float32" and dropped.mean() == pytest.approx(0.25, abs=0.01)
+    np.testing.assert_allclose(y.numpy()[~dropped], 1 / 0.75, rtol=1e-6)
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), y.numpy())  # the same mask
+    assert not np.array_equal(layer(x).numpy(), y.numpy())
+    assert np.array_equal(nn.Dropout(0.25, rng=0)(x).numpy(), y.numpy())
+    assert layer.eval()(x) is x
+
+
+def test_dropout_of_nothing_and_of_everything():
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    assert nn.Dropout(0.0)(x) is x
+    y = nn.Dropout(1.0)(x)
+    y.sum().backward()
+    assert y.numpy().tolist() == x.grad.numpy().tolist() == [0.0, 0.0]
+
+
+def test_dropout_resumes_with_the_masks_to_come():
+    x = tg.tensor(np.ones(50, "float32"))
+    model = nn.Sequential(nn.Dropout(0.5, rng=1), nn.Dropout(0.5, rng=2))
+    model(x)
+    fresh = nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.5))
+    fresh.load_state_dict(model.state_dict())
+    assert all(np.array_equal(fresh(x).numpy(), model(x).numpy()) for _ in range(3))
+    before = model.state_dict()
+    model.summary((50,))
+    assert model.state_dict() == before  # a trial run draws nothing
+
+
+def test_flatten_and_identity():
+    assert nn.Flatten()(tg.tensor(normal(2, 3, 4))).shape == (2, 12)
+    assert nn.Flatten()(tg.tensor(normal(0, 3, 4))).shape == (0, 12) and nn.Flatten()(
+        tg.tensor(normal(2))
+    ).shape == (2, 1)
+    assert nn.Identity()(x := tg.tensor([1.0])) is x
+
+
+def test_a_training_step_waits_for_no_device():
+    model = nn.Sequential(
+        nn.Linear(4, 8, device="strict"),
+        nn.LayerNorm(8, device="strict"),
+        nn.Dropout(),
+        nn.Linear(8, 2, device="strict"),
+    )
+    x = tg.tensor(normal(3, 4).astype("float32"), device="strict")
+    with tg.testing.forbid_sync():
+        (model(x) ** 2).sum().backward()
+    assert all(p.grad is not None and p.grad.device == "strict" for p in model.parameters())
+
+
+LAYER_ERRORS = {
+    "linear": (
+        lambda: nn.Linear(4, 3)(tg.tensor(normal(5, 3))),
+        r"Linear: x has shape \(5, 3\), expected \(..., 4\), given by in_f",
+    ),
+    "number": (lambda: nn.Linear(4, 3)(1.0), r"Linear: x has shape \(\), expected \(..., 4\)"),
+    "sizes": (lambda: nn.Linear(0, 3), "Linear: in_features is 0, expected an integer of at least 1"),
+    "float size": (lambda: nn.Embedding(4, 2.0), "Embedding: embedding_dim is 2.0, expected an integer"),
+    "norm": (
+        lambda: nn.LayerNorm((3, 4))(tg.tensor(normal(5, 4))),
+        r"LayerNorm: x has shape \(5, 4\), expected \(..., 3, 4\)",
+    ),
+    "norm shape": (lambda: nn.RMSNorm(()), r"RMSNorm: shape is \(\), expected integers of at least 1"),
+    "axes": (
+        lambda: tg.rms_norm(tg.tensor(1.0)),
+        r"normalize: x has shape \(\), which has not all of the axes \(-1,\)",
+    ),
+    "dropout": (lambda: nn.Dropout(1.5), "Dropout: p is 1.5, expected a probability from 0 to 1"),
+}
+
+
+@pytest.mark.parametrize("case", LAYER_ERRORS)
+def test_errors_of_layers_are_sentences(case):
+    call, message = LAYER_ERRORS[case]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", ["LayerNorm", "RMSNorm"])
+def test_normalisation_equals_pytorch(kind):
+    torch = pytest.importorskip("torch")
+    ours, theirs = getattr(nn, kind)((3, 5), eps=1e-4), getattr(torch.nn, kind)((3, 5), eps=1e-4)
+    x, g = normal(4, 3, 5).astype("float32"), normal(4, 3, 5, seed=1).astype("float32")
+    a, b = tg.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y, z = ours(a), theirs(b)
+    y.backward(tg.tensor(g))
+    z.backward(torch.tensor(g))
+    np.testing.assert_allclose(y.numpy(), z.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), atol=1e-5)
+    np.testing.assert_allclose(ours.weight.grad.numpy(), theirs.weight.grad.numpy(), atol=1e-5)
+
+
+@pytest.mark.oracle
+def test_names_and_repr_are_those_of_pytorch():
+    torch = pytest.importorskip("torch")
+
+    def build(nn):
+        return nn.Sequential(
+            nn.Linear(4, 3), nn.Sequential(nn.Linear(3, 2, bias=False), nn.Dropout(0.1)), nn.Identity()
+        )
+
+    ours, theirs = build(nn), build(torch.nn)
+    assert {n: p.shape for n, p in ours.named_parameters()} == {
+        n: tuple(p.shape) for n, p in theirs.named_parameters()
+    }
+    assert repr(ours) == repr(theirs).replace(", inplace=False", "")
+    ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()}, strict=False)
+    x = normal(2, 4).astype("float32")
+    np.testing.assert_allclose(
+        ours.eval()(tg.tensor(x)).numpy(), theirs.eval()(torch.tensor(x)).detach().numpy(), atol=1e-6
+    )

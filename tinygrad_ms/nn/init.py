@@ -1,4 +1,4 @@
-"""Initial values of parameters, as NumPy arrays: ``Parameter(init.he_normal((128, 64)))``.
+"""Initial values of parameters, as NumPy arrays: ``layer.weight = Parameter(init.he_normal((128, 64)))``.
 
 Every function takes the shape, laid out (fan_out, fan_in, ...) as in ``Linear``; ``rng``, a seed or a
 numpy.random.Generator (default: the generator of ``tinygrad_ms.manual_seed``); and ``dtype``, float32 by

@@ -1,0 +1,171 @@
+"""Layers: Linear, Embedding, LayerNorm, RMSNorm, Dropout, Flatten, Identity."""
+
+from math import prod, sqrt
+
+from tinygrad_ms.engine.backend import DEFAULT_FLOAT, to_device
+from tinygrad_ms.engine.tensor import Tensor, asarray
+from tinygrad_ms.nn import init
+from tinygrad_ms.nn.module import Module, Parameter
+from tinygrad_ms.ops.indexing import embedding
+from tinygrad_ms.ops.normalization import layer_norm, rms_norm
+from tinygrad_ms.random import generator, own_generator
+
+
+class Linear(Module):
+    r"""An affine map of the last axis, $y = x W^T + b$: (..., in_features) -> (..., out_features).
+
+    weight (out_features, in_features) and bias (out_features,), or None with ``bias=False``, start as
+    U(-1/sqrt(in_features), 1/sqrt(in_features)), as in PyTorch. rng, dtype: see ``nn.init``. Another
+    start: ``layer.weight = nn.Parameter(nn.init.he_normal(layer.weight.shape))``.
+    Raises ValueError for an input whose last axis is not in_features.
+    """
+
+    def __init__(self, in_features, out_features, bias=True, *, rng=None, device=None, dtype=DEFAULT_FLOAT):
+        check_sizes(self, in_features=in_features, out_features=out_features)
+        self.in_features, self.out_features = in_features, out_features
+        rng, bound = generator(rng), 1 / sqrt(in_features)
+        self.weight = Parameter(
+            init.uniform((out_features, in_features), -bound, bound, rng, dtype), device=device
+        )
+        self.bias = (
+            Parameter(init.uniform((out_features,), -bound, bound, rng, dtype), device=device)
+            if bias
+            else None
+        )
+
+    def forward(self, x):
+        check_last_axes(self, x, (self.in_features,), "in_features")
+        y = x @ self.weight.T
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self):
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        )
+
+
+class Embedding(Module):
+    """A table of vectors: integers of any shape (...) -> (..., embedding_dim), row i of the weight for i.
+
+    weight (num_embeddings, embedding_dim) starts as N(0, 1), as in PyTorch. Raises IndexError for an integer
+    outside 0 ... num_embeddings - 1 (to see that, the host waits for a GPU), TypeError for other input.
+    """
+
+    def __init__(self, num_embeddings, embedding_dim, *, rng=None, device=None, dtype=DEFAULT_FLOAT):
+        check_sizes(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.weight = Parameter(
+            init.normal((num_embeddings, embedding_dim), rng=rng, dtype=dtype), device=device
+        )
+
+    def forward(self, indices):
+        return embedding(self.weight, indices)
+
+    def extra_repr(self):
+        return f"{self.num_embeddings}, {self.embedding_dim}"
+
+
+class LayerNorm(Module):
+    r"""$y = w (x - \mu) / \sqrt{\sigma^2 + \epsilon} + b$, the mean and variance over the last axes.
+
+    shape: the sizes of these axes, an int or a tuple. weight starts as ones; bias as zeros, or is None with
+    ``bias=False``. Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, equation 3.
+    """
+
+    def __init__(self, shape, eps: float = 1e-5, bias=True, *, device=None, dtype=DEFAULT_FLOAT):
+        self.shape, self.eps = as_shape(self, shape), eps
+        self.weight = Parameter(init.ones(self.shape, dtype), device=device)
+        self.bias = Parameter(init.zeros(self.shape, dtype), device=device) if bias else None
+
+    def forward(self, x):
+        check_last_axes(self, x, self.shape, "shape")
+        return layer_norm(x, self.weight, self.bias, self.eps, axes=range(-len(self.shape), 0))
+
+    def extra_repr(self):
+        return f"{self.shape}, eps={self.eps}, bias={self.bias is not None}"
+
+
+class RMSNorm(Module):
+    r"""$y = w x / \sqrt{\mathrm{mean}(x^2) + \epsilon}$, the mean over the last axes.
+
+    shape: the sizes of these axes, an int or a tuple. weight starts as ones.
+    Source: Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.
+    """
+
+    def __init__(self, shape, eps: float = 1e-6, *, device=None, dtype=DEFAULT_FLOAT):
+        self.shape, self.eps = as_shape(self, shape), eps
+        self.weight = Parameter(init.ones(self.shape, dtype), device=device)
+
+    def forward(self, x):
+        check_last_axes(self, x, self.shape, "shape")
+        return rms_norm(x, self.weight, self.eps, axes=range(-len(self.shape), 0))
+
+    def extra_repr(self):
+        return f"{self.shape}, eps={self.eps}"
+
+
+class Dropout(Module):
+    """While training, set each element to zero with probability ``p`` and divide the others by 1 - p; else x.
+
+    The masks are drawn on the host: all devices get the same. rng: a seed or a numpy.random.Generator; by
+    default a child of the generator of ``manual_seed``. It is part of the state: a resumed run draws on.
+    Source: Srivastava et al. 2014, section 10 (scaled while training).
+    """
+
+    def __init__(self, p: float = 0.5, *, rng=None):
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p is {p}, expected a probability from 0 to 1")
+        self.p = p
+        self.rng = own_generator(rng)
+
+    def forward(self, x):
+        if not self.training or self.p == 0:
+            return x
+        x = asarray(x)
+        kept = self.rng.random(x.shape, dtype=DEFAULT_FLOAT) >= self.p
+        mask = to_device(kept, x.device).astype(x.dtype)  # one byte an element travels
+        if self.p < 1:
+            mask /= 1 - self.p
+        return x * Tensor(mask)
+
+    def extra_repr(self):
+        return f"p={self.p}"
+
+
+class Flatten(Module):
+    """Join the axes behind the first: (batch, ...) -> (batch, product of the others)."""
+
+    def forward(self, x):
+        return x.reshape((x.shape[0], prod(x.shape[1:])))
+
+
+class Identity(Module):
+    """x, as it is: a place to put another layer."""
+
+    def forward(self, x):
+        return x
+
+
+def check_sizes(module, **sizes):
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(
+                f"{type(module).__name__}: {name} is {size!r}, expected an integer of at least 1"
+            )
+
+
+def as_shape(module, shape) -> tuple[int, ...]:
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(f"{type(module).__name__}: shape is {shape}, expected integers of at least 1")
+    return shape
+
+
+def check_last_axes(module, x, sizes, name):
+    """Raise ValueError unless the shape of ``x`` ends with ``sizes``."""
+    found = tuple(getattr(x, "shape", ()))
+    if found[-len(sizes) :] != sizes:
+        expected = f"(..., {', '.join(map(str, sizes))})"
+        raise ValueError(
+            f"{type(module).__name__}: x has shape {found}, expected {expected}, given by {name}"
+        )

@@ -83,7 +83,7 @@ _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # fixed point
     notes="The gradient at 0 is lambda alpha = 1.758, as in PyTorch.",
 )
 def selu(xp, x):
-    """lambda elu(x, alpha) with lambda = 1.0507, alpha = 1.6733: keeps mean 0, variance 1 from layer to layer."""
+    """lambda elu(x, alpha) with lambda = 1.0507, alpha = 1.6733: keeps mean 0 and variance 1 across layers."""
     return _SELU_SCALE * (xp.maximum(x, 0) + _SELU_ALPHA * xp.expm1(xp.minimum(x, 0)))
 
 

@@ -14,8 +14,8 @@ __all__ = [
 # --- the error function -----------------------------------------------------------------------------------
 #
 # -ln(1 - erf x) grows from 0 like s x, s = 2 / sqrt(pi), and at last like x^2, so that its ratio to x (x + s)
-# is a smooth function between 0.85 and 1. A polynomial p in a variable u that maps [0, 6] to [-1, 1] fits it to
-# the last digit; erf x = 1 - exp(-x (x + s) p(u)) then is accurate near 0, too, and 1 beyond 6.
+# is a smooth function between 0.85 and 1. A polynomial p in a variable u that maps [0, 6] to [-1, 1] fits it
+# to the last digit; erf x = 1 - exp(-x (x + s) p(u)) then is accurate near 0, too, and 1 beyond 6.
 
 _SLOPE = 2 / math.sqrt(math.pi)
 _END, _CENTER = 6.0, 3.0  # u(0) = -1, u(6) = 1; the center is chosen for fast convergence
@@ -77,7 +77,8 @@ def sinc(xp, x):
 
 @elementwise(
     derivative=lambda x, order: sinc_derivative(x, order=order + 1),
-    formula=r"\frac{d^n}{dx^n} \operatorname{sinc} x = \pi^n \int_0^1 t^n \cos(\pi x t + \tfrac{n \pi}{2})\,dt",
+    formula=r"y = \pi^n I_n, \quad I_n = \int_0^1 t^n \cos(\pi x t + \tfrac{n \pi}{2})\,dt, \quad"
+    r" \frac{dy}{dx} = \pi^{n + 1} I_{n + 1}",
     source="differentiation of sinc x = integral of cos(pi x t) over t from 0 to 1",
     floats=True,
 )

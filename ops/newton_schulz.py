@@ -57,6 +57,11 @@ TABLES = {
 }  # fmt: skip
 
 
+def odd_quintic(row, x):
+    a, b, c = row
+    return x * (a + x * x * (b + x * x * c))
+
+
 def minimax_quintic(lower: float, upper: float) -> tuple[float, float, float]:
     """(a, b, c) of the odd quintic closest to one on [lower, upper], by Remez exchange."""
     if lower >= upper * (1 - 5e-6):  # the interval is a point to working precision: Taylor's quintic there
@@ -87,10 +92,9 @@ def minimax_coefficients(lower, steps=None, *, cushion=0.02407327424182761, safe
     rows, low, up = [], lower, 1.0
     while len(rows) < steps if steps is not None else 1 - low > 1e-3:
         row = minimax_quintic(max(low, cushion * up), up)
-        value = lambda x: x * (row[0] + x * x * (row[1] + x * x * row[2]))
-        centre = 2 / (value(low) + value(up))  # a cushioned row is centred for the cushion: centre it for [low, up]
-        row = tuple(k * centre for k in row)
-        low = value(low)
+        ends = odd_quintic(row, low), odd_quintic(row, up)
+        row = tuple(k * 2 / sum(ends) for k in row)  # a cushioned row is centred for the cushion: centre it for [low, up]
+        low = odd_quintic(row, low)
         up = 2 - low
         rows.append(row)
     return with_safety(rows, safety)

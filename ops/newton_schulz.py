@@ -23,7 +23,7 @@ POLISH = (1.875, -1.25, 0.375)  # x (15 - 10 x^2 + 3 x^4) / 8: cubic convergence
 
 
 def with_safety(rows, factor=1.01):
-    """The rows for inputs up to ``factor`` times too large: p(x / factor), so that rounding cannot leave the interval."""
+    """The rows of p(x / factor): for inputs up to ``factor`` times too large, so that rounding does no harm."""
     return tuple((a / factor, b / factor**3, c / factor**5) for a, b, c in rows)
 
 
@@ -93,7 +93,7 @@ def minimax_coefficients(lower, steps=None, *, cushion=0.02407327424182761, safe
     while len(rows) < steps if steps is not None else 1 - low > 1e-3:
         row = minimax_quintic(max(low, cushion * up), up)
         ends = odd_quintic(row, low), odd_quintic(row, up)
-        row = tuple(k * 2 / sum(ends) for k in row)  # a cushioned row is centred for the cushion: centre it for [low, up]
+        row = tuple(k * 2 / sum(ends) for k in row)  # was centred for the cushion
         low = odd_quintic(row, low)
         up = 2 - low
         rows.append(row)
@@ -133,7 +133,7 @@ def shifts(rows, end=1.0):
 
 
 class Plan(NamedTuple):
-    """What to run: ``chunks`` of (start scale, shifts); then, where ``polish`` is given, its shifts until convergence."""
+    """What to run: ``chunks`` of (start scale, shifts), then the shifts ``polish``, where given, until convergence."""
 
     chunks: tuple
     end: float = 1.0  # the scale after each chunk
@@ -270,7 +270,7 @@ def host(x) -> numpy.ndarray:
 
 
 class Iteration:
-    """A batch in progress; ``arrays`` names everything with one entry per matrix, ``results`` what a sub-batch returns."""
+    """A batch in progress; ``arrays`` names what has one entry per matrix, ``results`` what a sub-batch returns."""
 
     arrays: tuple = ()
     results: tuple = ()

@@ -1,4 +1,4 @@
-"""References of higher precision for msign and its derivative: an SVD in 80-bit floats by one-sided Jacobi rotations."""
+"""References of higher precision for msign and its derivative: an 80-bit SVD by one-sided Jacobi rotations."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def orthonormal(random, rows, columns):
 
 
 def spectrum(kind, n, kappa, random):
-    """Singular values with s_1 / s_n = kappa: "geometric", "repeated" (in pairs) or "gaussian" (kappa is what it is)."""
+    """Singular values with s_1 / s_n = kappa: "geometric", or "repeated", the same in equal pairs."""
     if kind == "geometric" or n < 3:
         return kappa ** -np.linspace(0, 1, n)
     if kind == "repeated":
@@ -70,7 +70,7 @@ def msign_and_gradient(M, G, e=0):
     B = U.T @ G.astype(LONG)
     C = B @ V
     f = s / h
-    # divided differences of the odd function f(s) = s / h over (s_i, s_j) for the symmetric, (s_i, -s_j) for the skew part
+    # divided differences of the odd function f(s) = s / h at (s_i, -s_j) and (s_i, s_j): skew and symmetric part
     plus = (f[:, None] + f) / (s[:, None] + s)
     product = h[:, None] * h * (h[:, None] + h)
     minus = e * e * (s[:, None] + s) / ((s[:, None] * h + s * h[:, None]) * h[:, None] * h) if e else 0 * product

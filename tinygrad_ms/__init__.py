@@ -11,13 +11,16 @@ if not _os.path.isdir(_os.path.join(__path__[0], "ops")) and all(
     __path__.append(_root)
 
 from tinygrad_ms._version import __version__
-from tinygrad_ms.engine import autodiff as _autodiff  # gives Tensor its backward
+from tinygrad_ms.anomaly import detect_nan
 from tinygrad_ms.engine.backend import default_device, device_info, set_default_device
-from tinygrad_ms.engine.tape import (
-    enable_grad, hooks, inference_mode, is_grad_enabled, no_grad, scope,
-)  # fmt: skip
+from tinygrad_ms.engine.primitive import custom_vjp, elementwise, linear, multilinear, no_derivative, primitive
+from tinygrad_ms.engine.tape import enable_grad, hooks, inference_mode, is_grad_enabled, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, asarray, tensor
 from tinygrad_ms.ops import *
+from tinygrad_ms.serialization import CheckpointError, load, save
+from tinygrad_ms.transforms import (
+    checkpoint, grad, gradients, hessian, hvp, jacobian, jvp, linearize, value_and_grad, vjp,
+)  # fmt: skip
 
 _ROOMS = ("data", "graph", "nn", "optim", "random", "serialization", "testing", "transforms")
 _FUNCTIONS = {"manual_seed": "random", "save": "serialization", "load": "serialization"}  # and their modules

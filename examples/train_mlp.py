@@ -1,0 +1,310 @@
+"""Train an MLP on handwritten digits, and show what it learnt.
+
+    python examples/train_mlp.py                        the bundled 8 x 8 digits, about ten seconds on a laptop
+    python examples/train_mlp.py --data mnist           MNIST (the error says how to get it if it is not there)
+    python examples/train_mlp.py --resume runs/digits/checkpoint.npz
+
+Written to --out: curves.png, misclassified.png, graph.svg (graph.dot without a renderer), checkpoint.npz, result.json.
+"""
+
+# %% Settings
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import tinygrad_ms as tg
+from tinygrad_ms import nn, optim
+from tinygrad_ms.data import DataLoader, load_digits, load_fashion_mnist, load_mnist, train_test_split
+
+LOADERS = {"digits": load_digits, "mnist": load_mnist, "fashion": load_fashion_mnist}
+OPTIMIZERS = {
+    "sgd": lambda params, lr: optim.SGD(params, lr=lr or 0.1, momentum=0.9, nesterov=True, weight_decay=1e-4),
+    "adam": lambda params, lr: optim.Adam(params, lr=lr or 2e-3),
+    "adamw": lambda params, lr: optim.AdamW(params, lr=lr or 2e-3, weight_decay=0.05),
+}
+
+
+def parse(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data", choices=LOADERS, default="digits")
+    add("--device", help='"cpu", "cuda", "cuda:1"; default: a GPU where CuPy finds one, else the CPU')
+    add("--optimizer", choices=OPTIMIZERS, default="adamw")
+    add("--lr", type=float, help="learning rate; each optimizer has its own default")
+    add("--epochs", type=int, default=40)
+    add("--batch-size", type=int, default=64)
+    add("--hidden", type=int, nargs="*", help="widths of the hidden layers; default 256 (digits), 512 256 (others)")
+    add("--dropout", type=float, default=0.3)
+    add("--label-smoothing", type=float, default=0.05)
+    add("--seed", type=int, default=0, help="picks the split, the initial weights, the batches and the dropout masks")
+    add("--out", type=Path, help="folder of the results; default runs/DATA")
+    add("--resume", type=Path, metavar="CHECKPOINT", help="go on from a checkpoint, with the settings it was made with")
+    add("--quiet", action="store_true", help="no progress bar")
+    options = parser.parse_args(arguments)
+    if options.hidden is None:
+        options.hidden = [256] if options.data == "digits" else [512, 256]
+    options.out = options.out or Path("runs") / options.data
+    return options
+
+
+# %% The model, its data, one epoch
+def build_model(sizes, dropout, seed):
+    """Linear, ReLU, Dropout, ... , Linear."""
+    rng = np.random.default_rng(seed)
+    layers = []
+    for inputs, outputs in zip(sizes, sizes[1:-1]):
+        layers += [nn.Linear(inputs, outputs, rng=rng), nn.ReLU(), nn.Dropout(dropout, rng=rng)]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1], rng=rng))
+
+
+def load(name, seed):
+    """A held-out fifth is the test set; inputs are scaled by the largest pixel value."""
+    dataset = LOADERS[name]()
+    x = dataset.images.reshape(len(dataset.images), -1).astype(np.float32) / dataset.images.max()
+    return train_test_split(x, dataset.labels, test_fraction=0.2, seed=seed)
+
+
+def loss_of(model, x, y, smoothing=0.0):
+    return tg.softmax_cross_entropy(model(x), y, label_smoothing=smoothing)
+
+
+@tg.no_grad()
+def evaluate(model, x, y):
+    """Mean loss and predictions on a host data set."""
+    model.eval()
+    losses, predictions = [], []
+    for xb, yb in DataLoader(x, y, batch_size=1024, device=model.parameters()[0].device):
+        logits = model(xb)
+        losses.append(tg.softmax_cross_entropy(logits, yb).item() * len(xb))
+        predictions.append(logits.argmax(axis=1).numpy())
+    model.train()
+    return sum(losses) / len(x), np.concatenate(predictions)
+
+
+class Run:
+    """Everything a checkpoint holds: the run can stop after any epoch and go on as if it had not."""
+
+    def __init__(self, options):
+        self.options = options
+        self.x, self.x_test, self.y, self.y_test = load(options.data, options.seed)
+        self.sizes = [self.x.shape[1], *options.hidden, int(self.y.max()) + 1]
+        self.model = build_model(self.sizes, options.dropout, options.seed)
+        if options.device:
+            self.model.to(options.device)
+        self.device = self.model.parameters()[0].device
+        self.loader = DataLoader(
+            self.x, self.y, batch_size=options.batch_size, shuffle=True, seed=options.seed, drop_last=True, device=self.device
+        )
+        self.optimizer = OPTIMIZERS[options.optimizer](self.model.parameters(), options.lr)
+        self.schedule = optim.CosineLR(self.optimizer, options.epochs * len(self.loader), warmup_steps=len(self.loader))
+        self.history = []  # one dict per epoch
+
+    parts = ("model", "optimizer", "schedule", "loader")
+
+    def save(self, path):
+        settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self.options).items()}
+        state = {part: getattr(self, part).state_dict() for part in self.parts}
+        tg.save(path, {**state, "history": self.history, "settings": settings})
+
+    def restore(self, state):
+        for part in self.parts:
+            getattr(self, part).load_state_dict(state[part])
+        self.history = state["history"]
+
+    def step(self, x, y):
+        loss = loss_of(self.model, x, y, self.options.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        optim.clip_grad_norm(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.item()
+
+    def epoch(self, bar):
+        losses = []
+        for x, y in self.loader:
+            before = [p.data.copy() for p in self.model.parameters()]
+            losses.append(self.step(x, y))
+            if not math.isfinite(losses[-1]):
+                raise Diverged(len(self.history), self.first_nan(before, x, y))
+            bar.update()
+            bar.set_postfix(loss=f"{losses[-1]:.3f}", accuracy=f"{self.history[-1]['accuracy']:.1%}" if self.history else "-")
+        test_loss, predictions = evaluate(self.model, self.x_test, self.y_test)
+        accuracy = float((predictions == self.y_test).mean())
+        self.history.append({"loss": float(np.mean(losses)), "test_loss": test_loss, "accuracy": accuracy})
+        return predictions
+
+    def first_nan(self, parameters, x, y):
+        """Repeat the step that failed with every op inspected; say which made the first NaN."""
+        with tg.no_grad():
+            for p, data in zip(self.model.parameters(), parameters):
+                p.copy_(data)
+        try:
+            with tg.detect_nan():
+                loss_of(self.model, x, y, self.options.label_smoothing).backward()
+        except FloatingPointError as error:
+            return str(error)
+        return "the loss is infinite, no op made a NaN: the numbers overflowed"
+
+
+class Diverged(Exception):
+    def __init__(self, epoch, cause):
+        super().__init__(f"training diverged in epoch {epoch + 1}: {cause}. Try a smaller --lr")
+
+
+# %% What to show at the end
+def confusion_matrix(labels, predictions, classes):
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (labels, predictions), 1)
+    return counts
+
+
+def print_confusion(counts):
+    width = len(str(counts.max())) + 1
+    print("confusion matrix (rows: true class, columns: predicted)")
+    print("     " + "".join(f"{c:>{width}}" for c in range(len(counts))))
+    for c, row in enumerate(counts):
+        print(f"{c:>4} " + "".join(f"{n or '.':>{width}}" for n in row))
+
+
+def draw_curves(history, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    epochs = np.arange(1, len(history) + 1)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.plot(epochs, [h["loss"] for h in history], "o-", ms=3, color="#0072B2", label="training (with dropout)")
+    left.plot(epochs, [h["test_loss"] for h in history], "s--", ms=3, color="#D55E00", label="test")
+    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
+    left.legend()
+    right.plot(epochs, [100 * h["accuracy"] for h in history], "s--", ms=3, color="#D55E00")
+    right.set(xlabel="epoch", ylabel="test accuracy (%)")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def draw_misclassified(images, labels, predictions, path, most=24):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    wrong = np.flatnonzero(labels != predictions)[:most]
+    columns = 8
+    rows = max(1, -(-len(wrong) // columns))
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * 1.3, rows * 1.6), layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, i in zip(axes.flat, wrong):
+        axis.imshow(images[i], cmap="gray_r")
+        axis.set_title(f"{labels[i]}, not {predictions[i]}", fontsize=10)
+    total = int((labels != predictions).sum())
+    figure.suptitle(f"{total} of {len(labels)} test images misclassified" + (f"; the first {most}" if total > most else ""))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def draw_graph(run, folder):
+    """The tape of one training step: SVG, or DOT text where no renderer is installed."""
+    x, y = next(iter(DataLoader(run.x, run.y, batch_size=run.options.batch_size, device=run.device)))
+    x.name, y.name = "images", "labels"
+    graph = tg.graph.build(loss_of(run.model, x, y, run.options.label_smoothing), params=run.model)
+    try:
+        return graph.render(folder / "graph.svg")
+    except RuntimeError as error:
+        print(f"graph: {error}; writing DOT text instead")
+        return graph.render(folder / "graph.dot")
+
+
+def finish(run, predictions, seconds):
+    folder = run.options.out
+    accuracy = run.history[-1]["accuracy"]
+    counts = confusion_matrix(run.y_test, predictions, run.sizes[-1])
+    print(f"\ntest accuracy {accuracy:.2%} ({int((predictions == run.y_test).sum())} of {len(run.y_test)} images)")
+    print_confusion(counts)
+    run.save(folder / "checkpoint.npz")
+    side = math.isqrt(run.x.shape[1])
+    written = ["checkpoint.npz", "result.json"]
+    try:
+        draw_curves(run.history, folder / "curves.png")
+        draw_misclassified(run.x_test.reshape(-1, side, side), run.y_test, predictions, folder / "misclassified.png")
+        written += ["curves.png", "misclassified.png"]
+    except ImportError:
+        print("no PNG pictures: matplotlib is not installed (pip install matplotlib)")
+    written.append(Path(draw_graph(run, folder)).name)
+    result = {
+        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(run.options).items()},
+        "accuracy": accuracy, "history": run.history, "confusion": counts.tolist(), "seconds": seconds,
+        "parameters": sum(p.size for p in run.model.parameters()), "device": run.device, "version": tg.__version__,
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result, indent=1))
+    print(f"{', '.join(sorted(written))} written to {folder}")
+    return result
+
+
+# %% The command
+def progress(total, done, quiet):
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        print("no progress bar: tqdm is not installed (pip install tqdm)")
+        quiet = True
+    if quiet:
+
+        class Silent:
+            update = set_postfix = close = lambda self, *args, **kwargs: None
+
+        return Silent()
+    return tqdm(total=total, initial=done, unit="batch", dynamic_ncols=True)
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    state = None
+    if options.resume:
+        state = tg.load(options.resume)
+        for name, value in state["settings"].items():  # the run goes on as it was started
+            if name not in ("resume", "out", "quiet", "device"):
+                setattr(options, name, value)
+        options.out = options.resume.parent
+    try:
+        run = Run(options)
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
+    if state:
+        run.restore(state)
+        print(f"resumed after epoch {len(run.history)} of {options.epochs}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    print(f"{options.data}: {len(run.x)} training and {len(run.x_test)} test images; on {run.device}")
+    print(run.model.summary(run.x[:1]))
+    checkpoint = options.out / "checkpoint.npz"
+    bar = progress(options.epochs * len(run.loader), len(run.history) * len(run.loader), options.quiet)
+    start = time.perf_counter()
+    predictions = None
+    try:
+        while len(run.history) < options.epochs:
+            run.save(checkpoint)  # of whole epochs: the place to go on from
+            predictions = run.epoch(bar)
+    except KeyboardInterrupt:
+        bar.close()
+        sys.exit(f"\nstopped in epoch {len(run.history) + 1}; go on with: python {sys.argv[0]} --resume {checkpoint}")
+    except Diverged as error:
+        bar.close()
+        sys.exit(f"error: {error}")
+    bar.close()
+    if predictions is None:
+        predictions = evaluate(run.model, run.x_test, run.y_test)[1]
+    return finish(run, predictions, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

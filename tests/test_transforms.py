@@ -1,0 +1,307 @@
+"""grad, vjp, jvp, jacobian, hessian, hvp, checkpoint: values, structure, nesting, memory of checkpoint, errors."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import tinygrad_ms as tg
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((3, 4))
+V = RNG.standard_normal((3, 4))
+
+
+def f(x):
+    return (x * x * x + tg.exp(x * 0.5)).sum()
+
+
+def gradient(x):
+    return 3 * x**2 + 0.5 * np.exp(0.5 * x)
+
+
+def curvature(x):
+    return 6 * x + 0.25 * np.exp(0.5 * x)
+
+
+def close(a, b, tolerance=1e-12):
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
+
+
+class TestReverse:
+    def test_grad_and_value_and_grad(self):
+        close(tg.grad(f)(X), gradient(X))
+        value, g = tg.value_and_grad(f)(X)
+        close(value, f(X))
+        close(g, gradient(X))
+        assert not g.requires_grad and not value.requires_grad
+
+    def test_grad_of_grad(self):
+        def h(x):
+            return x**5
+
+        for order in (lambda x: x**5, lambda x: 5 * x**4, lambda x: 20 * x**3, lambda x: 60 * x**2, lambda x: 120 * x):
+            close(h(np.float64(1.5)), order(1.5))
+            h = tg.grad(h)
+
+    def test_argnums_aux_and_trees(self):
+        def loss(p, data, scale=1.0):
+            return scale * (p["w"] * data + p["b"][0]).sum(), {"seen": data.shape}
+
+        p = {"w": np.ones(3), "b": [np.zeros(())]}
+        g, aux = tg.grad(loss, has_aux=True)(p, np.arange(3.0), scale=2.0)
+        close(g["w"], [0, 2, 4])
+        close(g["b"][0], 6)
+        assert aux == {"seen": (3,)}
+        gx, gp = tg.grad(lambda a, b, c: (a * b * c).sum(), argnums=(2, 0))(np.ones(2), np.full(2, 2.0), np.full(2, 5.0))
+        close(gx, [2, 2])
+        close(gp, [10, 10])
+
+    def test_vjp_can_be_pulled_again_and_keeps_structure(self):
+        y, pull = tg.vjp(lambda x, c: {"square": x * x * c, "sum": x.sum()}, X, np.float64(2.0))
+        for v in (V, 2 * V):
+            gx, gc_ = pull({"square": v, "sum": np.array(10.0)})
+            close(gx, 4 * X * v + 10)
+            close(gc_, (X * X * v).sum())
+        close(y["square"], 2 * X * X)
+
+    def test_unused_arguments_get_zeros(self):
+        a, b = tg.grad(lambda a, b: (a * a).sum(), argnums=(0, 1))(X, V)
+        close(b, np.zeros_like(V))
+
+    def test_gradients_in_the_manner_of_torch(self):
+        x = tg.tensor(X, requires_grad=True)
+        y = x * x
+        z = (y * y).sum()
+        gx, gy = tg.gradients(z, [x, y], retain_graph=True)  # y depends on x: both are right
+        close(gy, 2 * X**2)
+        close(gx, 4 * X**3)
+        assert x.grad is None
+        close(tg.gradients(y, x, grad_outputs=V, retain_graph=True), 2 * X * V)
+        (g,) = tg.gradients([z], [x], create_graph=True)
+        close(tg.gradients(g.sum(), x), 12 * X**2)
+
+    def test_gradients_of_what_does_not_depend(self):
+        x, w = tg.tensor(X, requires_grad=True), tg.tensor(X, requires_grad=True)
+        with pytest.raises(RuntimeError, match=r"do not depend on inputs\[1\]; pass allow_unused=True"):
+            tg.gradients(x.sum(), [x, w])
+        assert tg.gradients(x.sum(), [x, w], allow_unused=True)[1] is None
+        with pytest.raises(RuntimeError, match=r"inputs\[0\] is not on the tape"):
+            tg.gradients(x.sum(), [tg.tensor(X)])
+
+
+class TestNesting:
+    def test_perturbations_are_not_confused(self):
+        def inner(x):
+            return tg.grad(lambda y: x + y)(np.float64(1.0))
+
+        close(tg.grad(lambda x: x * inner(x))(np.float64(1.0)), 1)
+        close(tg.jvp(lambda x: x * tg.jvp(lambda y: x + y, (np.float64(1),), (np.float64(1),))[1], (np.float64(1),), (np.float64(1),))[1], 1)
+        close(tg.grad(lambda x: x * tg.jvp(lambda y: x * y, (np.float64(1),), (np.float64(1),))[1])(np.float64(3.0)), 6)
+
+    def test_forward_over_reverse_reverse_over_forward_and_both_twice(self):
+        expected = curvature(X) * V
+        close(tg.jvp(tg.grad(f), (X,), (V,))[1], expected)
+        close(tg.grad(lambda x: tg.jvp(f, (x,), (V,))[1])(X), expected)
+        close(tg.grad(lambda x: (tg.grad(f)(x) * V).sum())(X), expected)
+        t = tg.jvp(lambda x: tg.jvp(f, (x,), (V,))[1], (X,), (V,))[1]
+        close(t, (curvature(X) * V * V).sum())
+
+    def test_an_outer_tape_sees_inner_transforms(self):
+        w = tg.tensor(2.0, dtype="float64", requires_grad=True)
+        g = tg.grad(lambda x: (w * x * x).sum())(X)  # closes over w
+        g.sum().backward()
+        close(w.grad, 2 * X.sum())
+
+    def test_under_no_grad_transforms_still_work(self):
+        w = tg.tensor(2.0, dtype="float64", requires_grad=True)
+        with tg.no_grad():
+            g = tg.grad(lambda x: (w * x * x).sum())(X)
+        close(g, 4 * X)
+        assert not g.requires_grad
+
+    def test_an_inner_grad_leaves_the_outer_tape_whole(self):
+        w = tg.tensor(X, requires_grad=True)
+        h = w * w
+        with tg.no_grad():
+            tg.grad(lambda x: (h * x).sum())(V)
+            tg.grad(lambda x: h.sum())(V)
+        h.sum().backward()
+        close(w.grad, 2 * X)
+
+    def test_inner_gradients_do_not_walk_the_outer_history(self):
+        w = tg.tensor(X, requires_grad=True)
+        h = w
+        for _ in range(50):
+            h = h * 1.0
+        run_lengths = []
+
+        class Count:
+            def before_rule(self, node, g):
+                run_lengths.append(node.op)
+
+        with tg.hooks(Count()):
+            tg.grad(lambda x: (h * x).sum())(V)
+        assert len(run_lengths) == 2
+
+
+class TestForward:
+    def test_jvp_and_linearize(self):
+        y, t = tg.jvp(lambda x, c: x * x * c, (X, np.float64(3.0)), (V, np.float64(1.0)))
+        close(y, 3 * X * X)
+        close(t, 6 * X * V + X * X)
+        calls = []
+        y, push = tg.linearize(lambda x: calls.append(1) or x * x, X)
+        close(push(V), 2 * X * V)
+        close(push(2 * V), 4 * X * V)
+        assert calls == [1]
+
+    def test_outputs_that_do_not_depend_have_zero_tangents(self):
+        _, t = tg.jvp(lambda x: (x.sum(), tg.tensor(np.ones(2))), (X,), (V,))
+        close(t[1], np.zeros(2))
+
+    def test_a_wrong_tangent_is_named(self):
+        with pytest.raises(ValueError, match=r"jvp: gradient has shape \(2,\)"):
+            tg.jvp(f, (X,), (np.ones(2),))
+
+
+class TestJacobian:
+    A = RNG.standard_normal((2, 3))
+
+    @pytest.mark.parametrize("mode", ["forward", "reverse", None])
+    def test_layouts_of_004(self, mode):
+        x = RNG.standard_normal((3, 4))
+        expected = np.einsum("ik,jl->ijkl", self.A, np.eye(4))  # d(Ax)_ij/dx_kl
+        close(tg.jacobian(lambda x: tg.matmul(self.A, x), x, mode=mode), expected)
+        close(tg.jacobian(lambda x: tg.matmul(self.A, x), x, layout="numerator", mode=mode), expected.reshape(8, 12))
+        close(tg.jacobian(lambda x: tg.matmul(self.A, x), x, layout="denominator", mode=mode), expected.reshape(8, 12).T)
+
+    def test_scalars_and_vectors(self):
+        close(tg.jacobian(lambda x: x * x, np.float64(3.0)), 6)
+        close(tg.jacobian(lambda x: x.sum(), np.ones(3)), np.ones(3))
+        close(tg.jacobian(lambda x: x * x, np.arange(3.0)), np.diag(2 * np.arange(3.0)))
+        assert tg.jacobian(lambda x: x * x, np.ones((0,))).shape == (0, 0)
+
+    def test_trees_and_argnums(self):
+        j = tg.jacobian(lambda a, b: {"y": a * b}, np.ones(2), np.full(2, 3.0), argnums=(0, 1))
+        close(j["y"][0], 3 * np.eye(2))
+        close(j["y"][1], np.eye(2))
+
+    def test_hessian_is_the_jacobian_of_the_gradient(self):
+        x = X[0]
+        close(tg.hessian(f, x), np.diag(curvature(x)))
+        close(tg.hessian(f)(x), tg.jacobian(tg.grad(f))(x))
+        close(tg.grad(lambda x: tg.jacobian(lambda y: y * y * y, x).sum())(x), 6 * x)
+
+    def test_hvp(self):
+        close(tg.hvp(f, X, V), curvature(X) * V)
+
+    def test_choices_are_checked(self):
+        with pytest.raises(ValueError, match="layout='rows'"):
+            tg.jacobian(f, X, layout="rows")
+        with pytest.raises(ValueError, match="mode='sideways'"):
+            tg.jacobian(f, X, mode="sideways")
+
+
+class TestCheckpoint:
+    def block(self, x):
+        return (x * x).exp() * x
+
+    def test_gradients_of_every_order_and_mode(self):
+        X = 0.3 * np.ones((2, 2))
+        with_, without = tg.checkpoint(self.block), self.block
+        for transform in (
+            lambda h: tg.grad(lambda x: h(x).sum())(X),
+            lambda h: tg.hvp(lambda x: h(x).sum(), X, np.ones((2, 2))),
+            lambda h: tg.jvp(h, (X,), (np.ones((2, 2)),))[1],
+            lambda h: tg.hessian(lambda x: h(h(x)).sum(), X),
+            lambda h: tg.grad(lambda x: tg.hvp(lambda y: h(y).sum(), x, np.ones((2, 2))).sum())(X),
+        ):
+            close(transform(with_), transform(without))
+
+    def test_parameters_it_closes_over_get_gradients(self):
+        w = tg.tensor(np.full(3, 0.5), requires_grad=True)
+        inner = tg.tensor(np.full(3, 0.25), requires_grad=True) * 2.0  # an interior tensor it closes over
+        x = tg.tensor(np.ones(3), requires_grad=True)
+        y = tg.checkpoint(lambda x: w * x * x * inner)(x).sum()
+        y.backward()
+        close(w.grad, 0.5 * np.ones(3))
+        close(x.grad, 0.5 * np.ones(3))
+        w.grad = None
+        g = tg.gradients(tg.checkpoint(lambda x: w * w * x)(x).sum(), w, create_graph=True)
+        g.sum().backward()
+        close(w.grad, 2 * np.ones(3))
+
+    def test_several_results_and_constants_in_trees(self):
+        x = tg.tensor(X, requires_grad=True)
+        out = tg.checkpoint(lambda d, k: {"a": d["x"] * k, "b": d["x"].sum()})({"x": x}, 3.0)
+        (out["a"].sum() + out["b"]).backward()
+        close(x.grad, np.full((3, 4), 4.0))
+
+    def test_it_keeps_only_its_inputs(self):
+        x = tg.tensor(np.ones(1000), requires_grad=True)
+        seen = []
+
+        def block(x):
+            y = (x * 2.0).exp()
+            seen.append(weakref.ref(y.node))
+            return y * y
+
+        gc.collect()
+        gc.disable()
+        try:
+            z = tg.checkpoint(block)(x)
+            assert seen[0]() is None
+        finally:
+            gc.enable()
+        z.sum().backward()
+        assert len(seen) == 2
+        close(x.grad, 4 * np.exp(4.0) * np.ones(1000))
+
+    def test_without_recording_it_is_the_function(self):
+        with tg.no_grad():
+            assert not tg.checkpoint(self.block)(tg.tensor(X, requires_grad=True)).requires_grad
+
+
+class TestErrors:
+    def test_grad_of_a_vector_says_to_use_jacobian(self):
+        with pytest.raises(ValueError, match=r"one number; it returned shapes \[\(3, 4\)\]. Use jacobian"):
+            tg.grad(lambda x: x * x)(X)
+
+    def test_integers_are_refused(self):
+        with pytest.raises(TypeError, match="argument 0 has dtype int64"):
+            tg.grad(lambda x: x.sum())(np.arange(3))
+
+    def test_argnums_out_of_range(self):
+        with pytest.raises(ValueError, match="argnums=2 but the function is called with 1"):
+            tg.grad(f, argnums=2)(X)
+
+
+class TestUserPrimitives:
+    def test_a_few_lines_make_a_primitive(self):
+        @tg.elementwise(derivative=lambda x, y: y * (1 + x), formula="x e^x")
+        def xexpx(xp, x):
+            """x times e to the x."""
+            return x * xp.exp(x)
+
+        assert tg.testing.gradcheck(xexpx, [tg.tensor(X, requires_grad=True)])
+
+    def test_a_black_box_behind_a_custom_vjp(self):
+        @tg.custom_vjp(lambda g, x, y: g * y * 2.0)
+        def black_box(x):
+            return np.exp(2.0 * x)
+
+        x = tg.tensor(X, requires_grad=True)
+        assert tg.testing.gradcheck(black_box, [x])
+        close(tg.grad(lambda x: tg.grad(lambda z: black_box(z).sum())(x).sum())(X), 4 * np.exp(2 * X))
+        with pytest.raises(RuntimeError, match="black_box has no JVP rule"):
+            tg.jvp(black_box, (X,), (V,))
+
+    def test_a_wrong_rule_is_found_by_gradcheck(self):
+        @tg.elementwise(derivative=lambda x: 3 * x, formula="x^2")
+        def wrong_square(xp, x):
+            return x * x
+
+        with pytest.raises(AssertionError):
+            tg.testing.gradcheck(wrong_square, [tg.tensor(X, requires_grad=True)])

@@ -17,3 +17,7 @@ from tinygrad_ms.ops.reductions import *
 from tinygrad_ms.ops.shapes import *
 from tinygrad_ms.ops.special import *
 from tinygrad_ms.ops.trigonometric import *
+
+__all__ = [  # the functions defined in this room, without the modules and what they import
+    name for name, value in list(globals().items()) if getattr(value, "__module__", "").startswith(__name__ + ".")
+]

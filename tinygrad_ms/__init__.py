@@ -17,23 +17,24 @@ from tinygrad_ms.engine.primitive import custom_vjp, elementwise, linear, multil
 from tinygrad_ms.engine.tape import enable_grad, hooks, inference_mode, is_grad_enabled, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, asarray, tensor
 from tinygrad_ms.ops import *
-from tinygrad_ms.serialization import CheckpointError, load, save
 from tinygrad_ms.transforms import (
     checkpoint, grad, gradients, hessian, hvp, jacobian, jvp, linearize, value_and_grad, vjp,
 )  # fmt: skip
 
 _ROOMS = ("data", "graph", "nn", "optim", "random", "serialization", "testing", "transforms")
-_FUNCTIONS = {"manual_seed": "random", "save": "serialization", "load": "serialization"}  # and their modules
+_ELSEWHERE = {  # names at the top level, and their modules
+    "manual_seed": "random", "save": "serialization", "load": "serialization", "CheckpointError": "serialization",
+}  # fmt: skip
 
 
 def __getattr__(name):
     """Submodules, and functions in them, are imported when first used: ``tg.nn``, ``tg.save``, ..."""
     if name in _ROOMS:
         return _importlib.import_module(f"{__name__}.{name}")
-    if name in _FUNCTIONS:
-        return getattr(_importlib.import_module(f"{__name__}.{_FUNCTIONS[name]}"), name)
+    if name in _ELSEWHERE:
+        return getattr(_importlib.import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted({*globals(), *_ROOMS, *_FUNCTIONS})
+    return sorted({*globals(), *_ROOMS, *_ELSEWHERE})

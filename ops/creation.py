@@ -4,14 +4,23 @@ The values are made in host memory by NumPy, so that every device gets equal num
 The constructors that end in ``_like`` work where their argument lives: a Tensor gives a Tensor, a raw array a raw array.
 """
 
+from operator import index as as_int
+
 import numpy
 
 from tinygrad_ms.engine.backend import BACKENDS, DEFAULT_FLOAT, default_device, is_host_value, to_device
 from tinygrad_ms.engine.tensor import Tensor, asarray
+from tinygrad_ms.random import generator
 
 __all__ = [
     "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "arange", "linspace", "eye", "rand", "randn",
 ]  # fmt: skip
+
+
+def as_shape(*shape) -> tuple[int, ...]:
+    """The sizes: ``f(2, 3)``, ``f((2, 3))`` and ``f([2, 3])`` mean the same."""
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    return tuple(map(as_int, sizes))
 
 
 def _place(host, device, requires_grad) -> Tensor:
@@ -77,23 +86,18 @@ def eye(n: int, m: int | None = None, k: int = 0, dtype=None, device=None) -> Te
     return _place(numpy.eye(n, m, k, dtype or DEFAULT_FLOAT), device, False)
 
 
-def rand(*shape, seed=None, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
-    """Uniform random numbers in [0, 1): ``rand(2, 3, seed=0)``.
+def rand(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
+    """Uniform random numbers in [0, 1): ``rand(2, 3)``.
 
-    seed: an int or a ``numpy.random.Generator``, which goes on from where it is; None: different in every run.
-    The numbers are drawn as float64 on the host: one seed gives the same on every device, and in every dtype but
-    for rounding.
+    rng: an int (a seed), a ``numpy.random.Generator``, or None for the default one (``manual_seed``).
+    The numbers are drawn as float64 on the host: one seed gives the same on every device, and, but for rounding, in
+    every dtype.
     """
-    host = numpy.random.default_rng(seed).random(_shape(shape))
+    host = generator(rng).random(as_shape(*shape))
     return _place(host.astype(dtype or DEFAULT_FLOAT), device, requires_grad)
 
 
-def randn(*shape, seed=None, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
-    """Random numbers of the standard normal distribution: ``randn(2, 3, seed=0)``. ``seed`` as for ``rand``."""
-    host = numpy.random.default_rng(seed).standard_normal(_shape(shape))
+def randn(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
+    """Random numbers of the standard normal distribution: ``randn(2, 3)``. ``rng`` as for ``rand``."""
+    host = generator(rng).standard_normal(as_shape(*shape))
     return _place(host.astype(dtype or DEFAULT_FLOAT), device, requires_grad)
-
-
-def _shape(shape):
-    """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
-    return shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape

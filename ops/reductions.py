@@ -7,16 +7,19 @@ with size one. Empty arrays, float16 and integers are summed as NumPy sums them.
 import builtins
 import math
 
+from tinygrad_ms.engine.backend import DEFAULT_FLOAT, is_float
 from tinygrad_ms.engine.primitive import linear, no_derivative, primitive
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.creation import ones_like
+from tinygrad_ms.ops.elementwise import abs, exp
 from tinygrad_ms.ops.shapes import (
-    all_axes, along, broadcast_to, concat, expand_reduced, flip, inverse_permutation, one_axis, permute_dims, reshape,
+    all_axes, along, broadcast_to, concat, expand_reduced, flip, inverse_permutation, operand, permute_dims,
 )  # fmt: skip
 
 __all__ = [
-    "sum", "mean", "prod", "var", "max", "min", "argmax", "argmin", "cumsum", "cumprod", "any", "all",
-    "count_nonzero",
+    "sum", "mean", "cumsum", "prod", "cumprod", "max", "min", "argmax", "argmin", "var", "std", "logsumexp", "norm",
+    "any", "all", "count_nonzero",
 ]  # fmt: skip
 
 
@@ -219,6 +222,107 @@ def var(xp, x, axis=None, correction=0, keepdims=False):
     return x.var(axis=axis, ddof=correction, keepdims=keepdims)
 
 
+def inverse_or_zero(y):
+    """1 / y, and 0 where y is 0."""
+    zero = y == 0
+    return where(zero, 0, 1 / where(zero, 1, y))
+
+
+@primitive(
+    vjp=lambda g, x, y, axis, correction, keepdims: expand_reduced(
+        g * inverse_or_zero(y), x.shape, axis, keepdims
+    ) * deviation(x, axis, correction),
+    jvp=lambda t, x, y, axis, correction, keepdims: inverse_or_zero(y)
+    * (t * deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims),
+    formula=r"y = \sqrt{\textstyle\frac{1}{n - c} \sum_i (x_i - m)^2}:\quad \bar x_i = \bar y \, \frac{x_i - m}{(n - c)\,y}",
+    source="001, section 4.5.1: the square root of the variance",
+    floats=True,
+    notes="The gradient where all elements are equal (y = 0) is 0.",
+)
+def std(xp, x, axis=None, correction=0, keepdims=False):
+    """The standard deviation over ``axis``, the square root of ``var``. Where it is 0, its gradient is 0, too."""
+    return x.std(axis=axis, ddof=correction, keepdims=keepdims)
+
+
+# --- norms ---------------------------------------------------------------------------------------------------------
+
+
+def softmax_of(x, y, axis, keepdims):
+    """exp(x - y), the derivative of y = logsumexp(x); 0 where all x are -inf."""
+    y = expand_reduced(y, x.shape, axis, keepdims)
+    return exp(x - where(y == -math.inf, 0, y))
+
+
+@primitive(
+    vjp=lambda g, x, y, axis, keepdims: expand_reduced(g, x.shape, axis, keepdims) * softmax_of(x, y, axis, keepdims),
+    jvp=lambda t, x, y, axis, keepdims: (t * softmax_of(x, y, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
+    formula=r"y = \log \sum_i e^{x_i}:\quad \bar x_i = \bar y \, e^{x_i - y}",
+    source="002 (4), (6) and the chain rule",
+    floats=True,
+    notes="The gradient is 0 where all elements are -inf, and NaN where one is inf.",
+)
+def logsumexp(xp, x, axis=None, keepdims=False):
+    """log(sum(exp(x))) over ``axis`` without overflow: the largest element is taken out. -inf of no elements."""
+    axes = all_axes("logsumexp", axis, x.ndim)
+    if 0 in x.shape:
+        return x.sum(axis=axes, keepdims=keepdims) - math.inf
+    largest = x.max(axis=axes, keepdims=True)
+    total = xp.exp(x - xp.where(xp.isfinite(largest), largest, 0)).sum(axis=axes, keepdims=True)
+    y = xp.log(xp.where(total == 0, 1, total)) + largest  # the total is 0 only where the largest is -inf
+    return y if keepdims else y.squeeze(axis=axes)
+
+
+@primitive(
+    vjp=lambda g, x, y, axis, keepdims: expand_reduced(g * inverse_or_zero(y), x.shape, axis, keepdims) * x,
+    jvp=lambda t, x, y, axis, keepdims: inverse_or_zero(y) * (t * x).sum(axis=axis, keepdims=keepdims),
+    formula=r"y = \sqrt{\textstyle\sum_i x_i^2}:\quad \bar x = \bar y \, \frac{x}{y}",
+    source="004, section 1, and the chain rule",
+    floats=True,
+    notes="The gradient at 0 is 0.",
+)
+def euclidean_norm(xp, x, axis=None, keepdims=False):
+    """The square root of the sum of squares over ``axis``."""
+    return xp.sqrt((x * x).sum(axis=axis, keepdims=keepdims))
+
+
+VECTOR_NORMS = {  # ord: function of (x, axis, keepdims)
+    2: euclidean_norm,
+    1: lambda x, axis, keepdims: sum(abs(x), axis=axis, keepdims=keepdims),
+    math.inf: lambda x, axis, keepdims: max(abs(x), axis=axis, keepdims=keepdims),
+}
+MATRIX_NORMS = {  # ord: function of (x, axis, keepdims), axis being those of the rows and the columns
+    "fro": euclidean_norm,
+    1: lambda x, axis, keepdims: _largest_sum(x, *axis, axis, keepdims),
+    math.inf: lambda x, axis, keepdims: _largest_sum(x, *axis[::-1], axis, keepdims),
+}
+
+
+def _largest_sum(x, summed, compared, axes, keepdims):
+    y = max(sum(abs(x), axis=summed, keepdims=True), axis=compared, keepdims=True)
+    return y if keepdims else y.reshape(tuple(n for i, n in enumerate(x.shape) if i not in axes))
+
+
+def norm(x, ord=None, axis=None, keepdims=False):
+    """The norm of vectors or matrices, as ``numpy.linalg.norm`` defines it.
+
+    axis: an int for vectors along it, two for matrices with those rows and columns; None: x itself, a vector or matrix.
+    ord: None: the root of the sum of squares, of any number of axes. Of vectors: 2 (the same), 1 (sum of absolute
+    values), inf (the largest). Of matrices: "fro" (as None), 1 (largest sum of a column), inf (largest sum of a row).
+    The gradient of every norm at 0 is 0; the largest share it equally at ties. Raises ValueError for another ord.
+    """
+    x = operand(x)
+    if not is_float(x.dtype):
+        x = x.astype(DEFAULT_FLOAT)
+    if ord is None:
+        return euclidean_norm(x, axis=axis, keepdims=keepdims)
+    axes = all_axes("norm", axis, x.ndim)
+    norms, what = {1: (VECTOR_NORMS, "vectors"), 2: (MATRIX_NORMS, "matrices")}.get(len(axes), ({}, f"{len(axes)} axes"))
+    if ord not in norms:
+        known = ", ".join(str(o) for o in (None, *norms))
+        raise ValueError(f"norm: ord={ord!r} of {what} (x has shape {x.shape}, axis={axis}) is unknown; expected {known}")
+    return norms[ord](x, axis=axes, keepdims=keepdims)
+
+
 # --- truth ---------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +348,9 @@ Tensor.sum = sum
 Tensor.mean = mean
 Tensor.prod = prod
 Tensor.var = var
+Tensor.std = std
+Tensor.logsumexp = logsumexp
+Tensor.norm = norm
 Tensor.max = max
 Tensor.min = min
 Tensor.argmax = argmax

@@ -10,7 +10,7 @@ import numpy
 
 from tinygrad_ms.engine.primitive import linear, primitive
 from tinygrad_ms.engine.tensor import Tensor, asarray
-from tinygrad_ms.ops.creation import zeros_like
+from tinygrad_ms.ops.creation import as_shape, zeros_like
 
 __all__ = [
     "reshape", "flatten", "ravel", "squeeze", "expand_dims", "permute_dims", "transpose", "matrix_transpose", "swapaxes",
@@ -49,10 +49,6 @@ def along(axis: int, start=None, stop=None, step=None) -> tuple:
 def operand(x):
     """The argument of a composition: a number or a list becomes a tensor, as it does where a primitive is called."""
     return x if hasattr(x, "shape") else asarray(x)
-
-
-def as_shape(shape) -> tuple[int, ...]:
-    return tuple(shape) if isinstance(shape, (tuple, list)) else (as_int(shape),)
 
 
 # --- one array in another form -------------------------------------------------------------------------------------
@@ -407,14 +403,18 @@ def unstack(x, axis: int = 0) -> tuple:
     return _unstack(x, axis=one_axis("unstack", axis, x.ndim))
 
 
-Tensor.reshape = lambda x, *shape: reshape(x, shape=as_shape(shape[0] if len(shape) == 1 else shape))
+def _transpose_method(x, *axes):
+    return transpose(x, None if axes in ((), (None,)) else as_shape(*axes))
+
+
+Tensor.reshape = lambda x, *shape: reshape(x, shape=as_shape(*shape))
 Tensor.flatten = flatten
 Tensor.ravel = ravel
 Tensor.squeeze = squeeze
 Tensor.expand_dims = Tensor.unsqueeze = expand_dims
 Tensor.permute_dims = permute_dims
-Tensor.permute = lambda x, *axes: permute_dims(x, axes=as_shape(axes[0] if len(axes) == 1 else axes))
-Tensor.transpose = lambda x, *axes: transpose(x, None if axes in ((), (None,)) else as_shape(axes[0] if len(axes) == 1 else axes))
+Tensor.permute = lambda x, *axes: permute_dims(x, axes=as_shape(*axes))
+Tensor.transpose = _transpose_method
 Tensor.T = property(transpose)
 Tensor.mT = property(matrix_transpose)
 Tensor.swapaxes = swapaxes

@@ -49,6 +49,14 @@ def variance(values, correction=0):
     return math.fsum((v - m) ** 2 for v in values) / (len(values) - correction)
 
 
+def deviation(values, correction=0):
+    return math.sqrt(variance(values, correction))
+
+
+def log_of_sum(values):
+    return math.log(math.fsum(map(math.exp, values))) if values else -math.inf
+
+
 def over_axes(one, data=normal, empty=True, **options):
     """The ways to name axes: none, one, from the end, several, kept."""
     reference = reduced(one)
@@ -58,7 +66,7 @@ def over_axes(one, data=normal, empty=True, **options):
         Sample((data(3, 4),), {"axis": 0, "keepdims": True, **options}, reference=reference),
         Sample((data(2, 3, 2),), {"axis": (-1, 0), **options}, reference=reference, note="two axes"),
         Sample((data(2, 3, 2),), {"axis": (1,), "keepdims": True, **options}, reference=reference, note="a tuple of one"),
-        Sample((data(3, 2),), {"axis": (), **options}, reference=reference, note="no axis"),
+        Sample((data(3, 2),), {"axis": (), **options}, reference=reference, order=1, note="no axis"),
         Sample((data(2, 3),), {"keepdims": True, **options}, reference=reference, note="kept"),
         Sample((data(3, 0),), {"axis": 0, **options}, reference=reference, note="empty result"),
     ]
@@ -144,6 +152,30 @@ SAMPLES = {
     "var": over_axes(variance, empty=False)
     + over_axes(variance, empty=False, correction=1)[1:3]
     + [Sample((np.array([1, 2, 4]),), reference=lambda x: np.var([1, 2, 4]).astype(np.float32), note="integers")],
+    "std": [s for s in over_axes(deviation, empty=False) if s.note not in ("0-d", "no axis")]
+    + over_axes(deviation, empty=False, correction=1)[1:3]
+    + [
+        Sample((np.full((2, 3), 0.5),), {"axis": 1}, reduced(deviation), smooth=False, gradient=(np.zeros((2, 3)),),
+               note="all equal"),
+        Sample((normal(),), {}, reduced(deviation), smooth=False, gradient=(np.zeros(()),), note="0-d"),
+        Sample((np.array([1, 2, 4]),), reference=lambda x: np.std([1, 2, 4]).astype(np.float32), note="integers"),
+    ],
+    "logsumexp": over_axes(log_of_sum, empty=False) + [
+        Sample((normal(0, 3),), {"axis": 0}, reduced(log_of_sum), smooth=False, gradient=(np.zeros((0, 3)),), note="empty"),
+        Sample((normal(0, 3),), {}, reduced(log_of_sum), smooth=False, gradient=(np.zeros((0, 3)),), note="all empty"),
+        Sample((np.array([[1e4, 1e4 - 1], [-1e4, -1e4 - 1]]),), {"axis": 1}, smooth=False,
+               reference=lambda x, axis: np.array([1e4, -1e4]) + math.log1p(math.exp(-1)),
+               gradient=(np.array([[math.e, 1], [math.e, 1]]) / (1 + math.e),), note="far out"),
+        Sample((np.array([[-np.inf, 0.0, 1.0], [-np.inf] * 3]),), {"axis": 1}, smooth=False,
+               reference=lambda x, axis: np.array([math.log(1 + math.e), -math.inf]),
+               gradient=(np.array([[0, 1, math.e], [0, 0, 0]]) / (1 + math.e),), note="minus infinity"),
+        Sample((np.array([0, 0]),), reference=lambda x: np.log([2]).astype(np.float32)[0], note="integers"),
+    ],
+    "euclidean_norm": over_axes(lambda values: math.hypot(*values)) + [
+        Sample((np.array([[3.0, -4.0], [0.0, 0.0]]),), {"axis": 1}, reference=lambda x, axis: np.array([5.0, 0.0]),
+               smooth=False, gradient=(np.array([[0.6, -0.8], [0, 0]]),), note="zero"),
+        Sample((np.array([3, 4]),), reference=lambda x: np.float32(5), note="integers"),
+    ],
     "any": truth(any),
     "all": truth(all),
     "count_nonzero": over_axes(count) + [

@@ -25,7 +25,7 @@ def summed_to(g, shape):
     return g
 
 
-# name -> (value, one local derivative per argument: cotangent and arguments -> cotangent of the argument)
+# name -> (outputs, one local rule per argument: cotangents and arguments -> cotangent of that argument)
 NAIVE = {
     "add": (lambda a, b: a + b, [lambda g, a, b: g, lambda g, a, b: g]),
     "subtract": (lambda a, b: a - b, [lambda g, a, b: g, lambda g, a, b: -g]),
@@ -34,41 +34,50 @@ NAIVE = {
     "negative": (lambda a: -a, [lambda g, a: -g]),
     "exp": (np.exp, [lambda g, a: g * np.exp(a)]),
     "sum": (lambda a: np.array(a.sum()), [lambda g, a: g * np.ones(a.shape)]),
+    "split": (lambda a: (a[..., :1], a[..., 1:]), [lambda g, h, a: np.concatenate([g, h], axis=-1)]),
 }
 
 
+def as_tuple(y):
+    return y if isinstance(y, tuple) else (y,)
+
+
 def bounded(value):
-    """Values that neither overflow nor divide by almost zero, whatever comes next."""
+    """Neither overflows nor is almost zero, whatever comes next."""
     return bool(np.all((np.abs(value) > 0.05) & (np.abs(value) < 3)))
 
 
 class Program:
-    """Straight-line code: values 0, 1, ... are the leaves, then each step (name, arguments) adds one."""
+    """Straight-line code: values 0, 1, ... are the leaves, then every step adds its outputs."""
 
     def __init__(self, leaves):
-        self.leaves, self.steps, self.values = leaves, [], list(leaves)
+        self.leaves, self.values = leaves, list(leaves)
+        self.steps = []  # (name, places of the arguments, places of the outputs)
+
+    def compute(self, name, arguments):
+        return as_tuple(NAIVE[name][0](*(self.values[i] for i in arguments)))
 
     def append(self, name, arguments):
-        value = NAIVE[name][0](*(self.values[i] for i in arguments))
-        if bounded(value):
-            self.steps.append((name, arguments))
-            self.values.append(value)
+        outputs = self.compute(name, arguments)
+        self.steps.append((name, arguments, [len(self.values) + k for k in range(len(outputs))]))
+        self.values += outputs
 
     def run(self, leaves):
         """The same program on tensors."""
         values = list(leaves)
-        for name, arguments in self.steps:
-            values.append(getattr(tg, name)(*(values[i] for i in arguments)))
+        for name, arguments, _ in self.steps:
+            constants = {"indices_or_sections": [1], "axis": -1} if name == "split" else {}
+            values += as_tuple(getattr(tg, name)(*(values[i] for i in arguments), **constants))
         return values
 
     def gradient(self, i, seeds):
         """d sum_k <seed_k, value_k> / d value_i: its own seed, plus what comes back from every use of it."""
         total = seeds.get(i, 0) + np.zeros(self.values[i].shape)
-        for j, (name, arguments) in enumerate(self.steps, len(self.leaves)):
-            for place, argument in enumerate(arguments):
+        for name, arguments, outputs in self.steps:
+            for local, argument in zip(NAIVE[name][1], arguments):
                 if argument == i:
-                    local = NAIVE[name][1][place]
-                    g = local(self.gradient(j, seeds), *(self.values[k] for k in arguments))
+                    cotangents = [self.gradient(k, seeds) for k in outputs]
+                    g = local(*cotangents, *(self.values[k] for k in arguments))
                     total = total + summed_to(g, self.values[i].shape)
         return total
 
@@ -81,7 +90,12 @@ def programs(draw):
     program = Program([random.uniform(0.5, 1.5, shape) for shape in shapes])
     for name in draw(st.lists(st.sampled_from(sorted(NAIVE)), min_size=4, max_size=10)):
         arguments = [draw(st.integers(0, len(program.values) - 1)) for _ in NAIVE[name][1]]
-        program.append(name, arguments)
+        try:
+            outputs = program.compute(name, arguments)
+        except (ValueError, IndexError):
+            continue  # parts of a split do not broadcast with everything, and 0-d values have no parts
+        if all(map(bounded, outputs)):
+            program.append(name, arguments)
     outputs = draw(st.sets(st.integers(0, len(program.values) - 1), min_size=1, max_size=3))
     return program, {k: random.standard_normal(program.values[k].shape) for k in sorted(outputs)}
 
@@ -141,9 +155,8 @@ def test_create_graph_equals_backward_and_second_order_matches_a_difference(case
     h, slopes = 1e-5, []
     for step in (h, -h):
         moved = Program([leaf + step * d for leaf, d in zip(program.leaves, u)])
-        for name, arguments in program.steps:
-            moved.steps.append((name, arguments))
-            moved.values.append(NAIVE[name][0](*(moved.values[i] for i in arguments)))
+        for name, arguments, _ in program.steps:
+            moved.append(name, arguments)
         slopes.append(sum(np.sum(moved.gradient(i, seeds) * d) for i, d in enumerate(u)))
     expected = (slopes[0] - slopes[1]) / (2 * h)
     found = 0.0

@@ -39,7 +39,13 @@ def bits(reference):
     integers, masks = np.array([[0, 1, 6], [3, -4, 5]]), np.array([True, False, True])
     return [
         Sample(pair, reference=reference)
-        for pair in ((integers, np.array([1, 2, 3])), (masks, masks[:, None]), (integers, 3))
+        for pair in (
+            (integers, np.array([1, 2, 3])),
+            (masks, masks[:, None]),
+            (integers, 3),
+            (np.array(6), np.array(3)),
+            (integers[:0], np.array([1, 2, 3])),
+        )
     ]
 
 
@@ -64,7 +70,8 @@ SAMPLES = {
     "bitwise_or": bits(np.bitwise_or),
     "bitwise_xor": bits(np.bitwise_xor),
     "bitwise_invert": [
-        Sample((x,), reference=np.invert) for x in (np.arange(-3, 3), np.array([True, False]))
+        Sample((x,), reference=np.invert)
+        for x in (np.arange(-3, 3), np.array([True, False]), np.array(5), np.zeros((0, 3), int))
     ],
     "isnan": flags(np.isnan),
     "isinf": flags(np.isinf),

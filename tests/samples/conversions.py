@@ -21,6 +21,8 @@ SAMPLES = {
             reference=lambda x, dtype: np.trunc(x).astype(int),
         ),
         Sample((np.array([-1.5, 0.0, 2.7]),), {"dtype": bool}, reference=lambda x, dtype: x != 0),
+        Sample((np.array(-1.5),), {"dtype": bool}, reference=lambda x, dtype: x != 0),
+        Sample((np.zeros((0, 3)),), {"dtype": "int32"}, reference=lambda x, dtype: np.zeros((0, 3), int)),
     ],
     "copy_to": [
         Sample(

@@ -62,6 +62,7 @@ ADVANCED = {
     "with None and Ellipsis": ((2, 4, 3), (None, ..., I)),
     "small integers": ((3, 2), (I.astype(np.int8),)),
     "0-d array": ((3, 2), (np.array(1),)),
+    "0-d array of a vector": ((3,), (np.array(1),)),
     "of a vector": ((3,), (I,)),
     "no index": ((3, 2), (np.zeros((0,), int),)),
     "empty rows": ((3, 0), (I,)),
@@ -120,5 +121,6 @@ SAMPLES = {
         Sample((np.array([1, 0, 1, 0]),), {"descending": True}, reference=lambda x, descending: np.array([0, 2, 1, 3])),
         Sample((np.array([2.0, np.nan, 1.0]),), reference=lambda x: np.array([2, 0, 1]), note="nan"),
         Sample((np.zeros((0, 2)),), {"axis": 0}, reference=lambda x, axis: np.zeros((0, 2), int), note="empty"),
+        Sample((normal(),), reference=lambda x: np.array(0), note="0-d"),
     ],
 }

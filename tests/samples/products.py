@@ -50,6 +50,7 @@ SAMPLES = {
         Sample((normal(3), normal(4, seed=1)), reference=np.multiply.outer),
         Sample((normal(2, 3), normal(2, seed=1)), reference=lambda a, b: np.multiply.outer(a.ravel(), b), note="flattened"),
         Sample((normal(0), normal(2)), reference=np.multiply.outer, note="empty"),
+        Sample((normal(), normal(2)), reference=lambda a, b: a * b.reshape(1, 2), note="0-d"),
     ],
     "einsum": [
         einsum_sample("ij,jk->ik", (2, 3), (3, 4)),
@@ -61,5 +62,6 @@ SAMPLES = {
         einsum_sample("ij,jk,kl->il", (2, 3), (3, 2), (2, 4), note="three operands"),
         einsum_sample("a,a,a->a", (3,), (3,), (3,)),
         einsum_sample("ij,jk->ik", (0, 3), (3, 2), note="empty"),
+        einsum_sample(",i->i", (), (3,), note="0-d"),
     ],
 }

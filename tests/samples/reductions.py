@@ -87,6 +87,7 @@ def truth(one):
         Sample((normal(2, 3),), {"axis": (0, 1)}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
         Sample((np.zeros((2, 3)),), {"keepdims": True}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
         Sample((np.zeros((0, 3), bool),), {"axis": 0}, reference=lambda x, axis: np.array([one([])] * 3), note="empty"),
+        Sample((np.array(2.5),), reference=lambda x: np.array(True), note="0-d"),
     ]
 
 

@@ -35,6 +35,7 @@ SAMPLES = {
         Sample((normal(),), {"shape": (2, 3)}, reference=np.broadcast_to, note="0-d"),
         Sample((normal(),), {"shape": ()}, reference=np.broadcast_to, note="0-d to 0-d"),
         Sample((normal(1, 3),), {"shape": (0, 3)}, reference=np.broadcast_to, note="to empty"),
+        Sample((normal(0, 1),), {"shape": (2, 0, 3)}, reference=np.broadcast_to, note="empty"),
     ],
     "flip": [
         Sample((normal(2, 3),), {"axis": -1}, reference=lambda x, axis: x[:, ::-1]),
@@ -49,6 +50,7 @@ SAMPLES = {
         Sample((normal(2, 3),), {"shift": (1, 4), "axis": (0, 1)}, reference=lambda x, shift, axis: x[::-1, [2, 0, 1]]),
         Sample((normal(2, 3),), {"shift": 7}, reference=np.roll, note="flattened"),
         Sample((normal(0, 3),), {"shift": 1, "axis": 0}, reference=np.roll, note="empty"),
+        Sample((normal(),), {"shift": 1}, reference=lambda x, shift: x, note="0-d"),
     ],
     "pad": [
         Sample((normal(2, 3),), {"widths": ((1, 2), (0, 3))}, reference=reference_pad),

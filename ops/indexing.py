@@ -317,7 +317,12 @@ def nonzero(xp, x):
 
 @no_derivative(formula=r"x_{i_0} \le x_{i_1} \le \ldots")
 def argsort(xp, x, axis=-1, descending=False):
-    """The indices that sort x along ``axis``; equal elements keep their order. NaN counts as largest."""
+    """The indices that sort x along ``axis``; equal elements keep their order. NaN counts as largest.
+
+    Raises ValueError for a 0-d x.
+    """
+    if not x.ndim:
+        raise ValueError("argsort: x is 0-d and has no axis to sort along; use x.reshape(1)")
     if not descending:
         return xp.argsort(x, axis=axis, kind="stable")
     return x.shape[axis] - 1 - xp.flip(xp.argsort(xp.flip(x, axis), axis=axis, kind="stable"), axis)

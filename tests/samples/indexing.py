@@ -121,6 +121,5 @@ SAMPLES = {
         Sample((np.array([1, 0, 1, 0]),), {"descending": True}, reference=lambda x, descending: np.array([0, 2, 1, 3])),
         Sample((np.array([2.0, np.nan, 1.0]),), reference=lambda x: np.array([2, 0, 1]), note="nan"),
         Sample((np.zeros((0, 2)),), {"axis": 0}, reference=lambda x, axis: np.zeros((0, 2), int), note="empty"),
-        Sample((normal(),), reference=lambda x: np.array(0), note="0-d"),
     ],
 }

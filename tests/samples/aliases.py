@@ -3,5 +3,5 @@
 from tests.samples import Sample, normal
 
 SAMPLES = {
-    "alias": [Sample((normal(2, 3),), reference=lambda x: x), Sample((normal(),), reference=lambda x: x)],
+    "alias": [Sample((normal(*shape),), reference=lambda x: x) for shape in ((2, 3), (), (0, 3))],
 }

@@ -2,7 +2,7 @@
 
 With c the features centred (layer_norm) or as they are (rms_norm), r = (mean(c^2) + eps)^(-1/2) and h = r c,
 the Jacobian of h is symmetric: dh = r (P dx - h mean(h dx)), where P subtracts the mean, or nothing. So VJP
-and JVP share one function. Only the arguments are saved: h is computed again, which costs less than keeping it.
+and JVP share one function. Only the arguments are saved: computing h again costs less than keeping it.
 """
 
 from math import prod

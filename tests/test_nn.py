@@ -3,6 +3,7 @@
 import copy
 import pickle
 from dataclasses import dataclass
+from math import erf
 
 import numpy as np
 import pytest
@@ -555,6 +556,66 @@ def test_dropout_resumes_with_the_masks_to_come():
     before = model.state_dict()
     model.summary((50,))
     assert model.state_dict() == before  # a trial run draws nothing
+
+
+def test_dropout_drops_the_same_again_inside_a_checkpoint():
+    layer, x = nn.Dropout(0.5, rng=0), tg.tensor(normal(3, 20), requires_grad=True)
+
+    @tg.checkpoint
+    def twice(x):
+        return layer(layer(x) * 2.0)
+
+    y = twice(x)
+    after = layer.rng.bit_generator.state
+    y.sum().backward()
+    np.testing.assert_allclose((x.grad * x).numpy(), y.numpy(), rtol=1e-12)  # y is linear in x
+    assert layer.rng.bit_generator.state == after  # running again has drawn nothing
+
+
+def test_dropout_of_a_number():
+    assert float(nn.Dropout(0.5, rng=0)(tg.tensor(1.0))) in (0.0, 2.0)
+
+
+# --- activations --------------------------------------------------------------------------------------------
+
+ACTIVATIONS = {
+    "ReLU": (nn.ReLU(), lambda x: np.maximum(x, 0)),
+    "LeakyReLU": (nn.LeakyReLU(0.2), lambda x: np.where(x > 0, x, 0.2 * x)),
+    "ELU": (nn.ELU(0.7), lambda x: np.where(x > 0, x, 0.7 * np.expm1(x))),
+    "SELU": (nn.SELU(), lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x))),
+    "GELU": (nn.GELU(), lambda x: x * 0.5 * (1 + np.vectorize(erf)(x / 2**0.5))),
+    "GELU tanh": (
+        nn.GELU("tanh"),
+        lambda x: 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))),
+    ),
+    "SiLU": (nn.SiLU(), lambda x: x / (1 + np.exp(-x))),
+    "Sigmoid": (nn.Sigmoid(), lambda x: 1 / (1 + np.exp(-x))),
+    "Tanh": (nn.Tanh(), np.tanh),
+    "Softplus": (nn.Softplus(2.0), lambda x: np.log1p(np.exp(2 * x)) / 2),
+    "Softmax": (nn.Softmax(axis=0), lambda x: np.exp(x) / np.exp(x).sum(0)),
+    "LogSoftmax": (nn.LogSoftmax(), lambda x: x - np.log(np.exp(x).sum(-1, keepdims=True))),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_pass_their_options_on(name, device):
+    module, formula = ACTIVATIONS[name]
+    x = 2 * normal(3, 4)
+    y = module(tg.tensor(x, device=device))
+    np.testing.assert_allclose(y.numpy(), formula(x), rtol=1e-10, atol=1e-12)
+    assert not module.parameters() and y.device == device
+
+
+def test_activations_show_their_options():
+    shown = [repr(module) for module, _ in ACTIVATIONS.values()]
+    assert shown == [
+        "ReLU()", "LeakyReLU(negative_slope=0.2)", "ELU(alpha=0.7)", "SELU()", "GELU(approximate='none')",
+        "GELU(approximate='tanh')", "SiLU()", "Sigmoid()", "Tanh()", "Softplus(beta=2.0)", "Softmax(axis=0)",
+        "LogSoftmax(axis=-1)",
+    ]  # fmt: skip
+
+
+# --- shapes -------------------------------------------------------------------------------------------------
 
 
 def test_flatten_and_identity():

@@ -16,6 +16,7 @@ from tinygrad_ms.engine.tape import Leaf, Node, current_state, enable_grad, forw
 from tinygrad_ms.engine.tensor import Tensor, asarray
 from tinygrad_ms.ops.aliases import alias
 from tinygrad_ms.ops.shapes import reshape, stack
+from tinygrad_ms.random import recorded, replayed
 from tinygrad_ms.tree import flatten, unflatten
 
 # --- one run of a function on fresh inputs -------------------------------------------------------------------------
@@ -326,7 +327,7 @@ def checkpoint(f):
     """``f`` that keeps only its inputs for backward and runs again when its gradient is wanted.
 
     Works for every order and in forward mode; parameters that f closes over get their gradients, too. f must compute
-    the same when it runs again: random numbers are the caller's to fix.
+    the same when it runs again: dropout drops the same again, other random numbers are the caller's to fix.
     """
 
     @wraps(f)
@@ -345,10 +346,11 @@ def checkpoint(f):
 
             return _Run("checkpoint", on_floats, tensors, mode=mode)
 
-        first = run_on([leaves[i] for i in floats], enable_grad)
+        with recorded() as drawn:
+            first = run_on([leaves[i] for i in floats], enable_grad)
         outside = [n for n in first.externals if n not in {leaves[i].node for i in floats}]
         shells = [_shell(node) for node in outside]  # stand for the tensors f closes over: only their places matter
-        op = _checkpoint_op(run_on, len(floats), outside, [y.data for y in first.outputs])
+        op = _checkpoint_op(replayed(drawn)(run_on), len(floats), outside, [y.data for y in first.outputs])
         outputs = op(*[leaves[i] for i in floats], *shells)
         return unflatten(first.result_structure, outputs)
 

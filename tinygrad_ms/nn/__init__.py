@@ -1,11 +1,15 @@
 """Modules, layers and initial values."""
 
 from tinygrad_ms.nn import init
+from tinygrad_ms.nn.activations import (
+    ELU, GELU, SELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh,
+)  # fmt: skip
 from tinygrad_ms.nn.containers import Sequential
 from tinygrad_ms.nn.layers import Dropout, Embedding, Flatten, Identity, LayerNorm, Linear, RMSNorm
 from tinygrad_ms.nn.module import Buffer, Module, Parameter
 
 __all__ = [
-    "Buffer", "Dropout", "Embedding", "Flatten", "Identity", "LayerNorm", "Linear", "Module", "Parameter",
-    "RMSNorm", "Sequential", "init",
+    "ELU", "GELU", "SELU", "Buffer", "Dropout", "Embedding", "Flatten", "Identity", "LayerNorm", "LeakyReLU",
+    "Linear", "LogSoftmax", "Module", "Parameter", "RMSNorm", "ReLU", "Sequential", "SiLU", "Sigmoid",
+    "Softmax", "Softplus", "Tanh", "init",
 ]  # fmt: skip

@@ -2,13 +2,15 @@
 
 from math import prod, sqrt
 
+import numpy
+
 from tinygrad_ms.engine.backend import DEFAULT_FLOAT, to_device
 from tinygrad_ms.engine.tensor import Tensor, asarray
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.module import Module, Parameter
 from tinygrad_ms.ops.indexing import embedding
 from tinygrad_ms.ops.normalization import layer_norm, rms_norm
-from tinygrad_ms.random import generator, own_generator
+from tinygrad_ms.random import drawing, generator, own_generator
 
 
 class Linear(Module):
@@ -122,7 +124,7 @@ class Dropout(Module):
         if not self.training or self.p == 0:
             return x
         x = asarray(x)
-        kept = self.rng.random(x.shape, dtype=DEFAULT_FLOAT) >= self.p
+        kept = numpy.asarray(drawing(self.rng).random(x.shape, dtype=DEFAULT_FLOAT) >= self.p)
         mask = to_device(kept, x.device).astype(x.dtype)  # one byte an element travels
         if self.p < 1:
             mask /= 1 - self.p

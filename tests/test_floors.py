@@ -2,11 +2,11 @@
 
 The floors, from the bottom:
 
-0. `_version`, and `random`: the generator that initial values and masks come from
+0. `_version`; `random`: the generator that initial values and masks come from; `tree`: nested containers
 1. `engine.backend`: which array library an array belongs to
 2. the rest of `engine`: Tensor and tape
 3. `ops`: the primitives
-4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `tree`, `serialization`, `anomaly`
+4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`
 5. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
 """
 import ast
@@ -19,13 +19,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "tinygrad_ms._version": 0,
-    "tinygrad_ms.random": 0,
+    "tinygrad_ms.random": 0, "tinygrad_ms.tree": 0,
     "tinygrad_ms.engine.backend": 1,
     "tinygrad_ms.engine": 2,
     "tinygrad_ms.ops": 3,
     "tinygrad_ms.nn": 4, "tinygrad_ms.optim": 4, "tinygrad_ms.graph": 4, "tinygrad_ms.data": 4,
     "tinygrad_ms.testing": 4, "tinygrad_ms.transforms": 4, "tinygrad_ms.serialization": 4,
-    "tinygrad_ms.tree": 4, "tinygrad_ms.anomaly": 4,
+    "tinygrad_ms.anomaly": 4,
     "tinygrad_ms": 5, "tinygrad_ms.__main__": 6,
 }
 

@@ -20,7 +20,7 @@ class Sample:
     reference: the value from an independent implementation (NumPy, scipy, a loop), given args and kwargs.
     smooth: False at a tie or kink: value and documented gradient are checked there, not differences.
     gradient: for such points, the documented gradients of ``sum(y)``, one per differentiable argument.
-    order: how many derivatives are checked by differences (2 by default).
+    order: how many derivatives are checked by differences (2; one more at the first sample of a primitive).
     sync: why this call must make the host wait for the device; empty: it must not.
     """
 

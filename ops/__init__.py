@@ -10,6 +10,7 @@ from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *
 from tinygrad_ms.ops.elementwise import *
 from tinygrad_ms.ops.indexing import *
+from tinygrad_ms.ops.losses import *
 from tinygrad_ms.ops.matrix_parts import *
 from tinygrad_ms.ops.normalization import *
 from tinygrad_ms.ops.products import *

@@ -1,4 +1,4 @@
-"""Parts of matrices: diagonal, diag, trace, tril, triu, vec. All take the last two axes and a batch before them."""
+"""Parts of matrices: diagonal, diag, trace, tril, triu, vec, of the last two axes of a batch."""
 
 from tinygrad_ms.engine.primitive import linear
 from tinygrad_ms.engine.tensor import Tensor
@@ -12,15 +12,18 @@ def _axes(ndim, axis1, axis2):
 
 
 @linear(
-    transpose=lambda g, x_shape, offset, axis1, axis2: embed_diagonal(g, x_shape, offset, axis1, axis2),
+    transpose=lambda g, x_shape, offset, axis1, axis2: embed_diagonal(
+        g, shape=x_shape, offset=offset, axis1=axis1, axis2=axis2
+    ),
     formula=r"y_i = x_{ii}:\quad \bar x_{ij} = \delta_{ij}\,\bar y_i",
     source="linear map; its transpose",
     view=True,
 )
 def diagonal(xp, x, offset=0, axis1=-2, axis2=-1):
-    """The diagonal of the matrices in the axes ``axis1`` and ``axis2``, as a new last axis; ``offset`` > 0 is above it.
+    """The diagonal of the matrices in the axes ``axis1`` and ``axis2``, as a new last axis.
 
-    As in the array API the matrices are the last two axes by default (NumPy's function defaults to the first two).
+    offset: > 0 is above the main diagonal. As in the array API the matrices are the last two axes by default
+    (NumPy's function takes the first two).
     """
     if x.ndim < 2:
         raise ValueError(f"diagonal: x has shape {x.shape}; expected a matrix or a batch of matrices")
@@ -28,12 +31,12 @@ def diagonal(xp, x, offset=0, axis1=-2, axis2=-1):
 
 
 @linear(
-    transpose=lambda g, offset, axis1, axis2: diagonal(g, offset, axis1, axis2),
+    transpose=lambda g, offset, axis1, axis2: diagonal(g, offset=offset, axis1=axis1, axis2=axis2),
     formula=r"Y = \mathrm{diag}(x):\quad \bar x_i = \bar y_{ii}",
     source="linear map; its transpose",
 )
 def embed_diagonal(xp, x, /, shape, offset=0, axis1=-2, axis2=-1):
-    """Zeros of ``shape`` with x on the diagonal of the axes ``axis1`` and ``axis2``: the transpose of ``diagonal``."""
+    """Zeros of ``shape`` with x on the diagonal of two axes: the transpose of ``diagonal``."""
     y = xp.zeros(shape, dtype=x.dtype)
     ndim = len(shape)
     axis1, axis2 = _axes(ndim, axis1, axis2)
@@ -46,18 +49,18 @@ def embed_diagonal(xp, x, /, shape, offset=0, axis1=-2, axis2=-1):
 def diag(x, offset=0):
     """The diagonal of a matrix (..., n, m); of a vector (n,), the square matrix with it on the diagonal."""
     if x.ndim != 1:
-        return diagonal(x, offset)
+        return diagonal(x, offset=offset)
     n = x.shape[0] + abs(offset)
-    return embed_diagonal(x, (n, n), offset)
+    return embed_diagonal(x, shape=(n, n), offset=offset)
 
 
 def trace(x, offset=0):
-    r"""The sum of the diagonal of the last two axes, tr X = sum_i x_ii; d tr(A X)/dX = A^T (004, section 3)."""
-    return diagonal(x, offset).sum(axis=-1)
+    r"""The sum of the diagonal of the last two axes, tr X = sum_i x_ii; d tr(A X)/dX = A^T (004, 3)."""
+    return diagonal(x, offset=offset).sum(axis=-1)
 
 
 @linear(
-    transpose=lambda g, k: tril(g, k),
+    transpose=lambda g, k: tril(g, k=k),
     formula=r"\bar X = \mathrm{tril}(\bar Y)",
     source="a projection is its own transpose",
 )
@@ -67,7 +70,7 @@ def tril(xp, x, k=0):
 
 
 @linear(
-    transpose=lambda g, k: triu(g, k),
+    transpose=lambda g, k: triu(g, k=k),
     formula=r"\bar X = \mathrm{triu}(\bar Y)",
     source="a projection is its own transpose",
 )
@@ -83,7 +86,7 @@ def _matrix(x, op):
 
 
 def vec(x):
-    """The columns of (..., n, m) under each other, (..., n m): vec(A X B) = (B^T (x) A) vec(X) (004, section 3)."""
+    """The columns of (..., n, m) under each other, (..., n m): vec(A X B) = (B^T (x) A) vec(X)."""
     if x.ndim < 2:
         raise ValueError(f"vec: x has shape {x.shape}; expected a matrix or a batch of matrices")
     return x.mT.reshape((*x.shape[:-2], x.shape[-2] * x.shape[-1]))

@@ -7,10 +7,11 @@ from string import ascii_letters
 from tinygrad_ms.engine.primitive import multilinear, shape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.matrix_parts import diagonal
+from tinygrad_ms.ops.shapes import permute_dims
 
 __all__ = ["dot", "einsum", "inner", "kron", "matmul", "outer", "tensordot", "vecdot"]
 
-# --- matrix products -----------------------------------------------------------------------------------------------
+# --- matrix products ----------------------------------------------------------------------------------------
 
 
 def _pull_left(g, b, a_shape):
@@ -25,7 +26,8 @@ def _pull_left(g, b, a_shape):
 def _pull_right(g, a, b_shape):
     """The cotangent of b in a @ b: a^T g. A batch of a against one matrix b is summed inside one product."""
     if len(a.shape) == 1:
-        return a * g if len(b_shape) == 1 else a.reshape((a.shape[0], 1)) * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
+        column = a.reshape((a.shape[0], 1))
+        return a * g if len(b_shape) == 1 else column * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
     if len(b_shape) > 2:
         return a.mT @ g
     rows, inner = prod(a.shape[:-1]), a.shape[-1]
@@ -36,16 +38,18 @@ def _pull_right(g, a, b_shape):
     transpose=(_pull_left, _pull_right),
     formula=r"Y = A B:\quad \bar A = \bar Y B^T,\quad \bar B = A^T \bar Y",
     source="Giles 2008, section 2.2.2; 004, section 5",
-    notes="vectors are rows at the left and columns at the right; leading dimensions are a batch and broadcast",
+    notes="vectors are rows at the left and columns at the right; leading dimensions broadcast",
 )
 def matmul(xp, a, b):
-    """The matrix product a @ b of (..., n, k) and (..., k, m); either may be a vector (k,), leading dimensions broadcast.
+    """The matrix product a @ b of (..., n, k) and (..., k, m); either may be a vector (k,).
 
+    Leading dimensions are a batch and broadcast.
     Raises ValueError where the inner dimensions differ, where batches do not broadcast, and for numbers.
     """
     try:
         if a.ndim > 2 and b.ndim == 2:  # one large product instead of a batch of small ones
-            return xp.matmul(a.reshape((prod(a.shape[:-1]), a.shape[-1])), b).reshape((*a.shape[:-1], b.shape[-1]))
+            rows = a.reshape((prod(a.shape[:-1]), a.shape[-1]))
+            return xp.matmul(rows, b).reshape((*a.shape[:-1], b.shape[-1]))
         return xp.matmul(a, b)
     except (ValueError, AttributeError):
         raise ValueError(_why_not(shape_of(a), shape_of(b))) from None
@@ -58,7 +62,7 @@ def _why_not(a, b) -> str:
     inner = b[-2] if len(b) > 1 else b[0]
     shapes = f"matmul: a has shape {a} and b has shape {b}"
     if a[-1] == inner:
-        return f"{shapes}: the batch dimensions {a[:-2]} and {b[:-2]} do not broadcast (sizes must be equal or 1)"
+        return f"{shapes}: the batch dimensions {a[:-2]} and {b[:-2]} do not broadcast"
     text = f"{shapes}: the inner dimensions {a[-1]} and {inner} differ"
     if len(b) > 1 and a[-1] == b[-1]:
         return f"{text}; did you mean a @ b.{'T' if len(b) == 2 else 'mT'}?"
@@ -68,7 +72,7 @@ def _why_not(a, b) -> str:
 
 
 def dot(a, b):
-    """NumPy's dot: a * b for numbers, else the sum over the last axis of a and the last but one (or only) axis of b."""
+    """NumPy's dot: a * b of numbers, else the sum over the last axis of a and the last but one of b."""
     if not shape_of(a) or not shape_of(b):
         return a * b
     if len(shape_of(a)) <= 2 and len(shape_of(b)) <= 2 or len(shape_of(b)) == 1:
@@ -101,18 +105,18 @@ def vecdot(a, b, axis=-1):
     return (a * b).sum(axis=axis)
 
 
-# --- einsum --------------------------------------------------------------------------------------------------------
+# --- einsum -------------------------------------------------------------------------------------------------
 
 
 def _einsum_transpose(needed, g, operands, subscripts):
     """Each operand changes places with the result: 'ij,jk->ik' gives 'ik,jk->ij' and 'ij,ik->jk'."""
     inputs, output = _split(subscripts)
-    return tuple(
-        _einsum(g, *operands[:i], *operands[i + 1 :], subscripts=_join([output, *inputs[:i], *inputs[i + 1 :]], inputs[i]))
-        if wanted
-        else None
-        for i, wanted in enumerate(needed)
-    )
+
+    def swapped(i):
+        exchanged = _join([output, *inputs[:i], *inputs[i + 1 :]], inputs[i])
+        return _einsum(g, *operands[:i], *operands[i + 1 :], subscripts=exchanged)
+
+    return tuple(swapped(i) if wanted else None for i, wanted in enumerate(needed))
 
 
 @multilinear(
@@ -120,25 +124,22 @@ def _einsum_transpose(needed, g, operands, subscripts):
     formula=r"y_{ik} = \sum_j a_{ij} b_{jk}:\quad \bar a_{ij} = \sum_k \bar y_{ik} b_{jk},\quad"
     r" \bar b_{jk} = \sum_i a_{ij} \bar y_{ik}",
     source="the transpose of a contraction is a contraction with the result in place of the operand",
-    notes="the recorded op has two or more operands, no letter twice in one of them, and each letter in two places",
+    notes="the recorded op has two or more operands, no letter twice in one, and each letter in two places",
 )
-def einsum(xp, *operands, subscripts):
-    """Sum of products by named axes; the recorded part of the public ``einsum``."""
+def _einsum(xp, *operands, subscripts):
+    """The core of ``einsum``, to which diagonals and lone sums have been taken away."""
     inputs, output = _split(subscripts)
     if len(operands) == 2:
         return _contract_pair(xp, *operands, *inputs, output)
     return xp.einsum(subscripts, *operands, optimize="greedy")
 
 
-_einsum = einsum
-
-
 def einsum(subscripts, *operands):
     """Sum of products by named axes: ``einsum("ij,jk->ik", a, b)`` is a @ b.
 
-    A letter that is not in the result is summed over; one that repeats within an operand takes its diagonal; ``...``
-    stands for leading axes that broadcast. Without ``->`` the result has the letters that occur once, in alphabetical
-    order. Raises ValueError where subscripts and shapes do not fit.
+    A letter that is not in the result is summed over; one that repeats within an operand takes its diagonal;
+    ``...`` stands for leading axes that broadcast. Without ``->`` the result has the letters that occur once,
+    in alphabetical order. Raises ValueError where subscripts and shapes do not fit.
     """
     steps, core, output = _plan_einsum(subscripts, tuple(map(shape_of, operands)))
     operands = list(operands)
@@ -153,12 +154,7 @@ def einsum(subscripts, *operands):
     (letters,), _ = _split(core)
     if letters == output:
         return operands[0]
-    from tinygrad_ms.ops.shapes import permute_dims
-
-    return permute_dims(operands[0], tuple(letters.index(c) for c in output))
-
-
-einsum.primitive = _einsum.primitive
+    return permute_dims(operands[0], axes=tuple(letters.index(c) for c in output))
 
 
 def _split(subscripts):
@@ -190,7 +186,9 @@ def _plan_einsum(subscripts, shapes):
         if not letters.isalpha() and letters or named.count("...") > 1:
             raise ValueError(f"{described}: {named!r} must be letters and at most one '...'")
         if missing < 0 or (missing and "..." not in named):
-            raise ValueError(f"{described}: {named!r} names {len(letters)} axes of an operand with {len(shape)}")
+            raise ValueError(
+                f"{described}: {named!r} names {len(letters)} axes of an operand with {len(shape)}"
+            )
         batch = max(batch, missing)
     ellipsis = "".join(spare[:batch])
     names = []
@@ -203,7 +201,9 @@ def _plan_einsum(subscripts, shapes):
         letters = text.replace(",", "").replace(".", "")
         output = ellipsis + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
     if len(set(output)) != len(output) or not set(output) <= set("".join(names)):
-        raise ValueError(f"{described}: the result must name each of its axes once, by a letter of an operand")
+        raise ValueError(
+            f"{described}: the result must name each of its axes once, by a letter of an operand"
+        )
     sizes = {}
     for named, shape in zip(names, shapes):
         for c, n in zip(named, shape):
@@ -213,7 +213,7 @@ def _plan_einsum(subscripts, shapes):
                 sizes[c] = max(n, sizes[c])
     steps = []
     for i, shape in enumerate(shapes):
-        # An axis of size one against a larger one of the same letter: summing it away lets the rest broadcast.
+        # An axis of size one against a larger one of the same letter: without it, the rest broadcasts.
         stretched = tuple(k for k, (c, n) in enumerate(zip(names[i], shape)) if n != sizes[c])
         if stretched:
             steps.append((i, "sum", stretched))
@@ -233,15 +233,16 @@ def _plan_einsum(subscripts, shapes):
 
 
 def _contract_pair(xp, a, b, left, right, output):
-    """Two operands as one batched matrix product: axes in both and in the result are the batch, axes in both and not
-    in the result are summed, the others are rows (of a) and columns (of b)."""
+    """Two operands as one batched matrix product: axes in both and in the result are the batch, axes in both
+    and not in the result are summed, the others are rows (of a) and columns (of b)."""
     batch, summed, rows, columns = _pair_axes(left, right, output)
     if not summed:  # an elementwise or outer product
         letters = batch + rows + columns
         y = _arrange(xp, a, left, letters) * _arrange(xp, b, right, letters)
     else:
         sizes = dict(zip(left, a.shape)) | dict(zip(right, b.shape))
-        batch_shape, n, k, m = [sizes[c] for c in batch], *(prod(sizes[c] for c in s) for s in (rows, summed, columns))
+        batch_shape = [sizes[c] for c in batch]
+        n, k, m = (prod(sizes[c] for c in group) for group in (rows, summed, columns))
         a = xp.transpose(a, [left.index(c) for c in batch + rows + summed]).reshape((*batch_shape, n, k))
         b = xp.transpose(b, [right.index(c) for c in batch + summed + columns]).reshape((*batch_shape, k, m))
         letters = batch + rows + columns
@@ -263,11 +264,12 @@ def _arrange(xp, x, names, letters):
     """The axes of x in the order of ``letters``, with size one where it has none."""
     order = [c for c in letters if c in names]
     shape = iter([x.shape[names.index(c)] for c in order])
-    return xp.transpose(x, [names.index(c) for c in order]).reshape([next(shape) if c in names else 1 for c in letters])
+    x = xp.transpose(x, [names.index(c) for c in order])
+    return x.reshape([next(shape) if c in names else 1 for c in letters])
 
 
 def tensordot(a, b, axes=2):
-    """The sum over ``axes``: the last n of a with the first n of b for a number n, or a pair (axes of a, axes of b)."""
+    """The sum over ``axes``: a number n (the last n of a with the first n of b) or (axes of a, axes of b)."""
     rank_a, rank_b = len(shape_of(a)), len(shape_of(b))
     if isinstance(axes, int):
         axes = (range(rank_a - axes, rank_a), range(axes))

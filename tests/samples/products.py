@@ -14,7 +14,7 @@ def by_loops(a, b):
 
 def matmul_reference(a, b):
     if a.ndim == 1:
-        return (a[:, None] * (b if b.ndim > 1 else b[:, None])).sum(-2).reshape((*b.shape[:-2], *b.shape[-1:])[: b.ndim - 1])
+        return (a * b).sum() if b.ndim == 1 else (a[:, None] * b).sum(-2)
     return (a * b).sum(-1) if b.ndim == 1 else by_loops(a, b)
 
 
@@ -25,7 +25,10 @@ def matmul_sample(left, right, note=""):
 def einsum_sample(subscripts, *shapes, note=""):
     arrays = tuple(normal(*shape, seed=i) for i, shape in enumerate(shapes))
     return Sample(
-        arrays, {"subscripts": subscripts}, reference=lambda *x, subscripts: np.einsum(subscripts, *x), note=note
+        arrays,
+        {"subscripts": subscripts},
+        reference=lambda *x, subscripts: np.einsum(subscripts, *x),
+        note=note,
     )
 
 
@@ -48,7 +51,11 @@ SAMPLES = {
     ],
     "outer": [
         Sample((normal(3), normal(4, seed=1)), reference=np.multiply.outer),
-        Sample((normal(2, 3), normal(2, seed=1)), reference=lambda a, b: np.multiply.outer(a.ravel(), b), note="flattened"),
+        Sample(
+            (normal(2, 3), normal(2, seed=1)),
+            reference=lambda a, b: np.multiply.outer(a.ravel(), b),
+            note="flattened",
+        ),
         Sample((normal(0), normal(2)), reference=np.multiply.outer, note="empty"),
         Sample((normal(), normal(2)), reference=lambda a, b: a * b.reshape(1, 2), note="0-d"),
     ],

@@ -133,7 +133,7 @@ def is_number_dtype(dtype) -> bool:
 
 def is_float(dtype) -> bool:
     """Carries gradients: float16, bfloat16 (which NumPy calls a void), float32, float64."""
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    return dtype.kind == "f" or (dtype.kind == "V" and dtype.name == "bfloat16")
 
 
 def is_host_value(value) -> bool:

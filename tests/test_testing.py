@@ -1,5 +1,9 @@
 """The checkers of derivatives accept what is right, and say in a sentence what is wrong."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +13,7 @@ from tinygrad_ms.engine.primitive import REGISTRY, no_derivative, primitive
 from tinygrad_ms.testing import GradcheckError, check_jvp, gradcheck, gradgradcheck
 from tinygrad_ms.testing.gradcheck import FULL, check_pairing, differentiated
 
+ROOT = Path(__file__).parents[1]
 CHECKS = [gradcheck, gradgradcheck, check_jvp]
 
 
@@ -174,6 +179,15 @@ def test_an_argument_whose_rule_is_or_returns_none_gets_no_gradient(rules):
     assert step.grad is None
     np.testing.assert_array_equal(x.grad.numpy(), 2 * normal(3))
     assert gradcheck(square, (step, x))
+
+
+def test_testing_is_imported_when_it_is_first_used():
+    code = (
+        "import sys, tinygrad_ms as tg; before = 'tinygrad_ms.testing' in sys.modules; tg.testing.gradcheck;"
+        "print(before, tg.tensor(1.0, device='strict').device)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.split() == ["False", "strict"]
 
 
 def test_unknown_attributes_of_the_package_raise():

@@ -1,6 +1,8 @@
 """Comparisons, and functions that choose between elements: where, maximum, minimum, clip."""
 
-from tinygrad_ms.engine.primitive import DEFAULT_FLOAT, NUMBERS, elementwise, no_derivative
+from tinygrad_ms.engine.backend import DEFAULT_FLOAT
+from tinygrad_ms.engine.call import NUMBERS
+from tinygrad_ms.engine.primitive import elementwise, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
 
 __all__ = [

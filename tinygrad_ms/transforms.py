@@ -11,7 +11,8 @@ from math import prod
 
 from tinygrad_ms.engine.autodiff import make_seed, push_forward, walk
 from tinygrad_ms.engine.backend import BACKENDS, is_float
-from tinygrad_ms.engine.primitive import Joint, Primitive, make_op
+from tinygrad_ms.engine.call import make_op
+from tinygrad_ms.engine.rules import Joint, Primitive
 from tinygrad_ms.engine.tape import Leaf, Node, current_state, enable_grad, forward_mode, tape_of
 from tinygrad_ms.engine.tensor import Tensor, asarray
 from tinygrad_ms.ops.aliases import alias

@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 
 from tinygrad_ms.engine.backend import BACKENDS
-from tinygrad_ms.engine.primitive import item_node
+from tinygrad_ms.engine.call import item_node
 from tinygrad_ms.engine.tape import Leaf, Node, current_state, enable_grad, notify, tape_of
 from tinygrad_ms.engine.tensor import Tensor, asarray
 

@@ -420,3 +420,41 @@ def shape_text(result) -> str:
     if isinstance(result, (tuple, list)):
         return ", ".join(map(shape_text, result))
     return str(tuple(result.shape)) if hasattr(result, "shape") else type(result).__name__
+
+
+PLACE = ("data", "node", "_version", "_constant")  # what makes a Tensor this value at this place on the tape
+
+
+def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwargs):
+    """``module(*args, **kwargs)`` with other Tensors in the place of parameters and buffers, by dotted name.
+
+    This makes it a function of its parameters, for ``grad``, ``jvp``, ``hessian`` and for parameters that are
+    themselves computed:
+
+        grad(lambda p: functional_call(model, p, x).sum())({name: p for name, p in model.named_parameters()})
+
+    Names that are left out keep their values. Raises ValueError for an unknown name or another shape.
+    """
+    state = module._state()
+    for name, value in parameters.items():
+        if not isinstance(state.get(name), Tensor):
+            raise ValueError(f"functional_call: {type(module).__name__} has no parameter {name!r}")
+        if not isinstance(value, Tensor) or value.shape != state[name].shape:
+            what = value.shape if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"functional_call: {name} is {what}, expected a Tensor of shape {state[name].shape}"
+            )
+        value.version_counter()
+    if module._name is None:
+        module._name_parts()
+    parts = [state[name] for name in parameters]
+    before = [[getattr(part, slot) for slot in PLACE] for part in parts]
+    try:
+        for part, value in zip(parts, parameters.values()):
+            for slot in PLACE:
+                setattr(part, slot, getattr(value, slot))
+        return module(*args, **kwargs)
+    finally:
+        for part, place in zip(parts, before):
+            for slot, value in zip(PLACE, place):
+                setattr(part, slot, value)

@@ -69,14 +69,26 @@ def test_a_tensor_equals_no_other_kind_of_object_and_is_its_own_key():
 
 @pytest.mark.parametrize("bad", [None, "2", {}])
 def test_arithmetic_with_other_objects_names_the_op_and_the_argument(bad):
-    with pytest.raises(TypeError, match=f"multiply: b is {type(bad).__name__}; expected a Tensor, an array or a number"):
+    with pytest.raises(
+        TypeError, match=f"multiply: b is {type(bad).__name__}; expected a Tensor, an array or a number"
+    ):
         tg.tensor(X) * bad
 
 
 def test_python_numbers_take_the_dtype_of_the_tensor():
     for dtype in ("float16", "float32", "float64"):
         x = tg.tensor(np.abs(X), dtype=dtype)
-        for y in (x + 1, 2.0 * x, x / 3, 2**x, x**2, x % 2, tg.maximum(x, 0.5), tg.where(x > 0, x, 0.0), tg.log_base(x, 2)):
+        for y in (
+            x + 1,
+            2.0 * x,
+            x / 3,
+            2**x,
+            x**2,
+            x % 2,
+            tg.maximum(x, 0.5),
+            tg.where(x > 0, x, 0.0),
+            tg.log_base(x, 2),
+        ):
             assert y.dtype == dtype
 
 
@@ -94,7 +106,8 @@ def test_integers():
 def test_methods_are_the_functions():
     x = tg.tensor(np.abs(X) / 4)
     for name in (
-        "exp log sqrt abs sign square sin cos tan asin acos atan sinh cosh tanh erf relu sigmoid isnan floor ceil round"
+        "exp log sqrt abs sign square sin cos tan asin acos atan sinh cosh tanh erf relu sigmoid isnan floor"
+        " ceil round"
         " reciprocal expm1 log1p log2 log10 exp2 softmax log_softmax clone"
     ).split():
         method, function = getattr(x, name)(), getattr(tg, name)(x)
@@ -112,6 +125,10 @@ def test_every_attached_method_is_declared_for_editors():
     declared = {node.name for node in body if isinstance(node, ast.FunctionDef)}
     declared |= {node.target.id for node in body if isinstance(node, ast.AnnAssign)}
     declared |= {target.id for node in body if isinstance(node, ast.Assign) for target in node.targets}
-    of_python = set(dir(type("Empty", (), {}))) | {"__annotations__", "__firstlineno__", "__static_attributes__"}
+    of_python = set(dir(type("Empty", (), {}))) | {
+        "__annotations__",
+        "__firstlineno__",
+        "__static_attributes__",
+    }
     assert sorted(set(vars(tg.Tensor)) - declared - of_python - {"_version", "_constant"}) == []
     assert sorted(name for name in declared if not hasattr(tg.Tensor, name)) == []

@@ -11,6 +11,8 @@ from tinygrad_ms.ops.creation import *
 from tinygrad_ms.ops.elementwise import *
 from tinygrad_ms.ops.indexing import *
 from tinygrad_ms.ops.losses import *
+from tinygrad_ms.ops.matrix_equations import *
+from tinygrad_ms.ops.matrix_functions import *
 from tinygrad_ms.ops.matrix_parts import *
 from tinygrad_ms.ops.normalization import *
 from tinygrad_ms.ops.products import *

@@ -1,0 +1,80 @@
+"""Samples of ops/matrix_functions.py."""
+
+import numpy as np
+from scipy.linalg import sqrtm
+
+from tests.samples import Sample, normal
+from tests.samples.matrix_equations import ADAPTS, batched, spd
+
+
+def msign(M, eps=0.0, **_):
+    u, s, vt = np.linalg.svd(M, full_matrices=False)
+    e = eps * np.linalg.norm(M, axis=(-2, -1))[..., None]
+    return (u * (s / np.hypot(s, e))[..., None, :]) @ vt
+
+
+def smooth(M, eps, **_):
+    y = msign(M, eps)
+    e = eps * np.linalg.norm(M, axis=(-2, -1), keepdims=True)
+    P = batched(sqrtm)(M.mT @ M + e**2 * np.eye(M.shape[-1]))
+    return y, e * np.linalg.inv(P), e / eps
+
+
+def nuclear(M, **_):
+    return np.linalg.norm(M, "nuc", axis=(-2, -1)), msign(M)
+
+
+wide, tall, square = normal(3, 5), normal(2, 5, 3), normal(3, 3, seed=1) + np.eye(3)
+rank_two = normal(4, 2) @ normal(2, 4, seed=1)
+
+SAMPLES = {
+    "msign": [
+        Sample((wide,), {}, msign, order=3, sync=ADAPTS),
+        Sample((tall,), {"steps": 9}, msign, order=3),
+        Sample((square,), {"steps": 9}, msign, order=3),
+        Sample((np.eye(3),), {}, msign, order=3, note="repeated", sync=ADAPTS),
+        Sample((np.eye(3, 5) * 2,), {}, msign, order=3, note="repeated wide", sync=ADAPTS),
+        Sample((normal(1, 4),), {}, msign, note="row", sync=ADAPTS),
+        Sample((normal(3, 1, 1),), {"steps": 8}, msign, note="numbers"),
+        Sample((np.zeros((3, 4)),), {}, lambda M: M, smooth=False, gradient=(np.zeros((3, 4)),), note="zero", sync=ADAPTS),
+        Sample((np.zeros((0, 3, 4)),), {}, lambda M: M, note="empty"),
+        Sample((np.zeros((0, 4)),), {}, lambda M: M, note="empty"),
+    ],
+    "msign_smooth": [
+        Sample((tall,), {"eps": 0.1, "steps": 9}, smooth),
+        Sample((square,), {"eps": 0.1}, smooth, sync=ADAPTS),
+        Sample((rank_two,), {"eps": 0.2}, smooth, note="rank deficient", sync=ADAPTS),
+        Sample(
+            (np.zeros((4, 3)),), {"eps": 0.1}, lambda M, eps: (M, np.zeros((3, 3)), np.zeros((1, 1))),
+            smooth=False, gradient=(np.zeros((4, 3)),), note="zero", sync=ADAPTS,
+        ),
+        Sample((np.zeros((0, 4, 3)),), {"eps": 0.1}, lambda M, eps: (M, np.zeros((0, 3, 3)), np.zeros((0, 1, 1))), note="empty"),
+    ],
+    "msign_svd": [
+        Sample((tall,), {}, msign, order=3, sync=ADAPTS),
+        Sample((square,), {"steps": 9}, msign, order=3),
+        Sample((square,), {"eps": 0.2, "steps": 9}, msign),
+        Sample((rank_two,), {"eps": 0.2, "steps": 9}, msign, note="rank deficient"),
+        Sample((np.eye(4, 3),), {"steps": 9}, msign, note="repeated"),
+        Sample((np.zeros((3, 2)),), {}, lambda M: M, smooth=False, gradient=(np.zeros((3, 2)),), note="zero", sync=ADAPTS),
+        Sample((np.zeros((0, 4, 3)),), {}, lambda M: M, note="empty"),
+    ],
+    "nuclear_norm": [
+        Sample((wide,), {}, nuclear, sync=ADAPTS),
+        Sample((tall,), {"steps": 9}, nuclear),
+        Sample((np.eye(3),), {"steps": 9}, nuclear, note="repeated"),
+        Sample((np.zeros((0, 4, 3)),), {}, nuclear, note="empty"),
+    ],
+    "sqrtm": [
+        Sample((spd(4),), {}, lambda A: sqrtm(A), order=3, sync=ADAPTS),
+        Sample((spd(2, 3),), {"steps": 9}, lambda A, steps: batched(sqrtm)(A)),
+        Sample((np.eye(3),), {"steps": 9}, lambda A, steps: A, note="repeated"),
+        Sample((np.zeros((0, 3, 3)),), {}, lambda A: A, note="empty"),
+    ],
+    "inv_sqrtm": [
+        Sample((spd(4),), {}, lambda A: np.linalg.inv(sqrtm(A)), order=3, sync=ADAPTS),
+        Sample((spd(2, 3),), {"steps": 9}, lambda A, steps: np.linalg.inv(batched(sqrtm)(A))),
+        Sample((np.eye(3),), {"steps": 9}, lambda A, steps: A, note="repeated"),
+        Sample((np.zeros((0, 3, 3)),), {}, lambda A: A, note="empty"),
+    ],
+}  # fmt: skip

@@ -1,7 +1,8 @@
 """Constructors of tensors: zeros, ones, ranges, random numbers. They have no derivative.
 
-The values are made in host memory by NumPy, so that every device gets equal numbers, and then placed on ``device``.
-The constructors that end in ``_like`` work where their argument lives: a Tensor gives a Tensor, a raw array a raw array.
+The values are made in host memory by NumPy, so that every device gets equal numbers, and then placed on
+``device``. The constructors that end in ``_like`` work where their argument lives: a Tensor gives a Tensor, a
+raw array a raw array.
 """
 
 from operator import index as as_int
@@ -13,7 +14,8 @@ from tinygrad_ms.engine.tensor import Tensor, asarray
 from tinygrad_ms.random import generator
 
 __all__ = [
-    "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "arange", "linspace", "eye", "rand", "randn",
+    "arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand", "randn", "zeros",
+    "zeros_like",
 ]  # fmt: skip
 
 
@@ -45,23 +47,23 @@ def ones(shape, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
 
 
 def full(shape, value, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
-    """``value``, a number, in every element of ``shape``. Without dtype: float32, or int64 or bool for such a value."""
+    """The number ``value`` in every element; float32, or int64 or bool for such a value, unless given."""
     host = numpy.full(shape, value, dtype)
     return _place(host if dtype or is_host_value(value) else _default_dtype(host), device, requires_grad)
 
 
 def zeros_like(x, dtype=None, shape=None):
-    """Zeros with the shape, dtype and device of x: a Tensor for a Tensor, a raw array for a raw array."""
+    """Zeros with the shape, dtype and device of x: a Tensor for a Tensor, else a raw array."""
     return full_like(x, 0, dtype, shape)
 
 
 def ones_like(x, dtype=None, shape=None):
-    """Ones with the shape, dtype and device of x: a Tensor for a Tensor, a raw array for a raw array."""
+    """Ones with the shape, dtype and device of x: a Tensor for a Tensor, else a raw array."""
     return full_like(x, 1, dtype, shape)
 
 
 def full_like(x, value, dtype=None, shape=None):
-    """``value`` everywhere, with the shape, dtype and device of x: a Tensor for a Tensor, a raw array for a raw array."""
+    """``value`` everywhere, in the shape, dtype and device of x: a Tensor for a Tensor, else a raw array."""
     if not isinstance(x, (Tensor, numpy.generic)) and type(x) not in BACKENDS:
         x = asarray(x)
     raw = x.data if isinstance(x, Tensor) else x
@@ -71,13 +73,13 @@ def full_like(x, value, dtype=None, shape=None):
 
 
 def arange(start, stop=None, step=1, dtype=None, device=None) -> Tensor:
-    """start, start + step, ... before ``stop`` (``arange(stop)`` counts from 0): int64 for integers, else float32."""
+    """start, start + step, ... below ``stop``; int64 for integers, else float32. ``arange(n)``: from 0 on."""
     host = numpy.arange(start, stop, step) if stop is not None else numpy.arange(0, start, step)
     return _place(host.astype(dtype) if dtype else _default_dtype(host), device, False)
 
 
 def linspace(start, stop, num: int = 50, dtype=None, device=None, endpoint: bool = True) -> Tensor:
-    """``num`` evenly spaced numbers from ``start`` to ``stop``, which is the last one unless ``endpoint`` is False."""
+    """``num`` evenly spaced numbers from ``start`` to ``stop``, with ``stop`` the last if ``endpoint``."""
     return _place(numpy.linspace(start, stop, num, endpoint).astype(dtype or DEFAULT_FLOAT), device, False)
 
 
@@ -90,8 +92,8 @@ def rand(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False)
     """Uniform random numbers in [0, 1): ``rand(2, 3)``.
 
     rng: an int (a seed), a ``numpy.random.Generator``, or None for the default one (``manual_seed``).
-    The numbers are drawn as float64 on the host: one seed gives the same on every device, and, but for rounding, in
-    every dtype.
+    The numbers are drawn as float64 on the host: one seed gives the same on every device, and, but for
+    rounding, in every dtype.
     """
     host = generator(rng).random(as_shape(*shape))
     return _place(host.astype(dtype or DEFAULT_FLOAT), device, requires_grad)

@@ -1,7 +1,8 @@
 """Reductions over axes: sums, products, extremes, moments, norms. Sources: 001 Parr and Howard, 2018.
 
-``axis`` is None (all axes), an int or a tuple, negative ones counting from the end; ``keepdims`` keeps the reduced axes
-with size one. Empty arrays, float16 and integers are summed as NumPy sums them. Bad axes raise ValueError.
+``axis`` is None (all axes), an int or a tuple, negative ones counting from the end; ``keepdims`` keeps the
+reduced axes with size one. Empty arrays, float16 and integers are summed as NumPy sums them. Bad axes raise
+ValueError.
 """
 
 import builtins
@@ -18,8 +19,8 @@ from tinygrad_ms.ops.shapes import (
 )  # fmt: skip
 
 __all__ = [
-    "sum", "mean", "cumsum", "prod", "cumprod", "max", "min", "argmax", "argmin", "var", "std", "logsumexp", "norm",
-    "any", "all", "count_nonzero",
+    "all", "any", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "logsumexp", "max", "mean", "min",
+    "norm", "prod", "std", "sum", "var",
 ]  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def count(x_shape, axis) -> int:
     return math.prod(x_shape[a] for a in all_axes("reduction", axis, len(x_shape))) if x_shape else 1
 
 
-# --- sums ----------------------------------------------------------------------------------------------------------
+# --- sums ---------------------------------------------------------------------------------------------------
 
 
 @linear(
@@ -59,8 +60,13 @@ def mean(xp, x, axis=None, keepdims=False):
     return x.mean(axis=axis, keepdims=keepdims)
 
 
+def _cumsum_back(g, axis):
+    """The sums from each element to the end."""
+    return flip(cumsum(flip(g, axis=axis), axis=axis), axis=axis)
+
+
 @linear(
-    transpose=lambda g, x_shape, axis: flip(cumsum(flip(g, axis=axis), axis=axis), axis=axis).reshape(x_shape),
+    transpose=lambda g, x_shape, axis: _cumsum_back(g, axis).reshape(x_shape),
     formula=r"y_i = \sum_{j \le i} x_j:\quad \bar x_j = \sum_{i \ge j} \bar y_i",
     source="001, section 4.4",
 )
@@ -69,7 +75,7 @@ def cumsum(xp, x, axis=None):
     return xp.cumsum(x, axis=axis)
 
 
-# --- products: no division, so right at zeros, and for every order of derivative ------------------------------------
+# --- products: no division, so right at zeros, and for every order of derivative ----------------------------
 
 
 @primitive(
@@ -105,7 +111,7 @@ def exclusive(y, axis: int):
 def recurrence(a, b, axis: int):
     """The s_i = a_i s_{i-1} + b_i with s_0 = b_0, in log2(n) steps on whole arrays.
 
-    After the step with distance d, b_i holds the sum of the last 2d terms and a_i the product of as many factors.
+    After the step with distance d, b_i holds the last 2d terms and a_i the product of their factors.
     """
     axis %= b.ndim
     n, d = b.shape[axis], 1
@@ -142,11 +148,11 @@ def _cumprod_jvp(t, x, y, axis):
     source="001, section 4.5.1: the chain rule along the recurrence",
 )
 def cumprod(xp, x, axis=None):
-    """The running products along ``axis`` (None: of the flattened x). Its derivatives are right at zeros, too."""
+    """The running products along ``axis`` (None: of the flattened x). Its derivatives are right at zeros."""
     return xp.cumprod(x, axis=axis)
 
 
-# --- extremes ------------------------------------------------------------------------------------------------------
+# --- extremes -----------------------------------------------------------------------------------------------
 
 
 def share(x, y, axis, keepdims):
@@ -155,17 +161,21 @@ def share(x, y, axis, keepdims):
     return ties / ties.sum(axis=axis, keepdims=True)
 
 
-def _extreme(forward):
+def _extreme(name):
     return primitive(
-        vjp=lambda g, x, y, axis, keepdims: expand_reduced(g, x.shape, axis, keepdims) * share(x, y, axis, keepdims),
-        jvp=lambda t, x, y, axis, keepdims: (t * share(x, y, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
-        formula=rf"y = \{forward.__name__}_i x_i:\quad \bar x_i = \bar y \, \frac{{[x_i = y]}}{{\#\{{j : x_j = y\}}}}",
+        vjp=lambda g, x, y, axis, keepdims: (
+            expand_reduced(g, x.shape, axis, keepdims) * share(x, y, axis, keepdims)
+        ),
+        jvp=lambda t, x, y, axis, keepdims: (t * share(x, y, axis, keepdims)).sum(
+            axis=axis, keepdims=keepdims
+        ),
+        formula=rf"y = \{name}_i x_i:\quad \bar x_i = \bar y \, \frac{{[x_i = y]}}{{\#\{{j : x_j = y\}}}}",
         source="001, section 5; the mean of the subgradients at ties",
         notes="k equal extremes receive 1/k of the gradient each",
-    )(forward)
+    )
 
 
-@_extreme
+@_extreme("max")
 def max(xp, x, axis=None, keepdims=False):
     """The largest element over ``axis``; NaN if there is one. Equal ones share the gradient equally.
 
@@ -174,7 +184,7 @@ def max(xp, x, axis=None, keepdims=False):
     return x.max(axis=axis, keepdims=keepdims)
 
 
-@_extreme
+@_extreme("min")
 def min(xp, x, axis=None, keepdims=False):
     """The smallest element over ``axis``; NaN if there is one. Equal ones share the gradient equally.
 
@@ -185,17 +195,17 @@ def min(xp, x, axis=None, keepdims=False):
 
 @no_derivative(formula=r"\arg\max_i x_i")
 def argmax(xp, x, axis=None, keepdims=False):
-    """The index of the largest element along ``axis`` (None: in the flattened x), of equal ones the first."""
+    """The index of the largest element along ``axis`` (None: in the flattened x), of ties the first."""
     return xp.argmax(x, axis=axis, keepdims=keepdims)
 
 
 @no_derivative(formula=r"\arg\min_i x_i")
 def argmin(xp, x, axis=None, keepdims=False):
-    """The index of the smallest element along ``axis`` (None: in the flattened x), of equal ones the first."""
+    """The index of the smallest element along ``axis`` (None: in the flattened x), of ties the first."""
     return xp.argmin(x, axis=axis, keepdims=keepdims)
 
 
-# --- moments -------------------------------------------------------------------------------------------------------
+# --- moments ------------------------------------------------------------------------------------------------
 
 
 def deviation(x, axis, correction):
@@ -204,11 +214,12 @@ def deviation(x, axis, correction):
 
 
 @primitive(
-    vjp=lambda g, x, axis, correction, keepdims: 2
-    * expand_reduced(g, x.shape, axis, keepdims)
-    * deviation(x, axis, correction),
-    jvp=lambda t, x, axis, correction, keepdims: 2
-    * (t * deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims),
+    vjp=lambda g, x, axis, correction, keepdims: (
+        2 * expand_reduced(g, x.shape, axis, keepdims) * deviation(x, axis, correction)
+    ),
+    jvp=lambda t, x, axis, correction, keepdims: (
+        2 * (t * deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims)
+    ),
     formula=r"y = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{2 (x_i - m)}{n - c}",
     source="001, section 4.5.2: the path through the mean m cancels",
     floats=True,
@@ -216,8 +227,8 @@ def deviation(x, axis, correction):
 def var(xp, x, axis=None, correction=0, keepdims=False):
     """The variance over ``axis``: the sum of squared deviations from the mean, divided by n - correction.
 
-    correction: 0 by default, as in NumPy and the array API (``numpy.var`` calls it ddof); PyTorch's default is 1, the
-    estimate without bias. Of no more than ``correction`` elements the result is NaN or infinite.
+    correction: 0 by default, as in NumPy and the array API (``numpy.var`` calls it ddof); PyTorch's default
+    is 1, the estimate without bias. Of no more than ``correction`` elements the result is NaN or infinite.
     """
     return x.var(axis=axis, ddof=correction, keepdims=keepdims)
 
@@ -229,22 +240,23 @@ def inverse_or_zero(y):
 
 
 @primitive(
-    vjp=lambda g, x, y, axis, correction, keepdims: expand_reduced(
-        g * inverse_or_zero(y), x.shape, axis, keepdims
-    ) * deviation(x, axis, correction),
-    jvp=lambda t, x, y, axis, correction, keepdims: inverse_or_zero(y)
-    * (t * deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims),
-    formula=r"y = \sqrt{\textstyle\frac{1}{n - c} \sum_i (x_i - m)^2}:\quad \bar x_i = \bar y \, \frac{x_i - m}{(n - c)\,y}",
+    vjp=lambda g, x, y, axis, correction, keepdims: (
+        expand_reduced(g * inverse_or_zero(y), x.shape, axis, keepdims) * deviation(x, axis, correction)
+    ),
+    jvp=lambda t, x, y, axis, correction, keepdims: (
+        inverse_or_zero(y) * (t * deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims)
+    ),
+    formula=r"y^2 = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{x_i - m}{(n - c)\,y}",
     source="001, section 4.5.1: the square root of the variance",
     floats=True,
     notes="The gradient where all elements are equal (y = 0) is 0.",
 )
 def std(xp, x, axis=None, correction=0, keepdims=False):
-    """The standard deviation over ``axis``, the square root of ``var``. Where it is 0, its gradient is 0, too."""
+    """The standard deviation over ``axis``, the square root of ``var``. Where it is 0, its gradient is 0."""
     return x.std(axis=axis, ddof=correction, keepdims=keepdims)
 
 
-# --- norms ---------------------------------------------------------------------------------------------------------
+# --- norms --------------------------------------------------------------------------------------------------
 
 
 def softmax_of(x, y, axis, keepdims):
@@ -254,15 +266,19 @@ def softmax_of(x, y, axis, keepdims):
 
 
 @primitive(
-    vjp=lambda g, x, y, axis, keepdims: expand_reduced(g, x.shape, axis, keepdims) * softmax_of(x, y, axis, keepdims),
-    jvp=lambda t, x, y, axis, keepdims: (t * softmax_of(x, y, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
+    vjp=lambda g, x, y, axis, keepdims: (
+        expand_reduced(g, x.shape, axis, keepdims) * softmax_of(x, y, axis, keepdims)
+    ),
+    jvp=lambda t, x, y, axis, keepdims: (t * softmax_of(x, y, axis, keepdims)).sum(
+        axis=axis, keepdims=keepdims
+    ),
     formula=r"y = \log \sum_i e^{x_i}:\quad \bar x_i = \bar y \, e^{x_i - y}",
     source="002 (4), (6) and the chain rule",
     floats=True,
     notes="The gradient is 0 where all elements are -inf, and NaN where one is inf.",
 )
 def logsumexp(xp, x, axis=None, keepdims=False):
-    """log(sum(exp(x))) over ``axis`` without overflow: the largest element is taken out. -inf of no elements."""
+    """log(sum(exp(x))) over ``axis`` without overflow, as the largest element is taken out; -inf of none."""
     axes = all_axes("logsumexp", axis, x.ndim)
     if 0 in x.shape:
         return x.sum(axis=axes, keepdims=keepdims) - math.inf
@@ -305,10 +321,12 @@ def _largest_sum(x, summed, compared, axes, keepdims):
 def norm(x, ord=None, axis=None, keepdims=False):
     """The norm of vectors or matrices, as ``numpy.linalg.norm`` defines it.
 
-    axis: an int for vectors along it, two for matrices with those rows and columns; None: x itself, a vector or matrix.
-    ord: None: the root of the sum of squares, of any number of axes. Of vectors: 2 (the same), 1 (sum of absolute
-    values), inf (the largest). Of matrices: "fro" (as None), 1 (largest sum of a column), inf (largest sum of a row).
-    The gradient of every norm at 0 is 0; the largest share it equally at ties. Raises ValueError for another ord.
+    axis: an int for vectors along it, two for matrices with those rows and columns; None: x as a whole.
+    ord: None: the root of the sum of squares, of any number of axes.
+        Of vectors: 2 (the same), 1 (the sum of absolute values), inf (the largest of them).
+        Of matrices: "fro" (as None), 1 (the largest such sum of a column), inf (of a row).
+    The gradient of every norm at 0 is 0; the largest share it equally at ties. Raises ValueError for any
+    other ord.
     """
     x = operand(x)
     if not is_float(x.dtype):
@@ -316,14 +334,17 @@ def norm(x, ord=None, axis=None, keepdims=False):
     if ord is None:
         return euclidean_norm(x, axis=axis, keepdims=keepdims)
     axes = all_axes("norm", axis, x.ndim)
-    norms, what = {1: (VECTOR_NORMS, "vectors"), 2: (MATRIX_NORMS, "matrices")}.get(len(axes), ({}, f"{len(axes)} axes"))
+    norms = {1: VECTOR_NORMS, 2: MATRIX_NORMS}.get(len(axes), {})
     if ord not in norms:
-        known = ", ".join(str(o) for o in (None, *norms))
-        raise ValueError(f"norm: ord={ord!r} of {what} (x has shape {x.shape}, axis={axis}) is unknown; expected {known}")
+        what = {1: "vectors", 2: "matrices"}.get(len(axes), f"{len(axes)} axes together")
+        raise ValueError(
+            f"norm: ord={ord!r} of {what} (x has shape {x.shape}, axis={axis}) is unknown;"
+            f" expected {', '.join(map(repr, (None, *norms)))}"
+        )
     return norms[ord](x, axis=axes, keepdims=keepdims)
 
 
-# --- truth ---------------------------------------------------------------------------------------------------------
+# --- truth --------------------------------------------------------------------------------------------------
 
 
 @no_derivative(formula=r"\exists i: x_i \ne 0")

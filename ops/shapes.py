@@ -1,6 +1,6 @@
 """Functions that move elements without changing them: reshape, permute, broadcast, concatenate, split, pad.
 
-Each is linear: y = P x with a matrix P of zeros and ones, so its vector-Jacobian product is the transpose P^T.
+Each is linear, y = P x with a matrix P of zeros and ones, so its derivative rule is the transpose P^T.
 """
 
 import math
@@ -13,14 +13,15 @@ from tinygrad_ms.engine.tensor import Tensor, asarray
 from tinygrad_ms.ops.creation import as_shape, zeros_like
 
 __all__ = [
-    "reshape", "flatten", "ravel", "squeeze", "expand_dims", "permute_dims", "transpose", "matrix_transpose", "swapaxes",
-    "moveaxis", "broadcast_to", "concat", "stack", "split", "unstack", "flip", "roll", "pad", "tile", "repeat",
+    "broadcast_to", "concat", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis", "pad",
+    "permute_dims", "ravel", "repeat", "reshape", "roll", "split", "squeeze", "stack", "swapaxes", "tile",
+    "transpose", "unstack",
 ]  # fmt: skip
 
 LINEAR_MAP = "y = P x with a 0-1 matrix P; its transpose"
 
 
-# --- axes ----------------------------------------------------------------------------------------------------------
+# --- axes ---------------------------------------------------------------------------------------------------
 
 
 def one_axis(op: str, axis, ndim: int) -> int:
@@ -32,7 +33,7 @@ def one_axis(op: str, axis, ndim: int) -> int:
 
 
 def all_axes(op: str, axis, ndim: int) -> tuple[int, ...]:
-    """``axis`` (None: all; an int or a tuple) as axes counted from the left. Raises ValueError for repeated ones."""
+    """``axis`` (None: all; an int or a tuple) as distinct axes counted from the left. Raises ValueError."""
     if axis is None:
         return tuple(range(ndim))
     axes = tuple(one_axis(op, a, ndim) for a in (axis if isinstance(axis, (tuple, list)) else (axis,)))
@@ -47,11 +48,11 @@ def along(axis: int, start=None, stop=None, step=None) -> tuple:
 
 
 def operand(x):
-    """The argument of a composition: a number or a list becomes a tensor, as it does where a primitive is called."""
+    """The argument of a composition: a number or a list becomes a tensor, as in the call of a primitive."""
     return x if hasattr(x, "shape") else asarray(x)
 
 
-# --- one array in another form -------------------------------------------------------------------------------------
+# --- one array in another form ------------------------------------------------------------------------------
 
 
 @linear(
@@ -61,18 +62,24 @@ def operand(x):
     view=True,
 )
 def reshape(xp, x, /, shape):
-    """x with the same elements, in row-major order, in another shape; one size may be -1. The method takes ``*shape``, too."""
+    """x with the same elements, in row-major order, in another shape, where one size may be -1.
+
+    A view where the memory allows. The method takes ``x.reshape(2, 3)``, too. Raises ValueError where the
+    numbers of elements differ.
+    """
     return x.reshape(shape)
 
 
 def flatten(x, start_axis: int = 0, end_axis: int = -1):
-    """The axes from ``start_axis`` to ``end_axis`` made one: (2, 3, 4) becomes (24,), or (2, 12) from axis 1 on."""
+    """The axes from ``start_axis`` to ``end_axis`` made one: (2, 3, 4) becomes (24,), from axis 1 (2, 12)."""
     x = operand(x)
     if not x.shape:
         return reshape(x, shape=(1,))
     first, last = one_axis("flatten", start_axis, x.ndim), one_axis("flatten", end_axis, x.ndim)
     if first > last:
-        raise ValueError(f"flatten: start_axis {start_axis} comes after end_axis {end_axis} (x has shape {x.shape})")
+        raise ValueError(
+            f"flatten: start_axis {start_axis} comes after end_axis {end_axis} (x has shape {x.shape})"
+        )
     return reshape(x, shape=(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
 
 
@@ -82,7 +89,7 @@ def ravel(x):
 
 
 def squeeze(x, axis=None):
-    """x without the axes of size one that ``axis`` names (None: all of them). Raises ValueError for another size."""
+    """x without its axes of size one, or those that ``axis`` names. Raises ValueError for another size."""
     x = operand(x)
     axes = all_axes("squeeze", axis, x.ndim)
     if axis is not None and any(x.shape[a] != 1 for a in axes):
@@ -141,11 +148,13 @@ def swapaxes(x, axis1: int, axis2: int):
 
 
 def moveaxis(x, source, destination):
-    """x with the axes ``source`` (an int or a tuple) moved to ``destination``, the others in their order. A view."""
+    """A view of x with the axes ``source`` (an int or a tuple) moved to ``destination``, others in order."""
     x = operand(x)
     here, there = all_axes("moveaxis", source, x.ndim), all_axes("moveaxis", destination, x.ndim)
     if len(here) != len(there):
-        raise ValueError(f"moveaxis: source {source} and destination {destination} name different numbers of axes")
+        raise ValueError(
+            f"moveaxis: source {source} and destination {destination} name different numbers of axes"
+        )
     order = [axis for axis in range(x.ndim) if axis not in here]
     for place, axis in sorted(zip(there, here)):
         order.insert(place, axis)
@@ -229,8 +238,8 @@ def _pad(xp, x, /, widths, value=0):
 def pad(x, pad_width, mode: str = "constant", value=0):
     """x with margins: ``pad_width`` is a number for all sides, (before, after), or such a pair for each axis.
 
-    mode: "constant" (filled with ``value``), or "edge", "reflect", "symmetric", "wrap" (copies of elements, as NumPy
-    defines them). Raises ValueError for a negative width, or a mode that is none of these.
+    mode: "constant" (filled with ``value``), or "edge", "reflect", "symmetric", "wrap" (copies of elements,
+    as NumPy defines them). Raises ValueError for a negative width, or a mode that is none of these.
     """
     x = operand(x)
     try:
@@ -245,11 +254,13 @@ def pad(x, pad_width, mode: str = "constant", value=0):
     if mode == "constant":
         return _pad(x, widths=tuple(map(tuple, widths)), value=value)
     if mode not in ("edge", "reflect", "symmetric", "wrap"):
-        raise ValueError(f"pad: mode {mode!r} is unknown; expected constant, edge, reflect, symmetric or wrap")
+        raise ValueError(
+            f"pad: mode {mode!r} is unknown; expected constant, edge, reflect, symmetric or wrap"
+        )
     for axis, width in enumerate(widths):
         if any(width):
-            sources = numpy.pad(numpy.arange(x.shape[axis]), width, mode)  # where each element of the result comes from
-            x = x[(slice(None),) * axis + (sources.tolist(),)]
+            places = numpy.pad(numpy.arange(x.shape[axis]), width, mode)  # where each element comes from
+            x = x[(slice(None),) * axis + (places.tolist(),)]
     return x
 
 
@@ -260,7 +271,8 @@ def tile(x, reps):
     ndim = max(x.ndim, len(reps))
     shape, reps = (1,) * (ndim - x.ndim) + x.shape, (1,) * (ndim - len(reps)) + reps
     spread = broadcast_to(
-        reshape(x, shape=tuple(k for n in shape for k in (1, n))), shape=tuple(k for pair in zip(reps, shape) for k in pair)
+        reshape(x, shape=tuple(k for n in shape for k in (1, n))),
+        shape=tuple(k for pair in zip(reps, shape) for k in pair),
     )
     return reshape(spread, shape=tuple(r * n for r, n in zip(reps, shape)))
 
@@ -277,7 +289,9 @@ def repeat(x, repeats, axis=None):
     n = x.shape[axis]
     counts = numpy.asarray(repeats)
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or (counts < 0).any():
-        raise ValueError(f"repeat: repeats must be an int or a list of ints, none of them negative; got {repeats!r}")
+        raise ValueError(
+            f"repeat: repeats must be an int or a list of ints, none of them negative; got {repeats!r}"
+        )
     if counts.ndim and counts.size != 1:
         if counts.size != n:
             raise ValueError(f"repeat: repeats has {counts.size} entries for {n} elements along axis {axis}")
@@ -288,7 +302,7 @@ def repeat(x, repeats, axis=None):
     return reshape(spread, shape=(*before, n * times, *after))
 
 
-# --- several arrays ------------------------------------------------------------------------------------------------
+# --- several arrays -----------------------------------------------------------------------------------------
 
 
 def _concat_transpose(needed, g, xs_shape, axis):
@@ -302,9 +316,10 @@ def _concat_transpose(needed, g, xs_shape, axis):
 
 
 @linear(
-    transpose=_concat_transpose, formula=r"y = [x_1, x_2, \ldots]:\quad \bar x_i = \text{part } i \text{ of } \bar y",
+    transpose=_concat_transpose,
+    formula=r"y = [x_1, x_2, \ldots]:\quad [\bar x_1, \bar x_2, \ldots] = \bar y",
     source=LINEAR_MAP,
-)  # fmt: skip
+)
 def _concat(xp, *xs, axis=0):
     """The arrays one after another."""
     return xp.concatenate(xs, axis)
@@ -333,7 +348,7 @@ def _stack(xp, *xs, axis=0):
 
 
 def stack(xs, axis: int = 0):
-    """The arrays of the sequence ``xs``, all of one shape, along a new axis at the place ``axis`` of the result."""
+    """The arrays of the sequence ``xs``, all of one shape, along a new axis of the result, ``axis``."""
     return _stack(*xs, axis=axis)
 
 
@@ -359,9 +374,9 @@ def _split(xp, x, /, sizes, axis):
 
 
 def split(x, indices_or_sections, axis: int = 0) -> tuple:
-    """x cut into a tuple of parts along ``axis``, as in NumPy: views, whose gradients are put together in one step.
+    """x cut along ``axis`` into a tuple of views, as in NumPy; their gradients are put together in one step.
 
-    indices_or_sections: a number of equal parts, or the list of places to cut at ([2, 5]: before elements 2 and 5).
+    indices_or_sections: a number of equal parts, or the places to cut at ([2, 5]: before elements 2 and 5).
     Raises ValueError where x does not divide equally, or where the places decrease.
     """
     x = operand(x)
@@ -371,7 +386,9 @@ def split(x, indices_or_sections, axis: int = 0) -> tuple:
         places = [slice(0, as_int(place)).indices(n)[1] for place in indices_or_sections]
         sizes = tuple(b - a for a, b in zip([0, *places], [*places, n]))
         if min(sizes) < 0:
-            raise ValueError(f"split: the places {indices_or_sections} decrease, for {n} elements along axis {axis}")
+            raise ValueError(
+                f"split: the places {indices_or_sections} decrease, for {n} elements along axis {axis}"
+            )
     else:
         count = as_int(indices_or_sections)
         if count < 1 or n % count:
@@ -391,13 +408,14 @@ def split(x, indices_or_sections, axis: int = 0) -> tuple:
 )
 def _unstack(xp, x, /, axis):
     """The slices along one axis."""
-    return tuple(x[(slice(None),) * axis + (i, ...)] for i in range(x.shape[axis]))  # ...: 0-d arrays, not scalars
+    whole = (slice(None),) * axis
+    return tuple(x[(*whole, i, ...)] for i in range(x.shape[axis]))  # with the Ellipsis no NumPy scalars
 
 
 def unstack(x, axis: int = 0) -> tuple:
     """The slices of x along ``axis`` as a tuple: views, whose gradients are put together in one step.
 
-    Iteration over a tensor uses it: a loop over n rows costs O(n) backward where n times ``x[i]`` costs O(n^2).
+    Iteration over a tensor uses it: backward, n times ``x[i]`` would cost n arrays of the size of x.
     """
     x = operand(x)
     return _unstack(x, axis=one_axis("unstack", axis, x.ndim))

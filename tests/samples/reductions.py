@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from tests.samples import Sample, normal, positive
+from tests.samples import Sample, normal
 
 ZEROS = np.array([[1.5, -2.0, 0.5, 3.0], [1.5, 0.0, 0.5, 3.0], [0.0, -2.0, 0.0, 3.0], [0.0, 0.0, 0.0, 0.0]])
 
@@ -65,7 +65,12 @@ def over_axes(one, data=normal, empty=True, **options):
         Sample((data(3, 4),), {"axis": -1, **options}, reference=reference),
         Sample((data(3, 4),), {"axis": 0, "keepdims": True, **options}, reference=reference),
         Sample((data(2, 3, 2),), {"axis": (-1, 0), **options}, reference=reference, note="two axes"),
-        Sample((data(2, 3, 2),), {"axis": (1,), "keepdims": True, **options}, reference=reference, note="a tuple of one"),
+        Sample(
+            (data(2, 3, 2),),
+            {"axis": (1,), "keepdims": True, **options},
+            reference=reference,
+            note="a tuple of one",
+        ),
         Sample((data(3, 2),), {"axis": (), **options}, reference=reference, order=1, note="no axis"),
         Sample((data(2, 3),), {"keepdims": True, **options}, reference=reference, note="kept"),
         Sample((data(3, 0),), {"axis": 0, **options}, reference=reference, note="empty result"),
@@ -85,8 +90,15 @@ def truth(one):
         Sample((data,), reference=lambda x, **kw: reference(x, **kw).astype(bool)),
         Sample((data,), {"axis": -1}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
         Sample((normal(2, 3),), {"axis": (0, 1)}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
-        Sample((np.zeros((2, 3)),), {"keepdims": True}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
-        Sample((np.zeros((0, 3), bool),), {"axis": 0}, reference=lambda x, axis: np.array([one([])] * 3), note="empty"),
+        Sample(
+            (np.zeros((2, 3)),), {"keepdims": True}, reference=lambda x, **kw: reference(x, **kw).astype(bool)
+        ),
+        Sample(
+            (np.zeros((0, 3), bool),),
+            {"axis": 0},
+            reference=lambda x, axis: np.array([one([])] * 3),
+            note="empty",
+        ),
         Sample((np.array(2.5),), reference=lambda x: np.array(True), note="0-d"),
     ]
 
@@ -94,12 +106,32 @@ def truth(one):
 def extreme(one, best):
     ties = np.array([[2.0, 1.0, 2.0], [0.0, 0.0, 0.0]]) * best
     return over_axes(one, empty=False) + [
-        Sample((ties,), {"axis": 1}, reduced(one), smooth=False, gradient=(np.array([[1, 0, 1], [2 / 3] * 3]) / 2,), note="ties"),
-        Sample((ties,), {}, reduced(one), smooth=False, gradient=(np.array([[1, 0, 1], [0, 0, 0]]) / 2,), note="ties of all"),
-        Sample((np.array([[1.0, -np.inf], [np.inf, 2.0]]),), {"axis": 1}, reduced(one), smooth=False,
-               gradient=(np.array([[1.0, 0], [1, 0]])[:, ::best],), note="infinite"),
+        Sample(
+            (ties,),
+            {"axis": 1},
+            reduced(one),
+            smooth=False,
+            gradient=(np.array([[1, 0, 1], [2 / 3] * 3]) / 2,),
+            note="ties",
+        ),
+        Sample(
+            (ties,),
+            {},
+            reduced(one),
+            smooth=False,
+            gradient=(np.array([[1, 0, 1], [0, 0, 0]]) / 2,),
+            note="ties of all",
+        ),
+        Sample(
+            (np.array([[1.0, -np.inf], [np.inf, 2.0]]),),
+            {"axis": 1},
+            reduced(one),
+            smooth=False,
+            gradient=(np.array([[1.0, 0], [1, 0]])[:, ::best],),
+            note="infinite",
+        ),
         Sample((np.array([3, 1, 2]),), {}, reduced(one), note="integers"),
-    ]  # fmt: skip
+    ]
 
 
 def place_of(one):
@@ -107,7 +139,9 @@ def place_of(one):
         Sample((normal(2, 3),), reference=lambda x: np.array(one(x.ravel().tolist()))),
         Sample((normal(2, 3),), {"axis": -1}, reference=reduced(one)),
         Sample((normal(2, 3),), {"axis": 0, "keepdims": True}, reference=reduced(one)),
-        Sample((np.array([1.0, 2.0, 1.0, 2.0]),), reference=lambda x: np.array(one([1, 2, 1, 2])), note="ties"),
+        Sample(
+            (np.array([1.0, 2.0, 1.0, 2.0]),), reference=lambda x: np.array(one([1, 2, 1, 2])), note="ties"
+        ),
         Sample((np.array(1.0),), reference=lambda x: np.array(0), note="0-d"),
         Sample((normal(2, 0),), {"axis": 0}, reference=lambda x, axis: np.zeros(0, int), note="empty result"),
     ]
@@ -127,22 +161,41 @@ def accumulating(one):
 
 
 SAMPLES = {
-    "sum": over_axes(math.fsum) + [
+    "sum": over_axes(math.fsum)
+    + [
         Sample((np.array([True, False, True]),), reference=lambda x: np.array(2), note="booleans"),
-        Sample((np.array([[1, 2], [3, 4]]),), {"axis": 1}, reference=lambda x, axis: np.array([3, 7]), note="integers"),
+        Sample(
+            (np.array([[1, 2], [3, 4]]),),
+            {"axis": 1},
+            reference=lambda x, axis: np.array([3, 7]),
+            note="integers",
+        ),
     ],
-    "mean": over_axes(lambda values: math.fsum(values) / len(values), empty=False) + [
-        Sample((np.array([[1, 2], [3, 5]]),), {"axis": 1}, reference=lambda x, axis: np.float32([1.5, 4]), note="integers"),
+    "mean": over_axes(lambda values: math.fsum(values) / len(values), empty=False)
+    + [
+        Sample(
+            (np.array([[1, 2], [3, 5]]),),
+            {"axis": 1},
+            reference=lambda x, axis: np.float32([1.5, 4]),
+            note="integers",
+        ),
         Sample((np.array([True, False, True, True]),), reference=lambda x: np.float32(0.75), note="booleans"),
     ],
-    "prod": over_axes(math.prod) + [
+    "prod": over_axes(math.prod)
+    + [
         Sample((ZEROS,), {"axis": 1}, reference=reduced(math.prod), order=3, note="zeros"),
         Sample((ZEROS[1:3],), {}, reference=reduced(math.prod), note="zeros in all"),
-        Sample((ZEROS[:2].reshape(2, 2, 2),), {"axis": (0, 2)}, reference=reduced(math.prod), note="zeros in two axes"),
+        Sample(
+            (ZEROS[:2].reshape(2, 2, 2),),
+            {"axis": (0, 2)},
+            reference=reduced(math.prod),
+            note="zeros in two axes",
+        ),
         Sample((np.array([3, 1, 2]),), {}, reference=lambda x: np.array(6), note="integers"),
     ],
     "cumsum": accumulating(lambda a, b: a + b),
-    "cumprod": accumulating(lambda a, b: a * b) + [
+    "cumprod": accumulating(lambda a, b: a * b)
+    + [
         Sample((ZEROS,), {"axis": 1}, reference=running(lambda a, b: a * b), order=3, note="zeros"),
         Sample((ZEROS[1:3],), {}, reference=running(lambda a, b: a * b), note="zeros in all"),
     ],
@@ -152,34 +205,79 @@ SAMPLES = {
     "argmin": place_of(np.argmin),
     "var": over_axes(variance, empty=False)
     + over_axes(variance, empty=False, correction=1)[1:3]
-    + [Sample((np.array([1, 2, 4]),), reference=lambda x: np.var([1, 2, 4]).astype(np.float32), note="integers")],
+    + [
+        Sample(
+            (np.array([1, 2, 4]),), reference=lambda x: np.var([1, 2, 4]).astype(np.float32), note="integers"
+        )
+    ],
     "std": [s for s in over_axes(deviation, empty=False) if s.note not in ("0-d", "no axis")]
     + over_axes(deviation, empty=False, correction=1)[1:3]
     + [
-        Sample((np.full((2, 3), 0.5),), {"axis": 1}, reduced(deviation), smooth=False, gradient=(np.zeros((2, 3)),),
-               note="all equal"),
+        Sample(
+            (np.full((2, 3), 0.5),),
+            {"axis": 1},
+            reduced(deviation),
+            smooth=False,
+            gradient=(np.zeros((2, 3)),),
+            note="all equal",
+        ),
         Sample((normal(),), {}, reduced(deviation), smooth=False, gradient=(np.zeros(()),), note="0-d"),
-        Sample((np.array([1, 2, 4]),), reference=lambda x: np.std([1, 2, 4]).astype(np.float32), note="integers"),
+        Sample(
+            (np.array([1, 2, 4]),), reference=lambda x: np.std([1, 2, 4]).astype(np.float32), note="integers"
+        ),
     ],
-    "logsumexp": over_axes(log_of_sum, empty=False) + [
-        Sample((normal(0, 3),), {"axis": 0}, reduced(log_of_sum), smooth=False, gradient=(np.zeros((0, 3)),), note="empty"),
-        Sample((normal(0, 3),), {}, reduced(log_of_sum), smooth=False, gradient=(np.zeros((0, 3)),), note="all empty"),
-        Sample((np.array([[1e4, 1e4 - 1], [-1e4, -1e4 - 1]]),), {"axis": 1}, smooth=False,
-               reference=lambda x, axis: np.array([1e4, -1e4]) + math.log1p(math.exp(-1)),
-               gradient=(np.array([[math.e, 1], [math.e, 1]]) / (1 + math.e),), note="far out"),
-        Sample((np.array([[-np.inf, 0.0, 1.0], [-np.inf] * 3]),), {"axis": 1}, smooth=False,
-               reference=lambda x, axis: np.array([math.log(1 + math.e), -math.inf]),
-               gradient=(np.array([[0, 1, math.e], [0, 0, 0]]) / (1 + math.e),), note="minus infinity"),
+    "logsumexp": over_axes(log_of_sum, empty=False)
+    + [
+        Sample(
+            (normal(0, 3),),
+            {"axis": 0},
+            reduced(log_of_sum),
+            smooth=False,
+            gradient=(np.zeros((0, 3)),),
+            note="empty",
+        ),
+        Sample(
+            (normal(0, 3),),
+            {},
+            reduced(log_of_sum),
+            smooth=False,
+            gradient=(np.zeros((0, 3)),),
+            note="all empty",
+        ),
+        Sample(
+            (np.array([[1e4, 1e4 - 1], [-1e4, -1e4 - 1]]),),
+            {"axis": 1},
+            smooth=False,
+            reference=lambda x, axis: np.array([1e4, -1e4]) + math.log1p(math.exp(-1)),
+            gradient=(np.array([[math.e, 1], [math.e, 1]]) / (1 + math.e),),
+            note="far out",
+        ),
+        Sample(
+            (np.array([[-np.inf, 0.0, 1.0], [-np.inf] * 3]),),
+            {"axis": 1},
+            smooth=False,
+            reference=lambda x, axis: np.array([math.log(1 + math.e), -math.inf]),
+            gradient=(np.array([[0, 1, math.e], [0, 0, 0]]) / (1 + math.e),),
+            note="minus infinity",
+        ),
         Sample((np.array([0, 0]),), reference=lambda x: np.log([2]).astype(np.float32)[0], note="integers"),
     ],
-    "euclidean_norm": over_axes(lambda values: math.hypot(*values)) + [
-        Sample((np.array([[3.0, -4.0], [0.0, 0.0]]),), {"axis": 1}, reference=lambda x, axis: np.array([5.0, 0.0]),
-               smooth=False, gradient=(np.array([[0.6, -0.8], [0, 0]]),), note="zero"),
+    "euclidean_norm": over_axes(lambda values: math.hypot(*values))
+    + [
+        Sample(
+            (np.array([[3.0, -4.0], [0.0, 0.0]]),),
+            {"axis": 1},
+            reference=lambda x, axis: np.array([5.0, 0.0]),
+            smooth=False,
+            gradient=(np.array([[0.6, -0.8], [0, 0]]),),
+            note="zero",
+        ),
         Sample((np.array([3, 4]),), reference=lambda x: np.float32(5), note="integers"),
     ],
     "any": truth(any),
     "all": truth(all),
-    "count_nonzero": over_axes(count) + [
+    "count_nonzero": over_axes(count)
+    + [
         Sample((np.array([True, False, True]),), reference=lambda x: np.array(2), note="booleans"),
     ],
-}  # fmt: skip
+}

@@ -38,10 +38,15 @@ class Primitive:
         self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         constants = [p for p in parameters if p.name not in self.arguments and p.name != self.variadic]
         self.constants = [p.name for p in constants]
+        self.positional = [p.name for p in constants if p.kind is plain]
         self.defaults = {p.name: p.default for p in constants if p.default is not p.empty}
 
     def bind(self, args, kwargs):
         """Sort a call into arrays and constants: constants may be positional, arrays may be named."""
+        count = len(self.arguments)
+        after = dict(zip(self.positional, args[count:]))
+        if 0 < len(args) - count == len(after) and after.keys().isdisjoint(kwargs):  # x.sum(0): the quick way
+            return args[:count], after | kwargs
         try:
             bound = self.signature.bind(*args, **kwargs).arguments
         except TypeError as error:

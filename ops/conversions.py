@@ -58,6 +58,8 @@ def to(x, *targets, device=None, dtype=None) -> Tensor:
     Gradients travel back. Raises ValueError for an unknown device, RuntimeError for one that cannot be used.
     """
     for target in targets:
+        if target is None:  # which NumPy would take for float64
+            continue
         if isinstance(target, Tensor):
             device, dtype = target.device, target.dtype
         elif _is_dtype(target):
@@ -82,16 +84,30 @@ def _is_dtype(target) -> bool:
     return True
 
 
-def _cuda(x, index: int = 0) -> Tensor:
-    """x on the GPU of that number."""
+def cpu(x) -> Tensor:
+    """x in host memory, on NumPy; x itself if it is there."""
+    return to(x, device="cpu")
+
+
+def cuda(x, index: int = 0) -> Tensor:
+    """x on the GPU of that number, on CuPy; x itself if it is there."""
     return to(x, device=f"cuda:{index}" if index else "cuda")
 
 
-Tensor.astype = astype
-Tensor.clone = clone
-Tensor.to = to
-Tensor.cpu = lambda x: to(x, device="cpu")
-Tensor.cuda = _cuda
-Tensor.half = lambda x: to(x, dtype="float16")
-Tensor.float = lambda x: to(x, dtype="float32")
-Tensor.double = lambda x: to(x, dtype="float64")
+def half(x) -> Tensor:
+    """x in float16."""
+    return to(x, dtype="float16")
+
+
+def float(x) -> Tensor:
+    """x in float32."""
+    return to(x, dtype="float32")
+
+
+def double(x) -> Tensor:
+    """x in float64."""
+    return to(x, dtype="float64")
+
+
+for _op in (astype, clone, to, cpu, cuda, half, float, double):
+    setattr(Tensor, _op.__name__, _op)

@@ -37,7 +37,7 @@ def test_second_order_through_astype():
 def test_shorthands_for_dtypes():
     x = tg.tensor([1.0], requires_grad=True)
     assert x.double().dtype == np.float64 and x.half().dtype == np.float16
-    assert x.float() is x and x.to("float32") is x and x.to("cpu") is x and x.cpu() is x
+    assert x.float() is x and x.to("float32") is x and x.to("cpu") is x and x.cpu() is x and x.to(None) is x
     assert x.to("cpu", np.float64).dtype == np.float64
     assert x.to(dtype="float16").dtype == np.float16
     assert x.to(tg.tensor([1.0], dtype="float64")).dtype == np.float64

@@ -334,8 +334,7 @@ EDGES = np.array([-inf, -7.3, -1.0, -0.4, -0.0, 0.0, 0.3, 0.5, 1.0, 2.0, 6.0, in
 PAIRS = [a.ravel() for a in np.meshgrid(*[np.array([-inf, -2.0, -1.0, -0.0, 0.0, 0.7, 1.0, 3.0, inf])] * 2)]
 OF_TORCH = (
     "reciprocal abs sign floor ceil trunc round square sqrt exp expm1 exp2 log log1p log2 log10 sin cos tan"
-    " asin acos atan"
-    " sinh cosh tanh asinh atanh erf sinc relu sigmoid"
+    " asin acos atan sinh cosh tanh asinh atanh erf sinc relu sigmoid"
 ).split()
 OF_TORCH_NN = "leaky_relu hardtanh relu6 elu selu silu softplus gelu mish".split()
 OF_TWO = "add subtract multiply divide power hypot maximum minimum remainder atan2 logaddexp".split()

@@ -642,9 +642,17 @@ def test_a_training_step_waits_for_no_device():
 LAYER_ERRORS = {
     "linear": (
         lambda: nn.Linear(4, 3)(tg.tensor(normal(5, 3))),
-        r"Linear: x has shape \(5, 3\), expected \(..., 4\), given by in_f",
+        r"affine: x has shape \(5, 3\) and weight \(3, 4\), which takes \(..., 4\)",
     ),
-    "number": (lambda: nn.Linear(4, 3)(1.0), r"Linear: x has shape \(\), expected \(..., 4\)"),
+    "number": (lambda: nn.Linear(4, 3)(1.0), r"affine: x has shape \(\) and weight \(3, 4\), which takes"),
+    "weight": (
+        lambda: tg.linear(tg.tensor(normal(5, 3)), tg.tensor(normal(3))),
+        r"affine: x has shape \(5, 3\) and weight \(3,\); expected \(..., n\) and \(m, n\)",
+    ),
+    "bias": (
+        lambda: tg.linear(tg.tensor(normal(5, 3)), tg.tensor(normal(2, 3)), tg.tensor(normal(3))),
+        r"affine: bias has shape \(3,\) and weight \(2, 3\); expected \(2,\)",
+    ),
     "sizes": (lambda: nn.Linear(0, 3), "Linear: in_features is 0, expected an integer of at least 1"),
     "float size": (lambda: nn.Embedding(4, 2.0), "Embedding: embedding_dim is 2.0, expected an integer"),
     "norm": (

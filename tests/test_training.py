@@ -143,13 +143,12 @@ def test_training_needs_no_garbage_collector():
         before = tracemalloc.get_traced_memory()[0]
         steps(1000)
         grown = tracemalloc.get_traced_memory()[0] - before
-        assert (
-            grown < 100_000
-        )  # less than one array a step; Python's free lists of tuples grow a little at first
+        # Less than one array a step; the lists in which Python keeps free tuples grow a little at first.
+        assert grown < 100_000
         assert gc.collect() == 0
         loss = tg.softmax_cross_entropy(model(x), y)
         nodes = [weakref.ref(node) for node in loss.tape() if not isinstance(node, Leaf)]
-        assert len(nodes) > 10 and all(node() for node in nodes)
+        assert len(nodes) > 5 and all(node() for node in nodes)
         del loss
         assert not any(node() for node in nodes)
     finally:

@@ -226,8 +226,9 @@ class scope(Mode):
     def __init__(self, name: str):
         self.name = str(name)
 
-    def change(self, state):
-        return state.replace(scope=(*state.scope, self.name))
+    def change(self, state):  # spelled out: modules do this at every call
+        names = (*state.scope, self.name)
+        return State(state.recording, state.forward_mode, state.inference, names, state.hooks)
 
 
 class hooks(Mode):

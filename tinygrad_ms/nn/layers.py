@@ -8,6 +8,7 @@ from tinygrad_ms.engine.backend import DEFAULT_FLOAT, to_device
 from tinygrad_ms.engine.tensor import Tensor, asarray
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.module import Module, Parameter
+from tinygrad_ms.ops.affine import linear
 from tinygrad_ms.ops.indexing import embedding
 from tinygrad_ms.ops.normalization import layer_norm, rms_norm
 from tinygrad_ms.random import drawing, generator, own_generator
@@ -36,9 +37,7 @@ class Linear(Module):
         )
 
     def forward(self, x):
-        check_last_axes(self, x, (self.in_features,), "in_features")
-        y = x @ self.weight.T
-        return y if self.bias is None else y + self.bias
+        return linear(x, self.weight, self.bias)
 
     def extra_repr(self):
         return (

@@ -1,0 +1,60 @@
+"""The affine map of a fully connected layer as one op: no transposed weight, the bias added in place."""
+
+from math import prod
+
+from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.products import matmul
+
+__all__ = ["linear"]
+
+
+def _rows(x):
+    """(..., n) as a matrix (rows, n)."""
+    return x.reshape((prod(x.shape[:-1]), x.shape[-1]))
+
+
+@primitive(
+    vjp=(
+        lambda g, weight: matmul(g, weight),
+        lambda g, x: _rows(g).T @ _rows(x),
+        lambda g: g,  # the engine sums it over the rows
+    ),
+    jvp=(lambda t, weight: matmul(t, weight.T), lambda t, x: matmul(x, t.T), lambda t: t),
+    formula=r"Y = X W^T + b:\quad \bar X = \bar Y W,\quad \bar W = \bar Y^T X,\quad \bar b = \sum_i \bar Y_i",
+    source="004, section 5; Giles 2008, section 2.2.2",
+    floats=True,
+)
+def affine(xp, x, weight, bias, /):
+    """x weight^T + bias, of (..., n), (m, n) and (m,) or a number."""
+    _check(x, weight, bias)
+    rows = x if x.ndim == 2 else _rows(x)  # one large product instead of a batch of small ones
+    y = xp.matmul(rows, weight.T)
+    if type(bias) is type(y) and bias.dtype == y.dtype:
+        y += bias
+    elif type(bias) is not float or bias != 0:
+        y = y + bias
+    return y if x.ndim == 2 else y.reshape((*x.shape[:-1], weight.shape[0]))
+
+
+def _check(x, weight, bias):
+    if getattr(weight, "ndim", 0) != 2 or not getattr(x, "ndim", 0) or x.shape[-1] != weight.shape[1]:
+        shapes = [getattr(a, "shape", ()) for a in (x, weight)]
+        needed = (
+            f", which takes (..., {shapes[1][1]})"
+            if len(shapes[1]) == 2
+            else "; expected (..., n) and (m, n)"
+        )
+        raise ValueError(f"affine: x has shape {shapes[0]} and weight {shapes[1]}{needed}")
+    if getattr(bias, "shape", ()) not in ((), (weight.shape[0],)):
+        raise ValueError(
+            f"affine: bias has shape {bias.shape} and weight {weight.shape}; expected ({weight.shape[0]},)"
+        )
+
+
+def linear(x, weight, bias=None) -> Tensor:
+    """x weight^T + bias: (..., n) -> (..., m), with weight (m, n) and bias (m,) or none.
+
+    Raises ValueError where the shapes do not fit.
+    """
+    return affine(x, weight, 0.0 if bias is None else bias)

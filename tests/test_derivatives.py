@@ -19,7 +19,7 @@ from tinygrad_ms.testing import check_jvp, forbid_sync, gradcheck, gradgradcheck
 from tinygrad_ms.testing.gradcheck import check_pairing, differentiated, to_numpy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")  # samples at poles
-ROUNDING = {"float64": 1e-10, "float32": 1e-6, "float16": 1e-3}  # of a value against its reference
+ROUNDING = {"float64": 1e-10, "float32": 1e-6, "float16": 1e-3}  # of each element against its reference
 PRIMITIVES = {name: p for name, p in REGISTRY.items() if p.forward.__module__.startswith("tinygrad_ms.")}
 SAMPLES = all_samples()
 
@@ -212,7 +212,9 @@ def test_value(name, sample):
         reference = sample.reference(*sample.args, **sample.kwargs)
         reference = reference if isinstance(reference, (tuple, list)) else (reference,)
         for y, expected in zip(outputs, reference, strict=True):
-            assert_close(y, expected, ROUNDING.get(y.dtype.name, 0))
+            assert y.shape == np.shape(expected)
+            noise = sample.noise * np.abs(expected).max(initial=0) if sample.noise else 0
+            np.testing.assert_allclose(y.numpy(), expected, rtol=ROUNDING.get(y.dtype.name, 0), atol=noise)
 
 
 @each_sample(lambda name, sample: bool(varied(sample)))
@@ -228,6 +230,22 @@ def test_dtypes_are_kept(name, sample):
     if sample.smooth:
         assert_all_close(single, double, 1e-4)
         assert_all_close(narrow, wide, 1e-3)
+
+
+@each_sample(lambda name, sample: smooth(name, sample) and len(varied(sample)) > 1)
+def test_mixed_dtypes(name, sample):
+    """float32 beside float64: gradients have the dtype of their argument, tangents that of their output."""
+    first = varied(sample)[0]
+    with forward_mode():
+        args = arguments(sample)
+        args[first] = args[first].detach().astype("float32").requires_grad_()
+        outputs = [y for y in as_tuple(call(name, sample, *args)) if y.requires_grad]
+    tangent = np.ones(args[first].shape, np.float32)
+    for y, t in zip(outputs, push_forward([y.node for y in outputs], {args[first].node: tangent})):
+        assert t is None or (t.dtype == y.dtype and t.shape == y.shape)
+    weighted_sum(outputs).backward()
+    for i in varied(sample):
+        assert args[i].grad is None or args[i].grad.dtype == args[i].dtype
 
 
 # --- derivatives --------------------------------------------------------------------------------------------

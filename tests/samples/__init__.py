@@ -21,6 +21,7 @@ class Sample:
     smooth: False at a tie or kink: value and documented gradient are checked there, not differences.
     gradient: for such points, the documented gradients of ``sum(y)``, one per differentiable argument.
     order: how many derivatives are checked by differences (2; one more at the first sample of a primitive).
+    noise: error of the reference relative to its largest element; by default every element must match to rounding.
     sync: why this call must make the host wait for the device; empty: it must not.
     """
 
@@ -31,6 +32,7 @@ class Sample:
     gradient: tuple | None = None
     order: int = 2
     tolerance: float = 1e-6  # of derivatives against central differences, relative to the largest element
+    noise: float = 0.0
     note: str = ""
     sync: str = ""
 

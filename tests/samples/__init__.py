@@ -21,7 +21,7 @@ class Sample:
     smooth: False at a tie or kink: value and documented gradient are checked there, not differences.
     gradient: for such points, the documented gradients of ``sum(y)``, one per differentiable argument.
     order: how many derivatives are checked by differences (2; one more at the first sample of a primitive).
-    noise: error of the reference relative to its largest element; by default every element must match to rounding.
+    noise: error of the reference relative to its largest element; without it, every element must match.
     sync: why this call must make the host wait for the device; empty: it must not.
     """
 

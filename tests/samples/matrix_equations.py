@@ -38,8 +38,10 @@ def batched(solve):
 
 
 def lyapunov(A, C, parity=0, **_):
-    C = (C + parity * C.T) / 2 if parity else C
-    return scipy_sylvester((A + A.T) / 2, (A + A.T) / 2, C)
+    def part(X):
+        return (X + parity * X.T) / 2 if parity else X
+
+    return part(scipy_sylvester((A + A.T) / 2, (A + A.T) / 2, part(C)))
 
 
 def skew_with_inverse(P, C, **_):

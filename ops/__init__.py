@@ -15,6 +15,7 @@ from tinygrad_ms.ops.losses import *
 from tinygrad_ms.ops.matrix_equations import *
 from tinygrad_ms.ops.matrix_functions import *
 from tinygrad_ms.ops.matrix_parts import *
+from tinygrad_ms.ops.msign_alternatives import *
 from tinygrad_ms.ops.normalization import *
 from tinygrad_ms.ops.products import *
 from tinygrad_ms.ops.reductions import *

@@ -64,18 +64,22 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
         y = _msign_svd(M, eps=float(eps), steps=steps, coefficients=coefficients, factors=Factors())
     elif eps:
         y = _msign_smooth(M, eps=float(eps), steps=steps, coefficients=coefficients)[0]
-    else:
+    elif len(shape) > 1 and shape[-2] == shape[-1]:
         y = _msign(M, steps=steps, coefficients=coefficients)
+    else:
+        y = _polar(M, steps=steps, coefficients=coefficients)[0]
     if check:
         _warn_of_rank(M, y, eps)
     return y
 
 
-def _derivative(M, y, G, steps, coefficients):
+def _derivative(M, y, G, steps, coefficients, P=None):
     """The derivative of y = msign(M) in the direction G, which is also its adjoint applied to G."""
     if M.shape[-2] < M.shape[-1]:
         return _derivative(M.mT, y.mT, G.mT, steps, coefficients).mT
-    P, B = y.mT @ M, y.mT @ G
+    if P is None:
+        P = y.mT @ M
+    B = y.mT @ G
     if M.shape[-2] == M.shape[-1]:
         return y @ solve_lyapunov(P, B, parity=-1, steps=steps, coefficients=coefficients) * 2
     W, inverse = solve_skew_with_inverse(P, B, steps=steps, coefficients=coefficients)
@@ -85,15 +89,45 @@ def _derivative(M, y, G, steps, coefficients):
 @primitive(
     vjp=lambda g, M, y, steps, coefficients: _derivative(M, y, g, steps, coefficients),
     jvp=lambda t, M, y, steps, coefficients: _derivative(M, y, t, steps, coefficients),
+    formula=r"P W + W P = Y^T \bar Y - \bar Y^T Y,\ P = Y^T M:\quad \bar M = Y W",
+    source="000, (16) and (17); docs/msign.md",
+    notes="full rank: msign is discontinuous elsewhere",
+)
+def _msign(xp, M, /, steps=None, coefficients=None):
+    """The pure msign of square M (tall and wide ones work too) by Newton-Schulz."""
+    check_matrices("msign", M)
+    return orthogonalise(xp, M, steps, coefficients)
+
+
+def _pull_polar(needed, g, M, y, P, steps, coefficients):
+    gy, gP = g
+    if gP is None:
+        return (_derivative(M, y, gy, steps, coefficients, P),)
+    gP = symmetric(gP)  # P = Y^T M feels M directly and through Y
+    gy = M @ gP if gy is None else gy + M @ gP
+    return (_derivative(M, y, gy, steps, coefficients, P) + y @ gP,)
+
+
+def _push_polar(tangents, M, y, P, steps, coefficients):
+    dy = _derivative(M, y, tangents[0], steps, coefficients, P)
+    return dy, symmetric(dy.mT @ M + y.mT @ tangents[0])
+
+
+@primitive(
+    vjp=_pull_polar,
+    jvp=_push_polar,
+    outputs=("y", "P"),
     formula=r"P W + W P = Y^T \bar Y - \bar Y^T Y,\ P = Y^T M:\quad"
     r"\bar M = Y W + (\bar Y - Y Y^T \bar Y) P^{-1}",
     source="000, (16) and (17); docs/msign.md",
     notes="full rank: msign is discontinuous elsewhere",
 )
-def _msign(xp, M, /, steps=None, coefficients=None):
-    """The pure msign of tall or wide M by Newton-Schulz."""
+def _polar(xp, M, /, steps=None, coefficients=None):
+    """The polar factors of tall M: msign(M) and P = (M^T M)^{1/2}, which saves the derivative a large product."""
     check_matrices("msign", M)
-    return orthogonalise(xp, M, steps, coefficients)
+    y = orthogonalise(xp, M, steps, coefficients)
+    P = transpose(y) @ M
+    return y, (P + transpose(P)) / 2
 
 
 # --- smooth msign --------------------------------------------------------------------------------------------------
@@ -165,7 +199,7 @@ def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
         whole = orthogonalise(xp, stacked, steps, coefficients)
         tail = whole[:, m:] * (norm != 0)
     lead = M.shape[:-2]
-    return xp.ascontiguousarray(whole[:, :m]).reshape(M.shape), tail.reshape((*lead, n, n)), norm.reshape((*lead, 1, 1))
+    return whole[:, :m].copy().reshape(M.shape), tail.reshape((*lead, n, n)), norm.reshape((*lead, 1, 1))
 
 
 # --- the closed form on the SVD ------------------------------------------------------------------------------------
@@ -294,6 +328,10 @@ def polar(M, side="right", *, steps=None, coefficients=None):
     """
     if side not in ("right", "left"):
         raise ValueError(f"polar: side={side!r}; expected 'right' (M = U H) or 'left' (M = H U)")
+    shape = shape_of(M)
+    if len(shape) > 1 and (shape[-2] < shape[-1] if side == "left" else shape[-2] >= shape[-1]):
+        U, H = _polar(M if side == "right" else M.mT, steps=steps, coefficients=coefficients)
+        return (U if side == "right" else U.mT), H
     U = msign(M, steps=steps, coefficients=coefficients)
     return U, symmetric(U.mT @ M if side == "right" else M @ U.mT)
 

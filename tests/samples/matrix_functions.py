@@ -20,6 +20,11 @@ def smooth(M, eps, **_):
     return y, e * np.linalg.inv(P), e / eps
 
 
+def polar(M, **_):
+    y = msign(M)
+    return y, y.mT @ M
+
+
 def nuclear(M, **_):
     return np.linalg.norm(M, "nuc", axis=(-2, -1)), msign(M)
 
@@ -58,6 +63,13 @@ SAMPLES = {
         Sample((np.eye(4, 3),), {"steps": 9}, msign, note="repeated"),
         Sample((np.zeros((3, 2)),), {}, lambda M: M, smooth=False, gradient=(np.zeros((3, 2)),), note="zero", sync=ADAPTS),
         Sample((np.zeros((0, 4, 3)),), {}, lambda M: M, note="empty"),
+    ],
+    "polar": [
+        Sample((tall,), {}, polar, order=3, sync=ADAPTS),
+        Sample((normal(2, 4, 2),), {"steps": 9}, polar),
+        Sample((square,), {"steps": 9}, polar),
+        Sample((2 * np.eye(4, 3),), {"steps": 9}, polar, note="repeated"),
+        Sample((np.zeros((0, 4, 3)),), {}, polar, note="empty"),
     ],
     "nuclear_norm": [
         Sample((wide,), {}, nuclear, sync=ADAPTS),

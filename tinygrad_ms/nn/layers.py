@@ -49,7 +49,7 @@ class Embedding(Module):
     """A table of vectors: integers of any shape (...) -> (..., embedding_dim), row i of the weight for i.
 
     weight (num_embeddings, embedding_dim) starts as N(0, 1), as in PyTorch. Raises IndexError for an integer
-    outside 0 ... num_embeddings - 1 (to see that, the host waits for a GPU), TypeError for other input.
+    outside 0 ... num_embeddings - 1 (to see that, the host waits for a GPU) and for what is no integer.
     """
 
     def __init__(self, num_embeddings, embedding_dim, *, rng=None, device=None, dtype=DEFAULT_FLOAT):

@@ -235,11 +235,11 @@ class Module:
                 if names
             ]
             raise ValueError(f"{caller}: {'; '.join(problems)}. strict=False would load the names in common")
-        loaded = [(part, name, state[name]) for name, part in mine.items() if name in state]
-        wrong = [problem for part, name, value in loaded if (problem := mismatch(part, name, value))]
+        found = [name for name in mine if name in state]
+        wrong = [problem for name in found if (problem := mismatch(mine[name], name, state[name]))]
         if wrong:
             raise ValueError(f"{caller}: {'; '.join(wrong)}")
-        loaded = [(part, arriving(part, value)) for part, _, value in loaded]
+        loaded = [(mine[name], arriving(mine[name], state[name])) for name in found]
         with no_grad():
             for part, value in loaded:
                 if isinstance(part, numpy.random.Generator):
@@ -277,13 +277,15 @@ class Module:
         parameter counts where it is met first.
         """
         shapes = self._trial_run(inputs) if inputs else {}
-        modules, rows, path = dict(self.named_modules()), [], []
-        own = {name: [] for name in modules}
+        modules = dict(self.named_modules())
+        own: dict[str, list[Parameter]] = {name: [] for name in modules}
+        rows: list[tuple] = []
+        path: list[str] = []  # the modules that this one is inside of
         for name, part in self.named_parameters():
             own[max((n for n in modules if not n or name.startswith(n + ".")), key=len)].append(part)
         for name, module in modules.items():
             while path and not name.startswith(path[-1] + "."):
-                path.pop()  # path: the modules that this one is inside of
+                path.pop()
             short = name[len(path[-1]) + 1 :] if path else name
             label = "  " * (len(path) + bool(name)) + f"{short} {type(module).__name__}".lstrip()
             path += [name] if name else []

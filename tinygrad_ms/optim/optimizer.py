@@ -82,7 +82,7 @@ class Optimizer:
             if not isinstance(p, Tensor):
                 raise TypeError(f"{which} is {type(p).__name__}; expected a Tensor")
             which += f" ({p.name or 'unnamed'}, shape {p.shape})"
-            if not p.is_leaf:
+            if p.node is not None and not p.is_leaf:
                 raise ValueError(
                     f"{which} is the result of {p.node.op} ({p.node.line}); only leaves can be optimized:"
                     " give the Tensor that it was computed from"

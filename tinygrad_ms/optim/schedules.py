@@ -6,26 +6,23 @@ from typing import Any, Callable
 from tinygrad_ms.optim.optimizer import Optimizer
 
 
-class LambdaLR:
+class Schedule:
     """At step t, from 0, the learning rate of each group is its first one times ``factor(t)``.
 
-        schedule = LambdaLR(optimizer, lambda t: 0.99**t)
+        schedule = CosineLR(optimizer, total_steps=1000)
         for x, y in loader:
             ...
             optimizer.step()
             schedule.step()
 
-    The other schedules are this one with a factor of their own. What is set in ``group["lr"]`` by hand lasts
-    until the next ``schedule.step()``.
+    A subclass defines ``factor``. A ``group["lr"]`` set by hand lasts until the next ``schedule.step()``.
     """
 
-    def __init__(self, optimizer: Optimizer, factor: Callable[[int], float] | None = None):
+    def __init__(self, optimizer: Optimizer):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
                 f"{type(self).__name__}: optimizer is {type(optimizer).__name__}, expected an Optimizer"
             )
-        if factor is not None:
-            self.factor = factor
         self.optimizer = optimizer
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.steps = 0
@@ -67,7 +64,18 @@ class LambdaLR:
         self._apply()
 
 
-class StepLR(LambdaLR):
+class LambdaLR(Schedule):
+    """factor(t) = function(t), any function of the step."""
+
+    def __init__(self, optimizer: Optimizer, function: Callable[[int], float]):
+        self.function = function
+        super().__init__(optimizer)
+
+    def factor(self, t):
+        return self.function(t)
+
+
+class StepLR(Schedule):
     """Multiply the rate by ``gamma`` every ``step_size`` steps: factor(t) = gamma^floor(t / step_size)."""
 
     def __init__(self, optimizer, step_size: int, gamma: float = 0.1):
@@ -78,7 +86,7 @@ class StepLR(LambdaLR):
         return self.gamma ** (t // self.step_size)
 
 
-class WarmupLR(LambdaLR):
+class WarmupLR(Schedule):
     """Rise from lr / warmup_steps in equal steps, then stay: factor(t) = min(1, (t + 1) / warmup_steps)."""
 
     def __init__(self, optimizer, warmup_steps: int):
@@ -89,7 +97,7 @@ class WarmupLR(LambdaLR):
         return min(1.0, (t + 1) / max(1, self.warmup_steps))
 
 
-class CosineLR(LambdaLR):
+class CosineLR(Schedule):
     r"""Half a cosine from 1 down to ``final`` at step ``total_steps``, after an optional linear warm-up.
 
     factor(t) = (t + 1) / warmup_steps in the warm-up, then $f + (1 - f)(1 + \cos \pi s) / 2$ with f =

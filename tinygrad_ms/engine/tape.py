@@ -220,6 +220,12 @@ class inference_mode(Mode):
         return state.replace(recording=False, inference=True)
 
 
+class Visit(str):
+    """The name of a scope, a new object each time it is entered: pictures tell two visits of one scope apart by it."""
+
+    __slots__ = ()
+
+
 class scope(Mode):
     """Name the ops recorded inside: they become one cluster of the picture. Scopes nest."""
 
@@ -227,7 +233,7 @@ class scope(Mode):
         self.name = str(name)
 
     def change(self, state):  # spelled out: modules do this at every call
-        names = (*state.scope, self.name)
+        names = (*state.scope, Visit(self.name))
         return State(state.recording, state.forward_mode, state.inference, names, state.hooks)
 
 

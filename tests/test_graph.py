@@ -1,0 +1,495 @@
+"""tg.graph: the structure read off the tape, its DOT text, folding, values and gradients."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinygrad_ms as tg
+from tinygrad_ms.graph import build, recording
+from tinygrad_ms.graph.dot_text import write
+from tinygrad_ms.graph.latex import to_text
+from tinygrad_ms.graph.renderer import draw, find_renderer
+
+GOLDEN = Path(__file__).parent / "golden"
+HOSTILE = [
+    'say "hi"', "<script>alert(1)</script>", "a&b &lt; &amp;", "two\nlines", "back\\slash \\N \\G", "🦉 ő 中文 é",
+    "]]> --> <!--", "x" * 10_000, "\x00\x1b[31m", "'; DROP", "{a|b}", "\ud800",
+]  # fmt: skip
+
+
+def leaf(*shape, name=None):
+    values = np.linspace(-1, 1, int(np.prod(shape))).reshape(shape)
+    return tg.tensor(values, requires_grad=True, name=name)
+
+
+def titles(graph, kind="op"):
+    return [vertex.title for vertex in graph.vertices if vertex.kind == kind]
+
+
+def labels(dot):
+    """Every HTML-like label of a DOT text, cut out by counting brackets as DOT does."""
+    for match in re.finditer(r"label=<", dot):
+        depth, end = 1, match.end()
+        while depth:
+            depth += {"<": 1, ">": -1}.get(dot[end], 0)
+            end += 1
+        yield dot[match.end() : end - 1]
+
+
+def check_dot(dot):
+    """The labels are well-formed, quotes are balanced, and every edge joins nodes that are there."""
+    for label in labels(dot):
+        ElementTree.fromstring(f"<x>{label.replace('&#8212;', '-')}</x>")
+    bare = dot
+    for label in labels(dot):
+        bare = bare.replace(f"<{label}>", "LABEL", 1)
+    bare = re.sub(r'"(\\.|[^"\\])*"', "STRING", bare, flags=re.DOTALL)
+    assert '"' not in bare and "<" not in bare.replace("->", "")
+    assert bare.count("{") == bare.count("}") and bare.count("[") == bare.count("]")
+    nodes = set(re.findall(r"^\s*(n\d+) \[", bare, re.M))
+    for tail, head in re.findall(r"(n\d+) -> (n\d+)", bare):
+        assert {tail, head} <= nodes
+    return nodes
+
+
+def mlp():
+    x = tg.tensor(np.ones((4, 3)), name="x")
+    w, b = leaf(3, 2, name="w"), leaf(2, name="b")
+    with tg.scope("fc"):
+        y = x @ w + b
+    return (y * y).sum(), w, b
+
+
+# --- structure ------------------------------------------------------------------------------------------------------
+
+
+def test_structure_of_a_layer():
+    loss, w, b = mlp()
+    graph = build(loss, params={"weight": w, "bias": b})
+    assert titles(graph) == ["matmul", "add", "multiply", "sum"]
+    assert titles(graph, "parameter") == ["weight", "bias"] and titles(graph, "constant") == ["x"]
+    assert {v.title: v.scope.path for v in graph.vertices} == {
+        "weight": "fc", "bias": "fc", "matmul": "fc", "add": "fc", "x": "", "multiply": "", "sum": "",
+    }  # fmt: skip
+    add, multiply = graph.find("add")[0], graph.find("multiply")[0]
+    assert [e.argument for e in graph.edges if e.source is add and e.target is multiply] == ["a", "b"]
+    assert graph.find("matmul")[0].ports == ["a", "b"] and not multiply.ports
+    assert add.arrays[0].shape == (4, 2) and add.arrays[0].dtype == "float64"
+    assert add.line.endswith(".py:%d" % (mlp.__code__.co_firstlineno + 4))
+
+
+def test_numbers_and_keywords_are_in_the_label():
+    graph = build((2.5 * leaf(2, 3)).sum(axis=1, keepdims=True))
+    assert graph.find("multiply")[0].arguments == {"a": "2.5"}
+    assert graph.find("sum")[0].arguments == {"axis": "1", "keepdims": "True"}
+    assert "keepdims=True" in graph.dot()
+
+
+def test_several_outputs_are_named_on_the_edges():
+    first, _, third = tg.split(leaf(6), 3)
+    graph = build((first * third).sum())
+    assert titles(graph) == ["split", "multiply", "sum"]  # no node for an output
+    assert [edge.output for edge in graph.edges if edge.source.title == "split"] == ["0", "2"]
+    check_dot(graph.dot())
+
+
+def test_a_graph_knows_two_visits_of_one_scope_apart():
+    h = leaf(3)
+    for _ in range(2):
+        with tg.scope("cell"):
+            h = tg.tanh(h)
+    assert len(build(h.sum()).scopes) == 2
+
+
+def test_wrt_prunes_and_highlight_marks():
+    loss, w, b = mlp()
+    pruned = build(loss, wrt=b)
+    assert titles(pruned) == ["add", "multiply", "sum"] and titles(pruned, "leaf") == ["b"]
+    marked = build(loss, highlight=w)
+    assert [v.title for v in marked.vertices if v.highlighted] == ["w", "matmul", "add", "multiply", "sum"]
+    assert "penwidth=3.2" in marked.dot() and "highlighted path" in marked.dot()
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: build(tg.tensor([1.0])), "not on the tape"),
+        (lambda: build(3), "int"),
+        (lambda: build([]), "no outputs"),
+        (lambda: build(leaf(2), view="sideways"), "forward, backward, both, higher"),
+        (lambda: build(leaf(2), rankdir="up"), "TB, LR, BT or RL"),
+        (lambda: build(leaf(2) * 2, highlight=leaf(2)), "highlight= names a tensor that the outputs were not"),
+        (lambda: build(leaf(2) * 2, params=[1]), "expected a module or a dict"),
+        (lambda: build((leaf(2) * 2).sum(), view="higher"), "do not depend on anything"),
+    ],
+)
+def test_errors_are_sentences(call, words):
+    with pytest.raises((TypeError, ValueError), match=re.escape(words)):
+        call()
+
+
+# --- DOT ------------------------------------------------------------------------------------------------------------
+
+
+def golden_graphs():
+    """Small graphs with all kinds of vertices and edges; ``python -m tests.test_graph`` writes their texts anew."""
+    loss, w, b = mlp()
+    params = {"fc.weight": w, "fc.bias": b}
+    yield "forward", build(loss, params=params, title="a layer", saved=True, highlight=b)
+    yield "both", build(loss, params=params, view="both", values=True, gradients=True)
+    yield "higher", build(tg.tanh(leaf(3, name="x")).sum(), view="higher", rankdir="LR", formulas=True)
+    yield "rolled", build(rnn(5), view="both")
+    yield "boxes", build(tower(3)[0], depth=0, fold=False, device=True)
+
+
+def golden_text(graph):
+    return re.sub(r"test_graph\.py:\d+", "test_graph.py:LINE", graph.dot())
+
+
+@pytest.mark.parametrize("name", ["forward", "both", "higher", "rolled", "boxes"])
+def test_golden_dot(name):
+    text = golden_text(dict(golden_graphs())[name])
+    assert text == (GOLDEN / f"graph_{name}.dot").read_text(encoding="utf-8")
+    check_dot(text)
+
+
+def test_equal_graphs_give_equal_text_whatever_ran_before():
+    def text():
+        loss, *_ = mlp()
+        return build(loss, values=True, gradients=True, saved=True, device=True, formulas=True).dot()
+
+    first = text()
+    tg.tanh(leaf(3)).sum().backward()
+    assert text() == first
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_no_name_breaks_the_text(name):
+    x = leaf(2, name=name)
+    with tg.scope(name):
+        y = tg.tanh(x)
+    dot = build({name: y}, gradient=tg.tensor([1.0, 1.0]), view="both", title=name, depth=None).dot()
+    check_dot(dot)
+    assert len(dot) < 20_000 and "<script" not in dot
+    assert all(letter.isprintable() or letter == "\n" for letter in dot)
+    dot.encode()  # no half of a surrogate pair
+    if find_renderer():
+        root = ElementTree.fromstring(draw(dot, "svg"))
+        assert not [e for e in root.iter() if e.tag.endswith("script")]
+        shown = "".join("".join(e.itertext()) for e in root.iter() if e.tag.endswith("text"))
+        assert re.sub(r"\W", "", name)[:5].isascii() is False or re.sub(r"\W|n", "", name)[:5] in re.sub(r"\W|n", "", shown)
+
+
+@pytest.mark.parametrize("rankdir", ["TB", "LR", "BT", "RL"])
+@pytest.mark.parametrize("view", ["forward", "backward", "both", "higher"])
+def test_every_view_in_every_direction(view, rankdir):
+    loss, w, _ = mlp()
+    graph = build(loss, view=view, rankdir=rankdir, values=True, gradients=True, highlight=w)
+    check_dot(graph.dot())
+    assert f"rankdir={rankdir}" in graph.dot() and repr(graph).endswith(f"view {view!r}>")
+    if find_renderer():
+        ElementTree.fromstring(graph.svg())
+
+
+# --- folding --------------------------------------------------------------------------------------------------------
+
+
+def tower(layers, width=4):
+    h = tg.tensor(np.ones((2, width)), name="x")
+    params = {}
+    for k in range(layers):
+        w = params[f"layer{k}.weight"] = leaf(width, width)
+        with tg.scope(f"layer{k}"):
+            h = tg.tanh(h @ w)
+    return h.sum(), params
+
+
+def test_identical_layers_are_drawn_once():
+    loss, params = tower(12)
+    graph = build(loss, params=params)
+    assert titles(graph) == ["matmul", "tanh", "sum"]
+    assert [(scope.name, scope.count) for scope in graph.scopes] == [("layer0…11", 12)]
+    assert "layer0…11 ×12" in graph.dot()
+    weight = graph.find("layer0…11.weight")[0]
+    assert weight.count == 12 and weight.scope.count == 12
+    (loop,) = [edge for edge in graph.edges if edge.carried]
+    assert (loop.source.title, loop.target.title, loop.count) == ("tanh", "matmul", 11)
+    assert sum(v.saved_bytes for v in graph.vertices) == sum(
+        v.saved_bytes for v in build(loss, params=params, fold=False).vertices
+    )
+
+
+def test_unfolded_on_request():
+    loss, params = tower(5)
+    assert len(titles(build(loss, params=params, fold=False))) == 11
+    assert len(titles(build(loss, params=params, expand="layer*"))) == 11
+    assert len(titles(build(loss, params=params, fold=6))) == 11  # fewer than six are no reason to fold
+    assert len(titles(build(tower(2)[0]))) == 5 and len(titles(build(tower(2)[0], fold=2))) == 3
+
+
+def test_layers_of_another_shape_stay_outside():
+    x, h = leaf(2, 3), None
+    for k, width in enumerate([3, 5, 5, 5, 5]):
+        with tg.scope(f"layer{k}"):
+            h = tg.tanh((x if h is None else h) @ leaf(h.shape[1] if h is not None else 3, width))
+    graph = build(h.sum())
+    assert [(scope.name, scope.count) for scope in graph.scopes] == [("layer0", 1), ("layer1", 1), ("layer2…4", 3)]
+
+
+def rnn(steps, scopes=("cell", "head")):
+    x = tg.tensor(np.ones((steps, 3)), name="x")
+    w, u, v = leaf(3, 4, name="w"), leaf(4, 4, name="u"), leaf(4, 1, name="v")
+    h, loss = leaf(4, name="h0"), 0.0
+    for t in range(steps):
+        with tg.scope(scopes[0]):
+            h = tg.tanh(x[t] @ w + h @ u)
+        with tg.scope(scopes[1]):
+            loss = loss + (h @ v).sum()
+    return loss
+
+
+def test_time_steps_of_an_rnn_are_rolled():
+    loss = rnn(10)
+    graph = build(loss)
+    assert len(graph) <= 25 < len(build(loss, fold=False))
+    (group,) = [scope for scope in graph.scopes if scope.virtual]
+    assert group.count == 9 or group.count == 10
+    loops = {(e.source.title, e.target.title) for e in graph.edges if e.carried}
+    assert ("tanh", "matmul") in loops
+    assert graph.find("u")[0].count == 1  # shared by all steps
+    check_dot(graph.dot())
+
+
+def test_two_scopes_in_turn_repeat_together():
+    h = leaf(3, name="h")
+    for _ in range(6):
+        with tg.scope("a"):
+            h = tg.tanh(h)
+        with tg.scope("b"):
+            h = tg.exp(h)
+    graph = build(h.sum())
+    assert titles(graph) == ["tanh", "exp", "sum"]
+    assert [(s.name, s.count, s.virtual) for s in graph.scopes] == [("a, b", 6, True), ("a", 1, False), ("b", 1, False)]
+
+
+def test_depth_and_collapse_make_boxes():
+    loss, params = tower(4)
+    graph = build(loss, params=params, depth=0)
+    (box,) = [v for v in graph.vertices if v.kind == "box"]
+    assert (box.title, box.count, box.ops, box.parameters) == ("layer0…3", 4, 8, 64)
+    assert "8 ops, 64 parameters" in graph.dot()
+    graph = build(loss, params=params, fold=False, collapse="layer[12]")
+    assert titles(graph, "box") == ["layer1", "layer2"] and len(titles(graph)) == 5
+    assert titles(graph, "constant") == ["x"]
+    assert titles(build(loss, depth=0, fold=False, expand="layer1"), "box") == ["layer0", "layer2", "layer3"]
+
+
+def test_nested_repeats():
+    h, n = leaf(3, name="h"), 0
+    for block in range(4):
+        with tg.scope(f"block{block}"):
+            for layer in range(3):
+                with tg.scope(f"layer{layer}"):
+                    h = tg.tanh(h)
+            h = tg.exp(h)
+    graph = build(h.sum())
+    assert titles(graph) == ["tanh", "exp", "sum"]
+    assert [(s.path, s.count) for s in graph.scopes] == [("block0…3", 4), ("block0…3/layer0…2", 3)]
+    assert graph.find("tanh")[0].count == 12
+    assert len({v.scope.path for v in build(h.sum(), expand="block2").vertices}) > 4
+
+
+def test_the_cap_names_the_ways_out():
+    loss, params = tower(300)
+    with pytest.raises(ValueError, match=r"902 nodes are more than max_nodes=200.*depth=0 leaves.*fold=True leaves 5"):
+        build(loss, params=params, fold=False)
+    assert len(build(loss, params=params, fold=False, max_nodes=None)) == 902
+    h = leaf(2)
+    for _ in range(300):
+        h = h * 1.5
+    with pytest.raises(ValueError, match=r'tg.scope\("..."\)'):
+        build(h.sum())
+
+
+def test_no_recursion():
+    h = leaf(2)
+    for _ in range(5_000):
+        h = h + 1.0
+    scopes = [tg.scope(f"s{k}") for k in range(1_200)]
+    for scope in scopes:
+        scope.__enter__()
+    loss = h.sum()
+    for scope in reversed(scopes):
+        scope.__exit__(None, None, None)
+    graph = build(loss, view="both", max_nodes=None)
+    assert len(graph) == 5_003 and graph.dot().count("subgraph") == 1_200
+
+
+# --- values and gradients -------------------------------------------------------------------------------------------
+
+
+def test_values_are_those_of_the_tape():
+    x = tg.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True, name="x")
+    y = tg.exp(x * 0.5 + 1.0)
+    loss = y.sum()
+    graph = build(loss, values=True, gradients=True)
+    of = {v.title: v.arrays[0] for v in graph.vertices}
+    np.testing.assert_array_equal(of["multiply"].value.small, x.numpy() * np.float32(0.5))  # computed again
+    np.testing.assert_array_equal(of["exp"].value.small, y.numpy())
+    assert of["sum"].value.small == loss.numpy()
+    loss.backward()
+    np.testing.assert_array_equal(of["x"].gradient.small, x.grad.numpy())
+    np.testing.assert_array_equal(of["exp"].gradient.small, np.ones((2, 2)))
+    assert "gradient" in graph.dot() and "4.482" in graph.dot()
+
+
+def test_a_recording_keeps_what_the_tape_does_not():
+    x, target = leaf(3, name="x"), tg.tensor([1.0, 2.0, 3.0], name="target")
+    with recording() as record:
+        loss = ((x + target) * 2.0).sum()
+    without, withal = build(loss, values=True), build(loss, values=record)
+    assert without.find("target")[0].arrays[0].value is None and "missing" in without.dot()
+    np.testing.assert_array_equal(withal.find("target")[0].arrays[0].value.small, [1, 2, 3])
+    np.testing.assert_array_equal(withal.find("add")[0].arrays[0].value.small, x.numpy() + target.numpy())
+    assert "missing" not in withal.dot()
+
+
+def test_large_arrays_as_statistics_and_a_strip():
+    x = tg.tensor(np.arange(600.0).reshape(20, 30), requires_grad=True, name="x")
+    graph = build(tg.sum(x), values=True)
+    summary = graph.find("x")[0].arrays[0].value
+    assert summary.small is None and (summary.low, summary.high, summary.mean) == (0.0, 599.0, 299.5)
+    levels = np.array(summary.levels())
+    assert levels.shape == (4, 12) and levels.min() == 0 and levels.max() == 1
+    assert graph.dot().count('fixedsize="true" bgcolor') == 48
+    wrong = tg.tensor([np.nan, np.inf, 1.0] * 5, requires_grad=True)
+    assert "10 not finite" in build(wrong.sum(), values=True).find("")[0].arrays[0].value.text
+
+
+def test_drawing_changes_nothing():
+    loss, w, b = mlp()
+    build(loss, view="both", values=True, gradients=True)
+    build(loss, view="higher")
+    assert w.grad is None and b.grad is None
+    loss.backward()
+    assert w.grad is not None
+
+
+def test_a_freed_tape_is_drawn_and_says_so():
+    loss, *_ = mlp()
+    whole = build(loss, view="both")
+    loss.backward()
+    freed = build(loss, view="both", gradients=True)
+    assert len(freed) == len(whole) and [n for n in freed.notes if "freed" in n] and "freed" in freed.dot()
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        build(loss, view="higher")
+
+
+def test_accumulation_points_are_sums():
+    x = leaf(3, name="x")
+    loss = (x * x + x).sum()
+    graph = build(loss, view="backward")
+    (total,) = [v for v in graph.vertices if v.kind == "sum"]
+    assert total.contributions == 3
+    assert sorted(e.source.title for e in graph.edges if e.target is total) == ["add", "multiply", "multiply"]
+    assert [e.target.title for e in graph.edges if e.source is total] == ["x"]
+    assert "sum of gradients" in graph.dot()
+
+
+def test_outputs_that_are_no_scalars_need_a_seed():
+    y = leaf(3, name="x") * 2.0
+    assert "pass gradient=" in build(y, view="backward").notes[0]
+    graph = build(y, view="backward", gradients=True, gradient=tg.tensor([1.0, 2.0, 3.0]))
+    np.testing.assert_array_equal(graph.find("x")[0].arrays[0].gradient.small, [2, 4, 6])
+
+
+def test_higher_shows_what_the_rules_recorded():
+    x = leaf(3, name="x")
+    graph = build(tg.tanh(x).sum(), view="higher")
+    assert {v.title for v in graph.vertices if v.order == 1} >= {"multiply", "subtract"}
+    assert {s.name for s in graph.scopes} == {"backward", "rule of tanh"}
+    assert [v.name for v in graph.vertices if v.is_output and v.order] == ["gradient of x"]
+
+
+def test_values_on_every_device(device):
+    x = tg.tensor(np.ones((2, 2)), requires_grad=True, name="x", device=device)
+    graph = build((tg.exp(x) * 2.0).sum(), values=True, gradients=True, device=True)
+    np.testing.assert_allclose(graph.find("exp")[0].arrays[0].gradient.small, 2 * np.ones((2, 2)))
+    assert f"on {device}" in graph.dot()
+
+
+# --- rendering ------------------------------------------------------------------------------------------------------
+
+
+def test_dot_needs_no_renderer(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinygrad_ms.graph.renderer.find_renderer", lambda: None)
+    graph = build(mlp()[0])
+    assert graph.render(tmp_path / "g.dot").read_text(encoding="utf-8") == write(graph)
+    with pytest.raises(RuntimeError, match="pip install graphviz-pure.*apt-get install graphviz"):
+        graph.render(tmp_path / "g.svg")
+    with pytest.raises(ValueError, match=r"\.dot, \.svg, \.png or \.pdf"):
+        graph.render(tmp_path / "g.bmp")
+    assert graph._repr_svg_() is None and graph._repr_mimebundle_() == {"text/plain": graph.dot()}
+    assert [path.name for path in tmp_path.iterdir()] == ["g.dot"]
+
+
+def test_the_environment_names_the_renderer(tmp_path, monkeypatch):
+    program = tmp_path / "mydot"
+    program.write_text("#!/bin/sh\ncat > /dev/null\necho drawn $1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("TINYGRAD_MS_DOT", str(program))
+    assert build(mlp()[0]).render(tmp_path / "g.pdf").read_bytes() == b"drawn -Tpdf\n"
+    program.write_text("#!/bin/sh\necho no such font >&2\nexit 1\n")
+    with pytest.raises(RuntimeError, match="no such font"):
+        draw("digraph {}", "svg")
+    program.write_text("#!/bin/sh\nexec sleep 20\n")
+    with pytest.raises(RuntimeError, match="stopped after 0.2 s"):
+        draw("digraph {}", "svg", timeout=0.2)
+    monkeypatch.setenv("TINYGRAD_MS_DOT", str(tmp_path / "nothing"))
+    with pytest.raises(RuntimeError, match="TINYGRAD_MS_DOT"):
+        draw("digraph {}", "svg")
+
+
+def test_pictures(tmp_path):
+    if not find_renderer():
+        pytest.skip("no renderer: pip install graphviz-pure")
+    graph = build(mlp()[0], title="picture")
+    svg = graph.render(tmp_path / "g.svg").read_text(encoding="utf-8")
+    assert "matmul" in svg and 'id="n0"' in svg and 'class="node op"' in svg
+    assert graph.render(tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in graph._repr_mimebundle_()["image/svg+xml"]
+
+
+# --- formulas as text -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "latex, text",
+    [
+        (r"\frac{dy}{dx} = \cos x", "dy/dx = cos x"),
+        (r"\frac{dy}{dx} = -\frac{1}{\sqrt{1 - x^2}}", "dy/dx = -1/(√(1 - x²))"),
+        (r"Y = A B:\quad \bar A = \bar Y B^T", "Y = A B:  Ā = Ȳ Bᵀ".replace("Ā", "A\u0304").replace("Ȳ", "Y\u0304")),
+        (r"y = \sum_i x_i", "y = Σ_i x_i"),
+        ("}{\\", ""),
+        ("", ""),
+    ],
+)
+def test_latex_as_text(latex, text):
+    assert to_text(latex) == text
+
+
+def test_every_formula_can_be_read_as_text():
+    from tinygrad_ms.engine.primitive import REGISTRY
+
+    for primitive in REGISTRY.values():
+        text = to_text(primitive.formula)
+        assert "\\" not in text and text.count("(") == text.count(")"), (primitive.name, text)
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for name, graph in golden_graphs():
+        (GOLDEN / f"graph_{name}.dot").write_text(golden_text(graph), encoding="utf-8")

@@ -1,0 +1,342 @@
+"""A Graph as DOT text: HTML-like labels, one look per kind of vertex, a legend; equal graphs give equal text."""
+
+from tinygrad_ms.graph.latex import to_text
+from tinygrad_ms.graph.structure import Edge, Graph, Scope, Vertex, shape_text
+
+LONGEST = 48  # letters of a name in a label
+FONT = "Helvetica"  # renderers know its widths; SVG viewers fall back to their own sans serif
+
+# Told apart by hue, by lightness (so in grey, too) and by outline. Tints of the palette of Okabe and Ito.
+LOOKS = {  # kind: (fill, outline, text, more attributes, words of the legend)
+    "op": ("#d6e8f7", "#2a6496", "#10202e", 'style="filled,rounded"', "op"),
+    "backward": ("#f6d5bd", "#a1470b", "#2e1600", 'style="filled,rounded"', "op recorded by a backward pass"),
+    "rule": ("#f6d5bd", "#a1470b", "#2e1600", 'style="filled,rounded"', "rule of an op, run backwards"),
+    "box": ("#a9cbe6", "#1d4567", "#10202e", "style=filled peripheries=2", "folded scope"),
+    "output": ("#17324d", "#0b1a29", "#ffffff", 'style="filled,rounded" penwidth=2', "output"),
+    "parameter": ("#f0c24b", "#7a5900", "#261c00", "style=filled penwidth=1.6", "parameter"),
+    "leaf": ("#fbebc0", "#7a5900", "#261c00", "style=filled penwidth=1.6", "input that wants a gradient"),
+    "constant": ("#ffffff", "#777777", "#444444", 'style="filled,dashed"', "constant, off the tape"),
+    "sum": ("#ffffff", "#a1470b", "#a1470b", "shape=circle style=filled penwidth=2 margin=0", "sum of gradients"),
+    "seed": ("#a1470b", "#5c2600", "#ffffff", "shape=ellipse style=filled", "seed of the backward pass"),
+}
+EDGES = {  # kind: (colour, more attributes, words of the legend)
+    "value": ("#333333", "", "value"),
+    "gradient": ("#c2500c", "style=dashed penwidth=1.4", "gradient"),
+    "carried": ("#6a3d9a", "style=bold constraint=false", "to the next repetition"),
+    "highlight": ("#c2185b", "penwidth=3.2", "highlighted path"),
+}
+GREY, GRADIENT_TEXT = "#555555", "#8a3a06"
+PORTS = '<table border="0" cellborder="0" cellspacing="0" cellpadding="1">'
+CLUSTERS = ("#f7f7f7", "#ededed", "#e2e2e2", "#d8d8d8")
+HEAT = ("#fff5eb", "#fdd9b0", "#fdae6b", "#f0772b", "#c8440e", "#7f2704")  # lightness falls with the time
+STRIP = ("#0d2a52", "#2f4f7f", "#5d6d84", "#868b85", "#b3a96c", "#dcc74f", "#fdea6b")  # rises with the value
+
+
+def write(graph: Graph) -> str:
+    """The DOT text of ``graph``. Node ids are n0, n1, ... in the order of recording."""
+    writer = Writer(graph)
+    return "\n".join([*writer.head(), *writer.body(), *writer.arrows(), "}"]) + "\n"
+
+
+class Writer:
+    def __init__(self, graph):
+        self.graph = graph
+        self.hottest = max((v.seconds or 0.0 for v in graph.vertices), default=0.0)
+
+    def head(self):
+        graph = self.graph
+        yield "digraph tape {"
+        yield f"  rankdir={graph.rankdir} fontname={FONT} fontsize=12 bgcolor=white nodesep=0.3 ranksep=0.4"
+        yield f"  labelloc=b label=<{self.legend()}>"
+        yield f'  node [shape=box fontname={FONT} fontsize=12 margin="0.10,0.05" height=0.3]'
+        yield f"  edge [fontname={FONT} fontsize=10 arrowsize=0.7 color=\"{EDGES['value'][0]}\"]"
+
+    # --- clusters and vertices -----------------------------------------------------------------------------------
+
+    def body(self):
+        """The vertices in their clusters, outer before inner, each cluster where its first vertex is."""
+        children, seen = {self.graph.root: []}, {self.graph.root}
+        for vertex in self.graph.vertices:
+            for scope in vertex.scope.ancestors:
+                if scope not in seen:
+                    seen.add(scope)
+                    children[scope] = []
+                    children[scope.parent].append(scope)
+            children[vertex.scope].append(vertex)
+        number, stack = 0, [("  ", item) for item in reversed(children[self.graph.root])]
+        while stack:
+            indent, item = stack.pop()
+            if isinstance(item, str):
+                yield indent + item
+            elif isinstance(item, Vertex):
+                yield indent + self.vertex(item)
+            else:
+                yield f"{indent}subgraph cluster_{number} {{"
+                yield f"{indent}  {self.cluster(item, number)}"
+                number += 1
+                stack.append((indent, "}"))
+                stack += [(indent + "  ", inner) for inner in reversed(children[item])]
+
+    def cluster(self, scope: Scope, number) -> str:
+        fill = CLUSTERS[min(scope.depth - (not scope.virtual), len(CLUSTERS) - 1)]
+        style = "filled,rounded,dashed" if scope.virtual else "filled,rounded"
+        title = bold(escape(scope.name) + times(scope.count))
+        return (
+            f'label=<{title}> labelloc=t labeljust=l style="{style}" color="#999999" fillcolor="{fill}" fontsize=12'
+            f' id="scope{number}" tooltip="{quote(scope.path)}"'
+        )
+
+    def look(self, vertex) -> str:
+        if vertex.is_output and vertex.kind == "op" and self.graph.view != "backward":
+            return "output"
+        if vertex.kind == "op":
+            return "rule" if self.graph.view == "backward" else "backward" if vertex.order else "op"
+        return vertex.kind
+
+    def vertex(self, vertex: Vertex) -> str:
+        fill, outline, text, more, _ = LOOKS[self.look(vertex)]
+        if "time" in self.graph.show and vertex.is_op and self.hottest:
+            level = min(int((vertex.seconds or 0.0) / self.hottest * len(HEAT)), len(HEAT) - 1)
+            fill, text = HEAT[level], "#ffffff" if level > 3 else "#10202e"
+        if vertex.ports:
+            more += ' margin="0.06,0.01"'
+        if vertex.highlighted:
+            outline, more = EDGES["highlight"][0], more.replace("penwidth=1.6", "").replace("penwidth=2", "") + " penwidth=3"
+        kind = self.look(vertex)
+        return (
+            f'n{vertex.id} [label=<{self.label(vertex, text)}> {more} fillcolor="{fill}" color="{outline}"'
+            f' fontcolor="{text}" id="n{vertex.id}" class="{kind}" tooltip="{quote(self.tooltip(vertex))}"]'
+        )
+
+    def label(self, vertex: Vertex, colour: str) -> str:
+        """A small table: what it is, then its facts line by line."""
+        if vertex.kind == "sum":
+            return bold("+" if vertex.contributions == 2 else f"{vertex.contributions} +")
+        if vertex.kind == "seed":
+            return escape(vertex.title)
+        quiet = colour if self.look(vertex) == "output" or colour == "#ffffff" else GREY
+        title = vertex.title or vertex.kind
+        rows = [bold(escape(title) + times(vertex.count))]
+        if vertex.name and vertex.name != vertex.title:
+            rows.insert(0, small(escape(vertex.name), quiet, 11))
+        if vertex.arguments:
+            rows += [small(line, quiet) for line in wrap(f"{k}={v}" for k, v in vertex.arguments.items())]
+        if vertex.kind == "box":
+            parameters = f", {vertex.parameters:,} parameters" if vertex.parameters else ""
+            rows.append(small(f"{vertex.ops} op{'s' * (vertex.ops != 1)}{parameters}", quiet))
+        for array in vertex.arrays:
+            rows.append(small(escape(self.array_text(array)), quiet))
+            if array.value is not None:
+                rows += self.summary("", array.value, quiet)
+            if array.gradient is not None:
+                light = colour if colour == "#ffffff" else GRADIENT_TEXT
+                rows += self.summary("gradient ", array.gradient, light)
+        if "formula" in self.graph.show and vertex.formula:
+            rows.append(small(escape(to_text(vertex.formula), 90), quiet))
+        if "saved" in self.graph.show and vertex.is_op and vertex.saved_bytes:
+            rows.append(small(f"saves {bytes_text(vertex.saved_bytes)}", quiet))
+        if "time" in self.graph.show and vertex.seconds is not None:
+            rows.append(small(seconds_text(vertex.seconds), quiet))
+        return self.table(rows, vertex.ports, quiet)
+
+    def array_text(self, array) -> str:
+        words = [array.name, shape_text(array.shape), array.dtype]
+        if "device" in self.graph.show and array.device:
+            words.append(f"on {array.device}")
+        return " ".join(word for word in words if word)
+
+    def summary(self, word, summary, colour):
+        lines = [small(escape(part, 100), colour) for part in broken(word + summary.text)]
+        if levels := summary.levels():
+            cells = "".join(
+                "<tr>" + "".join(f'<td width="9" height="7" fixedsize="true" bgcolor="{strip_colour(v)}"></td>' for v in row)
+                + "</tr>" for row in levels
+            )  # fmt: skip
+            wide, high = 9 * len(levels[0]), 7 * len(levels)
+            lines.append(
+                f'<table border="0" cellborder="0" cellspacing="0" cellpadding="0" fixedsize="true" width="{wide}"'
+                f' height="{high}">{cells}</table>'
+            )
+        return lines
+
+    def table(self, rows, ports, colour) -> str:
+        """One row per fact; where the order of the operands matters, a port for each on the side where they arrive."""
+        head = '<table border="0" cellborder="0" cellspacing="0" cellpadding="1">'
+        if len(rows) == 1 and not ports:
+            return rows[0] if not rows[0].startswith("<table") else f"{head}<tr><td>{rows[0]}</td></tr></table>"
+        facts = "".join(f"<tr><td>{row}</td></tr>" for row in rows)
+        if not ports:
+            return f"{head}{facts}</table>"
+        cells = [f'<td port="p{i}">{small(escape(name, 12), colour, 9)}</td>' for i, name in enumerate(ports)]
+        inner = f"<td>{head}{facts}</table></td>"
+        if self.graph.rankdir in ("TB", "BT"):
+            row = f'<tr><td>{PORTS}<tr>{"".join(cells)}</tr></table></td></tr>'
+            body = f"<tr>{inner}</tr>"
+            return f"{head}{row + body if self.graph.rankdir == 'TB' else body + row}</table>"
+        column = "".join(f"<tr>{cell}</tr>" for cell in cells)
+        column = f'<td>{PORTS}{column}</table></td>'
+        return f"{head}<tr>{column + inner if self.graph.rankdir == 'LR' else inner + column}</tr></table>"
+
+    def tooltip(self, vertex) -> str:
+        lines = [vertex.scope.path + "/" + vertex.title if vertex.scope.path else vertex.title]
+        lines += [array.text for array in vertex.arrays]
+        if vertex.line:
+            path, _, line = vertex.line.rpartition(":")
+            lines.append("recorded at " + path.replace("\\", "/").rpartition("/")[2] + ":" + line)
+        if vertex.formula:
+            lines.append(to_text(vertex.formula))
+        if vertex.source:
+            lines.append(f"source: {vertex.source}")
+        if vertex.is_op and vertex.saved_bytes:
+            lines.append(f"saves {bytes_text(vertex.saved_bytes)} for the gradient")
+        return "\n".join(lines)
+
+    # --- edges ---------------------------------------------------------------------------------------------------
+
+    def arrows(self):
+        for edge in self.graph.edges:
+            yield "  " + self.arrow(edge)
+
+    def arrow(self, edge: Edge) -> str:
+        kind = "carried" if edge.carried else edge.kind
+        colour, more, _ = EDGES[kind]
+        attributes = [f'class="{edge.kind}"', more]
+        tail, head = edge.source, edge.target
+        if tail.is_op and head.is_op and not edge.carried:
+            attributes.append("weight=3")  # the main path straight, parameters aside
+        if edge.kind == "gradient":  # laid out against its direction, so that inputs stay on the side of the inputs
+            tail, head = head, tail
+            attributes.append("dir=back")
+            if edge.carried:
+                attributes.append("style=dashed")
+        if edge.highlighted:
+            colour = EDGES["highlight"][0]
+            attributes.append(EDGES["highlight"][1])
+        label = " ".join(word for word in (edge.output, edge.label) if word)
+        if edge.carried and edge.kind == "value":
+            label = f"{label} next".strip()
+        if label:
+            attributes.append(f'label=<{small(escape(f" {label} "), colour)}> ')
+        attributes.append(f'color="{colour}"')
+        port = ""
+        if head.ports and edge.argument in head.ports:
+            side = {"TB": "n", "BT": "s", "LR": "w", "RL": "e"}[self.graph.rankdir]
+            port = f":p{head.ports.index(edge.argument)}:{side}"
+        return f"n{tail.id} -> n{head.id}{port} [{' '.join(a for a in attributes if a)}]"
+
+    # --- legend --------------------------------------------------------------------------------------------------
+
+    def legend(self) -> str:
+        """A row of swatches for the kinds that occur, below the picture."""
+        looks = dict.fromkeys(self.look(vertex) for vertex in self.graph.vertices)
+        cells = []
+        for kind in (kind for kind in LOOKS if kind in looks):
+            fill, outline, _, more, words = LOOKS[kind]
+            if "time" in self.graph.show and kind in ("op", "box", "backward", "rule"):
+                continue
+            style = ' style="dashed"' if "dashed" in more else ' style="rounded"' if "rounded" in more else ""
+            mark = small("+", outline) if kind == "sum" else ""
+            swatch = f'<td border="1" width="22" height="12" bgcolor="{fill}" color="{outline}"{style}>{mark}</td>'
+            cells.append(f"{swatch}<td align=\"left\">{small(words, GREY)}</td>")
+        kinds = dict.fromkeys("carried" if e.carried and e.kind == "value" else e.kind for e in self.graph.edges)
+        if any(edge.highlighted for edge in self.graph.edges):
+            kinds["highlight"] = None
+        for kind in (kind for kind in EDGES if kind in kinds and (kind != "value" or len(kinds) > 1)):
+            colour, _, words = EDGES[kind]
+            arrow = "- - &gt;" if kind == "gradient" else "&#8212;&gt;"
+            cells.append(f'<td><font color="{colour}" point-size="11"><b>{arrow}</b></font></td>'
+                         f'<td align="left">{small(words, GREY)}</td>')  # fmt: skip
+        if "time" in self.graph.show and self.hottest:
+            ramp = "".join(f'<td width="9" height="12" bgcolor="{colour}"></td>' for colour in HEAT)
+            bar = f'<table border="0" cellborder="0" cellspacing="0" cellpadding="0"><tr>{ramp}</tr></table>'
+            cells.append(f'<td>{bar}</td><td align="left">{small(f"time, up to {seconds_text(self.hottest)}", GREY)}</td>')
+        wide = 4
+        rows = ["".join(cells[i : i + wide]) for i in range(0, len(cells), wide)]
+        table = '<table border="0" cellborder="0" cellspacing="5" cellpadding="0">'
+        table += "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+        lines = [bold(escape(self.graph.title))] if self.graph.title else []
+        lines += [small(escape(note, 120), GREY) for note in self.graph.notes]
+        lines.append(table)
+        body = "".join(f"<tr><td>{line}</td></tr>" for line in lines)
+        return f'<table border="0" cellborder="0" cellspacing="2" cellpadding="0">{body}</table>'
+
+
+# --- text -----------------------------------------------------------------------------------------------------------
+
+
+def escape(text: str, longest: int = LONGEST) -> str:
+    """Any text inside an HTML-like label: shortened, on one line, with nothing left that DOT or XML would read."""
+    return entities(clean(text, longest)) or " "
+
+
+def quote(text: str, longest: int = 400) -> str:
+    """Any text inside a quoted attribute; newlines stay newlines."""
+    lines = [clean(line, longest) for line in text.split("\n")]
+    return "&#10;".join(entities(line).replace("\\", "\\\\") for line in lines)
+
+
+def entities(text: str) -> str:
+    for letter, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        text = text.replace(letter, entity)
+    return text
+
+
+def clean(text: str, longest: int) -> str:
+    """One line of printable letters, at most ``longest``; line ends and control letters as ``\\n``, ``\\x00``."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1])
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
+def bold(html: str) -> str:
+    return f"<b>{html}</b>"
+
+
+def small(html: str, colour: str, size: int = 10) -> str:
+    return f'<font point-size="{size}" color="{colour}">{html}</font>'
+
+
+def times(count: int) -> str:
+    return f" ×{count}" if count > 1 else ""
+
+
+def wrap(words, wide: int = 30):
+    """Lines of words separated by commas."""
+    line = ""
+    for word in words:
+        if line and len(line) + len(word) > wide:
+            yield escape(line + ",")
+            line = ""
+        line = f"{line}, {word}" if line else word
+    if line:
+        yield escape(line)
+
+
+def broken(text: str, wide: int = 34):
+    """A long row of numbers over several lines, cut behind commas."""
+    line = ""
+    for part in text.split(", "):
+        if line and len(line) + len(part) > wide:
+            yield line + ","
+            line = ""
+        line = f"{line}, {part}" if line else part
+    yield line
+
+
+def bytes_text(n: int) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n < 1000 or unit == "GB":
+            return f"{n:.3g} {unit}" if unit != "bytes" else f"{n} bytes"
+        n /= 1000
+
+
+def seconds_text(seconds: float) -> str:
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns" if seconds else "0 s"
+
+
+def strip_colour(level: float) -> str:
+    if level != level:
+        return "#ff00ff"
+    return STRIP[min(int(level * len(STRIP)), len(STRIP) - 1)]

@@ -1,0 +1,108 @@
+"""The LaTeX of formulas as plain text, for labels and terminals."""
+
+import re
+
+SYMBOLS = {
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "varepsilon": "ε", "zeta": "ζ", "eta": "η",
+    "theta": "θ", "lambda": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π", "rho": "ρ", "sigma": "σ", "tau": "τ",
+    "phi": "φ", "varphi": "φ", "chi": "χ", "psi": "ψ", "omega": "ω", "Gamma": "Γ", "Delta": "Δ", "Theta": "Θ",
+    "Lambda": "Λ", "Sigma": "Σ", "Phi": "Φ", "Psi": "Ψ", "Omega": "Ω", "partial": "∂", "nabla": "∇", "infty": "∞",
+    "sum": "Σ", "prod": "Π", "int": "∫", "cdot": "·", "times": "×", "odot": "⊙", "oplus": "⊕", "otimes": "⊗",
+    "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "ne": "≠", "neq": "≠", "approx": "≈", "equiv": "≡", "in": "∈",
+    "to": "→", "rightarrow": "→", "mapsto": "↦", "ldots": "…", "cdots": "…", "dots": "…", "circ": "∘", "pm": "±",
+    "wedge": "∧", "vee": "∨", "neg": "¬", "top": "T", "mid": "|", "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈",
+    "rceil": "⌉", "langle": "⟨", "rangle": "⟩", "exists": "∃", "forall": "∀", "bmod": "mod", "star": "*", "ast": "*",
+    "quad": "  ", "qquad": "   ", ",": " ", ";": " ", ":": " ", "!": "", " ": " ", "#": "#", "%": "%", "_": "_",
+    "{": "{", "}": "}", "|": "‖", "Vert": "‖", "lVert": "‖", "rVert": "‖", "left": "", "right": "", "big": "",
+    "Big": "", "bigl": "", "bigr": "", "displaystyle": "", "limits": "", "colon": ":", "ell": "ℓ", "dagger": "†",
+}  # fmt: skip
+STYLES = {"mathrm", "mathbf", "mathit", "mathcal", "mathsf", "text", "operatorname", "boldsymbol", "textrm", "mathbb"}
+ACCENTS = {"bar": "\u0304", "hat": "\u0302", "tilde": "\u0303", "dot": "\u0307", "overline": "\u0304", "vec": "\u20d7"}
+SUPERSCRIPTS = dict(zip("0123456789+-=()nTi", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿᵀⁱ"))
+TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|[{}^_&~]|\s+|[^\\{}^_&~\s]", re.DOTALL)
+
+
+def to_text(latex: str) -> str:
+    """``\\frac{dy}{dx} = \\cos x`` -> ``dy/dx = cos x``: readable rather than complete."""
+    tokens = TOKEN.findall(latex)
+    text, position = sequence(tokens, 0)
+    while position < len(tokens):  # a stray closing brace
+        more, position = sequence(tokens, position + 1)
+        text += more
+    return re.sub(r" {2,}", "  ", text).strip()
+
+
+def sequence(tokens, i):
+    """The text up to a closing brace or the end, and where that is. Formulas nest a few levels deep."""
+    out = ""
+    while i < len(tokens) and tokens[i] != "}":
+        piece, i = one(tokens, i)
+        if out and out[-1].isalnum() and piece[:1].isalpha() and len(piece) > 2 and piece in FUNCTIONS:
+            out += " "
+        out += piece
+    return out, i
+
+
+FUNCTIONS = {
+    "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "sech", "csch", "exp", "log", "ln", "max",
+    "min", "sign", "tr", "det", "diag", "arg", "arcsin", "arccos", "arctan", "lim", "sup", "inf",
+}  # fmt: skip
+
+
+def group(tokens, i):
+    """The argument of a command: a braced group or one token."""
+    while i < len(tokens) and tokens[i].isspace():
+        i += 1
+    if i < len(tokens) and tokens[i] == "{":
+        text, i = sequence(tokens, i + 1)
+        return text, i + 1
+    return one(tokens, i) if i < len(tokens) else ("", i)
+
+
+def one(tokens, i):
+    token = tokens[i]
+    i += 1
+    if token == "{":
+        text, i = sequence(tokens, i)
+        return text, i + 1
+    if token == "^":
+        text, i = group(tokens, i)
+        if text and all(c in SUPERSCRIPTS for c in text):
+            return "".join(map(SUPERSCRIPTS.get, text)), i
+        return "^" + bracketed(text), i
+    if token == "_":
+        text, i = group(tokens, i)
+        return ("_" + text if len(text) == 1 or text.isalnum() else f"_{{{text}}}"), i
+    if token.isspace() or token == "~":
+        return " ", i
+    if token == "&":
+        return " ", i
+    if not token.startswith("\\"):
+        return token, i
+    name = token[1:]
+    if name in ("frac", "tfrac", "dfrac"):
+        above, i = group(tokens, i)
+        below, i = group(tokens, i)
+        return f"{bracketed(above)}/{bracketed(below)}", i
+    if name == "sqrt":
+        text, i = group(tokens, i)
+        return f"√{bracketed(text)}", i
+    if name in ACCENTS:
+        text, i = group(tokens, i)
+        return (text[0] + ACCENTS[name] + text[1:] if text else ""), i
+    if name in STYLES or name.rstrip("*") in STYLES:
+        return group(tokens, i)
+    if name in ("begin", "end"):
+        what, i = group(tokens, i)
+        return ("{ " if name == "begin" and what == "cases" else ""), i
+    if name == "\\":
+        return "; ", i
+    if name in FUNCTIONS:
+        following = tokens[i] if i < len(tokens) else ""
+        return name + (" " if following and not following.isspace() and following not in "(^_{}," else ""), i
+    return SYMBOLS.get(name, name), i
+
+
+def bracketed(text: str) -> str:
+    """In brackets unless it is one symbol or product."""
+    return text if re.fullmatch(r"[\w∂\u0300-\u036f⁰¹²³⁴⁵⁶⁷⁸⁹]+|\([^()]*\)", text) else f"({text})"

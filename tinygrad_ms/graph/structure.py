@@ -1,0 +1,174 @@
+"""The plain data of a picture: vertices, edges and nested scopes. Renderers read it; it knows no drawing."""
+
+from dataclasses import dataclass, field, replace
+from typing import Iterator
+
+
+@dataclass(eq=False)
+class Scope:
+    """A cluster: one visit of a ``with scope(name)`` or of a module. The root has no parent and no name."""
+
+    name: str = ""
+    parent: "Scope | None" = None
+    count: int = 1  # how many identical visits it stands for
+    virtual: bool = False  # made by folding, around neighbours that repeat together
+
+    @property
+    def ancestors(self) -> list["Scope"]:
+        """From the outermost scope to this one, without the root."""
+        chain, scope = [], self
+        while scope.parent is not None:
+            chain.append(scope)
+            scope = scope.parent
+        return chain[::-1]
+
+    @property
+    def depth(self) -> int:
+        """How many scopes of the user's it is nested in, itself included."""
+        return sum(not scope.virtual for scope in self.ancestors)
+
+    @property
+    def path(self) -> str:
+        return "/".join(scope.name for scope in self.ancestors)
+
+
+@dataclass
+class Array:
+    """What a vertex hands on: one array, or one of the outputs of an op that has several."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    device: str = ""
+    name: str = ""  # of the output, where the op has several
+    value: object = None  # values.Summary of the array, where asked for
+    gradient: object = None  # values.Summary of the gradient that arrives at it
+
+    @property
+    def text(self) -> str:
+        return f"{self.dtype} {shape_text(self.shape)}".strip()
+
+
+@dataclass(eq=False)
+class Vertex:
+    """An op, a tensor where gradients end (leaf, parameter), a constant, or several of them folded into one.
+
+    kind: "op", "leaf", "parameter", "constant", "box" (a folded scope), "sum" (an accumulation point of gradients)
+    or "seed" (where the backward pass starts).
+    """
+
+    kind: str
+    title: str  # name of the op, of the tensor, of the scope
+    scope: Scope
+    arrays: list[Array] = field(default_factory=list)
+    id: int = 0  # position in the graph, in the order of recording
+    name: str = ""  # of the output, where the user gave one
+    arguments: dict[str, str] = field(default_factory=dict)  # numbers and keyword arguments, as text
+    ports: list[str] = field(default_factory=list)  # names of the array arguments where their order matters
+    formula: str = ""  # LaTeX
+    source: str = ""  # of the formula
+    line: str = ""  # file:line where it was recorded
+    saved_bytes: int = 0  # what the tape keeps for the gradient
+    seconds: float | None = None
+    is_output: bool = False
+    order: int = 0  # 0: recorded in the forward pass, 1: by a backward pass
+    highlighted: bool = False
+    contributions: int = 0  # how many gradients are summed at it
+    count: int = 1  # how many identical vertices it stands for
+    ops: int = 1  # in a box: how many ops it hides
+    parameters: int = 0  # in a box: how many numbers its parameters hold
+    seq: int = 0  # of the tape node
+
+    @property
+    def is_op(self) -> bool:
+        return self.kind in ("op", "box")
+
+
+@dataclass(eq=False)
+class Edge:
+    """A value that flows from ``source`` to ``target``, or (kind "gradient") a gradient the other way round."""
+
+    source: Vertex
+    target: Vertex
+    kind: str = "value"
+    argument: str = ""  # of the target (of the source for a gradient)
+    output: str = ""  # of the source, where it has several (of the target for a gradient)
+    label: str = ""
+    carried: bool = False  # from one folded repetition to the next
+    highlighted: bool = False
+    count: int = 1
+
+
+@dataclass(eq=False)
+class Graph:
+    """The tape as a plain data structure; ``build`` makes one. ``dot()`` is its text, ``render(path)`` its picture."""
+
+    vertices: list[Vertex]
+    edges: list[Edge]
+    root: Scope
+    view: str = "forward"
+    rankdir: str = "TB"
+    title: str = ""
+    notes: list[str] = field(default_factory=list)
+    show: frozenset = frozenset()  # of "value", "gradient", "saved", "device", "time", "formula"
+
+    def __len__(self) -> int:
+        return len(self.vertices)
+
+    @property
+    def scopes(self) -> list[Scope]:
+        """The scopes that hold something, outer before inner."""
+        seen = {}
+        for vertex in self.vertices:
+            for scope in vertex.scope.ancestors:
+                seen.setdefault(scope)
+        return list(seen)
+
+    def find(self, title: str) -> list[Vertex]:
+        """The vertices of that title (name of op, tensor or scope)."""
+        return [vertex for vertex in self.vertices if vertex.title == title]
+
+    def edges_into(self, vertex: Vertex) -> Iterator[Edge]:
+        return (edge for edge in self.edges if edge.target is vertex)
+
+    def dot(self) -> str:
+        """The picture as DOT text: the same text for the same graph, and no other program needed."""
+        from tinygrad_ms.graph.dot_text import write
+
+        return write(self)
+
+    def render(self, path, **options):
+        """Write the picture; the suffix of ``path`` says how: .dot, .svg, .png or .pdf. Returns the path.
+
+        Raises RuntimeError with the two install lines where the format needs a renderer and none is found.
+        """
+        from tinygrad_ms.graph.renderer import render
+
+        return render(self.dot(), path, **options)
+
+    def svg(self) -> str:
+        """The picture as SVG text. Raises RuntimeError where there is no renderer."""
+        from tinygrad_ms.graph.renderer import draw
+
+        return draw(self.dot(), "svg").decode()
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        """Jupyter: the SVG where a renderer is, else the DOT text."""
+        svg = self._repr_svg_()
+        return {"image/svg+xml": svg, "text/plain": repr(self)} if svg else {"text/plain": self.dot()}
+
+    def _repr_svg_(self) -> str | None:
+        from tinygrad_ms.graph.renderer import find_renderer
+
+        return self.svg() if find_renderer() else None
+
+    def __repr__(self):
+        return f"<Graph: {len(self.vertices)} nodes, {len(self.edges)} edges, view {self.view!r}>"
+
+
+def shape_text(shape) -> str:
+    """``(32, 64)``, ``(3,)``; the empty text for a scalar."""
+    return str(tuple(shape)) if shape else ""
+
+
+def copied(vertex: Vertex, **changes) -> Vertex:
+    return replace(vertex, arrays=[replace(array) for array in vertex.arrays], **changes)

@@ -1,0 +1,205 @@
+"""Numbers for pictures: summaries of arrays, and where to find the values and gradients that the tape does not keep."""
+
+import math
+
+import numpy
+
+from tinygrad_ms.engine.autodiff import fit, fits, walk
+from tinygrad_ms.engine.backend import BACKENDS, is_float
+from tinygrad_ms.engine.tape import Constant, Leaf, Node, hooks
+from tinygrad_ms.engine.tensor import Tensor
+
+SMALL = 9  # arrays of up to so many elements are shown in full
+STRIP = (4, 12)  # rows and columns of a heat strip
+
+
+class Summary:
+    """What a picture shows of an array: small ones in full, of large ones the range, mean, deviation and a heat strip."""
+
+    __slots__ = ("shape", "dtype", "small", "low", "high", "mean", "std", "norm", "bad", "strip")
+
+    def __init__(self, raw):
+        raw = raw.data if isinstance(raw, Tensor) else raw
+        host = BACKENDS[type(raw)].to_host(raw) if type(raw) in BACKENDS else numpy.asarray(raw)
+        self.shape, self.dtype = host.shape, host.dtype
+        self.small = host.copy() if host.size <= SMALL else None
+        wide = host.astype(numpy.float64) if is_float(host.dtype) or host.dtype.kind in "iub" else host
+        finite = wide[numpy.isfinite(wide)]
+        self.bad = wide.size - finite.size  # NaN and infinite elements
+        some = finite if finite.size else numpy.zeros(1)
+        self.low, self.high = float(some.min()), float(some.max())
+        with numpy.errstate(over="ignore"):
+            self.mean, self.std = float(some.mean()), float(some.std())
+            self.norm = math.sqrt(float((some * some).sum()))
+        self.strip = None if self.small is not None else block_means(wide)
+
+    @property
+    def text(self) -> str:
+        """One line: the elements themselves, or their statistics."""
+        if self.small is not None:
+            return elements(self.small)
+        bad = f", {self.bad} not finite" if self.bad else ""
+        return f"{brief(self.low)} … {brief(self.high)}, mean {brief(self.mean)}, std {brief(self.std)}{bad}"
+
+    def levels(self) -> list[list[float]]:
+        """The heat strip with values between 0 (lowest) and 1 (highest)."""
+        if self.strip is None:
+            return []
+        low, high = float(numpy.nanmin(self.strip)), float(numpy.nanmax(self.strip))
+        span = (high - low) or 1.0
+        return [[(float(v) - low) / span if math.isfinite(v) else math.nan for v in row] for row in self.strip]
+
+
+def block_means(array) -> numpy.ndarray | None:
+    """The array, seen as a matrix, averaged over at most STRIP blocks."""
+    if not array.size:
+        return None
+    matrix = array.reshape(-1, array.shape[-1]) if array.ndim > 1 else array.reshape(1, -1)
+    for axis, most in enumerate(STRIP):
+        n = matrix.shape[axis]
+        if n > most:
+            edges = [n * k // most for k in range(most + 1)]
+            parts = [matrix.take(range(a, b), axis).mean(axis, keepdims=True) for a, b in zip(edges, edges[1:])]
+            matrix = numpy.concatenate(parts, axis)
+    return matrix
+
+
+def number(value) -> str:
+    """Four significant digits, without noise: 3, -0.5, 1.235e-05."""
+    if isinstance(value, (bool, numpy.bool_)) or (isinstance(value, (int, numpy.integer)) and abs(value) < 10**6):
+        return str(value)
+    value = float(value)
+    return f"{value:.4g}" if math.isfinite(value) else str(value)
+
+
+def brief(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def elements(array) -> str:
+    """A small array in full: ``0.5``, ``[1, 2]``, ``[[1, 2], [3, 4]]``."""
+    if not array.ndim:
+        return number(array[()])
+    if not array.size:
+        return "empty"
+    flat, text = array.reshape(-1), ""
+    steps = [math.prod(array.shape[k:]) for k in range(array.ndim)]
+    for i, value in enumerate(flat):
+        text += "[" * sum(i % step == 0 for step in steps) + number(value)
+        closing = sum((i + 1) % step == 0 for step in steps)
+        text += "]" * closing + (", " if i + 1 < flat.size else "")
+    return text
+
+
+# --- values of the forward pass -------------------------------------------------------------------------------------
+
+
+class recording(hooks):
+    """``with recording() as record:`` keeps a summary of every result and argument of the ops inside.
+
+    ``build(loss, values=record)`` shows them. Without it ``build(loss, values=True)`` finds what the tape saved and
+    computes again what it can; values that no rule needed and that hang on unsaved constants stay unknown.
+    """
+
+    def __init__(self):
+        super().__init__(self)
+        self.results = {}  # node number -> summaries of the outputs
+        self.arguments = {}  # (node number, argument) -> summary
+
+    def after_op(self, primitive, arrays, outputs, node):
+        if node is not None:
+            self.results[node.seq] = [Summary(y) for y in outputs]
+            for i, parent in enumerate(node.parents):
+                if isinstance(parent, Constant):
+                    self.arguments[node.seq, i] = Summary(arrays[i])
+
+
+def find_values(tape, known) -> tuple[dict, dict]:
+    """Raw values of the nodes of ``tape`` (tuples, one entry per output) and of the constants on it, where they can be had.
+
+    They come from ``known`` (node -> raw array, such as the outputs), from the tensors of leaves, from what the nodes
+    saved, and from running forwards again.
+    """
+    values, constants = {node: (raw,) for node, raw in known.items()}, {}
+    for node in tape:
+        if isinstance(node, Leaf):
+            tensor = node.tensor() if node.tensor is not None else None
+            if tensor is not None:
+                values[node] = (tensor.data,)
+        elif node.saved is not None and node.op != "item":
+            plan, several = node.plan, node.plan.primitive.outputs
+            for value, i in zip(node.saved, plan.inputs):
+                parent = node.parents[i]
+                if isinstance(parent, Node):
+                    values.setdefault(parent, (value,))
+                elif isinstance(parent, Constant):
+                    constants[parent] = value
+            if not several:
+                for value in node.saved[len(plan.inputs) :][: len(plan.outputs)]:
+                    values[node] = (value,)
+    for node in tape:
+        if node in values or isinstance(node, Leaf):
+            continue
+        arrays = [argument_value(parent, values, constants) for parent in node.parents]
+        if any(array is None for array in arrays):
+            continue
+        if node.op == "item":
+            values[node] = (values[node.parents[0]][node.constants["index"]],)
+        else:
+            values[node] = run_again(node, arrays)
+    return values, constants
+
+
+def argument_value(parent, values, constants):
+    if isinstance(parent, Node):
+        return values[parent][0] if parent in values else None
+    return constants.get(parent) if isinstance(parent, Constant) else parent
+
+
+def run_again(node, arrays) -> tuple:
+    """The outputs of the op of ``node``, which ran without complaint on these arrays before."""
+    primitive, xp = node.plan.primitive, node.backend.xp
+    if primitive.floats:
+        arrays = [a if not hasattr(a, "dtype") or is_float(a.dtype) else a.astype(numpy.float32) for a in arrays]
+    y = primitive.forward(xp, *arrays, **node.constants)
+    outputs = tuple(y) if primitive.outputs else (y,)
+    return tuple(a if type(a) in BACKENDS else xp.asarray(a) for a in outputs)
+
+
+# --- gradients ------------------------------------------------------------------------------------------------------
+
+
+class Backward:
+    """What flowed where in a backward pass: the gradient at every node and what every rule sent to its parents."""
+
+    def __init__(self, summarise: bool):
+        self.summarise = summarise
+        self.received = {}  # node -> Summary of the complete gradient of its output
+        self.sent = {}  # node -> [(parent, Summary or None)]
+
+    def keep(self, gradient):
+        plain = self.summarise and not isinstance(gradient, dict)  # the slots of an op with several outputs
+        return Summary(gradient) if plain else None
+
+    def before_rule(self, node, gradient):
+        self.received[node] = self.keep(gradient)
+
+    def after_rule(self, node, gradient, gradients):
+        self.sent[node] = [
+            (parent, self.keep(g if isinstance(g, dict) or fits(g, parent) else fit(g, parent, node)))
+            for parent, g in gradients
+        ]
+
+
+def run_backward(seeds, summarise: bool) -> Backward:
+    """Walk the tape from ``seeds`` (node, cotangent) without freeing it and without touching ``.grad`` of a leaf."""
+    watched = Backward(summarise)
+    with hooks(watched):
+        leaves, _ = walk(seeds, retain=True)
+    for node, g in leaves:
+        watched.received[node] = watched.keep(g)
+    return watched
+
+
+def is_freed(tape) -> bool:
+    return any(node.saved is None for node in tape)

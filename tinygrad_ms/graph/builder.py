@@ -4,11 +4,20 @@ from tinygrad_ms.engine.autodiff import make_seed, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Visit, hooks, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.folding import check_size, place_leaves
-from tinygrad_ms.graph.structure import Array, Edge, Graph, Scope, Vertex
+from tinygrad_ms.graph.picture import Graph
+from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex
 from tinygrad_ms.graph.values import Summary, find_values, is_freed, recording, run_backward
 
 VIEWS = ("forward", "backward", "both", "higher")
-SYMMETRIC = {"add", "multiply", "maximum", "minimum", "hypot", "equal", "not_equal"}  # the order of operands says nothing
+SYMMETRIC = {
+    "add",
+    "multiply",
+    "maximum",
+    "minimum",
+    "hypot",
+    "equal",
+    "not_equal",
+}  # the order of operands says nothing
 SHORT = 24  # letters of an argument in a label
 
 
@@ -109,7 +118,9 @@ def named_outputs(outputs) -> dict[str, Tensor]:
         raise ValueError("graph: there are no outputs to draw")
     for name, tensor in named.items():
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"graph: the output {name!r} is {type(tensor).__name__}; expected a Tensor".replace(" ''", ""))
+            raise TypeError(
+                f"graph: the output {name!r} is {type(tensor).__name__}; expected a Tensor".replace(" ''", "")
+            )
         if tensor.node is None:
             raise ValueError(
                 f"graph: the output {name!r} of shape {tensor.shape} is not on the tape: nothing it was computed from had"
@@ -156,14 +167,24 @@ def gradient_outputs(roots, wrt, names, gradient, rules) -> dict[str, Tensor]:
     seeds = [(t.node, make_seed(t, gradient, True, "graph")) for t in roots.values()]
     with hooks(rules):
         _, found = walk(seeds, targets=targets, retain=True, create_graph=True, through_targets=True)
-    gradients = {f"gradient of {names.of(node) or 'leaf'}": g for node, g in found.items() if g.node is not None}
+    gradients = {
+        f"gradient of {names.of(node) or 'leaf'}": g for node, g in found.items() if g.node is not None
+    }
     if not gradients:
-        raise ValueError("graph: the gradients do not depend on anything: the outputs are linear in their inputs")
+        raise ValueError(
+            "graph: the gradients do not depend on anything: the outputs are linear in their inputs"
+        )
     return {**roots, **gradients}
 
 
 def tensors(value) -> list[Tensor]:
-    value = [value] if isinstance(value, Tensor) else list(value.values()) if isinstance(value, dict) else list(value)
+    value = (
+        [value]
+        if isinstance(value, Tensor)
+        else list(value.values())
+        if isinstance(value, dict)
+        else list(value)
+    )
     for tensor in value:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"graph: expected a Tensor, not {type(tensor).__name__}")
@@ -189,7 +210,9 @@ class Names:
         elif isinstance(params, dict):
             pairs = params.items()
         else:
-            raise TypeError(f"graph: params is {type(params).__name__}; expected a module or a dict {{name: Tensor}}")
+            raise TypeError(
+                f"graph: params is {type(params).__name__}; expected a module or a dict {{name: Tensor}}"
+            )
         self.given = {tensor.node: str(name) for name, tensor in pairs if tensor.node is not None}
         self.constants = {t.as_constant(): str(name) for name, t in pairs if t.node is None} if pairs else {}
 
@@ -304,7 +327,9 @@ class Maker:
             array = self.vertex[constant].arrays[0]
             array.value = array.value or Summary(raw)
         if any(array.value is None for vertex in self.graph.vertices for array in vertex.arrays):
-            self.graph.notes.append("values that the tape did not keep are missing; tg.graph.recording() keeps them all")
+            self.graph.notes.append(
+                "values that the tape did not keep are missing; tg.graph.recording() keeps them all"
+            )
 
     def set_value(self, vertex, k, node, summary):
         names = node.plan.primitive.outputs
@@ -317,9 +342,13 @@ class Maker:
         """Edges for what the rules send to their arguments, and the gradients themselves where they are wanted."""
         graph, watched = self.graph, None
         if is_freed(tape):
-            graph.notes.append("structure only: the tape was freed by an earlier backward (retain_graph=True keeps it)")
+            graph.notes.append(
+                "structure only: the tape was freed by an earlier backward (retain_graph=True keeps it)"
+            )
         elif gradient is None and any(tensor.size != 1 for tensor in roots.values()):
-            graph.notes.append("structure only: an output is no scalar; pass gradient= to run the backward pass")
+            graph.notes.append(
+                "structure only: an output is no scalar; pass gradient= to run the backward pass"
+            )
         else:
             seeds = [(tensor.node, make_seed(tensor, gradient, False, "graph")) for tensor in roots.values()]
             watched = run_backward(seeds, summarise)
@@ -337,7 +366,9 @@ class Maker:
                 back = Edge(edge.target, edge.source, "gradient", edge.argument, edge.output)
                 graph.edges.append(back)
         for tensor in roots.values():
-            seed = Vertex("seed", "1" if gradient is None else "gradient", graph.root, [array_of(tensor.node)])
+            seed = Vertex(
+                "seed", "1" if gradient is None else "gradient", graph.root, [array_of(tensor.node)]
+            )
             self.put(seed, ("seed", tensor.node))
             target, output = self.vertex[tensor.node], self.output.get(tensor.node, "")
             graph.edges.append(Edge(seed, target, "gradient", output=output))
@@ -434,4 +465,3 @@ def highlight_paths(graph, starts) -> None:
         vertex.highlighted = True
     for edge in graph.edges:
         edge.highlighted = edge.source in path and edge.target in path
-

@@ -1,7 +1,7 @@
 """A Graph as DOT text: HTML-like labels, one look per kind of vertex, a legend; equal graphs give equal text."""
 
 from tinygrad_ms.graph.latex import to_text
-from tinygrad_ms.graph.structure import Edge, Graph, Scope, Vertex, shape_text
+from tinygrad_ms.graph.structure import Edge, Scope, Vertex, shape_text
 
 LONGEST = 48  # letters of a name in a label
 FONT = "Helvetica"  # renderers know its widths; SVG viewers fall back to their own sans serif
@@ -16,7 +16,13 @@ LOOKS = {  # kind: (fill, outline, text, more attributes, words of the legend)
     "parameter": ("#f0c24b", "#7a5900", "#261c00", "style=filled penwidth=1.6", "parameter"),
     "leaf": ("#fbebc0", "#7a5900", "#261c00", "style=filled penwidth=1.6", "input that wants a gradient"),
     "constant": ("#ffffff", "#777777", "#444444", 'style="filled,dashed"', "constant, off the tape"),
-    "sum": ("#ffffff", "#a1470b", "#a1470b", "shape=circle style=filled penwidth=2 margin=0", "sum of gradients"),
+    "sum": (
+        "#ffffff",
+        "#a1470b",
+        "#a1470b",
+        "shape=circle style=filled penwidth=2 margin=0",
+        "sum of gradients",
+    ),
     "seed": ("#a1470b", "#5c2600", "#ffffff", "shape=ellipse style=filled", "seed of the backward pass"),
 }
 EDGES = {  # kind: (colour, more attributes, words of the legend)
@@ -32,8 +38,8 @@ HEAT = ("#fff5eb", "#fdd9b0", "#fdae6b", "#f0772b", "#c8440e", "#7f2704")  # lig
 STRIP = ("#0d2a52", "#2f4f7f", "#5d6d84", "#868b85", "#b3a96c", "#dcc74f", "#fdea6b")  # rises with the value
 
 
-def write(graph: Graph) -> str:
-    """The DOT text of ``graph``. Node ids are n0, n1, ... in the order of recording."""
+def write(graph) -> str:
+    """The DOT text of a Graph. Node ids are n0, n1, ... in the order of recording."""
     writer = Writer(graph)
     return "\n".join([*writer.head(), *writer.body(), *writer.arrows(), "}"]) + "\n"
 
@@ -49,7 +55,7 @@ class Writer:
         yield f"  rankdir={graph.rankdir} fontname={FONT} fontsize=12 bgcolor=white nodesep=0.3 ranksep=0.4"
         yield f"  labelloc=b label=<{self.legend()}>"
         yield f'  node [shape=box fontname={FONT} fontsize=12 margin="0.10,0.05" height=0.3]'
-        yield f"  edge [fontname={FONT} fontsize=10 arrowsize=0.7 color=\"{EDGES['value'][0]}\"]"
+        yield f'  edge [fontname={FONT} fontsize=10 arrowsize=0.7 color="{EDGES["value"][0]}"]'
 
     # --- clusters and vertices -----------------------------------------------------------------------------------
 
@@ -101,7 +107,10 @@ class Writer:
         if vertex.ports:
             more += ' margin="0.06,0.01"'
         if vertex.highlighted:
-            outline, more = EDGES["highlight"][0], more.replace("penwidth=1.6", "").replace("penwidth=2", "") + " penwidth=3"
+            outline, more = (
+                EDGES["highlight"][0],
+                more.replace("penwidth=1.6", "").replace("penwidth=2", "") + " penwidth=3",
+            )
         kind = self.look(vertex)
         return (
             f'n{vertex.id} [label=<{self.label(vertex, text)}> {more} fillcolor="{fill}" color="{outline}"'
@@ -130,7 +139,9 @@ class Writer:
                 rows += self.summary("", array.value, quiet)
             if array.gradient is not None:
                 light = colour if colour == "#ffffff" else GRADIENT_TEXT
-                rows += self.summary("gradient ", array.gradient, light)
+                rows += self.summary(
+                    "gradient" + ("\n" if "\n" in array.gradient.text else " "), array.gradient, light
+                )
         if "formula" in self.graph.show and vertex.formula:
             rows.append(small(escape(to_text(vertex.formula), 90), quiet))
         if "saved" in self.graph.show and vertex.is_op and vertex.saved_bytes:
@@ -146,7 +157,7 @@ class Writer:
         return " ".join(word for word in words if word)
 
     def summary(self, word, summary, colour):
-        lines = [small(escape(part, 100), colour) for part in broken(word + summary.text)]
+        lines = [small(escape(part, 100), colour) for part in broken((word + summary.text).rstrip())]
         if levels := summary.levels():
             cells = "".join(
                 "<tr>" + "".join(f'<td width="9" height="7" fixedsize="true" bgcolor="{strip_colour(v)}"></td>' for v in row)
@@ -163,18 +174,20 @@ class Writer:
         """One row per fact; where the order of the operands matters, a port for each on the side where they arrive."""
         head = '<table border="0" cellborder="0" cellspacing="0" cellpadding="1">'
         if len(rows) == 1 and not ports:
-            return rows[0] if not rows[0].startswith("<table") else f"{head}<tr><td>{rows[0]}</td></tr></table>"
+            return (
+                rows[0] if not rows[0].startswith("<table") else f"{head}<tr><td>{rows[0]}</td></tr></table>"
+            )
         facts = "".join(f"<tr><td>{row}</td></tr>" for row in rows)
         if not ports:
             return f"{head}{facts}</table>"
         cells = [f'<td port="p{i}">{small(escape(name, 12), colour, 9)}</td>' for i, name in enumerate(ports)]
         inner = f"<td>{head}{facts}</table></td>"
         if self.graph.rankdir in ("TB", "BT"):
-            row = f'<tr><td>{PORTS}<tr>{"".join(cells)}</tr></table></td></tr>'
+            row = f"<tr><td>{PORTS}<tr>{''.join(cells)}</tr></table></td></tr>"
             body = f"<tr>{inner}</tr>"
             return f"{head}{row + body if self.graph.rankdir == 'TB' else body + row}</table>"
         column = "".join(f"<tr>{cell}</tr>" for cell in cells)
-        column = f'<td>{PORTS}{column}</table></td>'
+        column = f"<td>{PORTS}{column}</table></td>"
         return f"{head}<tr>{column + inner if self.graph.rankdir == 'LR' else inner + column}</tr></table>"
 
     def tooltip(self, vertex) -> str:
@@ -198,17 +211,19 @@ class Writer:
             yield "  " + self.arrow(edge)
 
     def arrow(self, edge: Edge) -> str:
-        kind = "carried" if edge.carried else edge.kind
+        kind = "carried" if edge.carried and edge.kind == "value" else edge.kind
         colour, more, _ = EDGES[kind]
         attributes = [f'class="{edge.kind}"', more]
         tail, head = edge.source, edge.target
         if tail.is_op and head.is_op and not edge.carried:
             attributes.append("weight=3")  # the main path straight, parameters aside
-        if edge.kind == "gradient":  # laid out against its direction, so that inputs stay on the side of the inputs
+        if (
+            edge.kind == "gradient"
+        ):  # laid out against its direction, so that inputs stay on the side of the inputs
             tail, head = head, tail
             attributes.append("dir=back")
             if edge.carried:
-                attributes.append("style=dashed")
+                attributes.append("constraint=false")
         if edge.highlighted:
             colour = EDGES["highlight"][0]
             attributes.append(EDGES["highlight"][1])
@@ -216,7 +231,7 @@ class Writer:
         if edge.carried and edge.kind == "value":
             label = f"{label} next".strip()
         if label:
-            attributes.append(f'label=<{small(escape(f" {label} "), colour)}> ')
+            attributes.append(f"label=<{small(escape(f' {label} '), colour)}> ")
         attributes.append(f'color="{colour}"')
         port = ""
         if head.ports and edge.argument in head.ports:
@@ -236,9 +251,13 @@ class Writer:
                 continue
             style = ' style="dashed"' if "dashed" in more else ' style="rounded"' if "rounded" in more else ""
             mark = small("+", outline) if kind == "sum" else ""
-            swatch = f'<td border="1" width="22" height="12" bgcolor="{fill}" color="{outline}"{style}>{mark}</td>'
-            cells.append(f"{swatch}<td align=\"left\">{small(words, GREY)}</td>")
-        kinds = dict.fromkeys("carried" if e.carried and e.kind == "value" else e.kind for e in self.graph.edges)
+            swatch = (
+                f'<td border="1" width="22" height="12" bgcolor="{fill}" color="{outline}"{style}>{mark}</td>'
+            )
+            cells.append(f'{swatch}<td align="left">{small(words, GREY)}</td>')
+        kinds = dict.fromkeys(
+            "carried" if e.carried and e.kind == "value" else e.kind for e in self.graph.edges
+        )
         if any(edge.highlighted for edge in self.graph.edges):
             kinds["highlight"] = None
         for kind in (kind for kind in EDGES if kind in kinds and (kind != "value" or len(kinds) > 1)):
@@ -249,7 +268,9 @@ class Writer:
         if "time" in self.graph.show and self.hottest:
             ramp = "".join(f'<td width="9" height="12" bgcolor="{colour}"></td>' for colour in HEAT)
             bar = f'<table border="0" cellborder="0" cellspacing="0" cellpadding="0"><tr>{ramp}</tr></table>'
-            cells.append(f'<td>{bar}</td><td align="left">{small(f"time, up to {seconds_text(self.hottest)}", GREY)}</td>')
+            cells.append(
+                f'<td>{bar}</td><td align="left">{small(f"time, up to {seconds_text(self.hottest)}", GREY)}</td>'
+            )
         wide = 4
         rows = ["".join(cells[i : i + wide]) for i in range(0, len(cells), wide)]
         table = '<table border="0" cellborder="0" cellspacing="5" cellpadding="0">'
@@ -283,7 +304,9 @@ def entities(text: str) -> str:
 
 def clean(text: str, longest: int) -> str:
     """One line of printable letters, at most ``longest``; line ends and control letters as ``\\n``, ``\\x00``."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1])
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1]
+    )
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
@@ -312,14 +335,15 @@ def wrap(words, wide: int = 30):
 
 
 def broken(text: str, wide: int = 34):
-    """A long row of numbers over several lines, cut behind commas."""
-    line = ""
-    for part in text.split(", "):
-        if line and len(line) + len(part) > wide:
-            yield line + ","
-            line = ""
-        line = f"{line}, {part}" if line else part
-    yield line
+    """A long row of numbers over several lines, cut behind commas; the lines of ``text`` stay lines."""
+    for line in text.split("\n"):
+        kept = ""
+        for part in line.split(", "):
+            if kept and len(kept) + len(part) > wide:
+                yield kept + ","
+                kept = ""
+            kept = f"{kept}, {part}" if kept else part
+        yield kept
 
 
 def bytes_text(n: int) -> str:

@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from math import prod
 
-from tinygrad_ms.graph.structure import Edge, Graph, Scope, Vertex, copied
+from tinygrad_ms.graph.picture import Graph
+from tinygrad_ms.graph.structure import Edge, Scope, Vertex, copied
 
 LEAVES = ("parameter", "leaf", "constant")
 LONGEST_PERIOD = 8  # of neighbouring scopes that repeat together (layer, norm, layer, norm, ...)
@@ -108,13 +109,19 @@ class Folding:
             here = stack.pop()
             items = contents.items(here)
             keys = [
-                (plain(item.name), signature[item]) if isinstance(item, Scope) else contents.describe(item, {}, here)
+                (plain(item.name), signature[item])
+                if isinstance(item, Scope)
+                else contents.describe(item, {}, here)
                 for item in items
             ]
             skipped = set()
             for start, period, times in runs(items, keys, least):
                 blocks = [items[start + period * k : start + period * (k + 1)] for k in range(times)]
-                if any(isinstance(item, Scope) and matches(item, self.expand) for block in blocks for item in block):
+                if any(
+                    isinstance(item, Scope) and matches(item, self.expand)
+                    for block in blocks
+                    for item in block
+                ):
                     continue
                 group = blocks[0][0]
                 if period > 1:
@@ -192,8 +199,14 @@ class Folding:
             members.setdefault(boxed[kept] or kept, []).append(vertex)
         scopes, drawn = {graph.root: Scope()}, {}
         for vertex, stands_for in members.items():
-            made = drawn[vertex] = self.draw_box(vertex, stands_for) if vertex.kind == "box" else self.draw(vertex, stands_for)
-            scope = self.scope_parent(vertex.scope) if vertex.kind == "box" else self.moved.get(vertex, vertex.scope)
+            made = drawn[vertex] = (
+                self.draw_box(vertex, stands_for) if vertex.kind == "box" else self.draw(vertex, stands_for)
+            )
+            scope = (
+                self.scope_parent(vertex.scope)
+                if vertex.kind == "box"
+                else self.moved.get(vertex, vertex.scope)
+            )
             if boxed.get(vertex, 0) is None and vertex.kind == "constant":
                 scope = self.outside(scope)
             made.scope = self.copy_scope(scope, scopes)
@@ -256,7 +269,8 @@ class Folding:
             last = stands_for[-1]
             made.title = span_name(vertex.title, last.title)
             made.arguments = {
-                key: span_name(text, last.arguments.get(key, text)) for key, text in vertex.arguments.items()
+                key: span_name(text, last.arguments[key]) if key in last.arguments else f"{text} at first"
+                for key, text in vertex.arguments.items()
             }
             for array in made.arrays:  # the numbers of one repetition are not those of the others
                 array.value = array.gradient = None
@@ -271,7 +285,9 @@ class Folding:
         self.add_up(made, stands_for)
         made.count = self.counts.get(box.scope, 1)
         inside = set(stands_for)
-        leaving = [e for e in self.graph.edges if e.kind == "value" and e.source in inside and e.target not in inside]
+        leaving = [
+            e for e in self.graph.edges if e.kind == "value" and e.source in inside and e.target not in inside
+        ]
         ends = dict.fromkeys([v for v in stands_for if v.is_output] + [edge.source for edge in leaving])
         arrays = {(a.shape, a.dtype): a for vertex in ends for a in vertex.arrays}
         made.arrays = [replace(array, value=None, gradient=None, name="") for array in arrays.values()]
@@ -312,7 +328,7 @@ def insert_sums(graph: Graph) -> None:
             into.setdefault((edge.target, edge.output), []).append(edge)
     for (target, output), edges in into.items():
         if target.contributions > 1 and (len(edges) > 1 or sum(edge.count for edge in edges) > 1):
-            total = Vertex("sum", "sum", target.scope, id=target.id, contributions=sum(e.count for e in edges))
+            total = Vertex("sum", "sum", target.scope, id=target.id, contributions=target.contributions)
             total.highlighted = target.highlighted
             for edge in edges:
                 edge.target = total
@@ -348,7 +364,9 @@ def repetitions(keys, start, period) -> int:
 
 
 def same_leaf(a: Vertex, b: Vertex) -> bool:
-    return a.kind == b.kind and a.arrays[0].shape == b.arrays[0].shape and a.arrays[0].dtype == b.arrays[0].dtype
+    return (
+        a.kind == b.kind and a.arrays[0].shape == b.arrays[0].shape and a.arrays[0].dtype == b.arrays[0].dtype
+    )
 
 
 class Contents:
@@ -358,7 +376,7 @@ class Contents:
         self.inside, self.direct, self.inputs, self.users = {graph.root: []}, {}, {}, {}
         self.children = {graph.root: []}
         for vertex in graph.vertices:
-            for scope in (vertex.scope.ancestors if vertex.is_op else ()):
+            for scope in vertex.scope.ancestors if vertex.is_op else ():
                 if scope not in self.inside:
                     self.inside[scope] = []
                     self.children[scope] = []
@@ -388,21 +406,28 @@ class Contents:
 
     def describe(self, op, position, scope) -> tuple:
         """What makes two ops the same: op, shapes, arguments but for numbers, and wiring within the scope."""
-        wires = tuple(
-            (edge.argument, edge.output, position[edge.source])
+        wires = {
+            edge.argument: (edge.output, position[edge.source])
             if edge.source in position
-            else (edge.argument, edge.source.kind == "parameter", shape_of(edge))
+            else (edge.source.kind == "parameter", shape_of(edge))
             for edge in self.inputs.get(op, ())
-        )
+        }
+        wires |= {
+            key: (False, ()) for key, text in op.arguments.items() if is_number(text)
+        }  # the first of a running sum
         names = tuple(plain(s.name) for s in op.scope.ancestors[scope.depth + bool(position) :])
         arrays = tuple((array.shape, array.dtype) for array in op.arrays)
-        arguments = tuple((key, plain(text)) for key, text in op.arguments.items())
-        return op.title, arrays, arguments, names, wires
+        arguments = tuple((key, plain(text)) for key, text in op.arguments.items() if not is_number(text))
+        return op.title, arrays, arguments, names, tuple(sorted(wires.items()))
 
     def signature(self, scope) -> int:
         ops = self.inside[scope]
         position = {op: i for i, op in enumerate(ops)}
         return hash(tuple(self.describe(op, position, scope) for op in ops))
+
+
+def is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+(\.\d*)?(e-?\d+)?", text) is not None
 
 
 def shape_of(edge: Edge):

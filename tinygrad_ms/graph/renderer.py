@@ -14,7 +14,9 @@ def find_renderer() -> str | None:
     """The command that draws: the environment variable, ``dot``, ``graphviz-pure`` on the path or beside Python."""
     if named := os.environ.get("TINYGRAD_MS_DOT"):
         return shutil.which(named)
-    beside = os.pathsep.join((os.path.dirname(sys.executable), os.path.dirname(os.path.realpath(sys.executable))))
+    beside = os.pathsep.join(
+        (os.path.dirname(sys.executable), os.path.dirname(os.path.realpath(sys.executable)))
+    )
     return shutil.which("dot") or shutil.which("graphviz-pure") or shutil.which("graphviz-pure", path=beside)
 
 
@@ -36,7 +38,9 @@ def draw(dot: str, form: str = "svg", timeout: float = SECONDS, dpi: int | None 
         )
     options = [f"-Gdpi={dpi}"] if dpi else []
     try:
-        done = subprocess.run([program, f"-T{form}", *options], input=dot.encode(), capture_output=True, timeout=timeout)
+        done = subprocess.run(
+            [program, f"-T{form}", *options], input=dot.encode(), capture_output=True, timeout=timeout
+        )
     except subprocess.TimeoutExpired:
         raise RuntimeError(
             f"render: {program} was stopped after {timeout:g} s; fold the graph with depth= or collapse="

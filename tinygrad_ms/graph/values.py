@@ -35,7 +35,7 @@ class Summary:
 
     @property
     def text(self) -> str:
-        """One line: the elements themselves, or their statistics."""
+        """The elements themselves, or their statistics."""
         if self.small is not None:
             return elements(self.small)
         bad = f", {self.bad} not finite" if self.bad else ""
@@ -47,7 +47,9 @@ class Summary:
             return []
         low, high = float(numpy.nanmin(self.strip)), float(numpy.nanmax(self.strip))
         span = (high - low) or 1.0
-        return [[(float(v) - low) / span if math.isfinite(v) else math.nan for v in row] for row in self.strip]
+        return [
+            [(float(v) - low) / span if math.isfinite(v) else math.nan for v in row] for row in self.strip
+        ]
 
 
 def block_means(array) -> numpy.ndarray | None:
@@ -59,14 +61,18 @@ def block_means(array) -> numpy.ndarray | None:
         n = matrix.shape[axis]
         if n > most:
             edges = [n * k // most for k in range(most + 1)]
-            parts = [matrix.take(range(a, b), axis).mean(axis, keepdims=True) for a, b in zip(edges, edges[1:])]
+            parts = [
+                matrix.take(range(a, b), axis).mean(axis, keepdims=True) for a, b in zip(edges, edges[1:])
+            ]
             matrix = numpy.concatenate(parts, axis)
     return matrix
 
 
 def number(value) -> str:
     """Four significant digits, without noise: 3, -0.5, 1.235e-05."""
-    if isinstance(value, (bool, numpy.bool_)) or (isinstance(value, (int, numpy.integer)) and abs(value) < 10**6):
+    if isinstance(value, (bool, numpy.bool_)) or (
+        isinstance(value, (int, numpy.integer)) and abs(value) < 10**6
+    ):
         return str(value)
     value = float(value)
     return f"{value:.4g}" if math.isfinite(value) else str(value)
@@ -77,18 +83,12 @@ def brief(value: float) -> str:
 
 
 def elements(array) -> str:
-    """A small array in full: ``0.5``, ``[1, 2]``, ``[[1, 2], [3, 4]]``."""
-    if not array.ndim:
-        return number(array[()])
+    """A small array in full: ``0.5``, ``[1, 2]``; the rows of a matrix on lines of their own."""
     if not array.size:
         return "empty"
-    flat, text = array.reshape(-1), ""
-    steps = [math.prod(array.shape[k:]) for k in range(array.ndim)]
-    for i, value in enumerate(flat):
-        text += "[" * sum(i % step == 0 for step in steps) + number(value)
-        closing = sum((i + 1) % step == 0 for step in steps)
-        text += "]" * closing + (", " if i + 1 < flat.size else "")
-    return text
+    if array.ndim == 2:
+        return "\n".join(map(elements, array))
+    return " ".join(numpy.array2string(array, separator=", ", formatter={"all": number}).split())
 
 
 # --- values of the forward pass -------------------------------------------------------------------------------------
@@ -160,7 +160,9 @@ def run_again(node, arrays) -> tuple:
     """The outputs of the op of ``node``, which ran without complaint on these arrays before."""
     primitive, xp = node.plan.primitive, node.backend.xp
     if primitive.floats:
-        arrays = [a if not hasattr(a, "dtype") or is_float(a.dtype) else a.astype(numpy.float32) for a in arrays]
+        arrays = [
+            a if not hasattr(a, "dtype") or is_float(a.dtype) else a.astype(numpy.float32) for a in arrays
+        ]
     y = primitive.forward(xp, *arrays, **node.constants)
     outputs = tuple(y) if primitive.outputs else (y,)
     return tuple(a if type(a) in BACKENDS else xp.asarray(a) for a in outputs)

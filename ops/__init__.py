@@ -9,8 +9,10 @@ from tinygrad_ms.ops.activations import *
 from tinygrad_ms.ops.comparisons import *
 from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *
+from tinygrad_ms.ops.decompositions import *
 from tinygrad_ms.ops.elementwise import *
 from tinygrad_ms.ops.indexing import *
+from tinygrad_ms.ops.linear_algebra import *
 from tinygrad_ms.ops.losses import *
 from tinygrad_ms.ops.matrix_equations import *
 from tinygrad_ms.ops.matrix_functions import *

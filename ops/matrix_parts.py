@@ -2,6 +2,7 @@
 
 from tinygrad_ms.engine.primitive import linear
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.shapes import operand
 
 __all__ = ["diag", "diagonal", "embed_diagonal", "trace", "tril", "triu", "vec"]
 
@@ -25,9 +26,7 @@ def diagonal(xp, x, offset=0, axis1=-2, axis2=-1):
     offset: > 0 is above the main diagonal. As in the array API the matrices are the last two axes by default
     (NumPy's function takes the first two).
     """
-    if x.ndim < 2:
-        raise ValueError(f"diagonal: x has shape {x.shape}; expected a matrix or a batch of matrices")
-    return xp.diagonal(x, offset, *_axes(x.ndim, axis1, axis2))
+    return xp.diagonal(_matrix(x, "diagonal"), offset, *_axes(x.ndim, axis1, axis2))
 
 
 @linear(
@@ -48,6 +47,7 @@ def embed_diagonal(xp, x, /, shape, offset=0, axis1=-2, axis2=-1):
 
 def diag(x, offset=0):
     """The diagonal of a matrix (..., n, m); of a vector (n,), the square matrix with it on the diagonal."""
+    x = operand(x)
     if x.ndim != 1:
         return diagonal(x, offset=offset)
     n = x.shape[0] + abs(offset)
@@ -87,8 +87,7 @@ def _matrix(x, op):
 
 def vec(x):
     """The columns of (..., n, m) under each other, (..., n m): vec(A X B) = (B^T (x) A) vec(X)."""
-    if x.ndim < 2:
-        raise ValueError(f"vec: x has shape {x.shape}; expected a matrix or a batch of matrices")
+    x = _matrix(operand(x), "vec")
     return x.mT.reshape((*x.shape[:-2], x.shape[-2] * x.shape[-1]))
 
 

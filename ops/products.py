@@ -8,7 +8,7 @@ from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.engine.rules import shape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.matrix_parts import diagonal
-from tinygrad_ms.ops.shapes import permute_dims
+from tinygrad_ms.ops.shapes import operand, permute_dims
 
 __all__ = ["dot", "einsum", "inner", "kron", "matmul", "outer", "tensordot", "vecdot"]
 
@@ -74,16 +74,18 @@ def _why_not(a, b) -> str:
 
 def dot(a, b):
     """NumPy's dot: a * b of numbers, else the sum over the last axis of a and the last but one of b."""
-    if not shape_of(a) or not shape_of(b):
+    a, b = operand(a), operand(b)
+    if a.ndim == 0 or b.ndim == 0:
         return a * b
-    if len(shape_of(a)) <= 2 and len(shape_of(b)) <= 2 or len(shape_of(b)) == 1:
+    if b.ndim == 1 or a.ndim <= 2 >= b.ndim:
         return matmul(a, b)
     return tensordot(a, b, axes=((-1,), (-2,)))
 
 
 def inner(a, b):
     """The sum over the last axes, y_ij = sum_k a_ik b_jk; of two vectors, their scalar product."""
-    if not shape_of(a) or not shape_of(b):
+    a, b = operand(a), operand(b)
+    if a.ndim == 0 or b.ndim == 0:
         return a * b
     return tensordot(a, b, axes=((-1,), (-1,)))
 
@@ -103,7 +105,7 @@ def outer(xp, a, b):
 
 def vecdot(a, b, axis=-1):
     """The scalar products along ``axis``, with broadcasting."""
-    return (a * b).sum(axis=axis)
+    return (operand(a) * operand(b)).sum(axis=axis)
 
 
 # --- einsum -------------------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ def _einsum(xp, *operands, subscripts):
     inputs, output = _split(subscripts)
     if len(operands) == 2:
         return _contract_pair(xp, *operands, *inputs, output)
-    return xp.einsum(subscripts, *operands, optimize="greedy")
+    return xp.einsum(subscripts, *operands, optimize=True)
 
 
 def einsum(subscripts, *operands):
@@ -142,8 +144,8 @@ def einsum(subscripts, *operands):
     ``...`` stands for leading axes that broadcast. Without ``->`` the result has the letters that occur once,
     in alphabetical order. Raises ValueError where subscripts and shapes do not fit.
     """
-    steps, core, output = _plan_einsum(subscripts, tuple(map(shape_of, operands)))
-    operands = list(operands)
+    operands = [operand(x) for x in operands]
+    steps, core, output = _plan_einsum(subscripts, tuple(x.shape for x in operands))
     for i, step, detail in steps:
         x = operands[i]
         if step == "diagonal":
@@ -271,7 +273,8 @@ def _arrange(xp, x, names, letters):
 
 def tensordot(a, b, axes=2):
     """The sum over ``axes``: a number n (the last n of a with the first n of b) or (axes of a, axes of b)."""
-    rank_a, rank_b = len(shape_of(a)), len(shape_of(b))
+    a, b = operand(a), operand(b)
+    rank_a, rank_b = a.ndim, b.ndim
     if isinstance(axes, int):
         axes = (range(rank_a - axes, rank_a), range(axes))
     axes_a, axes_b = ([n] if isinstance(n, int) else list(n) for n in axes)
@@ -290,8 +293,8 @@ def kron(a, b):
 
     vec(A X B) = (B^T (x) A) vec(X). Leading dimensions broadcast; vectors are taken as in NumPy.
     """
-    rank = max(len(shape_of(a)), len(shape_of(b)))
-    if rank < 2:
+    a, b = operand(a), operand(b)
+    if a.ndim < 2 and b.ndim < 2:
         return outer(a, b).reshape((a.size * b.size,))
     a, b = _as_matrix(a), _as_matrix(b)
     y = einsum("...ij,...kl->...ikjl", a, b)

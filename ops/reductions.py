@@ -324,7 +324,8 @@ def norm(x, ord=None, axis=None, keepdims=False):
     axis: an int for vectors along it, two for matrices with those rows and columns; None: x as a whole.
     ord: None: the root of the sum of squares, of any number of axes.
         Of vectors: 2 (the same), 1 (the sum of absolute values), inf (the largest of them).
-        Of matrices: "fro" (as None), 1 (the largest such sum of a column), inf (of a row).
+        Of matrices: "fro" (as None), 1 (the largest such sum of a column), inf (of a row),
+        2 and -2 (the largest and smallest singular value), "nuc" (the sum of the singular values).
     The gradient of every norm at 0 is 0; the largest share it equally at ties. Raises ValueError for any
     other ord.
     """

@@ -351,6 +351,7 @@ class Tensor:
         def trace(self, offset: int = 0) -> "Tensor": ...
         def tril(self, k: int = 0) -> "Tensor": ...
         triu = tril
+        inv = det = __neg__
 
 
 def _unpickle(cls, host, device, requires_grad, name):

@@ -16,7 +16,7 @@ from tinygrad_ms.engine.backend import to_device
 from tinygrad_ms.engine.primitive import REGISTRY
 from tinygrad_ms.engine.tape import forward_mode
 from tinygrad_ms.testing import check_jvp, forbid_sync, gradcheck, gradgradcheck
-from tinygrad_ms.testing.gradcheck import check_pairing, differentiated, to_numpy
+from tinygrad_ms.testing.differences import check_pairing, differentiated, to_numpy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")  # samples at poles
 ROUNDING = {"float64": 1e-10, "float32": 1e-6, "float16": 1e-3}  # of each element against its reference

@@ -5,7 +5,7 @@ Importing this module makes ``device="strict"`` known.
 
 from tinygrad_ms.engine.backend import Backend, register
 from tinygrad_ms.testing import strict
-from tinygrad_ms.testing.gradcheck import GradcheckError, check_jvp, gradcheck, gradgradcheck
+from tinygrad_ms.testing.differences import GradcheckError, check_jvp, gradcheck, gradgradcheck
 from tinygrad_ms.testing.strict import SyncForbidden, forbid_sync
 
 __all__ = [

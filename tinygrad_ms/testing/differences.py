@@ -12,8 +12,8 @@ from tinygrad_ms.engine.backend import BACKENDS, is_float, to_device
 from tinygrad_ms.engine.tape import enable_grad, forward_mode
 from tinygrad_ms.engine.tensor import Tensor
 
-FULL = 48  # arrays of up to so many elements are checked element by element,
-PROBES = 3  # larger ones along so many random vectors
+FULL = 32  # inputs of up to so many elements together are checked element by element,
+PROBES = 3  # more along so many random vectors per array
 PAIRING = 1e-10  # relative to |v| |J u|: JVP and VJP differ by rounding alone
 
 
@@ -33,17 +33,19 @@ def gradcheck(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float =
     inputs, wanted = read(inputs, "gradcheck")
     leaves, outputs = evaluate(f, inputs, wanted)
     random = numpy.random.default_rng(0)
-    directions = {i: probes(inputs[i].size, random) for i in wanted}
+    few = sum(inputs[i].size for i in wanted) <= FULL
+    directions = {i: probes(inputs[i].size, few, random) for i in wanted}
     moved = {i: [differences(f, inputs, wanted, {i: u}, eps) for u in directions[i]] for i in wanted}
     for k, y in enumerate(outputs):
-        cotangents = probes(y.size, random)
+        one_by_one = few and y.size <= FULL
+        cotangents = probes(y.size, one_by_one, random)
         pulled = [pullback([y], [v], [leaves[i] for i in wanted]) for v in cotangents]
-        for place, i in enumerate(wanted):
+        for j, i in enumerate(wanted):
             x, u = inputs[i], directions[i]
-            rows = numpy.reshape([gradients[place] for gradients in pulled], (len(cotangents), x.size))
+            rows = numpy.reshape([gradients[j] for gradients in pulled], (len(cotangents), x.size))
             columns = numpy.reshape([change[k] for change in moved[i]], (len(u), y.size))
             what = f"gradcheck: the derivative of output {k} of {name_of(f)} by input {i}"
-            where = element(y, "output element", "random cotangent"), element(x, "input element", "direction")
+            where = place_of("output", y, one_by_one), place_of("input", x, few)
             compare(what, rows @ u.T, cotangents @ columns.T, where, atol, rtol)
     return True
 
@@ -69,7 +71,7 @@ def check_jvp(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float =
         moved = differences(f, inputs, wanted, tangents, eps)
         for k, (t, numeric) in enumerate(zip(pushed, moved)):
             what = f"check_jvp: the derivative of output {k} of {name_of(f)} along inputs {list(tangents)}"
-            where = element(t, "output element"), None
+            where = place_of("output", t, True), None
             compare(what, t.reshape(-1, 1), numeric.reshape(-1, 1), where, atol, rtol)
     return check_pairing(f, inputs)
 
@@ -203,9 +205,9 @@ def tangent_sets(inputs, wanted):
     return [*alone, tangents] if len(alone) > 1 else alone
 
 
-def probes(size, random):
+def probes(size, one_by_one, random):
     """All unit vectors, or a few random ones."""
-    return numpy.eye(size) if size <= FULL else random.standard_normal((PROBES, size))
+    return numpy.eye(size) if one_by_one else random.standard_normal((PROBES, size))
 
 
 def to_numpy(x):
@@ -232,11 +234,11 @@ def compare(what, analytic, numeric, where, atol, rtol):
     )
 
 
-def element(x, exact, random=None):
+def place_of(what, x, one_by_one):
     """How a message names the i-th unit vector, or the i-th random vector, in the shape of x."""
-    if random is None or x.size <= FULL:
-        return lambda i: f"{exact} {tuple(map(int, numpy.unravel_index(i, x.shape)))}"
-    return lambda i: f"{random} {i}"
+    if one_by_one:
+        return lambda i: f"{what} element {tuple(map(int, numpy.unravel_index(i, x.shape)))}"
+    return lambda i: f"random {what} vector {i}"
 
 
 def name_of(f) -> str:

@@ -266,10 +266,6 @@ def one_hot(xp, indices, /, num_classes, dtype=None):
 )
 def _index_update(xp, x, value, /, index):
     """A copy of x with ``value`` at x[index]."""
-    if is_float(getattr(value, "dtype", numpy.dtype(type(value)))) and not is_float(x.dtype):
-        raise TypeError(
-            f"index_update: x is {x.dtype} and would cut off the fractions of value; use x.astype first"
-        )
     y = x.copy()
     try:
         y[index] = value
@@ -284,22 +280,36 @@ def _index_update(xp, x, value, /, index):
 def index_update(x, index, value):
     """A copy of x with x[index] = value, differentiable in both: what ``x[index] = value`` would do in place.
 
-    value: a number, or an array that broadcasts to x[index]; it takes the dtype of x.
+    value: a number, or an array that broadcasts to x[index]; it takes the dtype of x (TypeError for floats
+    into integers).
     Where ``index`` names an element twice, which of the values stays is up to the array library (NumPy: the
     last), and each of them receives the gradient of the place: use distinct indices, or ``index_add``.
     """
     x, index = _on_device("index_update", operand(x), index)
-    return _index_update(x, value, index=index)
+    return _index_update(x, _ready("index_update", x, value), index=index)
+
+
+def _ready(op: str, x, value):
+    """``value`` as it can be put into x: a list on the device of x; floats only into floats."""
+    if isinstance(value, (list, tuple)):
+        value = to_device(
+            host_array(value), BACKENDS[type(x)].device_of(x) if type(x) in BACKENDS else x.device
+        )
+    if not is_float(x.dtype) and is_float(getattr(value, "dtype", numpy.dtype(type(value)))):
+        raise TypeError(f"{op}: x is {x.dtype} and would cut off the fractions of value; use x.astype first")
+    return value
 
 
 def index_add(x, index, value):
     """A copy of x with ``value`` added at x[index]; values for the same element are all added.
 
-    value: a number, or an array that broadcasts to x[index]; it takes the dtype of x.
+    value: a number, or an array that broadcasts to x[index]; it takes the dtype of x (TypeError for floats
+    into integers).
     """
     x, index = _on_device("index_add", operand(x), index)
     raw = x.data if isinstance(x, Tensor) else x
     shape = raw[index].shape
+    value = _ready("index_add", x, value)
     if type(value) in (int, float, bool):
         value = BACKENDS[type(raw)].xp.asarray(value, dtype=raw.dtype)
     value = broadcast_to(operand(value), shape=shape)

@@ -12,10 +12,11 @@ from tinygrad_ms.engine.backend import DEFAULT_FLOAT, is_float
 from tinygrad_ms.engine.primitive import linear, no_derivative, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
-from tinygrad_ms.ops.creation import ones_like
+from tinygrad_ms.ops.creation import ones_like, zeros_like
 from tinygrad_ms.ops.elementwise import abs, exp
 from tinygrad_ms.ops.shapes import (
-    all_axes, along, broadcast_to, concat, expand_reduced, flip, inverse_permutation, operand, permute_dims,
+    all_axes, along, broadcast_to, concat, expand_reduced, flip, inverse_permutation, operand,
+    permute_dims, squeeze,
 )  # fmt: skip
 
 __all__ = [
@@ -259,20 +260,24 @@ def std(xp, x, axis=None, correction=0, keepdims=False):
 # --- norms --------------------------------------------------------------------------------------------------
 
 
-def softmax_of(x, y, axis, keepdims):
-    """exp(x - y), the derivative of y = logsumexp(x); 0 where all x are -inf."""
-    y = expand_reduced(y, x.shape, axis, keepdims)
-    return exp(x - where(y == -math.inf, 0, y))
+def shares(x, axis):
+    """exp(x_i) / sum(exp(x)), the derivative of logsumexp; 0 where all x are -inf.
+
+    Not exp(x_i - y): y = logsumexp(x) is rounded to its own size, and the exponential would magnify that. The
+    largest x, taken out, is a constant here, as the result does not depend on it.
+    """
+    if 0 in x.shape:
+        return zeros_like(x)
+    largest = max(x.detach() if isinstance(x, Tensor) else x, axis=axis, keepdims=True)
+    e = exp(x - where(largest == -math.inf, 0, largest))
+    total = e.sum(axis=axis, keepdims=True)
+    return e / where(total == 0, 1, total)
 
 
 @primitive(
-    vjp=lambda g, x, y, axis, keepdims: (
-        expand_reduced(g, x.shape, axis, keepdims) * softmax_of(x, y, axis, keepdims)
-    ),
-    jvp=lambda t, x, y, axis, keepdims: (t * softmax_of(x, y, axis, keepdims)).sum(
-        axis=axis, keepdims=keepdims
-    ),
-    formula=r"y = \log \sum_i e^{x_i}:\quad \bar x_i = \bar y \, e^{x_i - y}",
+    vjp=lambda g, x, axis, keepdims: expand_reduced(g, x.shape, axis, keepdims) * shares(x, axis),
+    jvp=lambda t, x, axis, keepdims: (t * shares(x, axis)).sum(axis=axis, keepdims=keepdims),
+    formula=r"y = \log \sum_i e^{x_i}:\quad \bar x_i = \bar y \, \frac{e^{x_i}}{\sum_j e^{x_j}}",
     source="002 (4), (6) and the chain rule",
     floats=True,
     notes="The gradient is 0 where all elements are -inf, and NaN where one is inf.",
@@ -308,14 +313,14 @@ VECTOR_NORMS = {  # ord: function of (x, axis, keepdims)
 }
 MATRIX_NORMS = {  # ord: function of (x, axis, keepdims), axis being those of the rows and the columns
     "fro": euclidean_norm,
-    1: lambda x, axis, keepdims: _largest_sum(x, *axis, axis, keepdims),
-    math.inf: lambda x, axis, keepdims: _largest_sum(x, *axis[::-1], axis, keepdims),
+    1: lambda x, axis, keepdims: _largest_sum(x, axis[0], axis[1], keepdims),
+    math.inf: lambda x, axis, keepdims: _largest_sum(x, axis[1], axis[0], keepdims),
 }
 
 
-def _largest_sum(x, summed, compared, axes, keepdims):
+def _largest_sum(x, summed, compared, keepdims):
     y = max(sum(abs(x), axis=summed, keepdims=True), axis=compared, keepdims=True)
-    return y if keepdims else y.reshape(tuple(n for i, n in enumerate(x.shape) if i not in axes))
+    return y if keepdims else squeeze(y, (summed, compared))
 
 
 def norm(x, ord=None, axis=None, keepdims=False):

@@ -330,6 +330,8 @@ def concat(xs, axis=0):
 
     They must agree in all other sizes. Raises ValueError where they do not, or where there is none.
     """
+    if not len(xs):
+        raise ValueError("concat: the sequence xs is empty; expected at least one array")
     if axis is None:
         xs, axis = [ravel(x) for x in xs], 0
     return _concat(*xs, axis=axis)
@@ -349,6 +351,8 @@ def _stack(xp, *xs, axis=0):
 
 def stack(xs, axis: int = 0):
     """The arrays of the sequence ``xs``, all of one shape, along a new axis of the result, ``axis``."""
+    if not len(xs):
+        raise ValueError("stack: the sequence xs is empty; expected at least one array")
     return _stack(*xs, axis=axis)
 
 
@@ -418,7 +422,8 @@ def unstack(x, axis: int = 0) -> tuple:
     Iteration over a tensor uses it: backward, n times ``x[i]`` would cost n arrays of the size of x.
     """
     x = operand(x)
-    return _unstack(x, axis=one_axis("unstack", axis, x.ndim))
+    axis = one_axis("unstack", axis, x.ndim)
+    return _unstack(x, axis=axis) if x.shape[axis] else ()
 
 
 def _transpose_method(x, *axes):

@@ -147,8 +147,9 @@ def solve_sylvester(xp, A, B, C, /, steps=None, spectrum="complex"):
     """The X with A X + X B = C: A (..., n, n) and B (..., m, m) with spectra in the right half plane, C (..., n, m).
 
     X is half the corner of mcsgn([[A, C], [0, -B]]), by scaled Newton on the blocks. ``spectrum="real"`` promises real
-    eigenvalues of A and B and runs the quintic table instead, matrix products only. Raises ValueError for shapes that do
-    not fit; an equation without a unique solution gives NaN or large numbers. The SciPy function of this name has no batch.
+    eigenvalues of A and B and runs the quintic table instead, matrix products only. Raises ValueError for shapes that
+    do not fit; an equation without a unique solution gives NaN or large numbers. The SciPy function of this name has
+    no batch.
     """
     check_matrices("solve_sylvester", A, square=True)
     check_matrices("solve_sylvester", B, square=True)
@@ -203,8 +204,8 @@ def mcsgn(xp, x, /, steps=None, spectrum="complex"):
 
     By scaled Newton. ``spectrum="real"`` promises real eigenvalues and runs the quintic table, matrix products only
     (complex ones turn it into NaN). ``steps=k`` runs exactly k steps without synchronising the host. Not ``msign``:
-    the two agree for symmetric matrices. Raises ValueError unless x is square; eigenvalues on the imaginary axis have no
-    sign and give NaN or an arbitrary result.
+    the two agree for symmetric matrices. Raises ValueError unless x is square; eigenvalues on the imaginary axis have
+    no sign and give NaN or an arbitrary result.
     """
     check_matrices("mcsgn", x, square=True)
     if _is_real("mcsgn", spectrum):

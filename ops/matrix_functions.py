@@ -43,10 +43,10 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
             the exact msign, whatever the table leaves unconverged.
         check: look at the values (this synchronises): non-finite input is a ValueError, rank deficiency a warning.
 
-    Zero gives zero with zero gradient; 1 x 1 is the sign; the scale of M does not matter. NaN or infinity makes its matrix
-    NaN. A rank-deficient M, where msign is discontinuous, gives with "newton_schulz" an iterate whose extra singular
-    values stay below about 0.1, with a bounded derivative, and with "svd" U_r V_r^T and the derivative along its rank.
-    Raises ValueError for vectors and bad options, TypeError for other dtypes. Source: 000; docs/msign.md.
+    Zero gives zero with zero gradient; 1 x 1 is the sign; the scale of M does not matter. NaN or infinity makes its
+    matrix NaN. A rank-deficient M, where msign is discontinuous, gives with "newton_schulz" an iterate whose extra
+    singular values stay below about 0.1, with a bounded derivative, and with "svd" U_r V_r^T and the derivative along
+    its rank. Raises ValueError for vectors and bad options, TypeError for other dtypes. Source: 000; docs/msign.md.
     """
     if method not in ("newton_schulz", "svd"):
         raise ValueError(f"msign: method={method!r}; expected 'newton_schulz' or 'svd'")
@@ -220,7 +220,8 @@ class Factors:
 def _svd_derivative(M, y, g, eps, steps, coefficients, factors, push):
     """The formula of ``_derivative`` between singular vectors: only h_i + h_j in denominators, h = (s^2 + e^2)^{1/2}.
 
-    Singular values that count as zero have f = h = 0: they are held at zero, and the block between two of them vanishes.
+    Singular values that count as zero have f = h = 0: they are held at zero, and the block between two of them
+    vanishes.
     """
     if isinstance(g, Tensor):  # under create_graph: the next derivative comes from the mcsgn solve
         if not eps:
@@ -323,8 +324,9 @@ def _warn_of_rank(M, y, eps):
 def polar(M, side="right", *, steps=None, coefficients=None):
     """The polar decomposition of M (..., n, m): (U, H) with U = msign(M), and M = U H ("right") or M = H U ("left").
 
-    H = (M^T M)^{1/2} (..., m, m), or (M M^T)^{1/2} (..., n, n), is symmetric positive semidefinite. Derivatives of every
-    order through ``msign``. Raises ValueError for another ``side``. Source: Higham, Functions of Matrices, chapter 8.
+    H = (M^T M)^{1/2} (..., m, m), or (M M^T)^{1/2} (..., n, n), is symmetric positive semidefinite. Derivatives of
+    every order through ``msign``. Raises ValueError for another ``side``. Source: Higham, Functions of Matrices,
+    chapter 8.
     """
     if side not in ("right", "left"):
         raise ValueError(f"polar: side={side!r}; expected 'right' (M = U H) or 'left' (M = H U)")

@@ -173,8 +173,9 @@ def drive(xp, plan: Plan, iteration) -> None:
 
     Fixed rows run blindly. Adaptive ones read one residual per matrix and step once the first chunk is through: the
     matrices whose residual is below 0.9 polish (all their singular values are above 0.3, none above one by then), the
-    others go through the next chunk by themselves: iterating converged float32 matrices further would fill them with
-    denormal numbers, which are slow. Polishing takes the residual r to 5/8 r^3, so the last step is known beforehand.
+    others go through the next chunk. Each group goes on by itself: iterating converged float32 matrices further would
+    fill them with denormal numbers, which are slow. Polishing takes a residual r to 5/8 r^3: the last step is known
+    beforehand.
     """
     if plan.polish is None:
         run(iteration, plan.chunks[0][1], finish=True)
@@ -195,18 +196,19 @@ def finish(xp, plan, iteration, chunks):
         iteration.gram()
         residual = iteration.residual(plan.end)  # NaN, as of zero matrices, counts as done
         large = residual > 0.9
-        if polished == 1 and chunks and large.any():
-            start, pairs = chunks[0]
-            if large.all():
-                iteration.rescale(plan.end / start)
-                run(iteration, pairs)
-                finish(xp, plan, iteration, chunks[1:])
-                return
-            for group in (large, ~large):
+        groups = [g for g in (large, ~large & (residual > 0.02), ~(residual > 0.02)) if g.any()]
+        if polished == 1 and len(groups) > 1:
+            for group in groups:
                 index = xp.asarray(numpy.flatnonzero(group))
                 part = iteration.take(index)
-                finish(xp, plan, part, chunks if group is large else ())
+                finish(xp, plan, part, chunks)
                 iteration.put(index, part)
+            return
+        if polished == 1 and chunks and large.any():
+            start, pairs = chunks[0]
+            iteration.rescale(plan.end / start)
+            run(iteration, pairs)
+            finish(xp, plan, iteration, chunks[1:])
             return
         # past the last chunk a large residual means rank deficiency: stop before the noise has grown
         done = not (0.625 * residual**3 > plan.tolerance).any() or polished == (3 if large.any() else 12)
@@ -239,18 +241,19 @@ def column(x):
     return x[:, None, None]
 
 
-def normalise(xp, M, out):
-    """out <- M / ||M||_F per matrix and return ||M||_F, without overflow or underflow; 0 stays 0.
+def normalise(xp, M, out, scale=1.0, work=None):
+    """out <- M / (scale ||M||_F) per matrix and return ||M||_F, without overflow or underflow; 0 stays 0.
 
-    Scaling by a power of two of the largest element comes first, so that no square leaves the range. A matrix with an
-    infinite element has norm NaN.
+    Scaling by a power of two of the largest element comes first, into ``work`` (contiguous; default: out), so that no
+    square leaves the range. A matrix with an infinite element has norm NaN.
     """
+    work = out if work is None else work
     largest = xp.maximum(M.max(axis=(1, 2)), -M.min(axis=(1, 2)))
     limit = xp.finfo(M.dtype).maxexp - 4
     power = xp.clip(xp.frexp(largest)[1], -limit, limit)
-    xp.multiply(M, column(xp.ldexp(xp.ones_like(largest), -power)), out=out)
-    norm = xp.sqrt(squared_norm(xp, out)) + (largest - largest)
-    xp.divide(out, column(xp.where(norm == 0, 1, norm)), out=out)
+    xp.multiply(M, column(xp.ldexp(xp.ones_like(largest), -power)), out=work)
+    norm = xp.sqrt(squared_norm(xp, work)) + (largest - largest)
+    xp.divide(work, column(xp.where(norm == 0, 1, norm * scale)), out=out)
     return xp.ldexp(norm, power)
 
 
@@ -300,8 +303,7 @@ class Orthogonalise(Iteration):
         self.X = xp.empty(M.shape, M.dtype)
         self.other = xp.empty(M.shape, M.dtype)
         self.S, self.T = (xp.empty((M.shape[0],) + M.shape[2:] * 2, M.dtype) for _ in range(2))
-        self.norm = normalise(xp, M, self.X)
-        self.X /= start
+        self.norm = normalise(xp, M, self.X, start)
 
     def gram(self):
         xp, X = self.xp, self.X
@@ -367,9 +369,8 @@ class LyapunovSolve(Iteration):
             (xp.add if parity > 0 else xp.subtract)(C, transpose(C), out=self.Q)
         else:
             xp.multiply(C, 2, out=self.Q)
-        self.norm, self.norm_C = normalise(xp, self.R, self.R), normalise(xp, self.Q, self.Q)
-        xp.divide(self.R, start, out=self.AK[..., :n])
-        xp.divide(self.Q, start, out=self.AK[..., n:])
+        self.norm = normalise(xp, self.R, self.AK[..., :n], start, self.R)
+        self.norm_C = normalise(xp, self.Q, self.AK[..., n:], start, self.Q)
         self.J = self.J_next = None
         if inverse:
             self.J, self.J_next = xp.zeros((batch, n, n), dtype), new(n, n)
@@ -465,7 +466,7 @@ def orthogonalise(xp, M, steps=None, coefficients=None, square=False):
         if M.shape[-1] == 1:  # a vector, or a number: its direction needs no iteration
             normalise(xp, tall, out)
             return out.reshape(M.shape)
-        for part in parts(tall, 4):
+        for part in parts(tall, 8):
             iteration = Orthogonalise(xp, tall[part], plan.chunks[0][0], square)
             drive(xp, plan, iteration)
             xp.multiply(iteration.X, plan.end, out=out[part])

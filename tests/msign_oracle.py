@@ -14,11 +14,11 @@ def orthonormal(random, rows, columns):
 
 
 def spectrum(kind, n, kappa, random):
-    """Singular values with s_1 / s_n = kappa: "geometric", or "repeated", the same in equal pairs."""
-    if kind == "geometric" or n < 3:
+    """Singular values with s_1 / s_n = kappa: "geometric", or "repeated", the same in equal pairs between the ends."""
+    if kind == "geometric" or n < 4:
         return kappa ** -np.linspace(0, 1, n)
     if kind == "repeated":
-        return np.repeat(kappa ** -np.linspace(0, 1, (n + 1) // 2), 2)[:n]
+        return np.repeat(kappa ** -np.linspace(0, 1, n // 2 + 1), 2)[1 : n + 1]
     raise ValueError(kind)
 
 

@@ -206,7 +206,7 @@ def test_bad_matrices_are_named():
 
 
 def test_ten_thousand_random_matrices():
-    """Shapes 1 to 48, batches, ranks, dtypes and scales: no exception, nothing that is not finite, in value or derivative."""
+    """Shapes 1 to 48, batches, ranks, dtypes and scales: no exception, all finite, value and derivatives."""
     random = np.random.default_rng(7)
     done = 0
     while done < 10_000:
@@ -248,7 +248,9 @@ class CountingArray(np.ndarray):
         plain = [x.view(np.ndarray) if isinstance(x, CountingArray) else x for x in inputs]
         if ufunc is np.matmul:
             CountingArray.work += plain[0].size * plain[1].shape[-1]
-        result = getattr(ufunc, method)(*plain, out=out or None, **kwargs) if out else getattr(ufunc, method)(*plain, **kwargs)
+        if out:
+            kwargs["out"] = out
+        result = getattr(ufunc, method)(*plain, **kwargs)
         return result if out or not isinstance(result, np.ndarray) else result.view(CountingArray)
 
 

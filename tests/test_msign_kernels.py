@@ -140,8 +140,7 @@ def derivative(M, O, G, steps=None):
 @pytest.mark.parametrize("dtype, kappa, forward_bar, derivative_bar", BARS)
 @pytest.mark.parametrize("kind", ["geometric", "repeated"])
 def test_accuracy_against_80_bit_arithmetic(dtype, kappa, forward_bar, derivative_bar, kind):
-    # four rows with pairs are the hardest case, both least values equal: there LAPACK's own SVD misses the bars too
-    for n, m in [(16, 16), (32, 32), (8, 32), (16, 64), (8, 64), (16, 128)] + [(4, 4), (4, 32)] * (kind == "geometric"):
+    for n, m in [(4, 4), (16, 16), (32, 32), (8, 32), (16, 64), (4, 32), (8, 64), (16, 128)]:
         M = matrix(kind, n, m, kappa, dtype, seed=n)
         G = matrix("gaussian", n, m, kappa, dtype, seed=n + 1)
         O, gradient = msign_and_gradient(M, G)

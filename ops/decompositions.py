@@ -341,7 +341,6 @@ def _spectral(reduce):
 
 MATRIX_NORMS[2] = _spectral(lambda s: s.max(axis=-1))  # gradient u_1 v_1^T, shared where the largest repeats
 MATRIX_NORMS[-2] = _spectral(lambda s: s.min(axis=-1))
-MATRIX_NORMS["nuc"] = _spectral(lambda s: s.sum(axis=-1))  # gradient U V^T
 
 
 def matrix_norm(x, ord="fro", keepdims=False):

@@ -22,6 +22,8 @@ from tinygrad_ms.ops.matrix_equations import solve_lyapunov, solve_skew_with_inv
 from tinygrad_ms.ops.newton_schulz import (
     as_rows, check_matrices, column, minimax_coefficients, normalise, orthogonalise, transpose,
 )  # fmt: skip
+from tinygrad_ms.ops.reductions import MATRIX_NORMS
+from tinygrad_ms.ops.shapes import expand_reduced, moveaxis
 
 __all__ = ["inv_sqrtm", "minimax_coefficients", "msign", "nuclear_norm", "polar", "sqrtm"]
 
@@ -372,6 +374,15 @@ def nuclear_norm(M, *, steps=None, coefficients=None):
     Its gradient is msign(M), and its Hessian the derivative of msign. At rank-deficient M msign is one subgradient.
     """
     return _nuclear_norm(M, steps=steps, coefficients=coefficients)[0]
+
+
+def _nuclear_of_axes(x, axis, keepdims):
+    """``norm(x, "nuc", axis)``, in the form of ``reductions.MATRIX_NORMS``."""
+    y = nuclear_norm(moveaxis(x, axis, (-2, -1)))
+    return expand_reduced(y, x.shape, axis, False) if keepdims else y
+
+
+MATRIX_NORMS["nuc"] = _nuclear_of_axes
 
 
 # --- square roots of symmetric positive definite matrices ----------------------------------------------------------

@@ -343,6 +343,16 @@ def test_polar_and_nuclear_norm():
         tg.polar(M, "up")
 
 
+def test_the_nuclear_norm_of_norm_is_this_one():
+    """Its second derivative is finite at repeated singular values, where the sum of svdvals has none."""
+    x = tg.tensor(np.stack([np.eye(3), np.ones((3, 3))], axis=1))
+    y = tg.norm(x, "nuc", axis=(0, 2), keepdims=True)
+    np.testing.assert_allclose(y.numpy(), [[[3], [3]]], atol=1e-12)
+    hessian = tg.hessian(lambda x: tg.norm(x, "nuc", axis=(0, 1)), tg.tensor(np.eye(2))).numpy()
+    rotation = np.array([[0, 1], [-1, 0]])
+    np.testing.assert_allclose(hessian, np.multiply.outer(rotation, rotation) / 2, atol=1e-13)
+
+
 def test_mcsgn_is_not_msign_on_the_block_of_the_source():
     """Reading msign for mcsgn, as some public code does, gives another gradient altogether."""
     M, G = matrix("gaussian", 6, 6, 1, "float64", seed=1), matrix("gaussian", 6, 6, 1, "float64", seed=2)

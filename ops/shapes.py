@@ -36,6 +36,8 @@ def all_axes(op: str, axis, ndim: int) -> tuple[int, ...]:
     """``axis`` (None: all; an int or a tuple) as distinct axes counted from the left. Raises ValueError."""
     if axis is None:
         return tuple(range(ndim))
+    if ndim == 0 and axis in (0, -1):  # NumPy lets a reduction name the axis that a 0-d array has not
+        return ()
     axes = tuple(one_axis(op, a, ndim) for a in (axis if isinstance(axis, (tuple, list)) else (axis,)))
     if len(set(axes)) < len(axes):
         raise ValueError(f"{op}: axis {axis} names an axis twice")

@@ -105,6 +105,15 @@ def test_scalars_lists_and_arrays():
     assert tg.max(2.5).item() == 2.5
 
 
+@pytest.mark.parametrize("name", ["sum", "prod", "max", "min", "logsumexp", "norm", "cumsum", "cumprod"])
+@pytest.mark.parametrize("axis", [None, 0, -1])
+def test_a_0d_tensor_may_be_reduced_over_axis_0_where_numpy_allows_it(name, axis):
+    x = tg.tensor(3.0, requires_grad=True)
+    y = getattr(tg, name)(x, axis=axis)
+    y.backward()
+    assert (y.item(), x.grad.item()) == (3, 1)
+
+
 def test_correction_is_zero_unless_given():
     x = tg.tensor(M)
     np.testing.assert_allclose(x.var(axis=0).data, np.var(M, axis=0))

@@ -126,7 +126,7 @@ def recurrence(a, b, axis: int):
 
 def _cumprod_vjp(g, x, y, axis):
     """Backpropagation through y_i = y_{i-1} x_i: s_i = g_i + x_{i+1} s_{i+1} is all that reaches y_i."""
-    if axis is None:
+    if axis is None or not x.shape:
         return _cumprod_vjp(g, x.reshape((x.size,)), y, 0).reshape(x.shape)
     if 0 in x.shape:
         return g
@@ -137,7 +137,7 @@ def _cumprod_vjp(g, x, y, axis):
 
 def _cumprod_jvp(t, x, y, axis):
     """The tangent of y_i = y_{i-1} x_i is x_i times that of y_{i-1}, plus y_{i-1} t_i."""
-    if axis is None:
+    if axis is None or not x.shape:
         return _cumprod_jvp(t.reshape((x.size,)), x.reshape((x.size,)), y, 0)
     return t if 0 in x.shape else recurrence(x, exclusive(y, axis) * t, axis)
 

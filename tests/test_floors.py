@@ -25,7 +25,7 @@ FLOORS = {
     "tinygrad_ms.ops": 3,
     "tinygrad_ms.nn": 4, "tinygrad_ms.optim": 4, "tinygrad_ms.graph": 4, "tinygrad_ms.data": 4,
     "tinygrad_ms.testing": 4, "tinygrad_ms.transforms": 4, "tinygrad_ms.serialization": 4,
-    "tinygrad_ms.anomaly": 4,
+    "tinygrad_ms.anomaly": 4, "tinygrad_ms.profiler": 4,
     "tinygrad_ms": 5, "tinygrad_ms.__main__": 6,
 }
 

@@ -63,7 +63,7 @@ def mlp():
     return (y * y).sum(), w, b
 
 
-# --- structure ------------------------------------------------------------------------------------------------------
+# --- structure ----------------------------------------------------------------------------------------------
 
 
 def test_structure_of_a_layer():
@@ -134,11 +134,12 @@ def test_errors_are_sentences(call, words):
         call()
 
 
-# --- DOT ------------------------------------------------------------------------------------------------------------
+# --- DOT ----------------------------------------------------------------------------------------------------
 
 
 def golden_graphs():
-    """Small graphs with all kinds of vertices and edges; ``python -m tests.test_graph`` writes their texts anew."""
+    """Small graphs with all kinds of vertices and edges; ``python -m tests.test_graph`` writes their texts
+    anew."""
     loss, w, b = mlp()
     params = {"fc.weight": w, "fc.bias": b}
     yield "forward", build(loss, params=params, title="a layer", saved=True, highlight=b)
@@ -199,7 +200,7 @@ def test_every_view_in_every_direction(view, rankdir):
         ElementTree.fromstring(graph.svg())
 
 
-# --- folding --------------------------------------------------------------------------------------------------------
+# --- folding ------------------------------------------------------------------------------------------------
 
 
 def tower(layers, width=4):
@@ -342,7 +343,7 @@ def test_no_recursion():
     assert len(graph) == 5_003 and graph.dot().count("subgraph") == 1_200
 
 
-# --- values and gradients -------------------------------------------------------------------------------------------
+# --- values and gradients -----------------------------------------------------------------------------------
 
 
 def test_values_are_those_of_the_tape():
@@ -435,7 +436,7 @@ def test_values_on_every_device(device):
     assert f"on {device}" in graph.dot()
 
 
-# --- rendering ------------------------------------------------------------------------------------------------------
+# --- rendering ----------------------------------------------------------------------------------------------
 
 
 def test_dot_needs_no_renderer(tmp_path, monkeypatch):
@@ -478,7 +479,7 @@ def test_pictures(tmp_path):
     assert "<svg" in graph._repr_mimebundle_()["image/svg+xml"]
 
 
-# --- formulas as text -----------------------------------------------------------------------------------------------
+# --- formulas as text ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

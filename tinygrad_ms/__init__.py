@@ -24,6 +24,7 @@ from tinygrad_ms.transforms import (
 _ROOMS = ("data", "graph", "nn", "optim", "random", "serialization", "testing", "transforms")
 _ELSEWHERE = {  # names at the top level, and their modules
     "manual_seed": "random", "save": "serialization", "load": "serialization", "CheckpointError": "serialization",
+    "profile": "profiler", "explain": "graph",
 }  # fmt: skip
 
 
@@ -34,6 +35,14 @@ def __getattr__(name):
     if name in _ELSEWHERE:
         return getattr(_importlib.import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _repr_html_(tensor):
+    """Jupyter shows a tensor as its facts, its numbers and its graph."""
+    return __getattr__("graph").tensor_html(tensor)
+
+
+Tensor._repr_html_ = _repr_html_
 
 
 def __dir__():

@@ -6,7 +6,7 @@ from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.folding import check_size, place_leaves
 from tinygrad_ms.graph.picture import Graph
 from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex
-from tinygrad_ms.graph.values import Summary, find_values, is_freed, recording, run_backward
+from tinygrad_ms.graph.values import Summary, find_values, is_freed, recording, run_backward, summarised
 
 VIEWS = ("forward", "backward", "both", "higher")
 SYMMETRIC = {
@@ -46,20 +46,22 @@ def build(
     """The tape that leads to ``outputs`` as a plain data structure, ready to be drawn.
 
     outputs: a Tensor on the tape, a list of them, or a dict {name: Tensor}.
-    view: "forward", "backward" (which gradient flows where, sums where several meet), "both", or "higher" (the
-        gradients of ``wrt``, by default of all leaves, recorded with create_graph, and what they were computed from).
+    view: "forward", "backward" (which gradient flows where, sums where several meet), "both", or "higher"
+        (the gradients of ``wrt``, by default of all leaves, recorded with create_graph, and what they were
+        computed from).
     params: a module, or a dict {name: Tensor}: names for the leaves.
     wrt: Tensor(s): draw only what lies between them and the outputs.
     highlight: a Tensor: draw its paths to the outputs in bold.
     depth: scopes nested deeper become one box each; 0 leaves no scope open.
-    fold: draw identical neighbouring scopes (layers, time steps) once, with their count. True: where three or more
-        follow each other; an integer: that many; False: unroll everything.
-    collapse, expand: names or patterns of scopes ("encoder", "layer*", "encoder/layer0") that become one box, or that
-        neither ``depth`` nor ``fold`` may close.
+    fold: draw identical neighbouring scopes (layers, time steps) once, with their count. True: where three
+        or more follow each other; an integer: that many; False: unroll everything.
+    collapse, expand: names or patterns of scopes ("encoder", "layer*", "encoder/layer0") that become one
+        box, or that neither ``depth`` nor ``fold`` may close.
     max_nodes: raise ValueError rather than draw a hairball; None: no limit.
     values: True, or a ``recording``: small arrays in full, large ones as statistics and a heat strip.
-    gradients: the same for gradients; runs the backward pass (seeded with ``gradient`` for outputs that are no
-        scalars) without freeing the tape and without touching ``.grad``. On a freed tape only the structure is drawn.
+    gradients: the same for gradients; runs the backward pass (seeded with ``gradient`` for outputs that are
+        no scalars) without freeing the tape and without touching ``.grad``. On a freed tape only the
+        structure is drawn.
     saved, device, formulas: show the bytes kept for the gradient, the device, the formula of the derivative.
     profile: a ``tinygrad_ms.profile`` of the pass that made the tape: time per op, as text and as heat.
     rankdir: "TB", "LR", "BT" or "RL".
@@ -149,7 +151,8 @@ class Rules:
             self.sizes[id(self.rule)] = self.sizes.get(id(self.rule), 0) + 1
 
     def scope_of(self, node) -> tuple | None:
-        """The scopes of a node of the backward pass, None for one of the forward pass. Rules of one op have no scope."""
+        """The scopes of a node of the backward pass, None for one of the forward pass. Rules of one op have
+        no scope."""
         names = self.scopes.get(node.seq)
         return names and tuple(name for name in names if self.sizes[id(name)] > 1)
 
@@ -291,7 +294,9 @@ class Maker:
                 self.value_edges[node, i] = edge
             else:
                 vertex.arguments[name] = show(parent)
-        vertex.arguments |= {key: show(value) for key, value in node.constants.items()}
+        for key, value in node.constants.items():
+            if key not in primitive.defaults or show(value) != show(primitive.defaults[key]):
+                vertex.arguments[key] = show(value)
         arrays = [name for i, name in enumerate(map(primitive.argument_name, range(len(node.parents))))
                   if (node, i) in self.value_edges]  # fmt: skip
         if len(primitive.arguments) > 1 and len(arrays) > 1 and primitive.name not in SYMMETRIC:
@@ -302,7 +307,7 @@ class Maker:
         array = Array(tuple(constant.shape), str(constant.dtype), backend.name if backend else "cpu")
         self.put(Vertex("constant", self.names.of(constant), self.graph.root, [array]), constant)
 
-    # --- numbers -------------------------------------------------------------------------------------------------
+    # --- numbers --------------------------------------------------------------------------------------------
 
     def show_values(self, tape, roots, source):
         if isinstance(source, recording):
@@ -339,7 +344,8 @@ class Maker:
                 array.value = summary
 
     def add_gradients(self, tape, roots, gradient, summarise):
-        """Edges for what the rules send to their arguments, and the gradients themselves where they are wanted."""
+        """Edges for what the rules send to their arguments, and the gradients themselves where they are
+        wanted."""
         graph, watched = self.graph, None
         if is_freed(tape):
             graph.notes.append(
@@ -351,7 +357,7 @@ class Maker:
             )
         else:
             seeds = [(tensor.node, make_seed(tensor, gradient, False, "graph")) for tensor in roots.values()]
-            watched = run_backward(seeds, summarise)
+            watched = run_backward(seeds, summarised if summarise else lambda gradient: None)
             for node, summary in watched.received.items():
                 array = self.array(node)
                 if array is not None:
@@ -361,9 +367,9 @@ class Maker:
         for node in tape:
             if isinstance(node, Leaf) or node.op == "item":
                 continue
-            for i in sent_arguments(node, watched):
+            for i, sent in sent_arguments(node, watched):
                 edge = self.value_edges[node, i]
-                back = Edge(edge.target, edge.source, "gradient", edge.argument, edge.output)
+                back = Edge(edge.target, edge.source, "gradient", edge.argument, edge.output, gradient=sent)
                 graph.edges.append(back)
         for tensor in roots.values():
             seed = Vertex(
@@ -386,15 +392,14 @@ class Maker:
 BACKWARD = "backward"
 
 
-def sent_arguments(node, watched) -> list[int]:
-    """The arguments to which the rule of ``node`` sent a gradient; unwatched, to which it may send one."""
+def sent_arguments(node, watched) -> list[tuple]:
+    """(argument, Summary or None) for which the rule of ``node`` sent a gradient; unwatched, may send one."""
     if watched is None:
-        return [i for i, wanted in enumerate(node.plan.needed) if wanted]
+        return [(i, None) for i, wanted in enumerate(node.plan.needed) if wanted]
     sent, arguments = list(watched.sent.get(node, ())), []
     for i, parent in enumerate(node.parents):
         if sent and sent[0][0] is parent:
-            arguments.append(i)
-            del sent[0]
+            arguments.append((i, sent.pop(0)[1]))
     return arguments
 
 
@@ -420,7 +425,7 @@ def show(value) -> str:
     return text if len(text) <= SHORT else text[: SHORT - 1] + "…"
 
 
-# --- cutting down -----------------------------------------------------------------------------------------------
+# --- cutting down -------------------------------------------------------------------------------------------
 
 
 def reach(starts, edges, forward: bool) -> set[Vertex]:

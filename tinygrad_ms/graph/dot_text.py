@@ -1,4 +1,5 @@
-"""A Graph as DOT text: HTML-like labels, one look per kind of vertex, a legend; equal graphs give equal text."""
+"""A Graph as DOT text: HTML-like labels, one look per kind of vertex, a legend; equal graphs give equal
+text."""
 
 from tinygrad_ms.graph.latex import to_text
 from tinygrad_ms.graph.structure import Edge, Scope, Vertex, shape_text
@@ -57,7 +58,7 @@ class Writer:
         yield f'  node [shape=box fontname={FONT} fontsize=12 margin="0.10,0.05" height=0.3]'
         yield f'  edge [fontname={FONT} fontsize=10 arrowsize=0.7 color="{EDGES["value"][0]}"]'
 
-    # --- clusters and vertices -----------------------------------------------------------------------------------
+    # --- clusters and vertices ------------------------------------------------------------------------------
 
     def body(self):
         """The vertices in their clusters, outer before inner, each cluster where its first vertex is."""
@@ -171,7 +172,8 @@ class Writer:
         return lines
 
     def table(self, rows, ports, colour) -> str:
-        """One row per fact; where the order of the operands matters, a port for each on the side where they arrive."""
+        """One row per fact; where the order of the operands matters, a port for each on the side where they
+        arrive."""
         head = '<table border="0" cellborder="0" cellspacing="0" cellpadding="1">'
         if len(rows) == 1 and not ports:
             return (
@@ -204,7 +206,7 @@ class Writer:
             lines.append(f"saves {bytes_text(vertex.saved_bytes)} for the gradient")
         return "\n".join(lines)
 
-    # --- edges ---------------------------------------------------------------------------------------------------
+    # --- edges ----------------------------------------------------------------------------------------------
 
     def arrows(self):
         for edge in self.graph.edges:
@@ -239,7 +241,7 @@ class Writer:
             port = f":p{head.ports.index(edge.argument)}:{side}"
         return f"n{tail.id} -> n{head.id}{port} [{' '.join(a for a in attributes if a)}]"
 
-    # --- legend --------------------------------------------------------------------------------------------------
+    # --- legend ---------------------------------------------------------------------------------------------
 
     def legend(self) -> str:
         """A row of swatches for the kinds that occur, below the picture."""
@@ -282,11 +284,12 @@ class Writer:
         return f'<table border="0" cellborder="0" cellspacing="2" cellpadding="0">{body}</table>'
 
 
-# --- text -----------------------------------------------------------------------------------------------------------
+# --- text ---------------------------------------------------------------------------------------------------
 
 
 def escape(text: str, longest: int = LONGEST) -> str:
-    """Any text inside an HTML-like label: shortened, on one line, with nothing left that DOT or XML would read."""
+    """Any text inside an HTML-like label: shortened, on one line, with nothing left that DOT or XML would
+    read."""
     return entities(clean(text, longest)) or " "
 
 
@@ -303,7 +306,8 @@ def entities(text: str) -> str:
 
 
 def clean(text: str, longest: int) -> str:
-    """One line of printable letters, at most ``longest``; line ends and control letters as ``\\n``, ``\\x00``."""
+    """One line of printable letters, at most ``longest``; line ends and control letters as ``\\n``,
+    ``\\x00``."""
     shown = "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1]
     )

@@ -55,11 +55,12 @@ def matches(scope: Scope, wanted) -> bool:
     return any(fnmatchcase(scope.name, pattern) or fnmatchcase(scope.path, pattern) for pattern in wanted)
 
 
-# --- leaves -------------------------------------------------------------------------------------------------------
+# --- leaves -------------------------------------------------------------------------------------------------
 
 
 def place_leaves(graph: Graph) -> None:
-    """Parameters and constants belong to the innermost scope that holds all who use them; inputs stay outside.
+    """Parameters and constants belong to the innermost scope that holds all who use them; inputs stay
+    outside.
 
     A constant with a name is an input, unless a module named it ("norm.running_mean").
     """
@@ -82,11 +83,12 @@ def is_input(leaf: Vertex) -> bool:
     return leaf.kind == "constant" and bool(leaf.title) and "." not in leaf.title
 
 
-# --- repeats ------------------------------------------------------------------------------------------------------
+# --- repeats ------------------------------------------------------------------------------------------------
 
 
 class Folding:
-    """Which vertices stand for others, and the scopes as they will be: filled step by step, then ``quotient``."""
+    """Which vertices stand for others, and the scopes as they will be: filled step by step, then
+    ``quotient``."""
 
     def __init__(self, graph, expand):
         self.graph, self.expand = graph, expand
@@ -101,7 +103,8 @@ class Folding:
         self.last = {}  # vertex -> the last one that it stands for
 
     def find_repeats(self, least):
-        """Runs of neighbouring scopes that compute the same: every repetition is mapped onto the first one."""
+        """Runs of neighbouring scopes that compute the same: every repetition is mapped onto the first
+        one."""
         contents = self.contents
         signature = {scope: contents.signature(scope) for scope in contents.scopes}
         stack = [self.graph.root]
@@ -224,6 +227,7 @@ class Folding:
             key = (source, target, edge.kind, argument, output, carried)
             if key in edges:
                 edges[key].count += 1
+                edges[key].gradient = None
                 edges[key].highlighted |= edge.highlighted
             else:
                 edges[key] = replace(
@@ -342,7 +346,8 @@ def size(shape) -> int:
 
 
 def runs(items, keys, least):
-    """(start, period, times) of the repetitions among ``keys`` that begin with a scope, the longest at each place."""
+    """(start, period, times) of the repetitions among ``keys`` that begin with a scope, the longest at each
+    place."""
     start = 0
     while start < len(items):
         period, times = 1, 0

@@ -9,7 +9,7 @@ SYMBOLS = {
     "Lambda": "Λ", "Sigma": "Σ", "Phi": "Φ", "Psi": "Ψ", "Omega": "Ω", "partial": "∂", "nabla": "∇", "infty": "∞",
     "sum": "Σ", "prod": "Π", "int": "∫", "cdot": "·", "times": "×", "odot": "⊙", "oplus": "⊕", "otimes": "⊗",
     "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "ne": "≠", "neq": "≠", "approx": "≈", "equiv": "≡", "in": "∈",
-    "to": "→", "rightarrow": "→", "mapsto": "↦", "ldots": "…", "cdots": "…", "dots": "…", "circ": "∘", "pm": "±",
+    "to": "→", "leftarrow": "←", "rightarrow": "→", "mapsto": "↦", "ldots": "…", "cdots": "…", "dots": "…", "circ": "∘", "pm": "±",
     "wedge": "∧", "vee": "∨", "neg": "¬", "top": "T", "mid": "|", "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈",
     "rceil": "⌉", "langle": "⟨", "rangle": "⟩", "exists": "∃", "forall": "∀", "bmod": "mod", "star": "*", "ast": "*",
     "quad": "  ", "qquad": "   ", ",": " ", ";": " ", ":": " ", "!": "", " ": " ", "#": "#", "%": "%", "_": "_",
@@ -55,6 +55,10 @@ def sequence(tokens, i):
     out = ""
     while i < len(tokens) and tokens[i] != "}":
         piece, i = one(tokens, i)
+        if (
+            piece in (", ", "; ", "]", ")") and tokens[i - 1] != piece
+        ):  # from & and \\\\ and the end of a matrix
+            out = out.rstrip()
         if out and out[-1].isalnum() and piece[:1].isalpha() and len(piece) > 2 and piece in FUNCTIONS:
             out += " "
         out += piece
@@ -94,7 +98,7 @@ def one(tokens, i):
     if token.isspace() or token == "~":
         return " ", i
     if token == "&":
-        return " ", i
+        return ", ", skip_space(tokens, i)
     if not token.startswith("\\"):
         return token, i
     name = token[1:]
@@ -107,20 +111,34 @@ def one(tokens, i):
         return f"√{bracketed(text)}", i
     if name in ACCENTS:
         text, i = group(tokens, i)
-        return (text[0] + ACCENTS[name] + text[1:] if text else ""), i
+        one_letter = re.fullmatch(r"\w(_\w+|_\{.*\})?(\[.*\])?", text)
+        return (text[0] + ACCENTS[name] + text[1:] if one_letter else name + enclosed(text)), i
     if name in STYLES or name.rstrip("*") in STYLES:
         return group(tokens, i)
     if name in ("begin", "end"):
         what, i = group(tokens, i)
-        return ("{ " if name == "begin" and what == "cases" else ""), i
+        opening, closing = {"cases": ("{ ", ""), "bmatrix": ("[", "]"), "pmatrix": ("(", ")")}.get(
+            what, ("", "")
+        )
+        return (opening, skip_space(tokens, i)) if name == "begin" else (closing, i)
     if name == "\\":
-        return "; ", i
+        return "; ", skip_space(tokens, i)
     if name in FUNCTIONS:
         following = tokens[i] if i < len(tokens) else ""
-        return name + (" " if following and not following.isspace() and following not in "(^_{}," else ""), i
+        return name + (" " if following and not following.isspace() and following not in "(^_}," else ""), i
+    if name in ("partial", "nabla"):
+        i = skip_space(tokens, i)
     return SYMBOLS.get(name, name), i
+
+
+def enclosed(text: str) -> str:
+    return text if re.fullmatch(r"\([^()]*\)", text) else f"({text})"
+
+
+def skip_space(tokens, i):
+    return i + 1 if i < len(tokens) and tokens[i].isspace() else i
 
 
 def bracketed(text: str) -> str:
     """In brackets unless it is one symbol or product."""
-    return text if re.fullmatch(r"[\w∂\u0300-\u036f⁰¹²³⁴⁵⁶⁷⁸⁹]+|\([^()]*\)", text) else f"({text})"
+    return text if re.fullmatch(r"[\w∂.'\[\]\u0300-\u036f⁰¹²³⁴⁵⁶⁷⁸⁹]+|\([^()]*\)", text) else f"({text})"

@@ -10,7 +10,8 @@ from tinygrad_ms.graph.structure import Edge, Scope, Vertex
 
 @dataclass(eq=False)
 class Graph:
-    """The tape as a plain data structure; ``build`` makes one. ``dot()`` is its text, ``render(path)`` its picture."""
+    """The tape as a plain data structure; ``build`` makes one. ``dot()`` is its text, ``render(path)`` its
+    picture."""
 
     vertices: list[Vertex]
     edges: list[Edge]

@@ -11,7 +11,8 @@ SECONDS = 120  # a layout that takes longer is no picture anybody can read
 
 
 def find_renderer() -> str | None:
-    """The command that draws: the environment variable, ``dot``, ``graphviz-pure`` on the path or beside Python."""
+    """The command that draws: the environment variable, ``dot``, ``graphviz-pure`` on the path or beside
+    Python."""
     if named := os.environ.get("TINYGRAD_MS_DOT"):
         return shutil.which(named)
     beside = os.pathsep.join(

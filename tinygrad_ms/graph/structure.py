@@ -51,8 +51,8 @@ class Array:
 class Vertex:
     """An op, a tensor where gradients end (leaf, parameter), a constant, or several of them folded into one.
 
-    kind: "op", "leaf", "parameter", "constant", "box" (a folded scope), "sum" (an accumulation point of gradients)
-    or "seed" (where the backward pass starts).
+    kind: "op", "leaf", "parameter", "constant", "box" (a folded scope), "sum" (an accumulation point of
+    gradients) or "seed" (where the backward pass starts).
     """
 
     kind: str
@@ -84,7 +84,8 @@ class Vertex:
 
 @dataclass(eq=False)
 class Edge:
-    """A value that flows from ``source`` to ``target``, or (kind "gradient") a gradient the other way round."""
+    """A value that flows from ``source`` to ``target``, or (kind "gradient") a gradient the other way
+    round."""
 
     source: Vertex
     target: Vertex
@@ -95,6 +96,7 @@ class Edge:
     carried: bool = False  # from one folded repetition to the next
     highlighted: bool = False
     count: int = 1
+    gradient: object = None  # values.Summary of what a gradient edge carries, where asked for
 
 
 def shape_text(shape) -> str:

@@ -1,4 +1,5 @@
-"""Numbers for pictures: summaries of arrays, and where to find the values and gradients that the tape does not keep."""
+"""Numbers for pictures: summaries of arrays, and where to find the values and gradients that the tape does
+not keep."""
 
 import math
 
@@ -14,7 +15,8 @@ STRIP = (4, 12)  # rows and columns of a heat strip
 
 
 class Summary:
-    """What a picture shows of an array: small ones in full, of large ones the range, mean, deviation and a heat strip."""
+    """What a picture shows of an array: small ones in full, of large ones the range, mean, deviation and a
+    heat strip."""
 
     __slots__ = ("shape", "dtype", "small", "low", "high", "mean", "std", "norm", "bad", "strip")
 
@@ -91,14 +93,15 @@ def elements(array) -> str:
     return " ".join(numpy.array2string(array, separator=", ", formatter={"all": number}).split())
 
 
-# --- values of the forward pass -------------------------------------------------------------------------------------
+# --- values of the forward pass -----------------------------------------------------------------------------
 
 
 class recording(hooks):
     """``with recording() as record:`` keeps a summary of every result and argument of the ops inside.
 
-    ``build(loss, values=record)`` shows them. Without it ``build(loss, values=True)`` finds what the tape saved and
-    computes again what it can; values that no rule needed and that hang on unsaved constants stay unknown.
+    ``build(loss, values=record)`` shows them. Without it ``build(loss, values=True)`` finds what the tape
+    saved and computes again what it can; values that no rule needed and that hang on unsaved constants stay
+    unknown.
     """
 
     def __init__(self):
@@ -115,10 +118,11 @@ class recording(hooks):
 
 
 def find_values(tape, known) -> tuple[dict, dict]:
-    """Raw values of the nodes of ``tape`` (tuples, one entry per output) and of the constants on it, where they can be had.
+    """Raw values of the nodes of ``tape`` (tuples, one entry per output) and of the constants on it, where
+    they can be had.
 
-    They come from ``known`` (node -> raw array, such as the outputs), from the tensors of leaves, from what the nodes
-    saved, and from running forwards again.
+    They come from ``known`` (node -> raw array, such as the outputs), from the tensors of leaves, from what
+    the nodes saved, and from running forwards again.
     """
     values, constants = {node: (raw,) for node, raw in known.items()}, {}
     for node in tape:
@@ -168,20 +172,17 @@ def run_again(node, arrays) -> tuple:
     return tuple(a if type(a) in BACKENDS else xp.asarray(a) for a in outputs)
 
 
-# --- gradients ------------------------------------------------------------------------------------------------------
+# --- gradients ----------------------------------------------------------------------------------------------
 
 
 class Backward:
-    """What flowed where in a backward pass: the gradient at every node and what every rule sent to its parents."""
+    """What flowed where in a backward pass: the gradient at every node and what every rule sent to its
+    parents."""
 
-    def __init__(self, summarise: bool):
-        self.summarise = summarise
-        self.received = {}  # node -> Summary of the complete gradient of its output
-        self.sent = {}  # node -> [(parent, Summary or None)]
-
-    def keep(self, gradient):
-        plain = self.summarise and not isinstance(gradient, dict)  # the slots of an op with several outputs
-        return Summary(gradient) if plain else None
+    def __init__(self, keep):
+        self.keep = keep
+        self.received = {}  # node -> what ``keep`` makes of the complete gradient of its output
+        self.sent = {}  # node -> [(parent, the same of what was sent)]
 
     def before_rule(self, node, gradient):
         self.received[node] = self.keep(gradient)
@@ -193,14 +194,20 @@ class Backward:
         ]
 
 
-def run_backward(seeds, summarise: bool) -> Backward:
-    """Walk the tape from ``seeds`` (node, cotangent) without freeing it and without touching ``.grad`` of a leaf."""
-    watched = Backward(summarise)
+def run_backward(seeds, keep) -> Backward:
+    """Walk the tape from ``seeds`` (node, cotangent) without freeing it and without touching ``.grad`` of a
+    leaf."""
+    watched = Backward(keep)
     with hooks(watched):
         leaves, _ = walk(seeds, retain=True)
     for node, g in leaves:
         watched.received[node] = watched.keep(g)
     return watched
+
+
+def summarised(gradient):
+    """Of one array; the gradients of several outputs are summarised at the outputs."""
+    return None if isinstance(gradient, dict) else Summary(gradient)
 
 
 def is_freed(tape) -> bool:

@@ -3,6 +3,7 @@
 Nothing is registered: the tree is read off the attributes.
 """
 
+from html import escape
 from typing import Any, Iterator, NamedTuple
 
 import numpy
@@ -267,6 +268,10 @@ class Module:
 
     def __repr__(self):
         return self._tree()
+
+    def _repr_html_(self) -> str:
+        """Jupyter shows a module as its table."""
+        return f"<pre>{escape(str(self.summary()))}</pre>"
 
     def summary(self, *inputs) -> "Summary":
         """A table of the modules: layer, shape of the output, parameters, and how many of them are trainable.

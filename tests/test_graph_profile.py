@@ -1,0 +1,139 @@
+"""tg.profile: what it counts; the heat-coloured graph; the command line; what Jupyter shows."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinygrad_ms as tg
+from tinygrad_ms import nn
+from tinygrad_ms.__main__ import main
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def profiled():
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    x = tg.tensor(np.ones((5, 8), "float32"), name="x")
+    with tg.profile() as p:
+        loss = tg.sum(net(x) ** 2)
+        loss.backward(retain_graph=True)
+    return p, loss, net
+
+
+def test_records_of_ops_and_rules(profiled):
+    p, loss, _ = profiled
+    assert [r.op for r in p.records if not r.backward] == ["affine", "relu", "affine", "power", "sum"]
+    assert [r.op for r in p.records if r.backward] == ["sum", "power", "affine", "relu", "affine"]
+    assert [r.scope for r in p.records][:3] == [("Sequential", "0"), ("Sequential", "1"), ("Sequential", "2")]
+    first = p.records[0]
+    assert (first.flops, first.bytes) == (2 * 5 * 8 * 16, 5 * 16 * 4)
+    assert p.records[-1].flops == 2 * first.flops  # the rule of the first layer: weight and bias, not x
+    assert all(r.seconds > 0 for r in p.records) and p.seconds == sum(r.seconds for r in p.records)
+    assert p.seconds_of(loss.node.seq) == p.records[4].seconds + p.records[5].seconds
+    assert p.seconds_of(0) is None and p.seconds_of(loss.node.seq + 10**9) is None
+
+
+def test_tables(profiled):
+    p, *_ = profiled
+    lines = p.table("op").splitlines()
+    assert lines[0].split()[:2] == ["op", "calls"] and lines[-1].split()[:2] == ["total", "5"]
+    assert {line.split()[0] for line in lines[2:-2]} == {"affine", "relu", "power", "sum"}
+    modules = {line.split()[0] for line in p.table("module").splitlines()}
+    assert {"Sequential", "Sequential/0", "Sequential/1", "Sequential/2", "total"} <= modules
+    assert len({len(line) for line in lines}) == 1 and str(p).count("total") == 2
+    with pytest.raises(ValueError, match="'op' or 'module'"):
+        p.table("layer")
+
+
+def test_ops_inside_rules_are_counted_once():
+    x = tg.tensor(np.ones(4), requires_grad=True)
+    with tg.profile() as p:
+        tg.sin(x).sum().backward()
+    assert [(r.op, r.backward) for r in p.records] == [
+        ("sin", False),
+        ("sum", False),
+        ("sum", True),
+        ("sin", True),
+    ]
+
+
+def test_the_graph_is_coloured_by_time(profiled):
+    p, loss, net = profiled
+    dot = tg.graph.build(loss, params=net, profile=p).dot()
+    assert "time, up to" in dot and "#7f2704" in dot  # the hottest colour is used
+    folded = tg.graph.build(loss, params=net, profile=p, depth=0)
+    (box,) = [v for v in folded.vertices if v.kind == "box"]
+    inside = sum(r.seconds for r in p.records if r.scope)
+    assert box.seconds == pytest.approx(inside)
+
+
+# --- the command line ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(
+        "import sys\nimport tinygrad_ms as tg\n"
+        "x = tg.tensor([1.0, 2.0], requires_grad=True, name='x')\n"
+        "y = tg.exp(x * float(sys.argv[1]) if len(sys.argv) > 1 else x)\n"
+        "if len(sys.argv) > 1:\n    for k in range(2):\n        loss = (y * (k + 1.5)).sum()\n"
+        "        loss.backward(retain_graph=True)\n    raise SystemExit('not reached')\n"
+    )
+    return path
+
+
+def test_graph_of_a_script(script, tmp_path, capsys):
+    out = tmp_path / "out.dot"
+    argv = list(sys.argv)
+    assert main(["graph", str(script), "-o", str(out), "--step", "2", "--view", "both", "--", "3"]) == 0
+    assert sys.argv == argv and "both" in capsys.readouterr().out
+    dot = out.read_text(encoding="utf-8")
+    assert "a=2.5" in dot or "b=2.5" in dot
+    assert main(["graph", str(script), "-o", str(out), "--values"]) == 0  # no backward: the tensors it left
+    assert "2.718" in out.read_text(encoding="utf-8")
+    assert main(["graph", str(tmp_path / "none.py")]) == 1
+    assert "none.py" in capsys.readouterr().err
+    script.write_text("x = 1\n")
+    assert main(["graph", str(script)]) == 1
+    assert "called backward() 0 times" in capsys.readouterr().err
+
+
+def test_graph_of_the_example(tmp_path):
+    out = tmp_path / "mlp.dot"
+    command = ["-m", "tinygrad_ms", "graph", str(EXAMPLES / "train_mlp.py"), "-o", str(out)]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=EXAMPLES.parent)
+    assert done.returncode == 0, done.stderr
+    assert "affine" in out.read_text(encoding="utf-8")
+
+
+def test_ops_and_info(capsys):
+    assert main(["ops"]) == 0
+    assert "dy/dx = cos x" in capsys.readouterr().out
+    assert main(["ops", "matmul"]) == 0
+    assert "tinygrad_ms.ops.products" in capsys.readouterr().out
+    assert main(["ops", "nothing"]) == 1
+    assert "no op named 'nothing'" in capsys.readouterr().err
+    assert main(["info"]) == 0
+    assert "renderer:" in capsys.readouterr().out
+
+
+# --- Jupyter ------------------------------------------------------------------------------------------------
+
+
+def test_tensors_and_modules_in_a_notebook(profiled):
+    _, loss, net = profiled
+    assert "result of sum" in loss._repr_html_()
+    weight = net.parameters()[0]._repr_html_()
+    assert "0.weight" in weight and "heat strip" in weight and "gradient:" in weight
+    assert "Linear" in net._repr_html_() and net._repr_html_().startswith("<pre>")
+    evil = tg.tensor([1.0], name="<script>")._repr_html_()
+    assert "<script>" not in evil
+    h = tg.tensor([1.0], requires_grad=True)
+    for _ in range(500):
+        h = h * 1.0
+    assert "svg" not in h._repr_html_()  # too large to be drawn unasked

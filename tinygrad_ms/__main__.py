@@ -1,0 +1,136 @@
+"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``ops``, ``info``."""
+
+import argparse
+import runpy
+import sys
+from pathlib import Path
+
+import tinygrad_ms as tg
+from tinygrad_ms.engine.primitive import REGISTRY
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.graph.latex import to_text
+from tinygrad_ms.graph.renderer import find_renderer
+
+
+class Drawn(BaseException):
+    """Ends the script once its graph is drawn; no Exception, so that the script does not catch it."""
+
+
+def main(arguments=None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tinygrad_ms", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    graph = commands.add_parser("graph", help="draw the computation graph of a script")
+    graph.description = (
+        "Run a script and draw the graph of the tensor whose backward() it calls; without one, of the tensors"
+        " it leaves in its global names. The script ends there."
+    )
+    graph.add_argument("script", type=Path)
+    graph.usage = "%(prog)s script.py [options] [-- arguments of the script]"
+    graph.add_argument(
+        "-o", "--output", type=Path, default=Path("graph.svg"), help=".svg, .png, .pdf, .dot, .html"
+    )
+    graph.add_argument("--step", type=int, default=1, help="which call of backward() (default: the first)")
+    graph.add_argument("--view", default="forward", help="forward, backward, both or higher")
+    graph.add_argument("--depth", type=int, help="scopes nested deeper become one box each")
+    graph.add_argument("--unfold", action="store_true", help="draw every repetition of layers and time steps")
+    graph.add_argument(
+        "--collapse", action="append", default=[], metavar="SCOPE", help="a scope that becomes a box"
+    )
+    graph.add_argument("--values", action="store_true")
+    graph.add_argument("--gradients", action="store_true")
+    graph.add_argument("--rankdir", default="TB", help="TB, LR, BT or RL")
+    graph.add_argument("--max-nodes", type=int, default=200, help="0: no limit")
+    graph.add_argument("--title", default="")
+    ops = commands.add_parser("ops", help="the table of derivatives")
+    ops.add_argument("name", nargs="?", help="one op, in full")
+    commands.add_parser("info", help="version, devices, renderer")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    own = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:own])
+    options.arguments = arguments[own + 1 :]
+    try:
+        return {"graph": draw_script, "ops": list_ops, "info": show_info}[options.command](options)
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+
+
+def draw_script(options) -> int:
+    before, calls = Tensor.backward, 0
+
+    def backward(tensor, gradient=None, **keywords):
+        nonlocal calls
+        calls += 1
+        if calls == options.step:
+            draw(tensor, options, gradient)
+            raise Drawn
+        return before(tensor, gradient, **keywords)
+
+    arguments, path = list(sys.argv), list(sys.path)
+    sys.argv[:] = [str(options.script), *options.arguments]
+    sys.path.insert(0, str(options.script.parent))
+    Tensor.backward = backward
+    try:
+        names = runpy.run_path(str(options.script), run_name="__main__")
+    except Drawn:
+        return 0
+    except SystemExit as leaving:
+        if leaving.code:
+            raise
+        names = {}
+    finally:
+        Tensor.backward, sys.argv[:], sys.path[:] = before, arguments, path
+    found = {
+        n: t for n, t in names.items() if isinstance(t, Tensor) and not t.is_leaf and not n.startswith("_")
+    }
+    if not found:
+        raise ValueError(
+            f"graph: {options.script} called backward() {calls} times, not {options.step}, and left no tensor with"
+            " history in its global names"
+        )
+    draw(found, options)
+    return 0
+
+
+def draw(outputs, options, gradient=None):
+    choices = {
+        "depth": options.depth, "fold": not options.unfold, "collapse": options.collapse, "title": options.title,
+        "rankdir": options.rankdir, "max_nodes": options.max_nodes or None, "gradient": gradient,
+    }  # fmt: skip
+    graph = tg.graph.build(
+        outputs, view=options.view, values=options.values, gradients=options.gradients, **choices
+    )
+    print(f"{graph.render(options.output)}: {graph!r}")
+
+
+def list_ops(options) -> int:
+    if options.name:
+        if options.name not in REGISTRY:
+            raise ValueError(f"ops: there is no op named {options.name!r}; `ops` lists them all")
+        primitive = REGISTRY[options.name]
+        print(f"{primitive.name}{primitive.signature}\n\n{primitive.doc}\n")
+        for word, text in (
+            ("derivative", to_text(primitive.formula)), ("LaTeX", primitive.formula), ("source", primitive.source),
+            ("notes", primitive.notes), ("forward", primitive.forward.__module__),
+        ):  # fmt: skip
+            if text:
+                print(f"{word}: {text}")
+        return 0
+    wide = max(len(name) for name in REGISTRY)
+    for name, primitive in sorted(REGISTRY.items()):
+        what = to_text(primitive.formula) if primitive.differentiable else "no derivative"
+        print(f"{name.ljust(wide)}  {what}")
+    return 0
+
+
+def show_info(options) -> int:
+    print(f"tinygrad_ms {tg.__version__}, Python {sys.version.split()[0]}")
+    for word, what in tg.device_info().items():
+        print(f"{word}: {what}")
+    print(f"renderer: {find_renderer() or 'none (pip install graphviz-pure, or apt-get install graphviz)'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

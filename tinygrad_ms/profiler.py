@@ -1,0 +1,198 @@
+"""``profile``: time, memory and floating-point operations of every op and every module, as a hook around
+them."""
+
+from dataclasses import dataclass
+from math import prod
+from time import perf_counter
+
+from tinygrad_ms.engine.backend import BACKENDS
+from tinygrad_ms.engine.tape import current_state, hooks
+
+
+@dataclass
+class Record:
+    """One op, or one rule of an op in the backward pass."""
+
+    op: str
+    scope: tuple[str, ...]
+    backward: bool
+    seconds: float
+    bytes: int  # of the results (forward), of the gradients sent (backward)
+    saved: int  # bytes that the tape keeps for the gradient
+    flops: int  # estimated
+    seq: int  # number of the tape node; 0 for an op that was not recorded
+
+
+class profile(hooks):
+    """Measure the ops and rules that run inside:
+
+        with tg.profile() as p:
+            loss = model(x).mean()
+            loss.backward()
+        print(p)                                      # a table per op and one per module
+        tg.graph.build(loss, profile=p).render("heat.svg")   # after backward(retain_graph=True), or before
+        backward
+
+    The time of an op is that of its forward alone (on a GPU the device is waited for, before and after),
+    that of a rule includes the ops it calls. FLOPs are estimates: 2 m n k for a product of matrices, one per
+    element for most others, none for ops that only move data; a rule counts as much as its forward for each
+    argument it serves.
+    """
+
+    def __init__(self):
+        super().__init__(self)
+        self.records: list[Record] = []
+        self._started = 0.0
+        self._rule = None  # the node whose rule is running: ops that it calls belong to it
+        self._flops, self._times = {}, {}  # by number of the node
+
+    # --- the observer ---------------------------------------------------------------------------------------
+
+    def before_op(self, primitive, arrays):
+        if self._rule is None:
+            wait_for(arrays)
+            self._started = perf_counter()
+
+    def after_op(self, primitive, arrays, outputs, node):
+        if self._rule is not None:
+            return
+        wait_for(outputs)
+        seconds = perf_counter() - self._started
+        made = 0 if primitive.view else sum(y.nbytes for y in outputs if hasattr(y, "nbytes"))
+        scope, work = current_state().scope, flops(primitive, arrays, outputs)
+        saved, seq = (saved_bytes(node), node.seq) if node is not None else (0, 0)
+        self._add(Record(primitive.name, scope, False, seconds, made, saved, work, seq))
+
+    def before_rule(self, node, gradient):
+        self._rule = node
+        wait_for([gradient])
+        self._started = perf_counter()
+
+    def after_rule(self, node, gradient, gradients):
+        wait_for([g for _, g in gradients])
+        seconds = perf_counter() - self._started
+        self._rule = None
+        if node.op == "item":
+            return
+        sent = sum(getattr(g, "nbytes", 0) for _, g in gradients)
+        work = self._flops.get(node.seq, 0) * len(gradients)
+        self._add(Record(node.op, node.scope, True, seconds, sent, 0, work, node.seq))
+
+    def _add(self, record):
+        self.records.append(record)
+        if record.seq:
+            self._times[record.seq] = self._times.get(record.seq, 0.0) + record.seconds
+            if not record.backward:
+                self._flops[record.seq] = record.flops
+
+    # --- results --------------------------------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """The time in ops and rules together."""
+        return sum(record.seconds for record in self.records)
+
+    def seconds_of(self, seq: int) -> float | None:
+        """Forward and backward time of the tape node of that number; None if it was not measured."""
+        return self._times.get(seq)
+
+    def by_op(self) -> dict[str, list[Record]]:
+        """The records of every op, the slowest op first."""
+        return self._grouped(lambda record: [record.op])
+
+    def by_module(self) -> dict[str, list[Record]]:
+        """The records inside every scope (those of inner scopes count in outer ones, too), the slowest
+        first."""
+        return self._grouped(
+            lambda r: ["/".join(r.scope[: k + 1]) for k in range(len(r.scope))] or ["(no scope)"]
+        )
+
+    def _grouped(self, keys):
+        groups = {}
+        for record in self.records:
+            for key in keys(record):
+                groups.setdefault(key, []).append(record)
+        return dict(sorted(groups.items(), key=lambda item: -sum(r.seconds for r in item[1])))
+
+    def table(self, by: str = "op") -> str:
+        """by: "op" or "module". Columns: calls, forward and backward time, results, kept for the gradient,
+        FLOPs."""
+        if by not in ("op", "module"):
+            raise ValueError(f"profile: by={by!r} is unknown; it is 'op' or 'module'")
+        groups = self.by_op() if by == "op" else self.by_module()
+        head = (by, "calls", "forward ms", "backward ms", "share", "results kB", "saved kB", "MFLOP")
+        rows = [head, *(row(name, records, self.seconds) for name, records in groups.items())]
+        rows.append(row("total", self.records, self.seconds))
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = [
+            "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths)))
+            for line in rows
+        ]
+        rule = "-" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    def __str__(self):
+        return f"{self.table('op')}\n\n{self.table('module')}"
+
+    def _repr_html_(self):
+        return f"<pre>{self}</pre>"
+
+
+def row(name, records, whole) -> tuple[str, ...]:
+    forward = sum(r.seconds for r in records if not r.backward)
+    backward = sum(r.seconds for r in records if r.backward)
+    share = (forward + backward) / whole if whole else 0.0
+    return (
+        name, f"{sum(not r.backward for r in records):,}", f"{forward * 1e3:.3f}", f"{backward * 1e3:.3f}",
+        f"{share:.1%}", f"{sum(r.bytes for r in records) / 1e3:,.1f}",
+        f"{sum(r.saved for r in records) / 1e3:,.1f}", f"{sum(r.flops for r in records) / 1e6:,.3f}",
+    )  # fmt: skip
+
+
+def wait_for(arrays) -> None:
+    """Let the device finish what it was given: its kernels run on after the call that started them."""
+    for array in arrays:
+        backend = BACKENDS.get(type(array))
+        if backend is not None and hasattr(backend.xp, "cuda"):
+            backend.xp.cuda.get_current_stream().synchronize()
+            return
+
+
+def saved_bytes(node) -> int:
+    """Bytes of the arrays that a node keeps, each once."""
+    return sum({id(value): getattr(value, "nbytes", 0) for value in node.saved or ()}.values())
+
+
+# --- floating-point operations ------------------------------------------------------------------------------
+
+MOVES = {
+    "reshape", "permute_dims", "broadcast_to", "flip", "roll", "pad", "concat", "stack", "split", "unstack", "getitem",
+    "place", "gather", "one_hot", "index_update", "clone", "cast", "cast_discrete", "copy_to", "diagonal",
+    "embed_diagonal", "tril", "triu", "alias", "argsort", "where", "item",
+}  # fmt: skip
+
+
+def flops(primitive, arrays, outputs) -> int:
+    """An estimate from the shapes: what the textbook algorithm of the op does on these arguments."""
+    sizes = [prod(a.shape) for a in arrays if hasattr(a, "shape")]
+    results = [prod(y.shape) for y in outputs if hasattr(y, "shape")]
+    if primitive.name in MOVES or not sizes or not results:
+        return 0
+    if primitive.name in ("matmul", "affine"):  # the bias is one of the 2 k operations of each element
+        return 2 * results[0] * arrays[0].shape[-1]
+    if primitive.name == "outer":
+        return results[0]
+    if primitive.name in DENSE:
+        return dense_flops(DENSE[primitive.name], arrays[0].shape)
+    return max(*sizes, *results) if len(sizes) + len(results) > 1 else 0
+
+
+DENSE = {  # factors of m n^2 for an (m, n) matrix with m >= n: Golub and Van Loan, Matrix Computations, 4th ed.
+    "cholesky": 1 / 3, "solve": 2 / 3, "inv": 2, "det": 2 / 3, "slogdet": 2 / 3, "qr": 4 / 3 + 2, "svd": 21,
+    "eigh": 9, "solve_triangular": 1,
+}  # fmt: skip
+
+
+def dense_flops(factor, shape) -> int:
+    *batch, m, n = shape
+    return int(prod(batch) * factor * max(m, n) * min(m, n) ** 2)

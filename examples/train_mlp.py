@@ -38,7 +38,7 @@ def parse(arguments=None):
     add("--lr", type=float, help="learning rate; each optimizer has its own default")
     add("--epochs", type=int, default=40)
     add("--batch-size", type=int, default=64)
-    add("--hidden", type=int, nargs="*", help="widths of the hidden layers; default 256 (digits), 512 256 (others)")
+    add("--hidden", type=int, nargs="*", help="widths of the hidden layers; default 256 256 (digits), 512 256 (others)")
     add("--dropout", type=float, default=0.3)
     add("--label-smoothing", type=float, default=0.05)
     add("--seed", type=int, default=0, help="picks the split, the initial weights, the batches and the dropout masks")
@@ -47,7 +47,7 @@ def parse(arguments=None):
     add("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args(arguments)
     if options.hidden is None:
-        options.hidden = [256] if options.data == "digits" else [512, 256]
+        options.hidden = [256, 256] if options.data == "digits" else [512, 256]
     options.out = options.out or Path("runs") / options.data
     return options
 
@@ -132,8 +132,9 @@ class Run:
             losses.append(self.step(x, y))
             if not math.isfinite(losses[-1]):
                 raise Diverged(len(self.history), self.first_nan(before, x, y))
+            accuracy = f"{self.history[-1]['accuracy']:.1%}" if self.history else "-"
+            bar.set_postfix(loss=f"{losses[-1]:.3f}", accuracy=accuracy, refresh=False)
             bar.update()
-            bar.set_postfix(loss=f"{losses[-1]:.3f}", accuracy=f"{self.history[-1]['accuracy']:.1%}" if self.history else "-")
         test_loss, predictions = evaluate(self.model, self.x_test, self.y_test)
         accuracy = float((predictions == self.y_test).mean())
         self.history.append({"loss": float(np.mean(losses)), "test_loss": test_loss, "accuracy": accuracy})

@@ -46,6 +46,11 @@ def parse(arguments=None):
     add("--resume", type=Path, metavar="CHECKPOINT", help="go on from a checkpoint, with the settings it was made with")
     add("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args(arguments)
+    if options.device:
+        try:
+            tg.set_default_device(options.device)
+        except (ValueError, RuntimeError) as error:
+            parser.error(str(error))
     if options.hidden is None:
         options.hidden = [256, 256] if options.data == "digits" else [512, 256]
     options.out = options.out or Path("runs") / options.data
@@ -94,8 +99,6 @@ class Run:
         self.x, self.x_test, self.y, self.y_test = load(options.data, options.seed)
         self.sizes = [self.x.shape[1], *options.hidden, int(self.y.max()) + 1]
         self.model = build_model(self.sizes, options.dropout, options.seed)
-        if options.device:
-            self.model.to(options.device)
         self.device = self.model.parameters()[0].device
         self.loader = DataLoader(
             self.x, self.y, batch_size=options.batch_size, shuffle=True, seed=options.seed, drop_last=True, device=self.device
@@ -181,7 +184,7 @@ def draw_curves(history, path):
 
     epochs = np.arange(1, len(history) + 1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    left.plot(epochs, [h["loss"] for h in history], "o-", ms=3, color="#0072B2", label="training (with dropout)")
+    left.plot(epochs, [h["loss"] for h in history], "o-", ms=3, color="#0072B2", label="training (with dropout and label smoothing)")
     left.plot(epochs, [h["test_loss"] for h in history], "s--", ms=3, color="#D55E00", label="test")
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
     left.legend()
@@ -200,7 +203,7 @@ def draw_misclassified(images, labels, predictions, path, most=24):
     import matplotlib.pyplot as plt
 
     wrong = np.flatnonzero(labels != predictions)[:most]
-    columns = 8
+    columns = min(8, max(3, len(wrong)))
     rows = max(1, -(-len(wrong) // columns))
     figure, axes = plt.subplots(rows, columns, figsize=(columns * 1.3, rows * 1.6), layout="constrained", squeeze=False)
     for axis in axes.flat:
@@ -270,6 +273,13 @@ def progress(total, done, quiet):
 
 def main(arguments=None):
     options = parse(arguments)
+    try:
+        return train(options)
+    except (FileNotFoundError, tg.CheckpointError) as error:
+        sys.exit(f"error: {error}")
+
+
+def train(options):
     state = None
     if options.resume:
         state = tg.load(options.resume)
@@ -277,10 +287,7 @@ def main(arguments=None):
             if name not in ("resume", "out", "quiet", "device"):
                 setattr(options, name, value)
         options.out = options.resume.parent
-    try:
-        run = Run(options)
-    except FileNotFoundError as error:
-        sys.exit(f"error: {error}")
+    run = Run(options)
     if state:
         run.restore(state)
         print(f"resumed after epoch {len(run.history)} of {options.epochs}")

@@ -1,0 +1,161 @@
+"""Bad input gets a sentence: the op, the argument, shapes, dtypes or devices, and what to do. One case per kind."""
+
+import re
+import sys
+
+import numpy as np
+import pytest
+
+import tinygrad_ms as tg
+from tinygrad_ms import nn, optim
+from tinygrad_ms.data import DataLoader
+
+tg.testing  # registers the strict device
+
+
+def ones(*shape, **options):
+    return tg.tensor(np.ones(shape, np.float32), **options)
+
+
+def leaf(*shape):
+    return ones(*shape, requires_grad=True)
+
+
+def backward_twice():
+    y = (leaf(2) * 2.0).exp().sum()
+    y.backward()
+    y.backward()
+
+
+def backward_under_no_grad():
+    with tg.no_grad():
+        y = (leaf(2) * 2.0).sum()
+    y.backward()
+
+
+def change_in_place():
+    x, c = leaf(2), ones(2)
+    y = (x * c).sum()
+    c[0] = 3.0
+    y.backward()
+
+
+def load_into(model, **changes):
+    state = {**model.state_dict(), **changes}
+    model.load_state_dict({k: v for k, v in state.items() if v is not None})
+
+
+CASES = {
+    "elementwise shapes": (
+        lambda: ones(2, 3) + ones(4), ValueError,
+        r"add: a has shape \(2, 3\) and b has shape \(4,\): these do not broadcast",
+    ),
+    "matmul shapes": (
+        lambda: ones(64, 10) @ ones(12, 3), ValueError,
+        r"matmul: a has shape \(64, 10\) and b has shape \(12, 3\): the inner dimensions 10 and 12 differ",
+    ),
+    "reshape": (lambda: ones(2, 3).reshape(4), ValueError, r"reshape: .*\(2, 3\).*\(4,\)|reshape: .*6.*4"),
+    "bad axis": (lambda: ones(2, 3).sum(axis=2), (ValueError, IndexError), r"sum: .*axis 2"),
+    "no array": (lambda: ones(2) * None, TypeError, r"multiply: b is NoneType; expected a Tensor, an array or a number"),
+    "unknown keyword": (lambda: tg.sum(ones(2), axes=0), TypeError, r"sum\(.*unexpected keyword argument 'axes'"),
+    "integers want gradients": (
+        lambda: tg.tensor([1, 2], requires_grad=True), TypeError,
+        r"requires_grad: a tensor of dtype int64 cannot carry gradients; use .astype\('float32'\) first",
+    ),
+    "labels out of range": (
+        lambda: tg.softmax_cross_entropy(ones(2, 3), np.array([0, 3])), (ValueError, IndexError),
+        r"softmax_cross_entropy: .*target.*3",
+    ),
+    "labels of the wrong shape": (
+        lambda: tg.softmax_cross_entropy(ones(2, 3), np.array([0, 1, 2])), ValueError, r"softmax_cross_entropy: .*\(3,\)",
+    ),
+    "one_hot out of range": (lambda: tg.one_hot(tg.tensor([5]), 3), IndexError, r"one_hot: .*5"),
+    "index out of range": (lambda: ones(2)[5], IndexError, r"getitem: index 5 is out of bounds"),
+    "mixed devices": (
+        lambda: ones(2) + ones(2, device="strict"), ValueError,
+        r"add: arguments on different devices \(a: float32 \(2,\) on cpu, b: float32 \(2,\) on strict\); move one with .to",
+    ),
+    "gradient on another device": (
+        lambda: (leaf(2) * 2.0).backward(ones(2, device="strict")), ValueError,
+        r"backward: gradient is on strict and the tensor on cpu",
+    ),
+    "unknown device": (lambda: ones(2, device="tpu"), ValueError, r"device='tpu' is unknown: the devices are cpu, cuda"),
+    "backward twice": (backward_twice, RuntimeError, r"backward: the tape was freed.*retain_graph=True"),
+    "backward of a non-scalar": (lambda: (leaf(2) * 2.0).backward(), RuntimeError, r"backward: .*shape \(2,\).*gradient="),
+    "backward under no_grad": (backward_under_no_grad, RuntimeError, r"backward: .*no history.*no_grad\(\)"),
+    "in-place change": (
+        change_in_place, RuntimeError, r"backward: argument b of multiply \(recorded at .*test_errors.py:\d+\) was changed",
+    ),
+    "in-place on the tape": (lambda: leaf(2).__setitem__(0, 1.0), RuntimeError, r"on the tape.*tinygrad_ms.index_update"),
+    "requires_grad of a result": (
+        lambda: setattr(leaf(2) * 2.0, "requires_grad", False), RuntimeError, r"only leaves can be switched: use .detach\(\)",
+    ),
+    "retain_grad off the tape": (lambda: ones(2).retain_grad(), RuntimeError, r"retain_grad: .*not on the tape"),
+    "item of several": (lambda: ones(2).item(), ValueError, r"item: a tensor of shape \(2,\) has 2 elements"),
+    "not numeric": (lambda: tg.tensor(["a"]), TypeError, r"cannot make a tensor of dtype <U1"),
+    "ragged list": (lambda: tg.tensor([[1.0], [1.0, 2.0]]), TypeError, r"cannot make a tensor of list"),
+    "missing parameters": (
+        lambda: load_into(nn.Linear(3, 2), bias=None), (KeyError, ValueError), r"(?s)load_state_dict.*missing.*bias",
+    ),
+    "unexpected parameters": (
+        lambda: load_into(nn.Linear(3, 2), extra=np.ones(1)), (KeyError, ValueError), r"(?s)load_state_dict.*unexpected.*extra",
+    ),
+    "parameters of the wrong shape": (
+        lambda: load_into(nn.Linear(3, 2), weight=np.ones((2, 4), np.float32)), ValueError,
+        r"(?s)load_state_dict.*weight.*\(2, 4\).*\(2, 3\)|(?s:load_state_dict.*weight.*\(2, 3\).*\(2, 4\))",
+    ),
+    "layer of the wrong width": (lambda: nn.Linear(3, 2)(ones(5, 4)), ValueError, r"affine: x has shape \(5, 4\) and weight \(2, 3\), which takes \(..., 3\)"),
+    "optimizer without parameters": (lambda: optim.SGD([], lr=0.1), ValueError, r"SGD: the list of parameters is empty"),
+    "batch size": (lambda: DataLoader(np.ones(3), batch_size=0), ValueError, r"DataLoader: batch_size.*0"),
+    "arrays of different lengths": (
+        lambda: DataLoader(np.ones(3), np.ones(4), batch_size=1), ValueError, r"DataLoader: .*3.*4",
+    ),
+    "unknown checkpoint format": (lambda: tg.save("x.pkl", {}), ValueError, r"save: .*\.pkl.*\.npz"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_sentence(case):
+    call, kind, pattern = CASES[case]
+    with pytest.raises(kind) as caught:
+        call()
+    text = caught.value.args[0] if isinstance(caught.value, KeyError) else str(caught.value)
+    assert re.search(pattern, text), text
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 truncated", b"\x80\x04\x95 a pickle"])
+def test_damaged_checkpoints(tmp_path, content):
+    path = tmp_path / "state.npz"
+    path.write_bytes(content)
+    with pytest.raises(tg.CheckpointError, match=r"state\.npz"):
+        tg.load(path)
+
+
+def test_a_pickled_member_is_not_executed(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    np.savez(tmp_path / "state.npz", evil=np.array([Hostile()], dtype=object))
+    with pytest.raises(tg.CheckpointError):
+        tg.load(tmp_path / "state.npz")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("package, use", [
+    ("safetensors", lambda folder: tg.save(folder / "x.safetensors", {"a": np.ones(1)})),
+])  # fmt: skip
+def test_missing_packages(monkeypatch, tmp_path, package, use):
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=f"pip install {package}"):
+        use(tmp_path)
+
+
+def test_nothing_is_half_loaded():
+    model = nn.Linear(3, 2)
+    before = model.weight.numpy().copy()
+    with pytest.raises(ValueError):
+        load_into(model, weight=np.zeros((2, 3), np.float32), bias=np.ones(5, np.float32))
+    np.testing.assert_array_equal(model.weight.numpy(), before)

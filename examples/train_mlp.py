@@ -46,6 +46,8 @@ def parse(arguments=None):
     add("--resume", type=Path, metavar="CHECKPOINT", help="go on from a checkpoint, with the settings it was made with")
     add("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args(arguments)
+    if options.epochs < 1 or options.batch_size < 1:
+        parser.error("--epochs and --batch-size must be at least 1")
     if options.device:
         try:
             tg.set_default_device(options.device)
@@ -104,7 +106,8 @@ class Run:
             self.x, self.y, batch_size=options.batch_size, shuffle=True, seed=options.seed, drop_last=True, device=self.device
         )
         self.optimizer = OPTIMIZERS[options.optimizer](self.model.parameters(), options.lr)
-        self.schedule = optim.CosineLR(self.optimizer, options.epochs * len(self.loader), warmup_steps=len(self.loader))
+        steps = options.epochs * len(self.loader)
+        self.schedule = optim.CosineLR(self.optimizer, steps, warmup_steps=steps // 40)
         self.history = []  # one dict per epoch
 
     parts = ("model", "optimizer", "schedule", "loader")

@@ -88,7 +88,6 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert "go on with:" in errors and f"--resume {tmp_path / 'checkpoint.npz'}" in errors and "Traceback" not in errors
     state = tg.load(tmp_path / "checkpoint.npz")
     state["settings"]["epochs"] = len(state["history"]) + 1
-    # the schedule was made for many epochs; one more of them shows that the state fits
     tg.save(tmp_path / "checkpoint.npz", state)
     resumed = command("--resume", str(tmp_path / "checkpoint.npz"), "--quiet")
     assert resumed.returncode == 0 and "resumed after epoch" in resumed.stdout, resumed.stderr
@@ -115,4 +114,6 @@ def test_bad_settings_are_sentences(tmp_path):
     broken = command("--resume", str(tmp_path / "broken.npz"), "--quiet")
     assert broken.returncode != 0 and "broken.npz" in broken.stderr and "Traceback" not in broken.stderr
     tpu = command("--device", "tpu", "--quiet", "--out", str(tmp_path))
+    short = command("--epochs", "0", "--quiet")
+    assert short.returncode == 2 and "--epochs and --batch-size must be at least 1" in short.stderr
     assert tpu.returncode != 0 and "'tpu' is unknown" in tpu.stderr and "Traceback" not in tpu.stderr

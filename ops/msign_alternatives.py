@@ -2,7 +2,7 @@
 
 ``msign`` is what to use. Relative errors of gradients against 80-bit arithmetic, float64 Gaussian M of 16 x 16 and 16
 x 64 (``examples/msign_derivative.py`` prints them anew): through 8 steps, rounding error like msign's own while the
-steps converge, for 12 times the memory; the dense block with eps = 1e-3 errs by about 2e-2 and 0.2, for 3.5 and 40
+steps converge, for 25 times the memory; the dense block with eps = 1e-3 errs by about 2e-2 and 0.2, for 3.5 and 40
 times the work.
 """
 

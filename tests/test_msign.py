@@ -372,3 +372,15 @@ def test_the_alternatives_err_as_documented():
         assert low < error(msign_dense_vjp(M, G, steps=10), expected) < high
         assert error(gradient(lambda x: msign_unrolled(x, steps=9), M, G), expected) < 1e-13
         assert error(gradient(tg.checkpoint(msign_unrolled), M, G), gradient(msign_unrolled, M, G)) < 1e-13
+
+
+def test_the_example_shows_what_it_says(tmp_path):
+    from examples.msign_derivative import main
+
+    result = main(size=32, out=tmp_path)
+    assert {"result.json"} <= {path.name for path in tmp_path.iterdir()}
+    for table in result["error"].values():
+        assert table["mcsgn solve (msign)"][2] < 1e-5 < 1e-3 < table["dense block, eps = 1e-3"][2]
+    assert result["typo"]["as printed"][-1] > 1e8 and abs(result["typo"]["corrected"][-1] - 4) < 1e-9
+    for table in result["cost"].values():
+        assert table["through 8 steps"]["copies of M"] > 8 * table["mcsgn solve (msign)"]["copies of M"]

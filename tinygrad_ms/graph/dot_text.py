@@ -136,9 +136,9 @@ class Writer:
             rows.append(small(f"{vertex.ops} op{'s' * (vertex.ops != 1)}{parameters}", quiet))
         for array in vertex.arrays:
             rows.append(small(escape(self.array_text(array)), quiet))
-            if array.value is not None:
+            if "value" in self.graph.show and array.value is not None:
                 rows += self.summary("", array.value, quiet)
-            if array.gradient is not None:
+            if "gradient" in self.graph.show and array.gradient is not None:
                 light = colour if colour == "#ffffff" else GRADIENT_TEXT
                 rows += self.summary(
                     "gradient" + ("\n" if "\n" in array.gradient.text else " "), array.gradient, light
@@ -209,13 +209,13 @@ class Writer:
     # --- edges ----------------------------------------------------------------------------------------------
 
     def arrows(self):
-        for edge in self.graph.edges:
-            yield "  " + self.arrow(edge)
+        for i, edge in enumerate(self.graph.edges):
+            yield "  " + self.arrow(edge, i)
 
-    def arrow(self, edge: Edge) -> str:
+    def arrow(self, edge: Edge, number: int) -> str:
         kind = "carried" if edge.carried and edge.kind == "value" else edge.kind
         colour, more, _ = EDGES[kind]
-        attributes = [f'class="{edge.kind}"', more]
+        attributes = [f'id="e{number}" class="{edge.kind}"', more]
         tail, head = edge.source, edge.target
         if tail.is_op and head.is_op and not edge.carried:
             attributes.append("weight=3")  # the main path straight, parameters aside

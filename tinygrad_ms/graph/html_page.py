@@ -1,0 +1,255 @@
+"""A self-contained HTML page that steps through a computation, forward and backward, one node at a time."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html import escape
+from pathlib import Path
+
+from tinygrad_ms.graph.builder import build
+from tinygrad_ms.graph.latex import to_text
+from tinygrad_ms.graph.html_template import TEMPLATE
+from tinygrad_ms.graph.renderer import find_renderer
+from tinygrad_ms.graph.structure import shape_text
+
+LONGEST = 80  # letters of a name on the page
+MATHML = "{http://www.w3.org/1998/Math/MathML}"
+HARMLESS = {"display", "displaystyle", "scriptlevel", "movablelimits", "stretchy", "fence", "form", "columnalign", "columnspacing", "rowspacing", "width", "accent",
+            "mathvariant", "linethickness", "minsize", "maxsize", "separator", "lspace", "rspace"}  # fmt: skip
+
+
+def page(outputs, path=None, *, title="Backprop, step by step", depths=None, **options) -> str:
+    """The page as text, written to ``path`` if given: no network, no server, one file.
+
+    outputs, **options: as of ``build`` (params=, fold=, collapse=, max_nodes=, gradient=, values=recording,
+    ...).
+    depths: which levels of detail the page offers, by the ``depth`` of ``build``; default: all there are.
+    Formulas are MathML where latex2mathml is installed, else text. Needs a renderer for the picture; without
+    one the page has the steps alone.
+    """
+    options = {"values": True, "rankdir": "TB", **options}
+    whole = build(outputs, view="both", gradients=True, **{**options, "max_nodes": None})
+    if depths is None:
+        deepest = max((scope.depth for scope in whole.scopes), default=0)
+        depths = [None, *range(deepest - 1, -1, -1)]
+    levels, sizes = [], set()
+    for depth in depths:
+        graph = whole if depth is None else build(outputs, view="both", gradients=True, depth=depth,
+                                                  **{**options, "max_nodes": None})  # fmt: skip
+        most = options.get("max_nodes", 200)
+        if len(graph) in sizes or (most is not None and len(graph) > most):
+            continue
+        sizes.add(len(graph))
+        graph.show -= {"value", "gradient"}  # numbers stand beside the picture
+        levels.append((depth, graph))
+    if not levels:
+        build(outputs, view="both", **options)  # raises with the ways out
+    formulas = {}
+    data = [level_data(number, depth, graph, formulas) for number, (depth, graph) in enumerate(levels)]
+    pictures = "\n".join(picture(number, graph) for number, (_, graph) in enumerate(levels))
+    parts = {
+        "TITLE": escape(clip(title)), "PICTURES": pictures,
+        "DATA": json.dumps({"levels": data, "formulas": formulas}).replace("<", "\\u003c"),
+    }  # fmt: skip
+    text = re.sub("@@([A-Z]+)@@", lambda match: parts[match[1]], TEMPLATE)
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text
+
+
+def picture(number, graph) -> str:
+    """The SVG of one level, its ids made unique, or a sentence where there is no renderer."""
+    if find_renderer() is None:
+        inside = "<p>No picture: no Graphviz renderer was found (pip install graphviz-pure).</p>"
+    else:
+        svg = graph.svg()
+        inside = svg[svg.index("<svg") :]
+        for kind in ("n", "e", "scope", "graph", "node", "edge", "clust", "a_node", "a_edge", "a_clust"):
+            inside = inside.replace(f'id="{kind}', f'id="L{number}-{kind}')
+    return f'<div class="level" data-level="{number}" hidden>{inside}</div>'
+
+
+# --- steps ------------------------------------------------------------------------------------------------------
+
+
+def level_data(number, depth, graph, formulas) -> dict:
+    words = (
+        "all scopes open"
+        if depth is None
+        else f"scopes nested deeper than {depth} closed"
+        if depth
+        else "all scopes closed"
+    )
+    return {"id": number, "words": f"{words} ({len(graph)} nodes)", "steps": list(steps(graph, formulas))}
+
+
+def steps(graph, formulas):
+    """What the page shows, one dict per step: the inputs, every op forwards, the seed, every op backwards,
+    the leaves."""
+    into, out = {}, {}
+    for i, edge in enumerate(graph.edges):
+        into.setdefault((edge.target, edge.kind), []).append((edge, f"e{i}"))
+        out.setdefault((edge.source, edge.kind), []).append((edge, f"e{i}"))
+    given = [v for v in graph.vertices if v.kind in ("leaf", "parameter", "constant")]
+    ops = [v for v in graph.vertices if v.is_op]
+    yield {
+        "phase": "given", "nodes": [f"n{v.id}" for v in given], "edges": [], "title": "What is given",
+        "text": "Parameters, inputs and constants: where the computation starts.",
+        "rows": [row(label(v), array, array.value) for v in given for array in v.arrays],
+    }  # fmt: skip
+    for vertex in ops:
+        edges = into.get((vertex, "value"), [])
+        rows = [row(argument(edge), source_array(edge), source_array(edge).value) for edge, _ in edges]
+        yield {
+            "phase": "forward", "nodes": [f"n{vertex.id}"], "edges": [name for _, name in edges],
+            "title": label(vertex), "scope": clip(vertex.scope.path), "text": sentence(vertex),
+            "formula": formula_key(vertex, formulas), "line": place(vertex), "rows": rows,
+            "results": [row(f"= {array.name or 'result'}", array, array.value) for array in vertex.arrays],
+        }  # fmt: skip
+    for seed in (v for v in graph.vertices if v.kind == "seed"):
+        yield {
+            "phase": "backward", "nodes": [f"n{seed.id}"], "edges": [name for _, name in out[seed, "gradient"]],
+            "title": "seed", "text": "The backward pass starts with the derivative of the result by itself.",
+            "rows": [row("gradient", array, array.gradient or array.value, seed.title) for array in seed.arrays],
+        }  # fmt: skip
+    leaves = [v for v in given if v.kind != "constant"]
+    for vertex in [*reversed(ops), *leaves]:
+        arriving, edges, sums = arrivals(vertex, into)
+        if not arriving:
+            continue
+        sent = out.get((vertex, "gradient"), [])
+        last = vertex.kind in ("leaf", "parameter")
+        terms = [row(f"from {label(edge.source)}", None, edge.gradient) for edge in arriving]
+        yield {
+            "phase": "backward", "nodes": [f"n{v.id}" for v in (vertex, *sums)],
+            "edges": [*edges, *(name for _, name in sent)], "title": label(vertex), "scope": clip(vertex.scope.path),
+            "text": backward_sentence(vertex, len(arriving)), "formula": formula_key(vertex, formulas),
+            "rows": terms if len(arriving) > 1 else [],
+            "sums": [
+                row("gradient of this leaf" if last else f"gradient of {array.name or 'its result'}", array, array.gradient)
+                for array in vertex.arrays
+            ],
+            "results": [row(f"to {target_label(edge, out)}", None, edge.gradient) for edge, _ in sent],
+        }  # fmt: skip
+
+
+def arrivals(vertex, into):
+    """The gradient edges that end at a vertex, those through sums included; names of all edges; the sums."""
+    found, names, sums = [], [], []
+    for edge, name in into.get((vertex, "gradient"), []):
+        names.append(name)
+        if edge.source.kind == "sum":
+            sums.append(edge.source)
+            for inner, inner_name in into.get((edge.source, "gradient"), []):
+                found.append(inner)
+                names.append(inner_name)
+        else:
+            found.append(edge)
+    return found, names, sums
+
+
+def target_label(edge, out) -> str:
+    target = edge.target
+    if target.kind == "sum":
+        target = out[target, "gradient"][0][0].target
+    words = label(target)
+    return f"{words} (argument {edge.argument})" if edge.argument else words
+
+
+def source_array(edge):
+    arrays = edge.source.arrays
+    return next((array for array in arrays if array.name == edge.output), arrays[0])
+
+
+def label(vertex) -> str:
+    times = f" ×{vertex.count}" if vertex.count > 1 else ""
+    return clip(vertex.title or vertex.kind) + times + (f" [{vertex.id}]" if vertex.is_op else "")
+
+
+def argument(edge) -> str:
+    return f"{edge.argument} = {label(edge.source)}" if edge.argument else label(edge.source)
+
+
+def row(name, array, summary, text=None) -> dict:
+    """A line of the table: name, shape and dtype, numbers as text, heat strip."""
+    shape = "" if array is None else f"{shape_text(array.shape) or 'scalar'} {array.dtype}"
+    if array is None and summary is not None:
+        shape = shape_text(summary.shape) or "scalar"
+    numbers = text or (summary.text if summary is not None else "")
+    strip = (
+        [[round(v, 3) if v == v else -1 for v in line] for line in summary.levels()]
+        if summary is not None
+        else []
+    )
+    return {"name": name, "shape": shape, "numbers": numbers, "strip": strip}
+
+
+def sentence(vertex) -> str:
+    arguments = ", ".join(f"{key}={value}" for key, value in vertex.arguments.items())
+    if vertex.kind == "box":
+        text = f"A closed scope with {vertex.ops} ops" + (
+            f" and {vertex.parameters:,} parameters" if vertex.parameters else ""
+        )
+    else:
+        text = f"{vertex.title}({clip(arguments)})" if arguments else ""
+    return text + (
+        f" It stands for {vertex.count} repetitions; their numbers are not shown." if vertex.count > 1 else ""
+    )
+
+
+def backward_sentence(vertex, terms) -> str:
+    met = f"{terms} gradients meet here and are added. " if terms > 1 else ""
+    if vertex.kind in ("leaf", "parameter"):
+        return f"{met}Nothing flows on: this is what .grad receives."
+    if vertex.kind == "box":
+        return f"{met}The gradient flows through the {vertex.ops} ops of the closed scope."
+    return (
+        f"{met}The rule of {vertex.title} turns the gradient of its result into gradients of its arguments."
+    )
+
+
+def place(vertex) -> str:
+    file, _, line = vertex.line.rpartition(":")
+    return f"{file.replace(chr(92), '/').rpartition('/')[2]}:{line}" if vertex.line else ""
+
+
+def clip(text: str) -> str:
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: LONGEST + 1]
+    )
+    return shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…"
+
+
+# --- formulas ---------------------------------------------------------------------------------------------------
+
+
+def formula_key(vertex, formulas) -> str:
+    """The LaTeX, whose HTML is kept once in ``formulas``."""
+    if vertex.formula and vertex.formula not in formulas:
+        formulas[vertex.formula] = formula_html(vertex.formula)
+    return vertex.formula
+
+
+def formula_html(latex: str) -> str:
+    """MathML where latex2mathml is installed and understands the formula, else text."""
+    try:
+        from latex2mathml.converter import convert
+    except ImportError:
+        convert = None
+    if convert is not None:
+        try:
+            made = convert(re.sub(r"\\[td]?frac(\w)(\w)", r"\\frac{\1}{\2}", latex))
+            if is_plain_mathml(made):
+                return made
+        except Exception:  # whatever the converter stumbles over, the text below says the same
+            pass
+    return f"<code>{escape(to_text(latex))}</code>"
+
+
+def is_plain_mathml(text: str) -> bool:
+    """Nothing but MathML elements with harmless attributes: what may go into a page as it is."""
+    root = ElementTree.fromstring(text)
+    return all(
+        e.tag.startswith(MATHML + "m") and e.tag != MATHML + "maction" and set(e.attrib) <= HARMLESS
+        for e in root.iter()
+    )

@@ -1,6 +1,7 @@
 """grad, vjp, jvp, jacobian, hessian, hvp, checkpoint: values, structure, nesting, memory of checkpoint, errors."""
 
 import gc
+import tracemalloc
 import weakref
 
 import numpy as np
@@ -258,6 +259,26 @@ class TestCheckpoint:
         z.sum().backward()
         assert len(seen) == 2
         close(x.grad, 4 * np.exp(4.0) * np.ones(1000))
+
+    def test_memory_of_a_chain_is_that_of_its_parts(self):
+        def part(x):
+            for _ in range(6):
+                x = tg.tanh(x)
+            return x
+
+        def peak(part):
+            x = tg.tensor(np.ones(20_000), requires_grad=True)
+            tracemalloc.start()
+            y = x
+            for _ in range(6):
+                y = part(y)
+            y.sum().backward()
+            arrays = tracemalloc.get_traced_memory()[1] / x.data.nbytes
+            tracemalloc.stop()
+            return arrays
+
+        assert peak(part) > 36  # results of tanh
+        assert peak(tg.checkpoint(part)) < 5 + 6 + 4  # between parts, inside one, and while its rules run
 
     def test_without_recording_it_is_the_function(self):
         with tg.no_grad():

@@ -337,10 +337,12 @@ def checkpoint(f):
             return f(*args, **kwargs)
         leaves, structure = flatten(args)
         floats = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and is_float(leaf.dtype)]
+        inputs = [leaves[i] for i in floats]
+        others = [None if i in floats else leaf for i, leaf in enumerate(leaves)]  # inputs live no longer than the tape
 
         def run_on(tensors, mode):
             def on_floats(*opened):
-                values = list(leaves)
+                values = list(others)
                 for i, x in zip(floats, opened):
                     values[i] = x
                 return f(*unflatten(structure, values), **kwargs)
@@ -348,11 +350,11 @@ def checkpoint(f):
             return _Run("checkpoint", on_floats, tensors, mode=mode)
 
         with recorded() as drawn:
-            first = run_on([leaves[i] for i in floats], enable_grad)
-        outside = [n for n in first.externals if n not in {leaves[i].node for i in floats}]
+            first = run_on(inputs, enable_grad)
+        outside = [n for n in first.externals if n not in {x.node for x in inputs}]
         shells = [_shell(node) for node in outside]  # stand for the tensors f closes over: only their places matter
         op = _checkpoint_op(replayed(drawn)(run_on), len(floats), outside, [y.data for y in first.outputs])
-        outputs = op(*[leaves[i] for i in floats], *shells)
+        outputs = op(*inputs, *shells)
         return unflatten(first.result_structure, outputs)
 
     return checkpointed
@@ -379,8 +381,9 @@ def _checkpoint_op(run_on, count, outside, values):
             for y, c in zip(run.outputs, g)
             if c is not None and y.node is not None
         ]
-        targets = [x.node for x in run.inputs] + outside
-        _, found = walk(seeds, targets, retain=nested, create_graph=nested, since=run.since)
+        targets, since = [x.node for x in run.inputs] + outside, run.since
+        del run  # its values are freed as the walk goes
+        _, found = walk(seeds, targets, retain=nested, create_graph=nested, since=since)
         return tuple(found.get(node) for node in targets)
 
     def jvp_rule(tangents, xs):

@@ -82,6 +82,8 @@ def solve_lyapunov(xp, A, C, /, parity=0, steps=None, coefficients=None):
     ``steps=k`` runs exactly k steps without synchronising the host, None adapts to the residual (``msign``).
     Raises ValueError for shapes that do not fit and TypeError for other dtypes.
     """
+    if parity not in (-1, 0, 1):
+        raise ValueError(f"solve_lyapunov: parity={parity!r}; expected -1 (skew C), 1 (symmetric C) or 0")
     check_matrices("solve_lyapunov", A, square=True)
     check_right_side("solve_lyapunov", A, A, C)
     A, C = common_batch(xp, A, C)

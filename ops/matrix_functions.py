@@ -16,14 +16,13 @@ import numpy
 
 from tinygrad_ms.engine.backend import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
-from tinygrad_ms.engine.rules import shape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.matrix_equations import solve_lyapunov, solve_skew_with_inverse, symmetric
 from tinygrad_ms.ops.newton_schulz import (
     as_rows, check_matrices, column, minimax_coefficients, normalise, orthogonalise, transpose,
 )  # fmt: skip
 from tinygrad_ms.ops.reductions import MATRIX_NORMS
-from tinygrad_ms.ops.shapes import expand_reduced, moveaxis
+from tinygrad_ms.ops.shapes import expand_reduced, moveaxis, operand
 
 __all__ = ["inv_sqrtm", "minimax_coefficients", "msign", "nuclear_norm", "polar", "sqrtm"]
 
@@ -56,7 +55,8 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
         raise ValueError(f"msign: eps={eps!r}; expected a number >= 0, relative to ||M||_F")
     if coefficients is not None and not isinstance(coefficients, str):
         coefficients = as_rows(coefficients)
-    shape = shape_of(M)
+    M = operand(M)
+    shape = M.shape
     if len(shape) > 1 and shape[-2] < shape[-1]:  # work on the smaller side
         options = {"eps": eps, "method": method, "steps": steps, "coefficients": coefficients, "check": check}
         return msign(M.mT, **options).mT
@@ -94,6 +94,7 @@ def _derivative(M, y, G, steps, coefficients, P=None):
     formula=r"P W + W P = Y^T \bar Y - \bar Y^T Y,\ P = Y^T M:\quad \bar M = Y W",
     source="000, (16) and (17); docs/msign.md",
     notes="full rank: msign is discontinuous elsewhere",
+    floats=True,
 )
 def _msign(xp, M, /, steps=None, coefficients=None):
     """The pure msign of square M (tall and wide ones work too) by Newton-Schulz."""
@@ -123,6 +124,7 @@ def _push_polar(tangents, M, y, P, steps, coefficients):
     r"\bar M = Y W + (\bar Y - Y Y^T \bar Y) P^{-1}",
     source="000, (16) and (17); docs/msign.md",
     notes="full rank: msign is discontinuous elsewhere",
+    floats=True,
 )
 def _polar(xp, M, /, steps=None, coefficients=None):
     """The polar factors of tall M: msign(M) and P = (M^T M)^{1/2}, which saves the derivative a large product."""
@@ -184,6 +186,7 @@ def _push_smooth(tangents, M, y, tail, norm, eps, steps, coefficients):
     r"\ \Pi(X) = X - \langle X, M\rangle M / \|M\|_F^2",
     source="docs/msign.md, section 4; 000, (16) and (17) with this P",
     notes="discontinuous at M = 0, where the value and the gradient are 0 by convention",
+    floats=True,
 )
 def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
     """The smooth msign of tall M: the blocks (Y, T) of msign([M; e I]), and ||M||_F as (..., 1, 1)."""
@@ -260,6 +263,7 @@ def _svd_derivative(M, y, g, eps, steps, coefficients, factors, push):
     r"\bar M = U\left[F\left(\frac{B - B^T}{h_i + h_j} - B H^{-1}\right)\right]V^T + \bar Y V H^{-1} V^T",
     source="000, (18); docs/msign.md",
     notes="rank-aware: singular values below max(n, m) u s_1 are held at zero",
+    floats=True,
 )
 def _msign_svd(xp, M, /, eps=0.0, steps=None, coefficients=None, factors=None):
     """msign by the SVD of tall M, pure or smooth; ``factors`` receives it."""
@@ -332,7 +336,8 @@ def polar(M, side="right", *, steps=None, coefficients=None):
     """
     if side not in ("right", "left"):
         raise ValueError(f"polar: side={side!r}; expected 'right' (M = U H) or 'left' (M = H U)")
-    shape = shape_of(M)
+    M = operand(M)
+    shape = M.shape
     if len(shape) > 1 and (shape[-2] < shape[-1] if side == "left" else shape[-2] >= shape[-1]):
         U, H = _polar(M if side == "right" else M.mT, steps=steps, coefficients=coefficients)
         return (U if side == "right" else U.mT), H
@@ -360,6 +365,7 @@ def _push_nuclear(tangents, M, unitary, steps, coefficients):
     outputs=("norm", "unitary"),
     formula=r"d\|M\|_* = \langle \mathrm{msign}(M), dM \rangle",
     source="Watson 1992, Characterization of the subdifferential of some matrix norms",
+    floats=True,
 )
 def _nuclear_norm(xp, M, /, steps=None, coefficients=None):
     """The nuclear norm of each matrix, and its gradient msign(M)."""
@@ -398,6 +404,7 @@ def _root_derivative(G, y, steps, coefficients):
     formula=r"Y = A^{1/2}:\quad Y S + S Y = \mathrm{sym}(\bar Y),\quad \bar A = S",
     source="Higham 2008, section 6.1; 000",
     notes="A stands for its symmetric part, which must be positive definite",
+    floats=True,
 )
 def sqrtm(xp, A, /, steps=None, coefficients=None):
     """The square root of symmetric positive definite A (..., n, n): L msign(L)^T with A = L L^T.
@@ -427,6 +434,7 @@ def _inverse_root_derivative(G, y, steps, coefficients):
     formula=r"Y = A^{-1/2}:\quad Y S + S Y = -Y^2\,\mathrm{sym}(\bar Y)\,Y^2,\quad \bar A = S",
     source="Higham 2008, section 6.1; 000",
     notes="A stands for its symmetric part, which must be positive definite",
+    floats=True,
 )
 def inv_sqrtm(xp, A, /, steps=None, coefficients=None):
     """The inverse square root of symmetric positive definite A (..., n, n): msign(L) L^{-1} with A = L L^T.

@@ -199,10 +199,20 @@ def test_bad_matrices_are_named():
         tg.msign(np.ones(3))
     with pytest.raises(TypeError, match="float16"):
         tg.msign(np.eye(3, dtype="float16"))
+    with pytest.raises(ValueError, match="parity"):
+        tg.solve_lyapunov(np.eye(2), np.eye(2), parity=2)
     with pytest.raises(ValueError, match="not positive definite"):
         tg.sqrtm(-np.eye(3))
     with pytest.raises(ValueError, match="solve_sylvester: C has shape"):
         tg.solve_sylvester(np.eye(2), np.eye(3), np.ones((3, 2)))
+
+
+def test_lists_and_integers_become_floats():
+    for wide in ([[3, 0, 0], [0, 4, 0]], np.array([[3, 0, 0], [0, 4, 0]])):
+        np.testing.assert_allclose(tg.asarray(tg.msign(wide)).numpy(), np.eye(2, 3), atol=1e-6)
+        U, H = tg.polar(wide, "left")
+        np.testing.assert_allclose(tg.asarray(H).numpy(), np.diag([3, 4]), atol=1e-5)
+    assert tg.asarray(tg.sqrtm([[4, 0], [0, 9]])).dtype == np.float32
 
 
 def test_ten_thousand_random_matrices():

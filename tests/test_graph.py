@@ -288,12 +288,24 @@ def test_two_scopes_in_turn_repeat_together():
     ]
 
 
+def test_results_of_all_repetitions_flow_in_one_edge():
+    h, results = leaf(3, name="h"), []
+    for k in range(5):
+        with tg.scope(f"step{k}"):
+            h = tg.tanh(h)
+            results.append(tg.exp(h))
+    graph = build(tg.stack(results).sum())
+    (edge,) = [e for e in graph.edges if e.target.title == "stack"]
+    assert (edge.source.title, edge.label, edge.count) == ("exp", "×5", 5)
+    assert "×5 " in graph.dot()
+
+
 def test_depth_and_collapse_make_boxes():
     loss, params = tower(4)
     graph = build(loss, params=params, depth=0)
     (box,) = [v for v in graph.vertices if v.kind == "box"]
-    assert (box.title, box.count, box.ops, box.parameters) == ("layer0…3", 4, 8, 64)
-    assert "8 ops, 64 parameters" in graph.dot()
+    assert (box.title, box.count, box.ops, box.parameters) == ("layer0…3", 4, 2, 64)
+    assert "2 ops each" in graph.dot() and "64 parameters in all" in graph.dot()
     graph = build(loss, params=params, fold=False, collapse="layer[12]")
     assert titles(graph, "box") == ["layer1", "layer2"] and len(titles(graph)) == 5
     assert titles(graph, "constant") == ["x"]

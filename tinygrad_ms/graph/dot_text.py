@@ -10,8 +10,8 @@ FONT = "Helvetica"  # renderers know its widths; SVG viewers fall back to their 
 # Told apart by hue, by lightness (so in grey, too) and by outline. Tints of the palette of Okabe and Ito.
 LOOKS = {  # kind: (fill, outline, text, more attributes, words of the legend)
     "op": ("#d6e8f7", "#2a6496", "#10202e", 'style="filled,rounded"', "op"),
-    "backward": ("#f6d5bd", "#a1470b", "#2e1600", 'style="filled,rounded"', "op recorded by a backward pass"),
-    "rule": ("#f6d5bd", "#a1470b", "#2e1600", 'style="filled,rounded"', "rule of an op, run backwards"),
+    "backward": ("#f0b48c", "#a1470b", "#2e1600", 'style="filled,rounded"', "op recorded by a backward pass"),
+    "rule": ("#f0b48c", "#a1470b", "#2e1600", 'style="filled,rounded"', "rule of an op, run backwards"),
     "box": ("#a9cbe6", "#1d4567", "#10202e", "style=filled peripheries=2", "folded scope"),
     "output": ("#17324d", "#0b1a29", "#ffffff", 'style="filled,rounded" penwidth=2', "output"),
     "parameter": ("#f0c24b", "#7a5900", "#261c00", "style=filled penwidth=1.6", "parameter"),
@@ -32,7 +32,7 @@ EDGES = {  # kind: (colour, more attributes, words of the legend)
     "carried": ("#6a3d9a", "style=bold constraint=false", "to the next repetition"),
     "highlight": ("#c2185b", "penwidth=3.2", "highlighted path"),
 }
-GREY, GRADIENT_TEXT = "#555555", "#8a3a06"
+GREY, GRADIENT_TEXT = "#484848", "#762d00"
 PORTS = '<table border="0" cellborder="0" cellspacing="0" cellpadding="1">'
 CLUSTERS = ("#f7f7f7", "#ededed", "#e2e2e2", "#d8d8d8")
 HEAT = ("#fff5eb", "#fdd9b0", "#fdae6b", "#f0772b", "#c8440e", "#7f2704")  # lightness falls with the time
@@ -132,8 +132,10 @@ class Writer:
         if vertex.arguments:
             rows += [small(line, quiet) for line in wrap(f"{k}={v}" for k, v in vertex.arguments.items())]
         if vertex.kind == "box":
-            parameters = f", {vertex.parameters:,} parameters" if vertex.parameters else ""
-            rows.append(small(f"{vertex.ops} op{'s' * (vertex.ops != 1)}{parameters}", quiet))
+            each = " each" if vertex.count > 1 else ""
+            rows.append(small(f"{vertex.ops} op{'s' * (vertex.ops != 1)}{each}", quiet))
+            if vertex.parameters:
+                rows.append(small(f"{vertex.parameters:,} parameters{' in all' if each else ''}", quiet))
         for array in vertex.arrays:
             rows.append(small(escape(self.array_text(array)), quiet))
             if "value" in self.graph.show and array.value is not None:

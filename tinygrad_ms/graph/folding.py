@@ -217,22 +217,25 @@ class Folding:
         edges = {}
         for edge in graph.edges:
             source, target = image[edge.source], image[edge.target]
-            there = dict(self.instance.get(edge.target, ()))
-            carried = any(there.get(group, k) != k for group, k in self.instance.get(edge.source, ()))
+            groups, there = self.instance.get(edge.source, ()), dict(self.instance.get(edge.target, ()))
+            carried = any(there.get(group, k) != k for group, k in groups)
             if source is target and not carried:
                 continue
             user = target if edge.kind == "value" else source
             argument = "" if user.kind == "box" else edge.argument
             output = "" if (source if edge.kind == "value" else target).kind == "box" else edge.output
-            key = (source, target, edge.kind, argument, output, carried)
-            if key in edges:
-                edges[key].count += 1
-                edges[key].gradient = None
-                edges[key].highlighted |= edge.highlighted
-            else:
+            fan = any(group not in there for group, _ in groups)  # one edge from every repetition
+            key = (source, target, edge.kind, "" if fan else argument, output, carried)
+            if key not in edges:
                 edges[key] = replace(
                     edge, source=source, target=target, argument=argument, output=output, carried=carried
                 )
+                continue
+            edges[key].count += 1
+            edges[key].gradient = None
+            edges[key].highlighted |= edge.highlighted
+            if fan and user.kind != "box" and edge.kind == "value" and argument != edges[key].argument:
+                edges[key].label = f"×{edges[key].count}"
         self.count_boxes(image)
         vertices = sorted(drawn.values(), key=lambda vertex: vertex.id)
         return replace(graph, vertices=vertices, edges=list(edges.values()), root=scopes[graph.root])
@@ -283,7 +286,7 @@ class Folding:
 
     def draw_box(self, box, stands_for) -> Vertex:
         made = copied(box, id=stands_for[0].id, count=1)
-        made.ops = sum(vertex.kind == "op" for vertex in stands_for)
+        made.ops = len({self.resolve(vertex) for vertex in stands_for if vertex.kind == "op"})
         made.parameters = sum(size(v.arrays[0].shape) for v in stands_for if v.kind == "parameter")
         made.order = max(vertex.order for vertex in stands_for)
         self.add_up(made, stands_for)

@@ -73,7 +73,7 @@ class Vertex:
     highlighted: bool = False
     contributions: int = 0  # how many gradients are summed at it
     count: int = 1  # how many identical vertices it stands for
-    ops: int = 1  # in a box: how many ops it hides
+    ops: int = 1  # in a box: how many ops it hides, of one repetition
     parameters: int = 0  # in a box: how many numbers its parameters hold
     seq: int = 0  # of the tape node
 

@@ -137,15 +137,16 @@ def plot(path, kappas, tables, costs):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    looks = ["o-#0072B2", "s--#E69F00", "^-.#009E73", "", "D:#D55E00"]  # apart in grey and for colour-blind readers, too
     figure, axes = plt.subplots(1, len(tables), figsize=(5 * len(tables), 4.2), sharey=True)
     for axis, (title, table) in zip(axes, tables.items(), strict=True):
-        for name, row in table.items():
-            if "checkpoint" not in name:  # the same gradient
-                axis.loglog(kappas[title], row, "o-", label=name)
+        for (name, row), look in zip(table.items(), looks, strict=True):
+            if look:  # through a checkpoint it is the same gradient
+                axis.loglog(kappas[title], row, look[:-7], color=look[-7:], label=name)
         axis.set(title=title, xlabel="condition number", ylim=(1e-17, 1e2))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("relative error of the gradient")
-    axes[-1].legend(fontsize=8, loc="center right")
+    axes[-1].legend(fontsize=9, loc="lower right")
     figure.tight_layout()
     figure.savefig(path / "error.png", dpi=130)
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.6))
@@ -153,7 +154,7 @@ def plot(path, kappas, tables, costs):
         names = list(next(iter(costs.values())))
         for k, (shape, table) in enumerate(costs.items()):
             places = np.arange(len(names)) + 0.8 * k / len(costs)
-            axis.barh(places, [table[name][what] for name in names], 0.35, label=shape)
+            axis.barh(places, [table[name][what] for name in names], 0.35, label=shape, color=["#0072B2", "#E69F00"][k])
         axis.set_yticks(np.arange(len(names)) + 0.2, names)
         axis.set(xlabel=unit)
         axis.invert_yaxis()

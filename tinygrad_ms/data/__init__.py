@@ -1,4 +1,4 @@
-"""Data sets of handwritten digits and clothes, as host arrays, and the loader that serves them in batches."""
+"""Data sets as host arrays (digits, clothes, recall, text), and the loader that serves them in batches."""
 from tinygrad_ms.data.datasets import (
     Dataset,
     load_digits,
@@ -7,5 +7,10 @@ from tinygrad_ms.data.datasets import (
     train_test_split,
 )
 from tinygrad_ms.data.loader import DataLoader
+from tinygrad_ms.data.recall import MQAR, Recall
+from tinygrad_ms.data.text import Text, load_text, windows
 
-__all__ = ["DataLoader", "Dataset", "load_digits", "load_fashion_mnist", "load_mnist", "train_test_split"]
+__all__ = [
+    "MQAR", "DataLoader", "Dataset", "Recall", "Text", "load_digits", "load_fashion_mnist", "load_mnist",
+    "load_text", "train_test_split", "windows",
+]  # fmt: skip

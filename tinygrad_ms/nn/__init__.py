@@ -7,9 +7,10 @@ from tinygrad_ms.nn.activations import (
 from tinygrad_ms.nn.containers import Sequential
 from tinygrad_ms.nn.layers import Dropout, Embedding, Flatten, Identity, LayerNorm, Linear, RMSNorm
 from tinygrad_ms.nn.module import Buffer, Module, Parameter, functional_call
+from tinygrad_ms.nn.ttt_muon import TTTMuon, TTTMuonCell
 
 __all__ = [
     "ELU", "GELU", "SELU", "Buffer", "Dropout", "Embedding", "Flatten", "Identity", "LayerNorm", "LeakyReLU",
     "Linear", "LogSoftmax", "Module", "Parameter", "RMSNorm", "ReLU", "Sequential", "SiLU", "Sigmoid",
-    "Softmax", "Softplus", "Tanh", "functional_call", "init",
+    "Softmax", "Softplus", "TTTMuon", "TTTMuonCell", "Tanh", "functional_call", "init",
 ]  # fmt: skip

@@ -2,11 +2,12 @@
 
 from tinygrad_ms.optim.adam import Adam, AdamW
 from tinygrad_ms.optim.clipping import clip_grad_norm, clip_grad_value
+from tinygrad_ms.optim.muon import Muon
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.schedules import CosineLR, LambdaLR, Schedule, StepLR, WarmupLR
 from tinygrad_ms.optim.sgd import SGD
 
 __all__ = [
-    "SGD", "Adam", "AdamW", "CosineLR", "LambdaLR", "Optimizer", "Schedule", "StepLR", "WarmupLR",
+    "SGD", "Adam", "AdamW", "CosineLR", "LambdaLR", "Muon", "Optimizer", "Schedule", "StepLR", "WarmupLR",
     "clip_grad_norm", "clip_grad_value",
 ]  # fmt: skip

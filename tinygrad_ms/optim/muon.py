@@ -5,7 +5,7 @@ from math import sqrt
 from tinygrad_ms.optim.adam import AdamW
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.ops.matrix_functions import msign
-from tinygrad_ms.ops.newton_schulz import make_plan
+from tinygrad_ms.ops.newton_schulz import hashable, make_plan
 
 SCALES = {  # the factor of an orthogonal step for a weight of shape (n, m), which maps m numbers to n
     "spectral": lambda n, m: sqrt(max(1.0, n / m)),  # the operator norm of a step, between RMS norms
@@ -70,7 +70,7 @@ class Muon(AdamW):
                         f"Muon: {p.name or 'a parameter'} has shape {p.shape}, which is no matrix; leave out"
                         ' "muon": True, and AdamW updates it'
                     )
-        make_plan(options["steps"], options["coefficients"], 1, 1, 1e-7)  # its sentence says what is wrong
+        make_plan(options["steps"], hashable(options["coefficients"]), 1, 1, 1e-7)  # its sentence says what is wrong
 
     def buffers(self, options):
         return ("momentum_buffer",) if options["muon"] else super().buffers(options)

@@ -34,7 +34,11 @@ def run(optimizer, params, first, last):
         optimizer.step()
 
 
-SCALES = {"spectral": lambda n, m: sqrt(max(1, n / m)), "rms": lambda n, m: 0.2 * sqrt(max(n, m)), "none": lambda n, m: 1}
+SCALES = {
+    "spectral": lambda n, m: sqrt(max(1, n / m)),
+    "rms": lambda n, m: 0.2 * sqrt(max(n, m)),
+    "none": lambda n, m: 1,
+}
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -43,7 +47,14 @@ SCALES = {"spectral": lambda n, m: sqrt(max(1, n / m)), "rms": lambda n, m: 0.2 
 def test_steps_equal_the_formula_with_an_exact_polar_factor(scale, nesterov, method):
     params = [Parameter(v) for v in start()]
     optimizer = optim.Muon(
-        params, lr=0.05, momentum=0.8, nesterov=nesterov, weight_decay=0.1, scale=scale, method=method, steps=12
+        params,
+        lr=0.05,
+        momentum=0.8,
+        nesterov=nesterov,
+        weight_decay=0.1,
+        scale=scale,
+        method=method,
+        steps=12,
     )
     values = start()
     buffers = [0 * v for v in values]
@@ -61,7 +72,10 @@ def test_steps_equal_the_formula_with_an_exact_polar_factor(scale, nesterov, met
 def test_a_step_has_the_size_that_its_scale_promises():
     rng = np.random.default_rng(1)
     for shape in [(64, 16), (16, 64)]:
-        for scale, size in (("spectral", lambda step: np.linalg.norm(step, 2)), ("rms", lambda step: np.sqrt((step**2).mean()))):
+        for scale, size in (
+            ("spectral", lambda step: np.linalg.norm(step, 2)),
+            ("rms", lambda step: np.sqrt((step**2).mean())),
+        ):
             p = Parameter(np.zeros(shape))
             optimizer = optim.Muon([p], lr=1.0, scale=scale)
             p.grad = tg.tensor(rng.normal(size=shape))
@@ -136,7 +150,9 @@ def test_a_zero_gradient_moves_nothing_and_a_schedule_moves_both_rates():
 
 
 def test_a_step_needs_no_synchronisation():
-    params = [Parameter(v.astype("float32"), device="strict") for v in start()] + [Parameter([1.0], device="strict")]
+    params = [Parameter(v.astype("float32"), device="strict") for v in start()] + [
+        Parameter([1.0], device="strict")
+    ]
     for p in params:
         p.grad = p.detach() * 2
     optimizer = optim.Muon(params)
@@ -196,6 +212,8 @@ def accuracy_curve(make, epochs=6):
 
 def test_muon_reaches_the_accuracy_of_adamw_on_digits_in_fewer_steps():
     adamw = accuracy_curve(lambda model: optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05))
-    muon = accuracy_curve(lambda model: optim.Muon(model.parameters(), lr=0.02, adamw_lr=2e-3, weight_decay=0.05))
+    muon = accuracy_curve(
+        lambda model: optim.Muon(model.parameters(), lr=0.02, adamw_lr=2e-3, weight_decay=0.05)
+    )
     first = int(np.argmax(muon >= adamw.max()))
     assert muon.max() >= adamw.max() and first < int(np.argmax(adamw)), (adamw, muon)

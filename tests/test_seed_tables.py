@@ -23,7 +23,10 @@ X = RNG.standard_normal((3, 3)) + 3 * I
 S = np.linalg.inv(X)
 COLUMN, ROW = RNG.standard_normal((3, 1)), RNG.standard_normal((1, 3))
 TALL, WIDE = RNG.standard_normal((3, 2)), RNG.standard_normal((2, 3))
-P, Q = RNG.standard_normal((3, 2)), RNG.standard_normal((2, 4))  # constants of matching sizes beside TALL and WIDE
+P, Q = (
+    RNG.standard_normal((3, 2)),
+    RNG.standard_normal((2, 4)),
+)  # constants of matching sizes beside TALL and WIDE
 
 
 def rows(**tables):
@@ -152,7 +155,11 @@ LOSS = {  # section 6; the case distinction belongs to each input vector
     "u by w": (lambda v: tg.relu(tg.matmul(DATA, v) + b), w, ACTIVE[:, None] * DATA),
     "v = y - u by w": (lambda v: TARGET - tg.relu(tg.matmul(DATA, v) + b), w, -1.0 * ACTIVE[:, None] * DATA),
     "C by w": (lambda v: cost(v, b), w, [2 / 8 * (ACTIVE * ERROR) @ DATA]),
-    "C by w, N = 1, on": (lambda v: cost(v, 9.0, DATA[:1], TARGET[:1]), w, [2 * (UNIT[0] - b + 9 - TARGET[0]) * DATA[0]]),
+    "C by w, N = 1, on": (
+        lambda v: cost(v, 9.0, DATA[:1], TARGET[:1]),
+        w,
+        [2 * (UNIT[0] - b + 9 - TARGET[0]) * DATA[0]],
+    ),
     "u by b": (lambda v: tg.relu(DATA @ w + v), b, ACTIVE[:, None]),
     "v = y - u by b": (lambda v: TARGET - tg.relu(DATA @ w + v), b, -1.0 * ACTIVE[:, None]),
     "C by b": (lambda v: cost(w, v), b, [[2 / 8 * (ACTIVE * ERROR).sum()]]),
@@ -276,14 +283,16 @@ def test_definitions_of_004():
     f = lambda v: tg.matmul(v.T, tg.sin(v))
     assert tg.jacobian(lambda v: tg.sum(f(v)), TALL).shape == TALL.shape
     tensor = tg.jacobian(f, TALL).numpy()
-    numerator, denominator = (tg.jacobian(f, TALL, layout=name).numpy() for name in ("numerator", "denominator"))
+    numerator, denominator = (
+        tg.jacobian(f, TALL, layout=name).numpy() for name in ("numerator", "denominator")
+    )
     assert tensor.shape == (2, 2, 3, 2) and numerator.shape == (4, 6) and denominator.shape == (6, 4)
     for i, j, k, l in np.ndindex(tensor.shape):
         assert tensor[i, j, k, l] == numerator[2 * i + j, 2 * k + l] == denominator[2 * k + l, 2 * i + j]
 
 
 def test_chain_rules_of_004():
-    """Section 4: the trace for each element of X; Jacobians multiply from the left, in denominator layout from the right."""
+    """Section 4: a trace per element of X; outer times inner, in denominator layout inner times outer."""
     inner, outer = (lambda v: tg.matmul(A, tg.sin(v))), (lambda v: tg.matmul(tg.exp(v), P @ Q))
     Y = inner(X)
     f = lambda v: tg.sum(tg.cos(v))
@@ -296,7 +305,11 @@ def test_chain_rules_of_004():
         agree(tg.jacobian(composed, X, layout=layout), product(*jacobians), EXACT)
 
 
-W_LAYER, X_LAYER, B_LAYER = RNG.standard_normal((2, 3)), RNG.standard_normal((3, 5)), RNG.standard_normal((2, 1))
+W_LAYER, X_LAYER, B_LAYER = (
+    RNG.standard_normal((2, 3)),
+    RNG.standard_normal((3, 5)),
+    RNG.standard_normal((2, 1)),
+)
 WEIGHTS = RNG.standard_normal((2, 5))
 
 
@@ -323,7 +336,9 @@ NETWORK_004 = {  # section 5; one sample per column
     "activation tanh": (
         lambda v: loss(tg.tanh(v)), Y_LAYER, WEIGHTS * np.cos(np.tanh(Y_LAYER)) * (1 - np.tanh(Y_LAYER) ** 2),
     ),
-    "activation relu": (lambda v: loss(tg.relu(v)), Y_LAYER, WEIGHTS * np.cos(np.maximum(0, Y_LAYER)) * (Y_LAYER > 0)),
+    "activation relu": (
+        lambda v: loss(tg.relu(v)), Y_LAYER, WEIGHTS * np.cos(np.maximum(0, Y_LAYER)) * (Y_LAYER > 0),
+    ),
 }  # fmt: skip
 
 
@@ -344,9 +359,17 @@ MATRIX_002 = {  # (60)-(64) and (101), in the shape of X
     "(62): X^T A, columns": (lambda v: tg.matmul(v.T, c3)[0, 0], COLUMN, c3),
     "(62): A^T X, columns": (lambda v: tg.matmul(c3.T, v)[0, 0], COLUMN, c3),
     "(62): tr(X^T A)": (lambda v: tg.trace(tg.matmul(v.T, P)), TALL, P),
-    "(63), (101): A^T X B, columns A and B": (lambda v: tg.matmul(tg.matmul(c3.T, v), c2)[0, 0], TALL, c3 @ c2.T),
+    "(63), (101): A^T X B, columns A and B": (
+        lambda v: tg.matmul(tg.matmul(c3.T, v), c2)[0, 0],
+        TALL,
+        c3 @ c2.T,
+    ),
     "(63): tr(A^T X B)": (lambda v: tg.trace(tg.matmul(tg.matmul(C34.T, v), D24)), TALL, C34 @ D24.T),
-    "(64): A^T X^T B, columns A and B": (lambda v: tg.matmul(tg.matmul(c2.T, v.T), c3)[0, 0], TALL, c3 @ c2.T),
+    "(64): A^T X^T B, columns A and B": (
+        lambda v: tg.matmul(tg.matmul(c2.T, v.T), c3)[0, 0],
+        TALL,
+        c3 @ c2.T,
+    ),
     "(64): tr(A^T X^T B)": (lambda v: tg.trace(tg.matmul(tg.matmul(D24.T, v.T), C34)), TALL, C34 @ D24.T),
     "full layer y = wX + b by X": (lambda v: tg.matmul(ROW, v)[0, 0] + b, COLUMN, ROW.T),
     "full layer y = wX + b by w": (lambda v: tg.matmul(v, COLUMN)[0, 0] + b, ROW, COLUMN.T),
@@ -401,7 +424,9 @@ def test_differentials_of_002_by_forward_mode(f, at, along, formula):
 
 
 TRACES_002 = {
-    "(99) tr(XY) = tr(YX)": (lambda v: tg.trace(tg.matmul(v, Q[:, :3])), lambda v: tg.trace(tg.matmul(Q[:, :3], v)), TALL),
+    "(99) tr(XY) = tr(YX)": (
+        lambda v: tg.trace(tg.matmul(v, Q[:, :3])), lambda v: tg.trace(tg.matmul(Q[:, :3], v)), TALL,
+    ),
     "(100) tr(A^T (B . C)) = tr((A . B)^T C)": (
         lambda v: tg.trace(tg.matmul(v.T, Y * Z)), lambda v: tg.trace(tg.matmul((v * Y).T, Z)), X,
     ),
@@ -415,7 +440,7 @@ def test_trace_identities_of_002_in_value_and_derivative(left, right, at):
 
 
 def test_the_four_equations_of_back_propagation_of_002():
-    """(80)-(83) for a sigmoid network of three layers with the cost |y - a|^2 / 2, columns as the text has them."""
+    """(80)-(83) for a sigmoid network of three layers with the cost |y - a|^2 / 2 and columns as vectors."""
     sizes = [4, 5, 3, 2]
     weights = [RNG.standard_normal((m, n)) for n, m in zip(sizes, sizes[1:])]
     biases = [RNG.standard_normal((m, 1)) for m in sizes[1:]]

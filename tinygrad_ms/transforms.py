@@ -7,7 +7,6 @@ tensor that requires a gradient.
 """
 
 from functools import wraps
-from math import prod
 
 from tinygrad_ms.engine.autodiff import make_seed, push_forward, walk
 from tinygrad_ms.engine.backend import BACKENDS, is_float
@@ -79,7 +78,10 @@ class _Run:
         return unflatten(structure, self.close(leaves))
 
     def pull(self, cotangents, retain=True):
-        """Cotangents of the outputs (Tensors or None) -> gradients of the inputs, zeros where there is none."""
+        """Cotangents of the outputs (Tensors or None) -> gradients of the inputs, zeros where there is none.
+
+        They are on the tape if somebody outside can differentiate through this run or through a cotangent.
+        """
         outer = current_state().recording and any(isinstance(c, Tensor) and c.node is not None for c in cotangents)
         create_graph = self.nested or outer
         seeds = [
@@ -173,7 +175,7 @@ def vjp(f, *args):
         leaves, structure = flatten(cotangent)
         if structure != run.result_structure:
             raise ValueError("vjp: the cotangent must have the structure of the result of the function")
-        return run.argument_trees(run.close(run.pull(leaves)), None)
+        return run.argument_trees(run.pull(leaves), None)
 
     return run.value(), pull
 
@@ -228,7 +230,7 @@ def linearize(f, *primals):
         if [structure for _, structure in flat] != expected:
             raise ValueError("jvp: the tangents must have the structure of the primals")
         leaves = [leaf for leaves, _ in flat for leaf in leaves]
-        return unflatten(run.result_structure, run.close(run.push(leaves)))
+        return unflatten(run.result_structure, run.push(leaves))
 
     return run.value(), push
 

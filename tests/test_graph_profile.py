@@ -37,6 +37,24 @@ def test_records_of_ops_and_rules(profiled):
     assert p.seconds_of(0) is None and p.seconds_of(loss.node.seq + 10**9) is None
 
 
+@pytest.mark.parametrize(
+    "call, expected",
+    [
+        (lambda a: a @ a, 2 * 6**3),
+        (lambda a: tg.einsum("ij,jk->ik", a, a), 2 * 6**3),
+        (lambda a: tg.sin(a), 36),
+        (lambda a: tg.sum(a), 36),
+        (lambda a: tg.reshape(a, (36,)), 0),
+        (lambda a: tg.inv(a), 2 * 6**3),
+    ],
+)
+def test_flops(call, expected):
+    a = tg.tensor(np.eye(6) + 0.1, requires_grad=True)
+    with tg.profile() as p:
+        call(a)
+    assert sum(record.flops for record in p.records) == expected
+
+
 def test_tables(profiled):
     p, *_ = profiled
     lines = p.table("op").splitlines()

@@ -70,7 +70,7 @@ def draw_script(options) -> int:
     arguments, path = list(sys.argv), list(sys.path)
     sys.argv[:] = [str(options.script), *options.arguments]
     sys.path.insert(0, str(options.script.parent))
-    Tensor.backward = backward
+    Tensor.backward = backward  # type: ignore[assignment]
     try:
         names = runpy.run_path(str(options.script), run_name="__main__")
     except Drawn:

@@ -35,8 +35,8 @@ class profile(hooks):
 
     The time of an op is that of its forward alone (on a GPU the device is waited for, before and after),
     that of a rule includes the ops it calls. FLOPs are estimates: 2 m n k for a product of matrices, one per
-    element for most others, none for ops that only move data; a rule counts as much as its forward for each
-    argument it serves.
+    element for most others, ten steps for iterations on matrices, none for ops that only move data; a rule
+    counts as much as its forward for each argument it serves.
     """
 
     def __init__(self):
@@ -59,7 +59,8 @@ class profile(hooks):
         wait_for(outputs)
         seconds = perf_counter() - self._started
         made = 0 if primitive.view else sum(y.nbytes for y in outputs if hasattr(y, "nbytes"))
-        scope, work = current_state().scope, flops(primitive, arrays, outputs)
+        scope = current_state().scope
+        work = flops(primitive, arrays, outputs, node.constants if node is not None else {})
         saved, seq = (saved_bytes(node), node.seq) if node is not None else (0, 0)
         self._add(Record(primitive.name, scope, False, seconds, made, saved, work, seq))
 
@@ -172,7 +173,7 @@ MOVES = {
 }  # fmt: skip
 
 
-def flops(primitive, arrays, outputs) -> int:
+def flops(primitive, arrays, outputs, constants) -> int:
     """An estimate from the shapes: what the textbook algorithm of the op does on these arguments."""
     sizes = [prod(a.shape) for a in arrays if hasattr(a, "shape")]
     results = [prod(y.shape) for y in outputs if hasattr(y, "shape")]
@@ -180,16 +181,24 @@ def flops(primitive, arrays, outputs) -> int:
         return 0
     if primitive.name in ("matmul", "affine"):  # the bias is one of the 2 k operations of each element
         return 2 * results[0] * arrays[0].shape[-1]
-    if primitive.name == "outer":
-        return results[0]
+    if primitive.name == "einsum" and "..." not in constants.get("subscripts", "..."):
+        inputs = constants["subscripts"].partition("->")[0].split(",")
+        lengths = {
+            letter: n for letters, a in zip(inputs, arrays) for letter, n in zip(letters.strip(), a.shape)
+        }
+        return 2 * prod(lengths.values())
     if primitive.name in DENSE:
         return dense_flops(DENSE[primitive.name], arrays[0].shape)
     return max(*sizes, *results) if len(sizes) + len(results) > 1 else 0
 
 
 DENSE = {  # factors of m n^2 for an (m, n) matrix with m >= n: Golub and Van Loan, Matrix Computations, 4th ed.
-    "cholesky": 1 / 3, "solve": 2 / 3, "inv": 2, "det": 2 / 3, "slogdet": 2 / 3, "qr": 4 / 3 + 2, "svd": 21,
-    "eigh": 9, "solve_triangular": 1,
+    "cholesky": 1 / 3, "solve": 2 / 3, "inv": 2, "det": 2 / 3, "slogdet": 2 / 3, "qr": 10 / 3, "svd": 21, "svdvals": 8 / 3,
+    "eigh": 9, "eigvalsh": 4 / 3, "solve_triangular": 1, "pinv": 21,
+    # iterations: their usual number of steps times the products of a step
+    "msign": 10 * 6, "polar": 10 * 6, "msign_smooth": 10 * 6, "msign_svd": 21, "mcsgn": 10 * 6, "sqrtm": 10 * 6,
+    "inv_sqrtm": 10 * 6, "nuclear_norm": 10 * 6, "solve_sylvester": 10 * 10, "solve_lyapunov": 10 * 10,
+    "solve_skew_with_inverse": 10 * 10, "expm": 20,
 }  # fmt: skip
 
 

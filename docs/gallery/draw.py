@@ -1,4 +1,5 @@
-"""Draw the gallery: ``python docs/gallery/draw.py [folder]`` writes every picture as SVG, and the page of the MLP step.
+"""Draw the gallery: ``python docs/gallery/draw.py [folder]`` writes every picture as SVG, and the page of
+the MLP step.
 
 Each function below makes one picture, and is the code to copy for a picture of the same kind.
 """
@@ -56,7 +57,10 @@ def mlp_backward():
 
 def cross_entropy_twice():
     """The gradient of the gradient of softmax cross-entropy, as create_graph records it."""
-    logits, labels = tg.tensor(numbers(4, 3), requires_grad=True, name="logits"), tg.tensor([0, 2, 1, 1], name="labels")
+    logits, labels = (
+        tg.tensor(numbers(4, 3), requires_grad=True, name="logits"),
+        tg.tensor([0, 2, 1, 1], name="labels"),
+    )
     direction = tg.tensor(numbers(4, 3, seed=1), name="v")
     tg.softmax_cross_entropy(logits, labels).backward(create_graph=True)
     slope = (logits.grad * direction).sum()
@@ -68,11 +72,18 @@ def ttt_muon(chunks, tokens=8, width=16, hidden=16):
     """A sequence of chunks of the TTT-Muon cell: apply the fast weights, then take a Muon step on them."""
     weights = {
         name: tg.tensor(numbers(*shape, seed=k, scale=shape[1] ** -0.5), requires_grad=True, name=name)
-        for k, (name, shape) in enumerate({"W0": (hidden, width), "W1": (width, hidden), "W2": (hidden, width)}.items())
+        for k, (name, shape) in enumerate(
+            {"W0": (hidden, width), "W1": (width, hidden), "W2": (hidden, width)}.items()
+        )
     }
     rows = {name: tg.norm(w, axis=-1, keepdims=True) for name, w in weights.items()}
-    momentum = {name: tg.tensor(np.zeros(w.shape, "float32"), name=f"m of {name}") for name, w in weights.items()}
-    q, k, v = (tg.tensor(numbers(chunks, tokens, width, seed=s), requires_grad=True, name=n) for s, n in ((5, "q"), (6, "k"), (7, "v")))
+    momentum = {
+        name: tg.tensor(np.zeros(w.shape, "float32"), name=f"m of {name}") for name, w in weights.items()
+    }
+    q, k, v = (
+        tg.tensor(numbers(chunks, tokens, width, seed=s), requires_grad=True, name=n)
+        for s, n in ((5, "q"), (6, "k"), (7, "v"))
+    )
     outputs = []
     for c in range(chunks):
         with tg.scope(f"chunk {c}"):
@@ -104,14 +115,18 @@ def ttt_muon_folded():
 
 def ttt_muon_unrolled():
     """One update of the TTT-Muon cell and the chunk that sees it, op by op."""
-    return tg.graph.build({"loss": ttt_muon(2)}, fold=False, rankdir="TB", title="TTT-Muon: one chunk unrolled")
+    return tg.graph.build(
+        {"loss": ttt_muon(2)}, fold=False, rankdir="TB", title="TTT-Muon: one chunk unrolled"
+    )
 
 
 def msign_backward():
     """The backward pass of msign, opened down to its Sylvester solve."""
     M, C = tg.tensor(numbers(6, 4), requires_grad=True, name="M"), tg.tensor(numbers(6, 4, seed=1), name="C")
     loss = (tg.msign(M) * C).sum()
-    return tg.graph.build({"loss": loss}, view="higher", title="msign and its backward pass: one Sylvester solve")
+    return tg.graph.build(
+        {"loss": loss}, view="higher", title="msign and its backward pass: one Sylvester solve"
+    )
 
 
 PICTURES = (
@@ -125,7 +140,9 @@ def main(folder):
         graph = picture()
         print(f"{graph.render(folder / f'{picture.__name__}.svg')}: {graph!r}")
     model, loss, record = mlp()
-    text = tg.graph.page(loss, folder / "mlp_step.html", params=model, values=record, title="One step of an MLP")
+    text = tg.graph.page(
+        loss, folder / "mlp_step.html", params=model, values=record, title="One step of an MLP"
+    )
     print(f"{folder / 'mlp_step.html'}: {len(text.encode()) / 1e3:.0f} kB")
 
 

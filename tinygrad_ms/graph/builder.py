@@ -71,7 +71,7 @@ def build(
         raise ValueError(f"graph: view={view!r} is unknown; the views are {', '.join(VIEWS)}")
     if rankdir not in ("TB", "LR", "BT", "RL"):
         raise ValueError(f"graph: rankdir={rankdir!r} is unknown; it is TB, LR, BT or RL")
-    names, notes = Names(params), []
+    names, notes = Names(params), list[str]()
     roots = named_outputs(outputs)
     rules = None
     if view == "higher":
@@ -195,10 +195,11 @@ def tensors(value) -> list[Tensor]:
 
 
 def nodes_of(value, maker, option) -> list[Node]:
-    nodes = [tensor.node for tensor in tensors(value)]
-    for node in nodes:
-        if node is None or node not in maker.vertex:
+    nodes = []
+    for tensor in tensors(value):
+        if tensor.node is None or tensor.node not in maker.vertex:
             raise ValueError(f"graph: {option}= names a tensor that the outputs were not computed from")
+        nodes.append(tensor.node)
     return nodes
 
 
@@ -241,7 +242,8 @@ class Maker:
 
     def scope(self, names) -> Scope:
         """The cluster of a node. Two visits of one scope differ in the identity of the name."""
-        key, here = (), self.graph.root
+        key: tuple[int, ...] = ()
+        here = self.graph.root
         for name in names:
             key = (*key, id(name))
             if key not in self.scopes:
@@ -430,7 +432,7 @@ def show(value) -> str:
 
 def reach(starts, edges, forward: bool) -> set[Vertex]:
     """The vertices that ``starts`` lead to along value edges, or (not ``forward``) that lead to them."""
-    following = {}
+    following: dict[Vertex, list[Vertex]] = {}
     for edge in edges:
         if edge.kind == "value":
             here, there = (edge.source, edge.target) if forward else (edge.target, edge.source)
@@ -455,7 +457,7 @@ def prune(graph, targets) -> None:
 def keep(graph, alive) -> None:
     graph.vertices = [vertex for vertex in graph.vertices if vertex in alive]
     graph.edges = [edge for edge in graph.edges if edge.source in alive and edge.target in alive]
-    incoming = {}
+    incoming: dict[Vertex, int] = {}
     for edge in graph.edges:
         if edge.kind == "gradient":
             incoming[edge.target] = incoming.get(edge.target, 0) + 1

@@ -255,7 +255,8 @@ class Chain:
 
     def single_path(self, node) -> str:
         """The product of all derivatives where one path alone leads from the node to the result."""
-        factors, here = [], node
+        factors: list[str] = []
+        here = node
         while here is not self.root:
             terms = self.terms.get(here, [])
             if len(terms) != 1 or len(factors) > 8:

@@ -64,7 +64,7 @@ def place_leaves(graph: Graph) -> None:
 
     A constant with a name is an input, unless a module named it ("norm.running_mean").
     """
-    users = {}
+    users: dict[Vertex, list[Vertex]] = {}
     for edge in graph.edges:
         leaf, user = edge.source, edge.target
         if leaf.kind in ("parameter", "constant") and user.is_op and not is_input(leaf):
@@ -194,7 +194,7 @@ class Folding:
 
     def quotient(self) -> Graph:
         graph = self.graph
-        members = {}  # what is drawn -> what it stands for
+        members: dict[Vertex, list[Vertex]] = {}  # what is drawn -> what it stands for
         originals = {vertex: self.resolve(vertex) for vertex in graph.vertices}
         boxed = {v: self.enclosing_box(self.moved.get(v, v.scope)) for v in set(originals.values())}
         self.keep_inputs(originals, boxed)
@@ -296,8 +296,14 @@ class Folding:
             e for e in self.graph.edges if e.kind == "value" and e.source in inside and e.target not in inside
         ]
         ends = dict.fromkeys([v for v in stands_for if v.is_output] + [edge.source for edge in leaving])
-        arrays = {(a.shape, a.dtype): a for vertex in ends for a in vertex.arrays}
-        made.arrays = [replace(array, value=None, gradient=None, name="") for array in arrays.values()]
+        arrays = {}
+        for vertex in ends:
+            for array in vertex.arrays:  # the numbers of one value, not where several are of one shape
+                key, alone = (array.shape, array.dtype), vertex not in self.instance
+                known = alone and key not in arrays
+                value, gradient = (array.value, array.gradient) if known else (None, None)
+                arrays[key] = replace(array, value=value, gradient=gradient, name="")
+        made.arrays = list(arrays.values())
         return made
 
     def add_up(self, made, stands_for):
@@ -329,7 +335,8 @@ def drop_values(graph: Graph) -> None:
 
 def insert_sums(graph: Graph) -> None:
     """A vertex of its own where several gradients are added up."""
-    into, sums = {}, {}
+    into: dict[tuple, list[Edge]] = {}
+    sums: dict[Vertex, list[Vertex]] = {}
     for edge in graph.edges:
         if edge.kind == "gradient":
             into.setdefault((edge.target, edge.output), []).append(edge)

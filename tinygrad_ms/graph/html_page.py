@@ -1,5 +1,6 @@
 """A self-contained HTML page that steps through a computation, forward and backward, one node at a time."""
 
+import importlib.util
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -44,7 +45,7 @@ def page(outputs, path=None, *, title="Backprop, step by step", depths=None, **o
         levels.append((depth, graph))
     if not levels:
         build(outputs, view="both", **options)  # raises with the ways out
-    formulas = {}
+    formulas: dict[str, str] = {}
     data = [level_data(number, depth, graph, formulas) for number, (depth, graph) in enumerate(levels)]
     pictures = "\n".join(picture(number, graph) for number, (_, graph) in enumerate(levels))
     parts = {
@@ -119,17 +120,17 @@ def steps(graph, formulas):
             continue
         sent = out.get((vertex, "gradient"), [])
         last = vertex.kind in ("leaf", "parameter")
-        terms = [row(f"from {label(edge.source)}", None, edge.gradient) for edge in arriving]
+        terms = [row(f"from {label(edge.source)}", None, edge.gradient, several(edge)) for edge in arriving]
         yield {
             "phase": "backward", "nodes": [f"n{v.id}" for v in (vertex, *sums)],
             "edges": [*edges, *(name for _, name in sent)], "title": label(vertex), "scope": clip(vertex.scope.path),
             "text": backward_sentence(vertex, len(arriving)), "formula": formula_key(vertex, formulas),
             "rows": terms if len(arriving) > 1 else [],
-            "sums": [
+            "sums": [] if vertex.kind == "box" and all(array.gradient is None for array in vertex.arrays) else [
                 row("gradient of this leaf" if last else f"gradient of {array.name or 'its result'}", array, array.gradient)
                 for array in vertex.arrays
             ],
-            "results": [row(f"to {target_label(edge, out)}", None, edge.gradient) for edge, _ in sent],
+            "results": [row(f"to {target_label(edge, out)}", None, edge.gradient, several(edge)) for edge, _ in sent],
         }  # fmt: skip
 
 
@@ -146,6 +147,10 @@ def arrivals(vertex, into):
         else:
             found.append(edge)
     return found, names, sums
+
+
+def several(edge) -> str | None:
+    return f"{edge.count} gradients" if edge.count > 1 else None
 
 
 def target_label(edge, out) -> str:
@@ -199,6 +204,8 @@ def sentence(vertex) -> str:
 
 def backward_sentence(vertex, terms) -> str:
     met = f"{terms} gradients meet here and are added. " if terms > 1 else ""
+    if vertex.kind == "box" and terms > 1 and not vertex.contributions:
+        met = f"{terms} gradients arrive. "  # at different values inside
     if vertex.kind in ("leaf", "parameter"):
         return f"{met}Nothing flows on: this is what .grad receives."
     if vertex.kind == "box":
@@ -232,11 +239,9 @@ def formula_key(vertex, formulas) -> str:
 
 def formula_html(latex: str) -> str:
     """MathML where latex2mathml is installed and understands the formula, else text."""
-    try:
+    if importlib.util.find_spec("latex2mathml") is not None:
         from latex2mathml.converter import convert
-    except ImportError:
-        convert = None
-    if convert is not None:
+
         try:
             made = convert(re.sub(r"\\[td]?frac(\w)(\w)", r"\\frac{\1}{\2}", latex))
             if is_plain_mathml(made):

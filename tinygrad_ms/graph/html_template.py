@@ -5,28 +5,31 @@ TEMPLATE = r"""<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>@@TITLE@@</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src
+'unsafe-inline'"> <title>@@TITLE@@</title>
 <style>
-:root { color-scheme: light dark; --back: #ffffff; --panel: #f4f6f8; --text: #16202a; --quiet: #55606b; --line: #c5ccd3;
-  --forward: #1f5f99; --backward: #a1470b; --focus: #c2185b; }
-@media (prefers-color-scheme: dark) { :root:not([data-theme=light]) { --back: #14191f; --panel: #1e252d; --text: #e6ebf0;
-  --quiet: #a3afba; --line: #3b4650; --forward: #7db9ef; --backward: #f2a36b; --focus: #ff7bac; }
-  :root:not([data-theme=light]) .level svg { filter: invert(.9) hue-rotate(180deg); } }
-:root[data-theme=dark] { --back: #14191f; --panel: #1e252d; --text: #e6ebf0; --quiet: #a3afba; --line: #3b4650;
-  --forward: #7db9ef; --backward: #f2a36b; --focus: #ff7bac; color-scheme: dark; }
+:root { color-scheme: light dark; --back: #ffffff; --panel: #f4f6f8; --text: #16202a; --quiet: #55606b;
+  --line: #c5ccd3; --forward: #1f5f99; --backward: #a1470b; --focus: #c2185b; }
+@media (prefers-color-scheme: dark) { :root:not([data-theme=light]) { --back: #14191f; --panel: #1e252d;
+  --text: #e6ebf0; --quiet: #a3afba; --line: #3b4650; --forward: #7db9ef; --backward: #f2a36b; --focus:
+  #ff7bac; } :root:not([data-theme=light]) .level svg { filter: invert(.9) hue-rotate(180deg); } }
+:root[data-theme=dark] { --back: #14191f; --panel: #1e252d; --text: #e6ebf0; --quiet: #a3afba; --line:
+  #3b4650; --forward: #7db9ef; --backward: #f2a36b; --focus: #ff7bac; color-scheme: dark; }
 :root[data-theme=dark] .level svg { filter: invert(.9) hue-rotate(180deg); }
 :root[data-theme=light] { color-scheme: light; }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--back); color: var(--text); font: 15px/1.45 system-ui, Helvetica, Arial, sans-serif;
+body { margin: 0; background: var(--back); color: var(--text); font: 15px/1.45 system-ui, Helvetica, Arial,
+sans-serif;
   display: grid; grid-template: auto 1fr / minmax(0, 1fr) minmax(20rem, 30rem); height: 100vh; }
-header { grid-column: 1 / -1; display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; padding: .5rem .8rem;
+header { grid-column: 1 / -1; display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; padding: .5rem
+.8rem;
   background: var(--panel); border-bottom: 1px solid var(--line); }
 h1 { font-size: 1rem; margin: 0 auto 0 0; overflow-wrap: anywhere; }
-button, select { font: inherit; color: inherit; background: var(--back); border: 1px solid var(--line); border-radius: .35rem;
+button, select { font: inherit; color: inherit; background: var(--back); border: 1px solid var(--line);
+border-radius: .35rem;
   padding: .2rem .6rem; min-height: 2rem; }
-button:focus-visible, select:focus-visible, .node:focus-visible { outline: 3px solid var(--focus); outline-offset: 1px; }
-#where { font-variant-numeric: tabular-nums; min-width: 6rem; text-align: center; }
+button:focus-visible, select:focus-visible, .node:focus-visible { outline: 3px solid var(--focus);
+outline-offset: 1px; } #where { font-variant-numeric: tabular-nums; min-width: 6rem; text-align: center; }
 main { overflow: auto; padding: .8rem; }
 .level svg { max-width: none; height: auto; display: block; margin: 0 auto; }
 aside { overflow: auto; padding: .8rem 1rem; background: var(--panel); border-left: 1px solid var(--line); }
@@ -34,22 +37,22 @@ aside h2 { margin: 0 0 .2rem; font-size: 1.15rem; overflow-wrap: anywhere; }
 .phase { font-weight: 600; text-transform: uppercase; letter-spacing: .04em; font-size: .8rem; }
 .phase.forward { color: var(--forward); } .phase.backward { color: var(--backward); }
 .quiet { color: var(--quiet); font-size: .88rem; overflow-wrap: anywhere; }
-.formula { margin: .6rem 0; padding: .5rem .6rem; background: var(--back); border-radius: .35rem; overflow-x: auto; font-size: 1.1rem; }
-h3 { margin: .9rem 0 .2rem; font-size: .9rem; }
+.formula { margin: .6rem 0; padding: .5rem .6rem; background: var(--back); border-radius: .35rem; overflow-x:
+auto; font-size: 1.1rem; } h3 { margin: .9rem 0 .2rem; font-size: .9rem; }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .2rem .5rem .2rem 0; border-bottom: 1px solid var(--line); font-weight: 400; }
-th { overflow-wrap: anywhere; max-width: 11rem; }
-td.numbers { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-.strip { display: grid; gap: 0; width: max-content; margin-top: .2rem; }
+th, td { text-align: left; vertical-align: top; padding: .2rem .5rem .2rem 0; border-bottom: 1px solid
+var(--line); font-weight: 400; } th { overflow-wrap: anywhere; max-width: 11rem; }
+td.numbers { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .85rem; white-space: pre-wrap;
+overflow-wrap: anywhere; } .strip { display: grid; gap: 0; width: max-content; margin-top: .2rem; }
 .strip i { width: 11px; height: 9px; }
 .node { cursor: pointer; }
 .node.waiting, .edge.waiting { opacity: .16; }
 .edge.gradient.unseen, .node.unseen { opacity: 0; }
 .node.now > g > a > :first-child { stroke: var(--focus); stroke-width: 4px; }
-.edge.now path { stroke: var(--focus); stroke-width: 3px; } .edge.now polygon { stroke: var(--focus); fill: var(--focus); }
-@media (max-width: 50rem) { body { grid-template: auto minmax(14rem, 1fr) auto / 1fr; height: auto; } aside { border-left: 0; } }
-@media (prefers-reduced-motion: no-preference) { .node, .edge { transition: opacity .2s; } }
-</style>
+.edge.now path { stroke: var(--focus); stroke-width: 3px; } .edge.now polygon { stroke: var(--focus); fill:
+var(--focus); } @media (max-width: 50rem) { body { grid-template: auto minmax(14rem, 1fr) auto / 1fr; height:
+auto; } aside { border-left: 0; } } @media (prefers-reduced-motion: no-preference) { .node, .edge {
+transition: opacity .2s; } } </style>
 </head>
 <body>
 <header>
@@ -60,8 +63,8 @@ td.numbers { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .
   <button id="play" aria-pressed="false" title="Play or pause (Space)">Play</button>
   <button id="next" aria-label="Next step (Right arrow)" title="Next step (&rarr;)">&#x25B6;</button>
   <button id="last" aria-label="Last step (End)" title="Last step (End)">&#x25B6;|</button>
-  <label class="quiet">Speed <select id="speed"><option value="3000">&frac12;</option><option value="1500" selected>1</option>
-    <option value="750">2</option><option value="300">5</option></select></label>
+  <label class="quiet">Speed <select id="speed"><option value="3000">&frac12;</option><option value="1500"
+    selected>1</option> <option value="750">2</option><option value="300">5</option></select></label>
   <span id="where" role="status"></span>
   <button id="theme" title="Light or dark">Light/dark</button>
 </header>
@@ -115,8 +118,8 @@ function show() {
   const steps = data.levels[level].steps, step = steps[at], pane = $("step");
   $("where").textContent = `${at + 1} of ${steps.length}`;
   pane.replaceChildren();
-  pane.append(make("div", step.phase === "given" ? "start" : step.phase, "phase " + step.phase), make("h2", step.title));
-  if (step.scope) pane.append(make("div", "in " + step.scope, "quiet"));
+  pane.append(make("div", step.phase === "given" ? "start" : step.phase, "phase " + step.phase), make("h2",
+  step.title)); if (step.scope) pane.append(make("div", "in " + step.scope, "quiet"));
   if (step.text) pane.append(make("p", step.text));
   if (step.formula) {
     const formula = make("div", undefined, "formula");
@@ -124,8 +127,8 @@ function show() {
     pane.append(formula);
   }
   const backward = step.phase === "backward";
-  pane.append(table(backward ? "Gradients that arrive" : "Arguments", step.phase === "given" ? [] : step.rows));
-  if (step.phase === "given") pane.append(table("Values", step.rows));
+  pane.append(table(backward ? "Gradients that arrive" : "Arguments", step.phase === "given" ? [] :
+  step.rows)); if (step.phase === "given") pane.append(table("Values", step.rows));
   pane.append(table(backward && step.rows.length > 1 ? "Their sum" : "Gradient that arrives", step.sums));
   pane.append(table(backward ? "Gradients sent on" : "Result", step.results));
   if (step.line) pane.append(make("p", "recorded at " + step.line, "quiet"));
@@ -137,8 +140,8 @@ function paint(steps) {
   const root = document.querySelector(`.level[data-level="${level}"]`), mark = `L${level}-`;
   for (const group of root.querySelectorAll("g.node, g.edge")) {
     const id = group.id.slice(mark.length), seen = reached.has(id);
-    const late = group.classList.contains("gradient") || group.classList.contains("seed") || group.classList.contains("sum");
-    group.classList.toggle("waiting", !seen && (!late || turned));
+    const late = group.classList.contains("gradient") || group.classList.contains("seed") ||
+    group.classList.contains("sum"); group.classList.toggle("waiting", !seen && (!late || turned));
     group.classList.toggle("unseen", !seen && late && !turned);
     group.classList.toggle("now", reached.get(id) === at && at > 0);
   }
@@ -167,10 +170,11 @@ function choose(which) {
 function jump(group) {
   const id = group.id.replace(/^L\d+-/, ""), steps = data.levels[level].steps;
   const places = steps.map((step, k) => step.nodes.includes(id) ? k : -1).filter(k => k >= 0);
-  if (places.length) go(places.find(k => k > at) ?? places[0]);  // a second click goes on to the backward step
+  if (places.length) go(places.find(k => k > at) ?? places[0]);  // a second click goes on to the backward
+  step
 }
-data.levels.forEach(item => { const option = make("option", item.words); option.value = item.id; $("level").append(option); });
-for (const group of document.querySelectorAll(".level g.node")) {
+data.levels.forEach(item => { const option = make("option", item.words); option.value = item.id;
+$("level").append(option); }); for (const group of document.querySelectorAll(".level g.node")) {
   group.setAttribute("tabindex", "0");
   group.setAttribute("role", "button");
   group.setAttribute("aria-label", [...group.querySelectorAll("text")].map(t => t.textContent).join(", "));
@@ -191,8 +195,8 @@ $("theme").onclick = () => {
 };
 document.addEventListener("keydown", event => {
   if (event.target.tagName === "SELECT" || event.ctrlKey || event.metaKey || event.altKey) return;
-  const keys = {ArrowRight: () => go(at + 1), ArrowLeft: () => go(at - 1), Home: () => go(0), End: () => go(Infinity)};
-  if (event.key === " " && event.target.tagName !== "BUTTON") keys[" "] = play;
+  const keys = {ArrowRight: () => go(at + 1), ArrowLeft: () => go(at - 1), Home: () => go(0), End: () =>
+  go(Infinity)}; if (event.key === " " && event.target.tagName !== "BUTTON") keys[" "] = play;
   if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
 });
 choose(0);

@@ -28,7 +28,7 @@ class Graph:
     @property
     def scopes(self) -> list[Scope]:
         """The scopes that hold something, outer before inner."""
-        seen = {}
+        seen: dict[Scope, None] = {}
         for vertex in self.vertices:
             for scope in vertex.scope.ancestors:
                 seen.setdefault(scope)

@@ -1,6 +1,7 @@
 """The plain data of a picture: vertices, edges and nested scopes. It knows no drawing."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 
 @dataclass(eq=False)
@@ -39,8 +40,8 @@ class Array:
     dtype: str
     device: str = ""
     name: str = ""  # of the output, where the op has several
-    value: object = None  # values.Summary of the array, where asked for
-    gradient: object = None  # values.Summary of the gradient that arrives at it
+    value: Any = None  # values.Summary of the array, where asked for
+    gradient: Any = None  # values.Summary of the gradient that arrives at it
 
     @property
     def text(self) -> str:
@@ -96,7 +97,7 @@ class Edge:
     carried: bool = False  # from one folded repetition to the next
     highlighted: bool = False
     count: int = 1
-    gradient: object = None  # values.Summary of what a gradient edge carries, where asked for
+    gradient: Any = None  # values.Summary of what a gradient edge carries, where asked for
 
 
 def shape_text(shape) -> str:

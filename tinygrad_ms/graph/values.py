@@ -2,6 +2,7 @@
 not keep."""
 
 import math
+from typing import Any
 
 import numpy
 
@@ -70,11 +71,11 @@ def block_means(array) -> numpy.ndarray | None:
     return matrix
 
 
-def number(value) -> str:
+def number(value: Any) -> str:
     """Four significant digits, without noise: 3, -0.5, 1.235e-05."""
-    if isinstance(value, (bool, numpy.bool_)) or (
-        isinstance(value, (int, numpy.integer)) and abs(value) < 10**6
-    ):
+    if isinstance(value, (bool, numpy.bool_)):
+        return str(value)
+    if isinstance(value, (int, numpy.integer)) and abs(int(value)) < 10**6:
         return str(value)
     value = float(value)
     return f"{value:.4g}" if math.isfinite(value) else str(value)

@@ -4,10 +4,11 @@
 
 jvp and hvp: cross-entropy of an MLP 784-128-10 with 64 samples, with respect to the parameters, along random
 tangents. checkpoint: the loss of an MLP of 50 layers of width 64 with 1,024 samples, and its gradient, with
-checkpoints around seven groups of layers, about the root of 50. The variants take turns in one run; a ratio is the
-median over the repeats of the ratio in one repeat. Memory is all that forward and backward allocate at their peak
-beyond parameters and data (tracemalloc, in a run of its own): activations, gradients, and what an op needs while it
-runs. On a shared machine OMP_NUM_THREADS=1 keeps the threads of BLAS from waiting for each other.
+checkpoints around seven groups of layers, about the root of 50. The variants take turns in one run; a ratio
+is the median over the repeats of the ratio in one repeat. Memory is all that forward and backward allocate at
+their peak beyond parameters and data (tracemalloc, in a run of its own): activations, gradients, and what an
+op needs while it runs. On a shared machine OMP_NUM_THREADS=1 keeps the threads of BLAS from waiting for each
+other.
 """
 
 import argparse

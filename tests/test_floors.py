@@ -6,7 +6,7 @@ The floors, from the bottom:
 1. `engine.backend`: which array library an array belongs to
 2. the rest of `engine`: Tensor and tape
 3. `ops`: the primitives
-4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`
+4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`
 5. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
 """
 import ast
@@ -25,7 +25,7 @@ FLOORS = {
     "tinygrad_ms.ops": 3,
     "tinygrad_ms.nn": 4, "tinygrad_ms.optim": 4, "tinygrad_ms.graph": 4, "tinygrad_ms.data": 4,
     "tinygrad_ms.testing": 4, "tinygrad_ms.transforms": 4, "tinygrad_ms.serialization": 4,
-    "tinygrad_ms.anomaly": 4, "tinygrad_ms.profiler": 4,
+    "tinygrad_ms.anomaly": 4, "tinygrad_ms.profiler": 4, "tinygrad_ms.reference": 4,
     "tinygrad_ms": 5, "tinygrad_ms.__main__": 6,
 }
 

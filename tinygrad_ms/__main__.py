@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import tinygrad_ms as tg
-from tinygrad_ms.engine.primitive import REGISTRY
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.latex import to_text
 from tinygrad_ms.graph.renderer import find_renderer
+from tinygrad_ms.reference import as_math, entry, page
 
 
 class Drawn(BaseException):
@@ -42,8 +42,8 @@ def main(arguments=None) -> int:
     graph.add_argument("--rankdir", default="TB", help="TB, LR, BT or RL")
     graph.add_argument("--max-nodes", type=int, default=200, help="0: no limit")
     graph.add_argument("--title", default="")
-    ops = commands.add_parser("ops", help="the table of derivatives")
-    ops.add_argument("name", nargs="?", help="one op, in full")
+    ops = commands.add_parser("ops", help="every op with its formula, rule and source, in Markdown")
+    ops.add_argument("name", nargs="?", help="only this one")
     commands.add_parser("info", help="version, devices, renderer")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     own = arguments.index("--") if "--" in arguments else len(arguments)
@@ -106,21 +106,9 @@ def draw(outputs, options, gradient=None):
 
 def list_ops(options) -> int:
     if options.name:
-        if options.name not in REGISTRY:
-            raise ValueError(f"ops: there is no op named {options.name!r}; `ops` lists them all")
-        primitive = REGISTRY[options.name]
-        print(f"{primitive.name}{primitive.signature}\n\n{primitive.doc}\n")
-        for word, text in (
-            ("derivative", to_text(primitive.formula)), ("LaTeX", primitive.formula), ("source", primitive.source),
-            ("notes", primitive.notes), ("forward", primitive.forward.__module__),
-        ):  # fmt: skip
-            if text:
-                print(f"{word}: {text}")
-        return 0
-    wide = max(len(name) for name in REGISTRY)
-    for name, primitive in sorted(REGISTRY.items()):
-        what = to_text(primitive.formula) if primitive.differentiable else "no derivative"
-        print(f"{name.ljust(wide)}  {what}")
+        print(entry(options.name, lambda formula: f"    {to_text(formula)}\n\n{as_math(formula)}"))
+    else:
+        print(page(), end="")
     return 0
 
 

@@ -117,6 +117,6 @@ def custom_vjp(vjp, jvp=None, **facts):
     return decorate
 
 
-def no_derivative(*, formula: str = "", source: str = "", **facts):
+def no_derivative(*, formula: str = "", source: str = "definition", **facts):
     """A function whose results carry no gradient: comparisons, argmax, one_hot."""
     return lambda forward: _define(forward, formula=formula, source=source, **facts)

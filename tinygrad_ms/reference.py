@@ -1,0 +1,159 @@
+"""The reference page, made from the registry: every op with its formula and the source of its rule.
+
+``python -m tinygrad_ms ops`` prints it; docs/reference.md holds it.
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import textwrap
+
+import tinygrad_ms.ops as ops
+from tinygrad_ms.engine.primitive import REGISTRY
+
+HEAD = r"""# Reference of all ops
+
+Made from the registry by `python -m tinygrad_ms ops > docs/reference.md`; do not edit it here.
+
+Every public function, `tg.name`, and behind them the primitives that the tape records (in parentheses in
+the list). A function without a formula here is made of other ops, and its derivative of theirs. In the
+formulas a bar is the gradient of the loss with respect to a variable, d a small change, a bracket [a > b]
+is 1 where the condition holds and else 0, a circle the elementwise product. The rules are shown as the
+source has them: `g` is the gradient with respect to the result (of several results a tuple), `y` the
+result, `x_shape` the shape of the argument x, and `needed` says which arguments want a gradient. The engine
+sums over axes that were broadcast. The JVP rules stand beside them in the source.
+
+Sources: 000 is Su Jianlin, [The derivative of msign](https://spaces.ac.cn/archives/11025); 001 Parr and
+Howard, [The Matrix Calculus You Need For Deep Learning](https://arxiv.org/abs/1802.01528); 002 Microsoft
+ai-edu, Derivatives of basic functions; 004 Matrix derivatives; Giles 2008, [Collected matrix derivative
+results for forward and reverse mode algorithmic
+differentiation](https://people.maths.ox.ac.uk/gilesm/files/NA-08-01.pdf). The other works are named in full
+in the files.
+"""
+
+
+def as_math(formula: str) -> str:
+    """A formula as Markdown."""
+    return f"```math\n{formula}\n```"
+
+
+def page() -> str:
+    """The page of all ops, in Markdown."""
+    topics = [topic for topic in map(_Topic, _modules()) if topic.entries]
+    contents = [f"- [{topic.file}](#{_anchor(topic.file)}): {', '.join(topic.links)}" for topic in topics]
+    parts = [HEAD, "\n".join(contents) + "\n"]
+    for topic in topics:
+        parts.append(f"## {topic.file}\n\n{topic.about}\n")
+        parts += [text + "\n" for text in topic.entries.values()]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def entry(name: str, show=as_math) -> str:
+    """What the page says of one op, the public function or else the primitive of that name, in Markdown.
+
+    show: how a formula in LaTeX is written. Raises ValueError for an unknown name.
+    """
+    function = getattr(ops, name, None) if name in ops.__all__ else None
+    primitive = getattr(function, "primitive", None) or REGISTRY.get(name)
+    if function is None and primitive is None:
+        raise ValueError(f"ops: there is no op named {name!r}; `python -m tinygrad_ms ops` shows them all")
+    if function is not None and function.__name__ != name:
+        return f"### {name}\n\nAnother name of `{function.__name__}`."
+    what = function or primitive.op
+    about = [_first_paragraph(what)]
+    if primitive is not None:
+        about.append(show(primitive.formula))
+        facts = [_rule(primitive)] if primitive.differentiable else ["No derivative."]
+        facts += [f"Source: {primitive.source}."] if primitive.source else []
+        facts += [f"Notes: {primitive.notes.rstrip('.')}."] if primitive.notes else []
+        if function is None:
+            facts.append(f"Not public: behind the functions of {_file(primitive.forward.__module__)}.")
+        about.append("\n".join(f"- {fact}" for fact in facts))
+    signature = f"```python\n{name}{_plain_signature(what)}\n```"
+    return "\n\n".join([f"### {name}", signature, *about])
+
+
+# --- topics -----------------------------------------------------------------------------------------------
+
+
+def _modules():
+    names = sorted(module.name for module in pkgutil.iter_modules(ops.__path__))
+    return [importlib.import_module(f"{ops.__name__}.{name}") for name in names]
+
+
+class _Topic:
+    """One file of ops/: its public functions in alphabetical order, then the primitives behind them."""
+
+    def __init__(self, module):
+        self.file = _file(module.__name__)
+        self.about = _first_paragraph(module)
+        public = sorted(name for name in ops.__all__ if getattr(ops, name).__module__ == module.__name__)
+        primitives = [name for name, p in REGISTRY.items() if p.forward.__module__ == module.__name__]
+        behind = [name for name in primitives if name not in public]
+        self.entries = {name: entry(name) for name in (*public, *behind)}
+        self.links = [f"[{name}](#{name})" for name in public] + [f"([{name}](#{name}))" for name in behind]
+
+
+def _file(module: str) -> str:
+    return f"ops/{module.rpartition('.')[2]}.py"
+
+
+def _anchor(heading):
+    """The fragment of a heading, as GitHub makes it."""
+    return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+
+
+def _first_paragraph(documented) -> str:
+    """The first paragraph of a docstring in one line, its doubled backquotes single."""
+    paragraph = (inspect.getdoc(documented) or "").split("\n\n")[0]
+    return " ".join(paragraph.split()).replace("``", "`")
+
+
+def _plain_signature(function) -> inspect.Signature:
+    """The signature without annotations."""
+    signature = inspect.signature(function)
+    parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=signature.empty)
+
+
+# --- rules as the source has them -------------------------------------------------------------------------
+
+_RULES = ("derivative", "rule", "transpose", "vjp")  # the parameters of the decorators that hold a VJP rule
+
+
+def _rule(primitive) -> str:
+    """The VJP rule: an expression for each argument, with the source of the functions that are rules."""
+    keyword = _rule_keyword(_parsed(primitive.forward).decorator_list[0], primitive.forward.__globals__)
+    rules = keyword.value.elts if isinstance(keyword.value, ast.Tuple) else [keyword.value]
+    arguments = primitive.arguments or [primitive.variadic]
+    expressions, sources = [], []
+    for argument, rule in zip(arguments, rules):
+        if isinstance(rule, ast.Lambda):
+            parameters, expression = [p.arg for p in rule.args.args], ast.unparse(rule.body)
+        elif isinstance(rule, ast.Constant):  # None: no gradient
+            continue
+        else:
+            function = primitive.forward.__globals__[rule.id]
+            parameters = list(inspect.signature(function).parameters)
+            expression = f"{rule.id}({', '.join(parameters)})"
+            sources.append(inspect.getsource(function).rstrip())
+        which = arguments if parameters[:1] == ["needed"] else [argument]
+        alone = len(which) == len(arguments) == 1
+        expressions.append(f"`{expression}`" if alone else f"for {', '.join(which)} `{expression}`")
+    kind = "Derivative" if keyword.arg == "derivative" else "VJP"
+    code = [textwrap.indent(f"\n```python\n{source}\n```", "  ") for source in dict.fromkeys(sources)]
+    return "\n".join([f"{kind}: {'; '.join(expressions)}", *code])
+
+
+def _rule_keyword(call, names) -> ast.keyword:
+    """The argument of a decorator that holds the rule; where a function makes it, the one in there."""
+    for keyword in call.keywords:
+        if keyword.arg in _RULES:
+            return keyword
+    body = ast.walk(_parsed(names[call.func.id]))
+    return next(k for node in body if isinstance(node, ast.Call) for k in node.keywords if k.arg in _RULES)
+
+
+def _parsed(function):
+    return ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]

@@ -23,7 +23,7 @@ def differences(f, x, layout="tensor", h=1e-5):
     return numerator.T if layout == "denominator" else numerator.reshape(shapes[layout])
 
 
-def agree(actual, expected, tolerance):
+def assert_agree(actual, expected, tolerance):
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape
     np.testing.assert_allclose(
@@ -34,5 +34,5 @@ def agree(actual, expected, tolerance):
 def check(f, x, layout, formula):
     """The tape in reverse and in forward mode, and the differences, all give the formula."""
     for mode in ("reverse", "forward"):
-        agree(tg.jacobian(f, x, layout=layout, mode=mode), formula, EXACT)
-    agree(differences(f, x, layout), formula, NUMERIC)
+        assert_agree(tg.jacobian(f, x, layout=layout, mode=mode), formula, EXACT)
+    assert_agree(differences(f, x, layout), formula, NUMERIC)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import tinygrad_ms as tg
-from tests.jacobians import EXACT, agree, check
+from tests.jacobians import EXACT, assert_agree, check
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(2)
@@ -350,18 +350,18 @@ ROUTES = {  # so many ways to the Hessian of f times V
 @pytest.mark.parametrize("through", [lambda f: f, tg.checkpoint], ids=["plain", "checkpoint"])
 @pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES)
 def test_every_route_to_a_hessian_vector_product(route, through):
-    agree(route(through(f)), HV, EXACT)
+    assert_agree(route(through(f)), HV, EXACT)
 
 
 @pytest.mark.parametrize("through", [lambda f: f, tg.checkpoint], ids=["plain", "checkpoint"])
 def test_hessian_is_jacobian_of_grad_in_either_mode(through):
     g = through(f)
-    agree(tg.hessian(g, X), expected_hessian(X), EXACT)
+    assert_agree(tg.hessian(g, X), expected_hessian(X), EXACT)
     for outer in ("reverse", "forward"):
-        agree(tg.jacobian(tg.grad(g), X, mode=outer), expected_hessian(X), EXACT)
+        assert_agree(tg.jacobian(tg.grad(g), X, mode=outer), expected_hessian(X), EXACT)
         for inner in ("reverse", "forward"):
             twice = tg.jacobian(lambda v, m=inner: tg.jacobian(g, v, mode=m), X, mode=outer)
-            agree(twice, expected_hessian(X), EXACT)
+            assert_agree(twice, expected_hessian(X), EXACT)
 
 
 def test_third_derivatives_by_three_transforms():
@@ -369,21 +369,21 @@ def test_third_derivatives_by_three_transforms():
     v = X[0]
     third = np.zeros((3, 3, 3))
     third[range(3), range(3), range(3)] = v
-    agree(tg.jacobian(tg.hessian(cubic), v), third, EXACT)
-    agree(tg.jacobian(lambda p: tg.hvp(cubic, p, U[0]), v), np.diag(v * U[0]), EXACT)
-    agree(tg.hvp(lambda p: tg.jvp(cubic, (p,), (U[0],))[1], v, V[0]), v * U[0] * V[0], EXACT)
-    agree(tg.grad(tg.grad(tg.grad(lambda s: s**4 / 24)))(np.float64(1.5)), 1.5, EXACT)
+    assert_agree(tg.jacobian(tg.hessian(cubic), v), third, EXACT)
+    assert_agree(tg.jacobian(lambda p: tg.hvp(cubic, p, U[0]), v), np.diag(v * U[0]), EXACT)
+    assert_agree(tg.hvp(lambda p: tg.jvp(cubic, (p,), (U[0],))[1], v, V[0]), v * U[0] * V[0], EXACT)
+    assert_agree(tg.grad(tg.grad(tg.grad(lambda s: s**4 / 24)))(np.float64(1.5)), 1.5, EXACT)
 
 
 def test_pullback_and_pushforward_are_linear_and_each_is_the_transpose_of_the_other():
     g = lambda v: tg.sin(v) * tg.exp(v.sum())
     pull = lambda c: tg.vjp(g, X)[1](c)[0]
-    agree(tg.jvp(pull, (U,), (V,))[1], pull(V).numpy(), EXACT)
-    agree(tg.vjp(pull, U)[1](V)[0], tg.jvp(g, (X,), (V,))[1].numpy(), EXACT)
+    assert_agree(tg.jvp(pull, (U,), (V,))[1], pull(V).numpy(), EXACT)
+    assert_agree(tg.vjp(pull, U)[1](V)[0], tg.jvp(g, (X,), (V,))[1].numpy(), EXACT)
     push = tg.linearize(g, X)[1]
-    agree(tg.jvp(push, (U,), (V,))[1], push(V).numpy(), EXACT)
-    agree(tg.vjp(push, U)[1](V)[0], pull(V).numpy(), EXACT)
-    agree(tg.grad(lambda v: tg.sum(tg.hvp(f, X, v) * U))(V), np.tensordot(expected_hessian(X), U), EXACT)
+    assert_agree(tg.jvp(push, (U,), (V,))[1], push(V).numpy(), EXACT)
+    assert_agree(tg.vjp(push, U)[1](V)[0], pull(V).numpy(), EXACT)
+    assert_agree(tg.grad(lambda v: tg.sum(tg.hvp(f, X, v) * U))(V), np.tensordot(expected_hessian(X), U), EXACT)
     assert not pull(V).requires_grad and not push(V).requires_grad
 
 
@@ -391,26 +391,26 @@ def test_jacobians_reach_what_the_function_closes_over():
     weight = tg.tensor(U, requires_grad=True)
     J = tg.jacobian(lambda v: tg.sum(weight * v * v, axis=1), X, layout="numerator")
     (J * J).sum().backward()  # J[i, (i, k)] = 2 U_ik X_ik
-    agree(weight.grad, 8 * U * X**2, EXACT)
+    assert_agree(weight.grad, 8 * U * X**2, EXACT)
 
 
 def test_hessians_of_trees_and_of_several_arguments():
     bilinear = lambda p: tg.sum(p["a"] * p["b"][0] ** 2)
     H = tg.hessian(bilinear, {"a": U[0], "b": [V[0]]})
-    agree(H["a"]["a"], np.zeros((3, 3)), EXACT)
-    agree(H["a"]["b"][0], np.diag(2 * V[0]), EXACT)
-    agree(H["b"][0]["a"], np.diag(2 * V[0]), EXACT)
-    agree(H["b"][0]["b"][0], np.diag(2 * U[0]), EXACT)
+    assert_agree(H["a"]["a"], np.zeros((3, 3)), EXACT)
+    assert_agree(H["a"]["b"][0], np.diag(2 * V[0]), EXACT)
+    assert_agree(H["b"][0]["a"], np.diag(2 * V[0]), EXACT)
+    assert_agree(H["b"][0]["b"][0], np.diag(2 * U[0]), EXACT)
     H = tg.hessian(lambda a, b: tg.sum(a * b * b), U[0], V[0], argnums=(0, 1))
-    agree(H[0][1], np.diag(2 * V[0]), EXACT)
-    agree(H[1][1], np.diag(2 * U[0]), EXACT)
+    assert_agree(H[0][1], np.diag(2 * V[0]), EXACT)
+    assert_agree(H[1][1], np.diag(2 * U[0]), EXACT)
 
 
 def test_layouts_of_several_results():
     """Each result has the layout asked for; derivatives of layouts are layouts of derivatives."""
     J = tg.jacobian(lambda v: {"sum": v.sum(), "cube": v * v * v}, X, layout="denominator")
     assert J["sum"].shape == (6, 1)
-    agree(J["cube"], np.diag(3 * X.ravel() ** 2), EXACT)
-    agree(
+    assert_agree(J["cube"], np.diag(3 * X.ravel() ** 2), EXACT)
+    assert_agree(
         tg.grad(lambda v: tg.trace(tg.jacobian(lambda p: p * p * p, v, layout="numerator")))(X), 6 * X, EXACT
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad_ms as tg
-from tests.jacobians import EXACT, NUMERIC, agree, check
+from tests.jacobians import EXACT, NUMERIC, assert_agree, check
 
 RNG = np.random.default_rng(1)
 ONES = np.ones(3)
@@ -302,7 +302,7 @@ def test_chain_rules_of_004():
     composed = lambda v: outer(inner(v))
     for layout, product in (("numerator", lambda a, b: a @ b), ("denominator", lambda a, b: b @ a)):
         jacobians = [tg.jacobian(g, at, layout=layout).numpy() for g, at in ((outer, Y), (inner, X))]
-        agree(tg.jacobian(composed, X, layout=layout), product(*jacobians), EXACT)
+        assert_agree(tg.jacobian(composed, X, layout=layout), product(*jacobians), EXACT)
 
 
 W_LAYER, X_LAYER, B_LAYER = (
@@ -417,10 +417,10 @@ DIFFERENTIALS_002 = {  # f, its arguments, their differentials, the differential
 
 @pytest.mark.parametrize("f, at, along, formula", rows(_002=DIFFERENTIALS_002))
 def test_differentials_of_002_by_forward_mode(f, at, along, formula):
-    agree(tg.jvp(f, tuple(at), tuple(along))[1], formula, EXACT)
+    assert_agree(tg.jvp(f, tuple(at), tuple(along))[1], formula, EXACT)
     h = 1e-5
     moved = [f(*(a + s * h * d for a, d in zip(at, along))) for s in (1, -1)]
-    agree((moved[0] - moved[1]) / (2 * h), formula, NUMERIC)
+    assert_agree((moved[0] - moved[1]) / (2 * h), formula, NUMERIC)
 
 
 TRACES_002 = {
@@ -435,7 +435,7 @@ TRACES_002 = {
 
 @pytest.mark.parametrize("left, right, at", rows(_002=TRACES_002))
 def test_trace_identities_of_002_in_value_and_derivative(left, right, at):
-    agree(left(at), right(at), EXACT)
+    assert_agree(left(at), right(at), EXACT)
     check(left, at, "tensor", tg.jacobian(right, at).numpy())
 
 

@@ -26,16 +26,16 @@ def curvature(x):
     return 6 * x + 0.25 * np.exp(0.5 * x)
 
 
-def close(a, b, tolerance=1e-12):
+def assert_close(a, b, tolerance=1e-12):
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
 
 
 class TestReverse:
     def test_grad_and_value_and_grad(self):
-        close(tg.grad(f)(X), gradient(X))
+        assert_close(tg.grad(f)(X), gradient(X))
         value, g = tg.value_and_grad(f)(X)
-        close(value, f(X))
-        close(g, gradient(X))
+        assert_close(value, f(X))
+        assert_close(g, gradient(X))
         assert not g.requires_grad and not value.requires_grad
 
     def test_grad_of_grad(self):
@@ -43,7 +43,7 @@ class TestReverse:
             return x**5
 
         for order in (lambda x: x**5, lambda x: 5 * x**4, lambda x: 20 * x**3, lambda x: 60 * x**2, lambda x: 120 * x):
-            close(h(np.float64(1.5)), order(1.5))
+            assert_close(h(np.float64(1.5)), order(1.5))
             h = tg.grad(h)
 
     def test_argnums_aux_and_trees(self):
@@ -52,36 +52,36 @@ class TestReverse:
 
         p = {"w": np.ones(3), "b": [np.zeros(())]}
         g, aux = tg.grad(loss, has_aux=True)(p, np.arange(3.0), scale=2.0)
-        close(g["w"], [0, 2, 4])
-        close(g["b"][0], 6)
+        assert_close(g["w"], [0, 2, 4])
+        assert_close(g["b"][0], 6)
         assert aux == {"seen": (3,)}
         gx, gp = tg.grad(lambda a, b, c: (a * b * c).sum(), argnums=(2, 0))(np.ones(2), np.full(2, 2.0), np.full(2, 5.0))
-        close(gx, [2, 2])
-        close(gp, [10, 10])
+        assert_close(gx, [2, 2])
+        assert_close(gp, [10, 10])
 
     def test_vjp_can_be_pulled_again_and_keeps_structure(self):
         y, pull = tg.vjp(lambda x, c: {"square": x * x * c, "sum": x.sum()}, X, np.float64(2.0))
         for v in (V, 2 * V):
             gx, gc_ = pull({"square": v, "sum": np.array(10.0)})
-            close(gx, 4 * X * v + 10)
-            close(gc_, (X * X * v).sum())
-        close(y["square"], 2 * X * X)
+            assert_close(gx, 4 * X * v + 10)
+            assert_close(gc_, (X * X * v).sum())
+        assert_close(y["square"], 2 * X * X)
 
     def test_unused_arguments_get_zeros(self):
         a, b = tg.grad(lambda a, b: (a * a).sum(), argnums=(0, 1))(X, V)
-        close(b, np.zeros_like(V))
+        assert_close(b, np.zeros_like(V))
 
     def test_gradients_in_the_manner_of_torch(self):
         x = tg.tensor(X, requires_grad=True)
         y = x * x
         z = (y * y).sum()
         gx, gy = tg.gradients(z, [x, y], retain_graph=True)  # y depends on x: both are right
-        close(gy, 2 * X**2)
-        close(gx, 4 * X**3)
+        assert_close(gy, 2 * X**2)
+        assert_close(gx, 4 * X**3)
         assert x.grad is None
-        close(tg.gradients(y, x, grad_outputs=V, retain_graph=True), 2 * X * V)
+        assert_close(tg.gradients(y, x, grad_outputs=V, retain_graph=True), 2 * X * V)
         (g,) = tg.gradients([z], [x], create_graph=True)
-        close(tg.gradients(g.sum(), x), 12 * X**2)
+        assert_close(tg.gradients(g.sum(), x), 12 * X**2)
 
     def test_gradients_of_what_does_not_depend(self):
         x, w = tg.tensor(X, requires_grad=True), tg.tensor(X, requires_grad=True)
@@ -97,29 +97,29 @@ class TestNesting:
         def inner(x):
             return tg.grad(lambda y: x + y)(np.float64(1.0))
 
-        close(tg.grad(lambda x: x * inner(x))(np.float64(1.0)), 1)
-        close(tg.jvp(lambda x: x * tg.jvp(lambda y: x + y, (np.float64(1),), (np.float64(1),))[1], (np.float64(1),), (np.float64(1),))[1], 1)
-        close(tg.grad(lambda x: x * tg.jvp(lambda y: x * y, (np.float64(1),), (np.float64(1),))[1])(np.float64(3.0)), 6)
+        assert_close(tg.grad(lambda x: x * inner(x))(np.float64(1.0)), 1)
+        assert_close(tg.jvp(lambda x: x * tg.jvp(lambda y: x + y, (np.float64(1),), (np.float64(1),))[1], (np.float64(1),), (np.float64(1),))[1], 1)
+        assert_close(tg.grad(lambda x: x * tg.jvp(lambda y: x * y, (np.float64(1),), (np.float64(1),))[1])(np.float64(3.0)), 6)
 
     def test_forward_over_reverse_reverse_over_forward_and_both_twice(self):
         expected = curvature(X) * V
-        close(tg.jvp(tg.grad(f), (X,), (V,))[1], expected)
-        close(tg.grad(lambda x: tg.jvp(f, (x,), (V,))[1])(X), expected)
-        close(tg.grad(lambda x: (tg.grad(f)(x) * V).sum())(X), expected)
+        assert_close(tg.jvp(tg.grad(f), (X,), (V,))[1], expected)
+        assert_close(tg.grad(lambda x: tg.jvp(f, (x,), (V,))[1])(X), expected)
+        assert_close(tg.grad(lambda x: (tg.grad(f)(x) * V).sum())(X), expected)
         t = tg.jvp(lambda x: tg.jvp(f, (x,), (V,))[1], (X,), (V,))[1]
-        close(t, (curvature(X) * V * V).sum())
+        assert_close(t, (curvature(X) * V * V).sum())
 
     def test_an_outer_tape_sees_inner_transforms(self):
         w = tg.tensor(2.0, dtype="float64", requires_grad=True)
         g = tg.grad(lambda x: (w * x * x).sum())(X)  # closes over w
         g.sum().backward()
-        close(w.grad, 2 * X.sum())
+        assert_close(w.grad, 2 * X.sum())
 
     def test_under_no_grad_transforms_still_work(self):
         w = tg.tensor(2.0, dtype="float64", requires_grad=True)
         with tg.no_grad():
             g = tg.grad(lambda x: (w * x * x).sum())(X)
-        close(g, 4 * X)
+        assert_close(g, 4 * X)
         assert not g.requires_grad
 
     def test_an_inner_grad_leaves_the_outer_tape_whole(self):
@@ -129,7 +129,7 @@ class TestNesting:
             tg.grad(lambda x: (h * x).sum())(V)
             tg.grad(lambda x: h.sum())(V)
         h.sum().backward()
-        close(w.grad, 2 * X)
+        assert_close(w.grad, 2 * X)
 
     def test_inner_gradients_do_not_walk_the_outer_history(self):
         w = tg.tensor(X, requires_grad=True)
@@ -150,17 +150,17 @@ class TestNesting:
 class TestForward:
     def test_jvp_and_linearize(self):
         y, t = tg.jvp(lambda x, c: x * x * c, (X, np.float64(3.0)), (V, np.float64(1.0)))
-        close(y, 3 * X * X)
-        close(t, 6 * X * V + X * X)
+        assert_close(y, 3 * X * X)
+        assert_close(t, 6 * X * V + X * X)
         calls = []
         y, push = tg.linearize(lambda x: calls.append(1) or x * x, X)
-        close(push(V), 2 * X * V)
-        close(push(2 * V), 4 * X * V)
+        assert_close(push(V), 2 * X * V)
+        assert_close(push(2 * V), 4 * X * V)
         assert calls == [1]
 
     def test_outputs_that_do_not_depend_have_zero_tangents(self):
         _, t = tg.jvp(lambda x: (x.sum(), tg.tensor(np.ones(2))), (X,), (V,))
-        close(t[1], np.zeros(2))
+        assert_close(t[1], np.zeros(2))
 
     def test_a_wrong_tangent_is_named(self):
         with pytest.raises(ValueError, match=r"jvp: gradient has shape \(2,\)"):
@@ -174,29 +174,29 @@ class TestJacobian:
     def test_layouts_of_004(self, mode):
         x = RNG.standard_normal((3, 4))
         expected = np.einsum("ik,jl->ijkl", self.A, np.eye(4))  # d(Ax)_ij/dx_kl
-        close(tg.jacobian(lambda x: tg.matmul(self.A, x), x, mode=mode), expected)
-        close(tg.jacobian(lambda x: tg.matmul(self.A, x), x, layout="numerator", mode=mode), expected.reshape(8, 12))
-        close(tg.jacobian(lambda x: tg.matmul(self.A, x), x, layout="denominator", mode=mode), expected.reshape(8, 12).T)
+        assert_close(tg.jacobian(lambda x: tg.matmul(self.A, x), x, mode=mode), expected)
+        assert_close(tg.jacobian(lambda x: tg.matmul(self.A, x), x, layout="numerator", mode=mode), expected.reshape(8, 12))
+        assert_close(tg.jacobian(lambda x: tg.matmul(self.A, x), x, layout="denominator", mode=mode), expected.reshape(8, 12).T)
 
     def test_scalars_and_vectors(self):
-        close(tg.jacobian(lambda x: x * x, np.float64(3.0)), 6)
-        close(tg.jacobian(lambda x: x.sum(), np.ones(3)), np.ones(3))
-        close(tg.jacobian(lambda x: x * x, np.arange(3.0)), np.diag(2 * np.arange(3.0)))
+        assert_close(tg.jacobian(lambda x: x * x, np.float64(3.0)), 6)
+        assert_close(tg.jacobian(lambda x: x.sum(), np.ones(3)), np.ones(3))
+        assert_close(tg.jacobian(lambda x: x * x, np.arange(3.0)), np.diag(2 * np.arange(3.0)))
         assert tg.jacobian(lambda x: x * x, np.ones((0,))).shape == (0, 0)
 
     def test_trees_and_argnums(self):
         j = tg.jacobian(lambda a, b: {"y": a * b}, np.ones(2), np.full(2, 3.0), argnums=(0, 1))
-        close(j["y"][0], 3 * np.eye(2))
-        close(j["y"][1], np.eye(2))
+        assert_close(j["y"][0], 3 * np.eye(2))
+        assert_close(j["y"][1], np.eye(2))
 
     def test_hessian_is_the_jacobian_of_the_gradient(self):
         x = X[0]
-        close(tg.hessian(f, x), np.diag(curvature(x)))
-        close(tg.hessian(f)(x), tg.jacobian(tg.grad(f))(x))
-        close(tg.grad(lambda x: tg.jacobian(lambda y: y * y * y, x).sum())(x), 6 * x)
+        assert_close(tg.hessian(f, x), np.diag(curvature(x)))
+        assert_close(tg.hessian(f)(x), tg.jacobian(tg.grad(f))(x))
+        assert_close(tg.grad(lambda x: tg.jacobian(lambda y: y * y * y, x).sum())(x), 6 * x)
 
     def test_hvp(self):
-        close(tg.hvp(f, X, V), curvature(X) * V)
+        assert_close(tg.hvp(f, X, V), curvature(X) * V)
 
     def test_choices_are_checked(self):
         with pytest.raises(ValueError, match="layout='rows'"):
@@ -219,7 +219,7 @@ class TestCheckpoint:
             lambda h: tg.hessian(lambda x: h(h(x)).sum(), X),
             lambda h: tg.grad(lambda x: tg.hvp(lambda y: h(y).sum(), x, np.ones((2, 2))).sum())(X),
         ):
-            close(transform(with_), transform(without))
+            assert_close(transform(with_), transform(without))
 
     def test_parameters_it_closes_over_get_gradients(self):
         w = tg.tensor(np.full(3, 0.5), requires_grad=True)
@@ -227,18 +227,18 @@ class TestCheckpoint:
         x = tg.tensor(np.ones(3), requires_grad=True)
         y = tg.checkpoint(lambda x: w * x * x * inner)(x).sum()
         y.backward()
-        close(w.grad, 0.5 * np.ones(3))
-        close(x.grad, 0.5 * np.ones(3))
+        assert_close(w.grad, 0.5 * np.ones(3))
+        assert_close(x.grad, 0.5 * np.ones(3))
         w.grad = None
         g = tg.gradients(tg.checkpoint(lambda x: w * w * x)(x).sum(), w, create_graph=True)
         g.sum().backward()
-        close(w.grad, 2 * np.ones(3))
+        assert_close(w.grad, 2 * np.ones(3))
 
     def test_several_results_and_constants_in_trees(self):
         x = tg.tensor(X, requires_grad=True)
         out = tg.checkpoint(lambda d, k: {"a": d["x"] * k, "b": d["x"].sum()})({"x": x}, 3.0)
         (out["a"].sum() + out["b"]).backward()
-        close(x.grad, np.full((3, 4), 4.0))
+        assert_close(x.grad, np.full((3, 4), 4.0))
 
     def test_it_keeps_only_its_inputs(self):
         x = tg.tensor(np.ones(1000), requires_grad=True)
@@ -258,7 +258,7 @@ class TestCheckpoint:
             gc.enable()
         z.sum().backward()
         assert len(seen) == 2
-        close(x.grad, 4 * np.exp(4.0) * np.ones(1000))
+        assert_close(x.grad, 4 * np.exp(4.0) * np.ones(1000))
 
     def test_memory_of_a_chain_is_that_of_its_parts(self):
         def part(x):
@@ -315,7 +315,7 @@ class TestUserPrimitives:
 
         x = tg.tensor(X, requires_grad=True)
         assert tg.testing.gradcheck(black_box, [x])
-        close(tg.grad(lambda x: tg.grad(lambda z: black_box(z).sum())(x).sum())(X), 4 * np.exp(2 * X))
+        assert_close(tg.grad(lambda x: tg.grad(lambda z: black_box(z).sum())(x).sum())(X), 4 * np.exp(2 * X))
         with pytest.raises(RuntimeError, match="black_box has no JVP rule"):
             tg.jvp(black_box, (X,), (V,))
 

@@ -300,6 +300,17 @@ def test_results_of_all_repetitions_flow_in_one_edge():
     assert "×5 " in graph.dot()
 
 
+def test_outputs_that_go_to_one_repetition_each_are_one_edge():
+    h, pieces = leaf(2, name="h"), tg.split(leaf(12, name="x"), 6)
+    for piece in pieces:
+        with tg.scope("step"):
+            h = tg.tanh(h * piece)
+    graph = build(h.sum())
+    (edge,) = [e for e in graph.edges if e.source.title == "split"]
+    assert (edge.target.title, edge.output, edge.count) == ("multiply", "0…5", 6)
+    assert "0…5 (2,) float64" in graph.dot()  # the outputs of split on one line
+
+
 def test_depth_and_collapse_make_boxes():
     loss, params = tower(4)
     graph = build(loss, params=params, depth=0)

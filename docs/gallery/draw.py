@@ -68,56 +68,24 @@ def cross_entropy_twice():
                           title="Softmax cross-entropy: gradient of the gradient")  # fmt: skip
 
 
-def ttt_muon(chunks, tokens=8, width=16, hidden=16):
-    """A sequence of chunks of the TTT-Muon cell: apply the fast weights, then take a Muon step on them."""
-    weights = {
-        name: tg.tensor(numbers(*shape, seed=k, scale=shape[1] ** -0.5), requires_grad=True, name=name)
-        for k, (name, shape) in enumerate(
-            {"W0": (hidden, width), "W1": (width, hidden), "W2": (hidden, width)}.items()
-        )
-    }
-    rows = {name: tg.norm(w, axis=-1, keepdims=True) for name, w in weights.items()}
-    momentum = {
-        name: tg.tensor(np.zeros(w.shape, "float32"), name=f"m of {name}") for name, w in weights.items()
-    }
-    q, k, v = (
-        tg.tensor(numbers(chunks, tokens, width, seed=s), requires_grad=True, name=n)
-        for s, n in ((5, "q"), (6, "k"), (7, "v"))
-    )
-    outputs = []
-    for c in range(chunks):
-        with tg.scope(f"chunk {c}"):
-            W0, W1, W2 = weights["W0"], weights["W1"], weights["W2"]
-            with tg.scope("apply"):
-                x = q[c].T
-                outputs.append((W1 @ (tg.silu(W0 @ x) * (W2 @ x))).T)
-            with tg.scope("inner gradient"):
-                x = k[c].T
-                g, u, dh = W0 @ x, W2 @ x, W1.T @ v[c].T
-                s = tg.sigmoid(g)
-                a = g * s
-                D = {
-                    "W0": (dh * u * (s * (1 + g * (1 - s)))) @ x.T, "W1": v[c].T @ (a * u).T, "W2": (dh * a) @ x.T,
-                }  # fmt: skip
-            for name in weights:
-                with tg.scope(f"Muon step on {name}"):
-                    momentum[name] = D[name] + momentum[name] * 0.9
-                    w = weights[name] + tg.msign(momentum[name], eps=1e-2) * 0.3
-                    weights[name] = w * (rows[name] / tg.norm(w, axis=-1, keepdims=True))
-    with tg.scope("loss"):
-        return tg.mean(tg.concat(outputs) ** 2)
+def ttt_muon(chunks):
+    """The TTT-Muon layer on a sequence of so many chunks of 4 tokens: the layer and a loss."""
+    layer = nn.TTTMuon(16, heads=2, chunk=4, rng=0)
+    x = tg.tensor(numbers(2, 4 * chunks, 16), name="x")
+    return layer, tg.mean(layer(x) ** 2)
 
 
 def ttt_muon_folded():
-    """A whole TTT-Muon sequence of 8 chunks, its repetitions folded and the parts of a chunk closed."""
-    return tg.graph.build({"loss": ttt_muon(8)}, depth=1, title="TTT-Muon: 8 chunks, folded")
+    """A whole sequence of 8 chunks, its repetitions folded and the parts of a chunk closed."""
+    layer, loss = ttt_muon(8)
+    return tg.graph.build({"loss": loss}, params=layer, depth=3, title="TTT-Muon: 8 chunks, folded")
 
 
 def ttt_muon_unrolled():
-    """One update of the TTT-Muon cell and the chunk that sees it, op by op."""
-    return tg.graph.build(
-        {"loss": ttt_muon(2)}, fold=False, rankdir="TB", title="TTT-Muon: one chunk unrolled"
-    )
+    """One inner step of TTT-Muon, op by op: the chunk that learns, and the chunk that it changes."""
+    layer, loss = ttt_muon(2)
+    return tg.graph.build({"loss": loss}, params=layer, wrt=layer.cell.weights, fold=False,
+                          collapse=("norm", "out"), title="TTT-Muon: one inner step, op by op")  # fmt: skip
 
 
 def msign_backward():

@@ -1,8 +1,10 @@
 """A Graph as DOT text: HTML-like labels, one look per kind of vertex, a legend; equal graphs give equal
 text."""
 
+from dataclasses import replace
+
 from tinygrad_ms.graph.latex import to_text
-from tinygrad_ms.graph.structure import Edge, Scope, Vertex, shape_text
+from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex, shape_text
 
 LONGEST = 48  # letters of a name in a label
 FONT = "Helvetica"  # renderers know its widths; SVG viewers fall back to their own sans serif
@@ -136,7 +138,7 @@ class Writer:
             rows.append(small(f"{vertex.ops} op{'s' * (vertex.ops != 1)}{each}", quiet))
             if vertex.parameters:
                 rows.append(small(f"{vertex.parameters:,} parameters{' in all' if each else ''}", quiet))
-        for array in vertex.arrays:
+        for array in self.arrays(vertex):
             rows.append(small(escape(self.array_text(array)), quiet))
             if "value" in self.graph.show and array.value is not None:
                 rows += self.summary("", array.value, quiet)
@@ -152,6 +154,23 @@ class Writer:
         if "time" in self.graph.show and vertex.seconds is not None:
             rows.append(small(seconds_text(vertex.seconds), quiet))
         return self.table(rows, vertex.ports, quiet)
+
+    def arrays(self, vertex) -> list[Array]:
+        """The outputs of a vertex; many alike, of which no numbers are shown, as one line: 0…7."""
+        if len(vertex.arrays) < 4 or self.graph.show & {"value", "gradient"}:
+            return vertex.arrays
+        alike: dict[tuple, list[Array]] = {}
+        for array in vertex.arrays:
+            alike.setdefault((array.shape, array.dtype), []).append(array)
+        return [
+            replace(
+                group[0],
+                name=", ".join(a.name for a in group)
+                if len(group) < 4
+                else f"{group[0].name}…{group[-1].name}",
+            )
+            for group in alike.values()
+        ]
 
     def array_text(self, array) -> str:
         words = [array.name, shape_text(array.shape), array.dtype]

@@ -214,7 +214,8 @@ class Folding:
                 scope = self.outside(scope)
             made.scope = self.copy_scope(scope, scopes)
         image = {v: drawn[boxed[kept] or kept] for v, kept in originals.items()}
-        edges = {}
+        edges: dict[tuple, Edge] = {}
+        outputs = {}  # of the first of the edges that became one
         for edge in graph.edges:
             source, target = image[edge.source], image[edge.target]
             groups, there = self.instance.get(edge.source, ()), dict(self.instance.get(edge.target, ()))
@@ -224,18 +225,23 @@ class Folding:
             user = target if edge.kind == "value" else source
             argument = "" if user.kind == "box" else edge.argument
             output = "" if (source if edge.kind == "value" else target).kind == "box" else edge.output
-            fan = any(group not in there for group, _ in groups)  # one edge from every repetition
-            key = (source, target, edge.kind, "" if fan else argument, output, carried)
+            # one edge from all repetitions, and one to all of them
+            fan_in = any(group not in there for group, _ in groups)
+            fan_out = any(group not in dict(groups) for group in there)
+            key = (source, target, edge.kind, "" if fan_in else argument, "" if fan_out else output, carried)
             if key not in edges:
                 edges[key] = replace(
                     edge, source=source, target=target, argument=argument, output=output, carried=carried
                 )
+                outputs[key] = output
                 continue
-            edges[key].count += 1
-            edges[key].gradient = None
-            edges[key].highlighted |= edge.highlighted
-            if fan and user.kind != "box" and edge.kind == "value" and argument != edges[key].argument:
-                edges[key].label = f"×{edges[key].count}"
+            merged = edges[key]
+            merged.count += 1
+            merged.gradient = None
+            merged.highlighted |= edge.highlighted
+            merged.output = span_name(outputs[key], output)
+            if fan_in and user.kind != "box" and edge.kind == "value" and argument != merged.argument:
+                merged.label = f"×{merged.count}"
         self.count_boxes(image)
         vertices = sorted(drawn.values(), key=lambda vertex: vertex.id)
         return replace(graph, vertices=vertices, edges=list(edges.values()), root=scopes[graph.root])

@@ -54,7 +54,7 @@ def _probe_cuda() -> str | None:
                 raise RuntimeError("no CUDA driver or device was found")
             int(cupy.arange(3).sum())  # a driver without NVRTC or headers fails only at the first kernel
         except Exception as error:
-            _cuda_problem = f"CuPy is installed but not usable: {type(error).__name__}: {error}"
+            _cuda_problem = f"CuPy is installed, but {type(error).__name__}: {error}"
             return _cuda_problem
 
         def from_host(host, index):

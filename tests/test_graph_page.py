@@ -73,7 +73,8 @@ def test_every_number_is_that_of_the_tape(step):
         assert given[name]["numbers"] == Summary(parameter).text
         last = rows(steps, "backward", name)
         assert last["sums"][0]["numbers"] == Summary(parameter.grad).text
-        np.testing.assert_allclose(given[name]["strip"], Summary(parameter).levels() or [], atol=1e-3)
+        shades = [[str(min(int(v * 7), 6)) for v in line] for line in Summary(parameter).levels()]
+        assert given[name]["strip"] == ["".join(line) for line in shades]
     received = rows(steps, "backward", "tanh")
     assert received["sums"][0]["shape"] == "(5, 8) float32" and received["results"][0]["shape"] == "(5, 8)"
 
@@ -133,7 +134,7 @@ def test_a_folded_ttt_muon_chunk():
     assert titles >= {"cell", "update", "cell.weights.0"} and len(closed["steps"]) < len(open_["steps"])
     backward = [s for s in closed["steps"] if s["phase"] == "backward"]
     assert all(s["sums"][0]["numbers"] for s in backward if s["title"].endswith((".weight", "weights.0")))
-    assert len(text) < 400_000
+    assert len(text) < 600_000
 
 
 def test_a_hairball_is_refused():

@@ -420,6 +420,8 @@ def show(value) -> str:
         return "..."
     if isinstance(value, (tuple, list)):
         text = ", ".join(map(show, value))
+        if len(text) > 2 * SHORT:
+            return f"{type(value).__name__} of {len(value)}"
         return f"({text},)" if len(value) == 1 else f"({text})"
     if isinstance(value, float):
         return f"{value:.6g}"

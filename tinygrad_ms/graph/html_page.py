@@ -181,12 +181,13 @@ def row(name, array, summary, text=None) -> dict:
     if array is None and summary is not None:
         shape = shape_text(summary.shape) or "scalar"
     numbers = text or (summary.text if summary is not None else "")
-    strip = (
-        [[round(v, 3) if v == v else -1 for v in line] for line in summary.levels()]
-        if summary is not None
-        else []
-    )
+    strip = [] if summary is None else ["".join(map(shade, line)) for line in summary.levels()]
     return {"name": name, "shape": shape, "numbers": numbers, "strip": strip}
+
+
+def shade(level: float) -> str:
+    """The number of the colour of a heat strip, x for what is not finite."""
+    return str(min(int(level * 7), 6)) if level == level else "x"
 
 
 def sentence(vertex) -> str:

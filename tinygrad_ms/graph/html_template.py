@@ -101,9 +101,9 @@ function table(title, rows) {
       strip.setAttribute("role", "img");
       strip.setAttribute("aria-label", "heat strip, dark is low and light is high");
       strip.style.gridTemplateColumns = `repeat(${row.strip[0].length}, 11px)`;
-      for (const value of row.strip.flat()) {
+      for (const value of row.strip.join("")) {
         const block = make("i");
-        block.style.background = value < 0 ? "#ff00ff" : COLOURS[Math.min(Math.floor(value * 7), 6)];
+        block.style.background = COLOURS[value] || "#ff00ff";
         strip.append(block);
       }
       cell.append(strip);

@@ -115,6 +115,8 @@ def test_graph_of_a_script(script, tmp_path, capsys):
     assert "a=2.5" in dot or "b=2.5" in dot
     assert main(["graph", str(script), "-o", str(out), "--values"]) == 0  # no backward: the tensors it left
     assert "2.718" in out.read_text(encoding="utf-8")
+    assert main(["graph", str(script), "-o", str(tmp_path / "out.html"), "--", "3"]) == 0
+    assert "script.py</title>" in (tmp_path / "out.html").read_text(encoding="utf-8")
     assert main(["graph", str(tmp_path / "none.py")]) == 1
     assert "none.py" in capsys.readouterr().err
     script.write_text("x = 1\n")

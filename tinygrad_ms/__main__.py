@@ -98,6 +98,12 @@ def draw(outputs, options, gradient=None):
         "depth": options.depth, "fold": not options.unfold, "collapse": options.collapse, "title": options.title,
         "rankdir": options.rankdir, "max_nodes": options.max_nodes or None, "gradient": gradient,
     }  # fmt: skip
+    if options.output.suffix == ".html":
+        choices["title"] = choices["title"] or options.script.name
+        depths = None if choices.pop("depth") is None else [options.depth]
+        tg.graph.page(outputs, options.output, depths=depths, **choices)
+        print(f"{options.output}: a page to step through")
+        return
     graph = tg.graph.build(
         outputs, view=options.view, values=options.values, gradients=options.gradients, **choices
     )

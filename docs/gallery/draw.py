@@ -35,6 +35,7 @@ def neurons():
 
 
 def mlp():
+    tg.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     images = tg.tensor(numbers(32, 64), name="images")
     labels = tg.tensor(np.arange(32) % 10, name="labels")

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy
+
 from tinygrad_ms.engine.primitive import elementwise, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
@@ -94,8 +96,9 @@ def selu(xp, x):
     floats=True,
 )
 def sigmoid(xp, x):
-    """1 / (1 + e^-x), without overflow."""
-    return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-xp.abs(x)))
+    """1 / (1 + e^-x)."""
+    with numpy.errstate(over="ignore"):  # e^-x is infinite where the result rounds to 0
+        return 1 / (1 + xp.exp(-x))
 
 
 @elementwise(
@@ -107,7 +110,8 @@ def sigmoid(xp, x):
 )
 def silu(xp, x):
     """x sigmoid(x), also called swish."""
-    return x * xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-xp.abs(x)))
+    with numpy.errstate(over="ignore"):
+        return x / (1 + xp.exp(-x))
 
 
 @elementwise(

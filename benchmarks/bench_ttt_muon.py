@@ -42,6 +42,7 @@ from tinygrad_ms import optim  # noqa: E402
 from tinygrad_ms.nn.ttt_muon import smooth_table  # noqa: E402
 
 EPS, CHUNK, GAMMA, BASE_LR, HEADS = 1e-2, 32, 0.3, 0.3, 2
+AXES = (-1, -2, -1)  # of the rows of W0, W1 and W2 in W0, W1^T and W2
 MUON = (3.4445, -4.7750, 2.0315)
 RULES = {"analytic": dict(msign="smooth"), "unrolled": dict(msign="ns5")}
 MEMORY = {**RULES, "pure": dict(msign="pure"), "by chunks": dict(msign="smooth", checkpoint=tg.checkpoint)}
@@ -139,23 +140,20 @@ def peer(rule, parameters):
         return F.rms_norm(x, (x.shape[-1],), weight, 1e-6)
 
     def fast(weights, x):
-        gate, linear = (x @ weights[0].mT).chunk(2, dim=-1)
-        return (F.silu(gate) * linear) @ weights[1]
+        w0, w1, w2 = weights
+        return (F.silu(x @ w0.mT) * (x @ w2.mT)) @ w1
 
     def learn(weights, m, norms, k, v, rates, beta):
-        up, down = weights
+        w0, w1, w2 = weights
         rate0, rate1, rate2 = rates.split(1, dim=-1)
-        gate, linear = (k @ up.mT).chunk(2, dim=-1)
+        gate, linear, dh = k @ w0.mT, k @ w2.mT, v @ w1.mT
         s = torch.sigmoid(gate)
         a = gate * s
-        dh = v @ down.mT
         dg = dh * linear * (s + a - a * s)
-        D = torch.cat([dg * rate0, dh * a * rate2], dim=-1).mT @ k
-        D = torch.cat([D, (a * linear * rate1).mT @ v], dim=-2)
-        m = D if m is None else D + beta * m
-        step = GAMMA * msign(m.reshape(*m.shape[:2], 3, 32, 32)).reshape(m.shape)
-        weights = [w + o for w, o in zip(weights, step.split([64, 32], dim=-2))]
-        return [w * (n / w.norm(dim=axis, keepdim=True)) for w, n, axis in zip(weights, norms, (-1, -2))], m
+        D = (dg * rate0).mT @ k, (a * linear * rate1).mT @ v, (dh * a * rate2).mT @ k
+        m = torch.stack(D) if m is None else torch.stack(D) + beta * m
+        weights = [w + o for w, o in zip(weights, (GAMMA * msign(m)).unbind())]
+        return [w * (n / w.norm(dim=axis, keepdim=True)) for w, n, axis in zip(weights, norms, AXES)], m
 
     def ttt(x, q):
         batch, T, dim = x.shape
@@ -170,8 +168,8 @@ def peer(rule, parameters):
         rates = F.softplus(F.linear(z, p[q + "rates.weight"], p[q + "rates.bias"]) + shift)
         rates = rates.reshape(batch, T, HEADS, 3).transpose(1, 2)
         beta = torch.sigmoid(F.linear(z, p[q + "beta.weight"], p[q + "beta.bias"])).transpose(1, 2)[..., None]
-        weights, m = [p[q + "cell.weights.0"], p[q + "cell.weights.1"]], None
-        norms = [w.norm(dim=axis, keepdim=True) for w, axis in zip(weights, (-1, -2))]
+        weights, m = [p[q + f"cell.weights.{i}"] for i in range(3)], None
+        norms = [w.norm(dim=axis, keepdim=True) for w, axis in zip(weights, AXES)]
         outputs = []
         for start in range(0, T, CHUNK):
             part = slice(start, start + CHUNK)

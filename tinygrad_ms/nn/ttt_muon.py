@@ -24,7 +24,7 @@ from tinygrad_ms.ops.matrix_functions import msign
 from tinygrad_ms.ops.msign_alternatives import msign_unrolled
 from tinygrad_ms.ops.newton_schulz import minimax_coefficients, odd_quintic
 from tinygrad_ms.ops.normalization import rms_norm
-from tinygrad_ms.ops.shapes import concat, permute_dims, split
+from tinygrad_ms.ops.shapes import concat, permute_dims, split, stack, unstack
 from tinygrad_ms.random import generator
 from tinygrad_ms.tree import tree_map
 
@@ -32,48 +32,39 @@ from tinygrad_ms.tree import tree_map
 class SwiGLU:
     r"""f(x) = W1 (silu(W0 x) * W2 x), with W0, W2 (d_h, d) and W1 (d, d_h).
 
-    Kept as two arrays, so that a chunk is few products: [W0; W2] (..., 2 d_h, d) and W1^T (..., d_h, d). Tokens are rows.
+    The weights are W0, W1^T and W2, of one shape, (..., d_h, d): msign takes all three at once. Tokens are rows.
     """
 
     matrices = 3
-    row_axes = (-1, -2)  # along which a row of W0, W2 and a row of W1 lie
+    row_axes = (-1, -2, -1)  # along which a row of W0, of W1 and of W2 lies
 
     @staticmethod
     def initial(heads, d, hidden, rng, dtype):
         """N(0, 1) / sqrt(fan_in)."""
-        return (
-            init.normal((heads, 2 * hidden, d), std=1 / sqrt(d), rng=rng, dtype=dtype),
-            init.normal((heads, hidden, d), std=1 / sqrt(hidden), rng=rng, dtype=dtype),
-        )
+        up = init.normal((heads, 2 * hidden, d), std=1 / sqrt(d), rng=rng, dtype=dtype)
+        down = init.normal((heads, hidden, d), std=1 / sqrt(hidden), rng=rng, dtype=dtype)
+        return up[:, :hidden], down, up[:, hidden:]
 
     @staticmethod
     def apply(weights, x):
         """f of the tokens x (..., C, d)."""
-        up, down = weights
-        gate, linear = split(x @ up.mT, 2, axis=-1)
-        return (silu(gate) * linear) @ down
+        w0, w1, w2 = weights
+        return (silu(x @ w0.mT) * (x @ w2.mT)) @ w1
 
     @staticmethod
     def ascent(weights, k, v, rates):
         r"""The direction that increases $\sum_i \eta_i \langle f(k_i), v_i\rangle$: the closed form of its gradient.
 
-        rates (..., C, 3), one for each token and matrix W0, W1, W2. Result [D0; D2; D1^T] (..., 3 d_h, d).
+        rates (..., C, 3), one for each token and matrix W0, W1, W2. Result D0, D1^T, D2, each (..., d_h, d).
         """
-        up, down = weights
+        w0, w1, w2 = weights
         rate0, rate1, rate2 = split(rates, 3, axis=-1)
-        gate, linear = split(k @ up.mT, 2, axis=-1)
+        gate, linear, dh = k @ w0.mT, k @ w2.mT, v @ w1.mT
         s = sigmoid(gate)
         a = gate * s
-        dh = v @ down.mT
         du = dh * a
         dg = dh * linear * (s + a - a * s)  # s + a (1 - s): the derivative of silu
-        up = concat([dg * rate0, du * rate2], axis=-1).mT @ k
-        return concat([up, (a * linear * rate1).mT @ v], axis=-2)
-
-    @staticmethod
-    def parts(stacked):
-        """[W0; W2] and W1^T of what ``ascent`` stacks."""
-        return split(stacked, [stacked.shape[-2] // 3 * 2], axis=-2)
+        return (dg * rate0).mT @ k, (a * linear * rate1).mT @ v, (du * rate2).mT @ k
 
 
 class LinearMap:
@@ -84,20 +75,18 @@ class LinearMap:
 
     @staticmethod
     def initial(heads, d, hidden, rng, dtype):
+        """N(0, 1) / sqrt(fan_in)."""
         return (init.normal((heads, d, d), std=1 / sqrt(d), rng=rng, dtype=dtype),)
 
     @staticmethod
     def apply(weights, x):
+        """f of the tokens x (..., C, d)."""
         return x @ weights[0].mT
 
     @staticmethod
     def ascent(weights, k, v, rates):
         """sum_i eta_i v_i k_i^T, which does not depend on W."""
-        return (v * rates).mT @ k
-
-    @staticmethod
-    def parts(stacked):
-        return (stacked,)
+        return ((v * rates).mT @ k,)
 
 
 FAST_NETWORKS = {"swiglu": SwiGLU, "linear": LinearMap}
@@ -147,14 +136,8 @@ class TTTMuonCell(Module):
         one_of(self, "msign", msign, ("smooth", "pure", "ns5"))
         if msign == "smooth" and not 1e-4 <= eps <= 1:
             raise ValueError(f"{type(self).__name__}: eps is {eps}, expected 1e-4 to 1, relative to ||m||_F")
-        self.d, self.heads, self.hidden, self.fast, self.update, self.msign = (
-            d,
-            heads,
-            hidden,
-            fast,
-            update,
-            msign,
-        )
+        self.d, self.heads, self.hidden = d, heads, hidden
+        self.fast, self.update, self.msign = fast, update, msign
         self.eps, self.inner_step, self.momentum, self.weight_norm = eps, inner_step, momentum, weight_norm
         first = FAST_NETWORKS[fast].initial(heads, d, hidden, generator(rng), dtype)
         self.weights = [Parameter(w, device=device) for w in first]
@@ -169,7 +152,7 @@ class TTTMuonCell(Module):
         weights: each (heads, n, m), for all sequences; norms: of their rows; momentum: None stands for zero.
         """
         weights = tuple(self.weights)
-        norms = tuple(row_norms(w, axis) for w, axis in zip(weights, self.network.row_axes))
+        norms = tuple((w * w).sum(axis=i, keepdims=True) ** 0.5 for w, i in zip(weights, self.network.row_axes))
         return weights, None, norms
 
     def forward(self, state, q):
@@ -183,37 +166,32 @@ class TTTMuonCell(Module):
             return state
         weights, m, norms = state
         with scope("update"):
-            ascent = self.network.ascent(weights, k, v, rates)
+            ascent = stack(self.network.ascent(weights, k, v, rates))
             m = ascent if m is None or not self.momentum else ascent + beta * m
             step = m if self.update == "plain" else self.orthogonal(m) * self.inner_step
-            weights = tuple(w + part for w, part in zip(weights, self.network.parts(step)))
+            weights = tuple(w + part for w, part in zip(weights, unstack(step)))
             if self.weight_norm:
                 axes = self.network.row_axes
-                weights = tuple(
-                    w * (norm / row_norms(w, axis)) for w, norm, axis in zip(weights, norms, axes)
-                )
+                weights = tuple(with_row_norms(w, norm, i) for w, norm, i in zip(weights, norms, axes))
         return weights, m, norms
 
     def orthogonal(self, m):
-        """msign of each matrix in the stack m (..., matrices n, d)."""
+        """msign of all matrices of m (..., n, d)."""
         with scope("msign"):
-            n = m.shape[-2] // self.network.matrices
-            M = m.reshape((*m.shape[:-2], self.network.matrices, n, m.shape[-1]))
             if self.msign == "smooth":
-                table = smooth_table(self.eps, min(n, self.d), float(numpy.finfo(m.dtype.name).eps) / 2)
-                y = msign(M, eps=self.eps, coefficients=table)
-            elif self.msign == "pure":
-                y = msign(M, steps=8)
-            else:
-                y = msign_unrolled(M, steps=5, coefficients="muon")
-            return y.reshape(m.shape)
+                table = smooth_table(self.eps, min(m.shape[-2:]), float(numpy.finfo(m.dtype.name).eps) / 2)
+                return msign(m, eps=self.eps, coefficients=table)
+            if self.msign == "pure":
+                return msign(m, steps=8)
+            return msign_unrolled(m, steps=5, coefficients="muon")
 
     def extra_repr(self):
         return f"d={self.d}, heads={self.heads}, hidden={self.hidden}, fast={self.fast}, update={self.update}, msign={self.msign}"
 
 
-def row_norms(w, axis):
-    return (w * w).sum(axis=axis, keepdims=True) ** 0.5
+def with_row_norms(w, norms, axis):
+    """w with its rows, which lie along ``axis``, brought to these norms."""
+    return rms_norm(w, norms * w.shape[axis] ** -0.5, eps=1e-30, axes=axis)
 
 
 def one_of(module, name, value, choices):

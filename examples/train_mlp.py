@@ -26,6 +26,7 @@ OPTIMIZERS = {
     "sgd": lambda params, lr: optim.SGD(params, lr=lr or 0.1, momentum=0.9, nesterov=True, weight_decay=1e-4),
     "adam": lambda params, lr: optim.Adam(params, lr=lr or 2e-3),
     "adamw": lambda params, lr: optim.AdamW(params, lr=lr or 2e-3, weight_decay=0.05),
+    "muon": lambda params, lr: optim.Muon(params, lr=lr or 0.02, adamw_lr=2e-3, weight_decay=0.05),
 }
 
 

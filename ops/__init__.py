@@ -3,9 +3,9 @@
 if __name__ != "tinygrad_ms.ops":
     raise ImportError("import tinygrad_ms.ops, not the source folder 'ops' directly")
 
+from tinygrad_ms.ops.activations import *
 from tinygrad_ms.ops.affine import *
 from tinygrad_ms.ops.aliases import *
-from tinygrad_ms.ops.activations import *
 from tinygrad_ms.ops.comparisons import *
 from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *

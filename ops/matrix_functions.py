@@ -19,8 +19,14 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.matrix_equations import solve_lyapunov, solve_skew_with_inverse, symmetric
 from tinygrad_ms.ops.newton_schulz import (
-    as_rows, check_matrices, column, minimax_coefficients, normalise, orthogonalise, transpose,
-)  # fmt: skip
+    as_rows,
+    check_matrices,
+    column,
+    minimax_coefficients,
+    normalise,
+    orthogonalise,
+    transpose,
+)
 from tinygrad_ms.ops.reductions import MATRIX_NORMS
 from tinygrad_ms.ops.shapes import expand_reduced, moveaxis, operand
 

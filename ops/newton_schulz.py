@@ -65,7 +65,8 @@ def odd_quintic(row, x):
 def minimax_quintic(lower: float, upper: float) -> tuple[float, float, float]:
     """(a, b, c) of the odd quintic closest to one on [lower, upper], by Remez exchange."""
     if lower >= upper * (1 - 5e-6):  # the interval is a point to working precision: Taylor's quintic there
-        return tuple(k / upper ** (2 * i + 1) for i, k in enumerate(POLISH))
+        a, b, c = POLISH
+        return a / upper, b / upper**3, c / upper**5
     q, r, error = (3 * lower + upper) / 4, (lower + 3 * upper) / 4, 0.0
     for _ in range(100):  # p(x_i) + (-1)^i E = 1 at four points; the inner ones move to the extremes of p
         x = numpy.array([lower, q, r, upper])

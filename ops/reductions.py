@@ -15,9 +15,17 @@ from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.creation import ones_like, zeros_like
 from tinygrad_ms.ops.elementwise import abs, exp
 from tinygrad_ms.ops.shapes import (
-    all_axes, along, broadcast_to, concat, expand_reduced, flip, inverse_permutation, operand,
-    permute_dims, squeeze,
-)  # fmt: skip
+    all_axes,
+    along,
+    broadcast_to,
+    concat,
+    expand_reduced,
+    flip,
+    inverse_permutation,
+    operand,
+    permute_dims,
+    squeeze,
+)
 
 __all__ = [
     "all", "any", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "logsumexp", "max", "mean", "min",

@@ -6,8 +6,14 @@ from scipy.linalg import solve_sylvester
 
 from tests.msign_oracle import error, matrix, msign_and_gradient
 from tinygrad_ms.ops.newton_schulz import (
-    POLISH, TABLES, make_plan, minimax_coefficients, orthogonalise, shifts, solve_symmetric,
-)  # fmt: skip
+    POLISH,
+    TABLES,
+    make_plan,
+    minimax_coefficients,
+    orthogonalise,
+    shifts,
+    solve_symmetric,
+)
 
 
 def plain(M, rows):

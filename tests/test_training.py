@@ -125,7 +125,7 @@ def test_training_needs_no_garbage_collector():
     model = nn.Sequential(
         nn.Linear(6, 16, rng=0), nn.LayerNorm(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3, rng=1)
     )
-    optimizer = optim.Adam(model.parameters())
+    optimizer = optim.AdamW(model.parameters())
     x, y = data(16)
     x, y = tg.tensor(x), tg.tensor(y)
 

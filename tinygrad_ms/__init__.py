@@ -13,13 +13,29 @@ if not _os.path.isdir(_os.path.join(__path__[0], "ops")) and all(
 from tinygrad_ms._version import __version__
 from tinygrad_ms.anomaly import detect_nan
 from tinygrad_ms.engine.backend import default_device, device_info, set_default_device
-from tinygrad_ms.engine.primitive import custom_vjp, elementwise, linear, multilinear, no_derivative, primitive
+from tinygrad_ms.engine.primitive import (
+    custom_vjp,
+    elementwise,
+    linear,
+    multilinear,
+    no_derivative,
+    primitive,
+)
 from tinygrad_ms.engine.tape import enable_grad, hooks, inference_mode, is_grad_enabled, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, asarray, tensor
 from tinygrad_ms.ops import *
 from tinygrad_ms.transforms import (
-    checkpoint, grad, gradients, hessian, hvp, jacobian, jvp, linearize, value_and_grad, vjp,
-)  # fmt: skip
+    checkpoint,
+    grad,
+    gradients,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    linearize,
+    value_and_grad,
+    vjp,
+)
 
 _ROOMS = ("data", "graph", "nn", "optim", "random", "serialization", "testing", "transforms")
 _ELSEWHERE = {  # names at the top level, and their modules
@@ -35,14 +51,6 @@ def __getattr__(name):
     if name in _ELSEWHERE:
         return getattr(_importlib.import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _repr_html_(tensor):
-    """Jupyter shows a tensor as its facts, its numbers and its graph."""
-    return __getattr__("graph").tensor_html(tensor)
-
-
-Tensor._repr_html_ = _repr_html_
 
 
 def __dir__():

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import pkgutil
 import textwrap
+from typing import Any
 
 import tinygrad_ms.ops as ops
 from tinygrad_ms.engine.primitive import REGISTRY
@@ -55,7 +56,7 @@ def entry(name: str, show=as_math) -> str:
     show: how a formula in LaTeX is written. Raises ValueError for an unknown name.
     """
     function = getattr(ops, name, None) if name in ops.__all__ else None
-    primitive = getattr(function, "primitive", None) or REGISTRY.get(name)
+    primitive: Any = getattr(function, "primitive", None) or REGISTRY.get(name)
     if function is None and primitive is None:
         raise ValueError(f"ops: there is no op named {name!r}; `python -m tinygrad_ms ops` shows them all")
     if function is not None and function.__name__ != name:
@@ -125,7 +126,7 @@ _RULES = ("derivative", "rule", "transpose", "vjp")  # the parameters of the dec
 def _rule(primitive) -> str:
     """The VJP rule: an expression for each argument, with the source of the functions that are rules."""
     keyword = _rule_keyword(_parsed(primitive.forward).decorator_list[0], primitive.forward.__globals__)
-    rules = keyword.value.elts if isinstance(keyword.value, ast.Tuple) else [keyword.value]
+    rules: list[Any] = keyword.value.elts if isinstance(keyword.value, ast.Tuple) else [keyword.value]
     arguments = primitive.arguments or [primitive.variadic]
     expressions, sources = [], []
     for argument, rule in zip(arguments, rules):

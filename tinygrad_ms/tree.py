@@ -1,12 +1,16 @@
 """Nested dicts, lists and tuples of tensors: flatten them to a list and build them up again."""
 
+from typing import Any
 
-def flatten(tree) -> tuple[list, object]:
+
+def flatten(tree) -> tuple[list, Any]:
     """The leaves of a tree in order, and its structure for ``unflatten``. Dicts go by insertion order; None is empty."""
+    kind: type
+    keys: tuple | None
     if isinstance(tree, dict):
-        children, keys = tree.values(), (dict, tuple(tree))
+        kind, keys, children = dict, tuple(tree), list(tree.values())
     elif isinstance(tree, (list, tuple)):
-        children, keys = tree, (type(tree), None)
+        kind, keys, children = type(tree), None, list(tree)
     elif tree is None:
         return [], None
     else:
@@ -16,7 +20,7 @@ def flatten(tree) -> tuple[list, object]:
         found, structure = flatten(child)
         leaves += found
         structures.append(structure)
-    return leaves, (*keys, structures)
+    return leaves, (kind, keys, structures)
 
 
 class Leaf:

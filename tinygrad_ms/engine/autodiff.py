@@ -10,7 +10,7 @@ from tinygrad_ms.engine.tensor import Tensor, asarray
 # --- backward ------------------------------------------------------------------------------------------------------
 
 
-def backward(tensor, gradient=None, *, retain_graph: bool | None = None, create_graph: bool = False) -> None:
+def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None, create_graph: bool = False) -> None:
     """Add d(tensor)/d(leaf), weighted with ``gradient``, to the ``.grad`` of every leaf it was computed from.
 
     gradient: same shape as the tensor; may be left out for one element, where it is 1.
@@ -279,4 +279,4 @@ def spread(t, node):
     return t if t.dtype == node.dtype else t.astype(node.dtype)
 
 
-Tensor.backward = backward
+setattr(Tensor, "backward", backward)

@@ -82,7 +82,7 @@ def parse_device(device: str) -> tuple[Backend, int]:
     return backend, number
 
 
-_default_device: str | None = None
+_default_device: Any = None  # a string once chosen
 
 
 def default_device() -> str:

@@ -5,16 +5,24 @@ The straight-line code of this file runs once per op: its time is what tiny ops 
 
 from functools import update_wrapper
 from sys import _getframe
-from typing import Callable
+from typing import Any, Callable
 
 from tinygrad_ms.engine.backend import (
-    BACKENDS, DEFAULT_FLOAT, default_device, host_array, is_float, is_host_value, parse_device, to_device,
-)  # fmt: skip
+    BACKENDS,
+    DEFAULT_FLOAT,
+    default_device,
+    host_array,
+    is_float,
+    is_host_value,
+    parse_device,
+    to_device,
+)
 from tinygrad_ms.engine.rules import PerArgument, Primitive, Slots, shape_of
 from tinygrad_ms.engine.tape import OURS, Constant, Node, current_state, notify
 from tinygrad_ms.engine.tensor import Tensor
 
-NOTHING, NO_CONSTANTS = (), {}  # shared, so that a node without them costs no memory
+NOTHING: tuple = ()  # these two are shared, so that a node without saved values or constants costs no memory
+NO_CONSTANTS: dict = {}
 NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
 
 
@@ -28,8 +36,7 @@ def make_op(primitive: Primitive) -> Callable:
             return call(primitive, args, constants, current_state())
 
     update_wrapper(op, primitive.forward)
-    op.__signature__ = primitive.signature
-    op.primitive = primitive
+    vars(op).update(__signature__=primitive.signature, primitive=primitive)
     return op
 
 
@@ -88,7 +95,9 @@ def call(primitive: Primitive, args, constants, state):
     outputs, count = primitive.outputs, len(primitive.arguments)
     if len(args) != count and primitive.variadic is None:
         args, constants = primitive.bind(args, constants)
-    lead = kind = backend = weak = None  # the first array, its type and backend; the type of a Python number
+    lead: Any = None  # the first array, its backend and type; the type of a Python number
+    backend: Any = None
+    kind = weak = None
     tensors = odd = False
     pattern, bit = 0, 1
     arrays, parents = [], []
@@ -156,20 +165,20 @@ def record(plan, parents, args, arrays, results, constants, backend, state, fram
     """A node on the tape with what the rules of ``plan`` will need."""
     saved = guards = NOTHING
     if plan.names:
-        saved, guards = [], []
+        values, counts = [], []
         for i in plan.inputs:
-            saved.append(arrays[i])
+            values.append(arrays[i])
             if isinstance(args[i], Tensor):
                 counter = args[i]._version or args[i].version_counter()
-                guards.append((counter, counter[0], i))
+                counts.append((counter, counter[0], i))
         for k in plan.outputs:
             counter = results[k]._version or results[k].version_counter()
-            saved.append(results[k].data)
-            guards.append((counter, counter[0], -1 - k))
+            values.append(results[k].data)
+            counts.append((counter, counter[0], -1 - k))
         if plan.extras:
-            saved += plan.read_extras(arrays, constants)
-        saved = tuple(saved)
-        guards = tuple(guards)
+            values += plan.read_extras(arrays, constants)
+        saved = tuple(values)
+        guards = tuple(counts)
     y = results[0].data
     shape, dtype = (None, None) if plan.primitive.outputs else (y.shape, y.dtype)
     for parent in parents:

@@ -1,7 +1,7 @@
 """What is known of an op: Primitive; what of it one pattern of calls saves and runs: Plan; the kinds of JVP rules."""
 
 import inspect
-from typing import Callable
+from typing import Any, Callable
 
 from tinygrad_ms.engine.backend import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor
@@ -26,7 +26,7 @@ class Primitive:
         self.vjp, self.jvp = vjp, jvp
         self.differentiable = vjp is not None
         self.plans, self.forward_plans = {}, {}  # by call pattern, for reverse mode and for both modes
-        self.op: Callable = None
+        self.op: Any = None
 
     def _read_signature(self, forward):
         parameters = list(inspect.signature(forward).parameters.values())[1:]
@@ -87,7 +87,10 @@ class Plan:
             wanted |= primitive.jvp.names(primitive, self.needed)
         arguments = [primitive.variadic] if primitive.variadic else primitive.arguments
         results = primitive.outputs or ["y"]
-        self.inputs, self.outputs, self.extras, self.names = [], [], [], []
+        self.inputs: list[int] = []
+        self.outputs: list[int] = []
+        self.extras: list[tuple] = []  # (constant, None), or (None, the argument whose shape is wanted)
+        self.names: list[str] = []
         for i, name in enumerate(arguments):
             if name in wanted:
                 self.names.append(name)
@@ -105,7 +108,7 @@ class Plan:
             else:
                 raise TypeError(f"rule of {primitive.name}: {name!r} is no argument, output, constant or shape")
             self.names.append(name)
-        self.positions = {}
+        self.positions: dict[Callable, list[int] | None] = {}
         self.pullbacks = []  # (argument, rule, positions in the saved values; None: all of them in order)
         if not self.joint:
             for i, rule in enumerate(primitive.vjp):
@@ -169,7 +172,7 @@ def of_several(rule, count: int):
     def whole(g, *saved):
         return rule(tuple(map(g.get, range(count))), *saved)
 
-    whole.saves = saved_names(rule)
+    setattr(whole, "saves", saved_names(rule))
     return whole
 
 

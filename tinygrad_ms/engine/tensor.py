@@ -1,12 +1,21 @@
 """Tensor: a raw array, its gradient, and its place on the tape. The operators and methods are attached by ops/."""
 
 import weakref
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable
 
 from tinygrad_ms.engine.backend import (
-    BACKENDS, DEFAULT_FLOAT, as_dtype, default_device, format_array, host_array, is_float, is_host_value, parse_device,
+    BACKENDS,
+    DEFAULT_FLOAT,
+    as_dtype,
+    default_device,
+    format_array,
+    host_array,
+    is_float,
+    is_host_value,
+    parse_device,
     to_device,
-)  # fmt: skip
+)
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, current_state, tape_of
 
 if TYPE_CHECKING:
@@ -84,7 +93,7 @@ class Tensor:
 
     @requires_grad.setter
     def requires_grad(self, wanted: bool):
-        if not self.is_leaf:
+        if self.node is not None and not self.is_leaf:
             raise RuntimeError(
                 f"requires_grad: this tensor is the result of {self.node.op} ({self.node.line}); only leaves can be"
                 " switched: use .detach() for a tensor without history"
@@ -245,6 +254,10 @@ class Tensor:
         if self.node is not None:
             facts.append("requires_grad=True" if self.is_leaf else f"op={self.node.op}")
         return f"Tensor({format_array(self.data, len('Tensor('))}, {', '.join(facts)})"
+
+    def _repr_html_(self):
+        """Jupyter shows a tensor as its facts, its numbers and its graph."""
+        return import_module("tinygrad_ms.graph").tensor_html(self)  # drawing is loaded when first used
 
     # --- copies ----------------------------------------------------------------------------------------------------
 

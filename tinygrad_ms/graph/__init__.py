@@ -3,8 +3,8 @@ rule out."""
 
 from tinygrad_ms.graph.builder import build
 from tinygrad_ms.graph.chain_rule import Explanation, explain
-from tinygrad_ms.graph.notebook import tensor_html
 from tinygrad_ms.graph.html_page import page
+from tinygrad_ms.graph.notebook import tensor_html
 from tinygrad_ms.graph.picture import Graph
 from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex
 from tinygrad_ms.graph.values import Summary, recording

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 
 from tinygrad_ms.graph.builder import build
-from tinygrad_ms.graph.latex import to_text
 from tinygrad_ms.graph.html_template import TEMPLATE
+from tinygrad_ms.graph.latex import to_text
 from tinygrad_ms.graph.renderer import find_renderer
 from tinygrad_ms.graph.structure import shape_text
 

@@ -2,8 +2,18 @@
 
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.activations import (
-    ELU, GELU, SELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh,
-)  # fmt: skip
+    ELU,
+    GELU,
+    SELU,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from tinygrad_ms.nn.containers import Sequential
 from tinygrad_ms.nn.layers import Dropout, Embedding, Flatten, Identity, LayerNorm, Linear, RMSNorm
 from tinygrad_ms.nn.module import Buffer, Module, Parameter, functional_call

@@ -2,8 +2,17 @@
 
 from tinygrad_ms.nn.module import Module
 from tinygrad_ms.ops.activations import (
-    elu, gelu, leaky_relu, log_softmax, relu, selu, sigmoid, silu, softmax, softplus,
-)  # fmt: skip
+    elu,
+    gelu,
+    leaky_relu,
+    log_softmax,
+    relu,
+    selu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+)
 from tinygrad_ms.ops.trigonometric import tanh
 
 

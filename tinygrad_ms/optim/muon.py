@@ -2,10 +2,10 @@
 
 from math import sqrt
 
-from tinygrad_ms.optim.adam import AdamW
-from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.ops.matrix_functions import msign
 from tinygrad_ms.ops.newton_schulz import hashable, make_plan
+from tinygrad_ms.optim.adam import AdamW
+from tinygrad_ms.optim.optimizer import Optimizer
 
 SCALES = {  # the factor of an orthogonal step for a weight of shape (n, m), which maps m numbers to n
     "spectral": lambda n, m: sqrt(max(1.0, n / m)),  # the operator norm of a step, between RMS norms

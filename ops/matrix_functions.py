@@ -11,6 +11,7 @@ repeated singular values, where rules made of svd or eigh divide by zero.
 """
 
 import warnings
+from math import sqrt
 
 import numpy
 
@@ -19,6 +20,7 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.matrix_equations import solve_lyapunov, solve_skew_with_inverse, symmetric
 from tinygrad_ms.ops.newton_schulz import (
+    add_to_diagonal,
     as_rows,
     check_matrices,
     column,
@@ -204,10 +206,9 @@ def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
     if not M.size:
         return M * 1, xp.zeros((*M.shape[:-2], n, n), M.dtype), xp.zeros((*M.shape[:-2], 1, 1), M.dtype)
     with numpy.errstate(all="ignore"):
-        norm = column(normalise(xp, flat, unit))
-        stacked[:, :m] = unit
-        stacked[:, m:] = eps * xp.eye(n, dtype=M.dtype) * (norm - norm + 1)  # NaN where the norm is
-        whole = orthogonalise(xp, stacked, steps, coefficients)
+        norm = column(normalise(xp, flat, stacked[:, :m], work=unit))
+        add_to_diagonal(stacked, eps, first_row=m)
+        whole = orthogonalise(xp, stacked, steps, coefficients, norm=sqrt(1 + n * eps * eps))
         tail = whole[:, m:] * (norm != 0)
     lead = M.shape[:-2]
     return whole[:, :m].copy().reshape(M.shape), tail.reshape((*lead, n, n)), norm.reshape((*lead, 1, 1))
@@ -427,11 +428,15 @@ def _cholesky(name, xp, A):
     try:
         return xp.linalg.cholesky((A + transpose(A)) / 2)
     except numpy.linalg.LinAlgError:
-        raise ValueError(f"{name}: A {A.shape} is not positive definite: its Cholesky factor does not exist") from None
+        raise ValueError(
+            f"{name}: A {A.shape} is not positive definite: its Cholesky factor does not exist"
+        ) from None
 
 
 def _inverse_root_derivative(G, y, steps, coefficients):
-    return solve_lyapunov(y, -(y @ (y @ symmetric(G) @ y) @ y), parity=1, steps=steps, coefficients=coefficients)
+    return solve_lyapunov(
+        y, -(y @ (y @ symmetric(G) @ y) @ y), parity=1, steps=steps, coefficients=coefficients
+    )
 
 
 @primitive(

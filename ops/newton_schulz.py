@@ -299,12 +299,16 @@ class Orthogonalise(Iteration):
     arrays = ("X", "other", "S", "T", "norm")
     results = ("X",)
 
-    def __init__(self, xp, M, start, square=False):
+    def __init__(self, xp, M, start, square=False, norm=None):
         self.xp, self.square = xp, square
         self.X = xp.empty(M.shape, M.dtype)
         self.other = xp.empty(M.shape, M.dtype)
         self.S, self.T = (xp.empty((M.shape[0],) + M.shape[2:] * 2, M.dtype) for _ in range(2))
-        self.norm = normalise(xp, M, self.X, start)
+        if norm is None:
+            self.norm = normalise(xp, M, self.X, start)
+        else:
+            self.norm = xp.full(M.shape[:1], norm, M.dtype)
+            xp.multiply(M, 1 / (norm * start), out=self.X)
 
     def gram(self):
         xp, X = self.xp, self.X
@@ -451,13 +455,13 @@ def plan_for(x, steps, coefficients):
     return make_plan(steps, hashable(coefficients), min(n, m), max(n, m), float(numpy.finfo(x.dtype.name).eps) / 2)
 
 
-def orthogonalise(xp, M, steps=None, coefficients=None, square=False):
+def orthogonalise(xp, M, steps=None, coefficients=None, square=False, norm=None):
     """msign of M (..., n, m) by Newton-Schulz; ``square``: mcsgn of square matrices with real spectra.
 
-    Works on the smaller side; each matrix is scaled by its own Frobenius norm.
+    Works on the smaller side; each matrix is scaled by its own Frobenius norm, or by ``norm`` if all have that one.
     """
     if M.shape[-2] < M.shape[-1]:
-        return transpose(orthogonalise(xp, transpose(M), steps, coefficients))
+        return transpose(orthogonalise(xp, transpose(M), steps, coefficients, norm=norm))
     plan = plan_for(M, steps, coefficients)
     if M.size == 0:
         return xp.zeros(M.shape, M.dtype)
@@ -468,7 +472,7 @@ def orthogonalise(xp, M, steps=None, coefficients=None, square=False):
             normalise(xp, tall, out)
             return out.reshape(M.shape)
         for part in parts(tall, 8):
-            iteration = Orthogonalise(xp, tall[part], plan.chunks[0][0], square)
+            iteration = Orthogonalise(xp, tall[part], plan.chunks[0][0], square, norm)
             drive(xp, plan, iteration)
             xp.multiply(iteration.X, plan.end, out=out[part])
     return out.reshape(M.shape)

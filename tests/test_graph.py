@@ -1,6 +1,7 @@
 """tg.graph: the structure read off the tape, its DOT text, folding, values and gradients."""
 
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -501,6 +502,18 @@ def test_pictures(tmp_path):
     assert "matmul" in svg and 'id="n0"' in svg and 'class="node op"' in svg
     assert graph.render(tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in graph._repr_mimebundle_()["image/svg+xml"]
+
+
+@pytest.mark.skipif(not shutil.which("dot"), reason="pdf needs Graphviz's dot (apt-get install graphviz)")
+def test_pdf_is_the_same_picture(tmp_path, monkeypatch):
+    """As large as the SVG of the same program, without a margin of its own."""
+    monkeypatch.delenv("TINYGRAD_MS_DOT", raising=False)
+    graph = build(mlp()[0], title="picture")
+    data = graph.render(tmp_path / "g.pdf").read_bytes()
+    assert data.startswith(b"%PDF")
+    page = re.search(rb"/MediaBox \[\s*0 0 ([\d.]+) ([\d.]+)", data)
+    svg = re.search(r'width="(\d+)pt" height="(\d+)pt"', graph.svg())
+    np.testing.assert_allclose(list(map(float, page.groups())), list(map(float, svg.groups())), atol=2)
 
 
 # --- formulas as text ---------------------------------------------------------------------------------------

@@ -203,6 +203,9 @@ def test_in_a_browser(step, tmp_path):
       const focusable = [...document.querySelectorAll(".level:not([hidden]) g.node")];
       log.push(focusable.every(g => g.tabIndex === 0 && g.getAttribute("aria-label")));
       $("level").value = "1"; $("level").onchange({target: $("level")}); note();
+      $("next").click(); note(); $("open").click(); note(); log.push(level);
+      const title = document.querySelectorAll(".level:not([hidden]) g.cluster[role=button] text")[1];
+      title.dispatchEvent(new MouseEvent("click", {bubbles: true})); note(); log.push(level, $("level").value);
     } catch (error) { log.push("error " + error); }
     document.title = JSON.stringify(log);
     </script></body>"""
@@ -228,6 +231,8 @@ def test_in_a_browser(step, tmp_path):
     ]
     assert log[3].startswith(f"{count - 1} of") and log[4].startswith(f"3 of {count}|tanh")
     assert log[5].endswith("|seed") and log[6:11] == [True, True, "Pause", True, True]
-    assert log[11].endswith("|What is given") and not [
+    assert log[11].endswith("|What is given")
+    assert log[12:15] == ["2 of 10|Linear [0]", f"2 of {count}|affine [4]", 0]  # the scope opened where it was,
+    assert log[15:] == ["2 of 10|Linear [0]", 1, "1"] and not [  # and closed by its title
         entry for entry in log if str(entry).startswith("error")
     ]

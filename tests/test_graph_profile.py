@@ -29,7 +29,9 @@ def test_records_of_ops_and_rules(profiled):
     p, loss, _ = profiled
     assert [r.op for r in p.records if not r.backward] == ["affine", "relu", "affine", "power", "sum"]
     assert [r.op for r in p.records if r.backward] == ["sum", "power", "affine", "relu", "affine"]
-    assert [r.scope for r in p.records][:3] == [("Sequential", "0"), ("Sequential", "1"), ("Sequential", "2")]
+    assert ["/".join(r.scope) for r in p.records][:3] == [
+        "Sequential/0: Linear", "Sequential/1: ReLU", "Sequential/2: Linear",
+    ]  # fmt: skip
     first = p.records[0]
     assert (first.flops, first.bytes) == (2 * 5 * 8 * 16, 5 * 16 * 4)
     assert p.records[-1].flops == 2 * first.flops  # the rule of the first layer: weight and bias, not x
@@ -61,8 +63,8 @@ def test_tables(profiled):
     lines = p.table("op").splitlines()
     assert lines[0].split()[:2] == ["op", "calls"] and lines[-1].split()[:2] == ["total", "5"]
     assert {line.split()[0] for line in lines[2:-2]} == {"affine", "relu", "power", "sum"}
-    modules = {line.split()[0] for line in p.table("module").splitlines()}
-    assert {"Sequential", "Sequential/0", "Sequential/1", "Sequential/2", "total"} <= modules
+    modules = {line.split("  ")[0] for line in p.table("module").splitlines()}
+    assert {"Sequential", "Sequential/0: Linear", "Sequential/1: ReLU", "Sequential/2: Linear", "total"} <= modules
     assert len({len(line) for line in lines}) == 1 and str(p).count("total") == 2
     with pytest.raises(ValueError, match="'op' or 'module'"):
         p.table("layer")

@@ -135,7 +135,7 @@ def test_a_module_that_was_a_root_takes_its_name_from_a_later_parent():
     scale = Scale()
     assert scale(tg.tensor([1.0, 1.0, 1.0])).node.scope == ("Scale",)
     model = nn.Sequential(scale)
-    assert model(tg.tensor([1.0, 1.0, 1.0])).node.scope == ("Sequential", "0")
+    assert model(tg.tensor([1.0, 1.0, 1.0])).node.scope == ("Sequential", "0: Scale")
     assert scale.factor.name == "0.factor"
 
 

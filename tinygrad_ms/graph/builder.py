@@ -62,7 +62,8 @@ def build(
     gradients: the same for gradients; runs the backward pass (seeded with ``gradient`` for outputs that are
         no scalars) without freeing the tape and without touching ``.grad``. On a freed tape only the
         structure is drawn.
-    saved, device, formulas: show the bytes kept for the gradient, the device, the formula of the derivative.
+    saved, device, formulas: show the bytes kept for the gradient and the shapes of what is kept, the device,
+        the formula of the derivative.
     profile: a ``tinygrad_ms.profile`` of the pass that made the tape: time per op, as text and as heat.
     rankdir: "TB", "LR", "BT" or "RL".
     Raises TypeError or ValueError for outputs that are not on the tape or an unknown option.
@@ -285,7 +286,9 @@ class Maker:
         vertex = self.put(Vertex("op", primitive.name, scope, order=order, seq=node.seq), node)
         vertex.arrays = [] if node.shape is None else [array_of(node)]
         vertex.formula, vertex.source, vertex.line = primitive.formula, primitive.source, node.line
-        vertex.saved_bytes = sum(getattr(value, "nbytes", 0) for value in node.saved or ())
+        saved = [value for value in node.saved or () if hasattr(value, "nbytes")]
+        vertex.saved_bytes = sum(value.nbytes for value in saved)
+        vertex.saved_shapes = tuple(value.shape for value in saved if value.shape)
         for i, parent in enumerate(node.parents):
             name = primitive.argument_name(i)
             if isinstance(parent, (Node, Constant)):

@@ -91,8 +91,9 @@ class Writer:
         style = "filled,rounded,dashed" if scope.virtual else "filled,rounded"
         title = bold(escape(scope.name) + times(scope.count))
         return (
-            f'label=<{title}> labelloc=t labeljust=l style="{style}" color="#999999" fillcolor="{fill}" fontsize=12'
-            f' id="scope{number}" tooltip="{quote(scope.path)}"'
+            f'label=<{title}> labelloc=t labeljust=l style="{style}" margin=8 color="#999999" fillcolor="{fill}"'
+            f' fontsize=12 id="scope{number}" class="depth{0 if scope.virtual else scope.depth}"'
+            f' tooltip="{quote(scope.path)}"'
         )
 
     def look(self, vertex) -> str:
@@ -150,7 +151,10 @@ class Writer:
         if "formula" in self.graph.show and vertex.formula:
             rows.append(small(escape(to_text(vertex.formula), 90), quiet))
         if "saved" in self.graph.show and vertex.is_op and vertex.saved_bytes:
-            rows.append(small(f"saves {bytes_text(vertex.saved_bytes)}", quiet))
+            shapes = vertex.saved_shapes if vertex.count == 1 else ()  # the bytes are those of all repetitions
+            first, *others = map(shape_text, shapes or [()])
+            words = [f"saves {bytes_text(vertex.saved_bytes)}{': ' * bool(first)}{first}", *others]
+            rows += [small(line, quiet) for line in wrap(words)]
         if "time" in self.graph.show and vertex.seconds is not None:
             rows.append(small(seconds_text(vertex.seconds), quiet))
         return self.table(rows, vertex.ports, quiet)

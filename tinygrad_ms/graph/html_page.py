@@ -20,7 +20,8 @@ HARMLESS = {"display", "displaystyle", "scriptlevel", "movablelimits", "stretchy
 
 
 def page(outputs, path=None, *, title="Backprop, step by step", depths=None, **options) -> str:
-    """The page as text, written to ``path`` if given: no network, no server, one file.
+    """The page as text, written to ``path`` if given: no network, no server, one file. A click on the title of a
+    scope closes the scopes of its depth, the step of a closed scope opens them.
 
     outputs, **options: as of ``build`` (params=, fold=, collapse=, max_nodes=, gradient=, values=recording,
     ...).
@@ -81,7 +82,8 @@ def level_data(number, depth, graph, formulas) -> dict:
         if depth
         else "all scopes closed"
     )
-    return {"id": number, "words": f"{words} ({len(graph)} nodes)", "steps": list(steps(graph, formulas))}
+    deep = 10**6 if depth is None else depth
+    return {"id": number, "depth": deep, "words": f"{words} ({len(graph)} nodes)", "steps": list(steps(graph, formulas))}
 
 
 def steps(graph, formulas):
@@ -104,6 +106,7 @@ def steps(graph, formulas):
         yield {
             "phase": "forward", "nodes": [f"n{vertex.id}"], "edges": [name for _, name in edges],
             "title": label(vertex), "scope": clip(vertex.scope.path), "text": sentence(vertex),
+            "box": clip(vertex.title) if vertex.kind == "box" else "",
             "formula": formula_key(vertex, formulas), "line": place(vertex), "rows": rows,
             "results": [row(f"= {array.name or 'result'}", array, array.value) for array in vertex.arrays],
         }  # fmt: skip
@@ -125,6 +128,7 @@ def steps(graph, formulas):
             "phase": "backward", "nodes": [f"n{v.id}" for v in (vertex, *sums)],
             "edges": [*edges, *(name for _, name in sent)], "title": label(vertex), "scope": clip(vertex.scope.path),
             "text": backward_sentence(vertex, len(arriving)), "formula": formula_key(vertex, formulas),
+            "box": clip(vertex.title) if vertex.kind == "box" else "",
             "rows": terms if len(arriving) > 1 else [],
             "sums": [] if vertex.kind == "box" and all(array.gradient is None for array in vertex.arrays) else [
                 row("gradient of this leaf" if last else f"gradient of {array.name or 'its result'}", array, array.gradient)
@@ -193,7 +197,7 @@ def shade(level: float) -> str:
 def sentence(vertex) -> str:
     arguments = ", ".join(f"{key}={value}" for key, value in vertex.arguments.items())
     if vertex.kind == "box":
-        text = f"A closed scope with {vertex.ops} ops" + (
+        text = f"A closed scope with {vertex.ops} op{'s' * (vertex.ops != 1)}" + (
             f" and {vertex.parameters:,} parameters" if vertex.parameters else ""
         )
     else:
@@ -210,7 +214,7 @@ def backward_sentence(vertex, terms) -> str:
     if vertex.kind in ("leaf", "parameter"):
         return f"{met}Nothing flows on: this is what .grad receives."
     if vertex.kind == "box":
-        return f"{met}The gradient flows through the {vertex.ops} ops of the closed scope."
+        return f"{met}The gradient flows through the {vertex.ops} op{'s' * (vertex.ops != 1)} of the closed scope."
     return (
         f"{met}The rule of {vertex.title} turns the gradient of its result into gradients of its arguments."
     )

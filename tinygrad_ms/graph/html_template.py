@@ -28,7 +28,7 @@ h1 { font-size: 1rem; margin: 0 auto 0 0; overflow-wrap: anywhere; }
 button, select { font: inherit; color: inherit; background: var(--back); border: 1px solid var(--line);
 border-radius: .35rem;
   padding: .2rem .6rem; min-height: 2rem; }
-button:focus-visible, select:focus-visible, .node:focus-visible { outline: 3px solid var(--focus);
+button:focus-visible, select:focus-visible, .node:focus-visible, .cluster:focus-visible { outline: 3px solid var(--focus);
 outline-offset: 1px; } #where { font-variant-numeric: tabular-nums; min-width: 6rem; text-align: center; }
 main { overflow: auto; padding: .8rem; }
 .level svg { max-width: none; height: auto; display: block; margin: 0 auto; }
@@ -47,6 +47,7 @@ overflow-wrap: anywhere; } .strip { display: grid; gap: 0; width: max-content; m
 .strip i { width: 11px; height: 9px; }
 .node { cursor: pointer; }
 .node.waiting, .edge.waiting { opacity: .16; }
+.cluster[role] text { cursor: pointer; text-decoration: underline dotted; }
 .edge.gradient.unseen, .node.unseen { opacity: 0; }
 .node.now > g > a > :first-child { stroke: var(--focus); stroke-width: 4px; }
 .edge.now path { stroke: var(--focus); stroke-width: 3px; } .edge.now polygon { stroke: var(--focus); fill:
@@ -71,7 +72,7 @@ transition: opacity .2s; } } </style>
 <main id="pictures" tabindex="-1" aria-label="Computation graph">
 @@PICTURES@@
 </main>
-<aside id="step" aria-live="polite" aria-label="This step"></aside>
+<aside id="step" tabindex="-1" aria-live="polite" aria-label="This step"></aside>
 <script type="application/json" id="data">@@DATA@@</script>
 <script>
 "use strict";
@@ -121,6 +122,14 @@ function show() {
   pane.append(make("div", step.phase === "given" ? "start" : step.phase, "phase " + step.phase), make("h2",
   step.title)); if (step.scope) pane.append(make("div", "in " + step.scope, "quiet"));
   if (step.text) pane.append(make("p", step.text));
+  const inner = opened();
+  if (step.box && inner) {
+    const button = make("button", "Open this scope");
+    button.id = "open";
+    button.onclick = () => { turn(inner, other => ((other.scope || "") + "/").startsWith(
+    (step.scope ? step.scope + "/" : "") + step.box + "/")); $("step").focus(); };
+    pane.append(button);
+  }
   if (step.formula) {
     const formula = make("div", undefined, "formula");
     formula.innerHTML = data.formulas[step.formula];
@@ -167,6 +176,20 @@ function choose(which) {
   for (const box of document.querySelectorAll(".level")) box.hidden = +box.dataset.level !== level;
   go(0);
 }
+function opened() {  // the next level with more detail
+  return data.levels.filter(item => item.depth > data.levels[level].depth).sort((a, b) => a.depth - b.depth)[0];
+}
+function closed(group) {  // the level with most detail that closes this scope
+  const depth = +(/\bdepth(\d+)/.exec(group.getAttribute("class")) || [0, 0])[1];
+  return data.levels.filter(item => item.depth < depth).sort((a, b) => b.depth - a.depth)[0];
+}
+function turn(target, wanted) {  // to another level, at the step that shows the same
+  const phase = data.levels[level].steps[at].phase === "backward" ? "backward" : "forward";
+  const place = target.steps.findIndex(step => step.phase === phase && wanted(step));
+  choose(target.id);
+  $("level").value = target.id;
+  go(place);
+}
 function jump(group) {
   const id = group.id.replace(/^L\d+-/, ""), steps = data.levels[level].steps;
   const places = steps.map((step, k) => step.nodes.includes(id) ? k : -1).filter(k => k >= 0);
@@ -180,6 +203,16 @@ $("level").append(option); }); for (const group of document.querySelectorAll(".l
   group.setAttribute("aria-label", [...group.querySelectorAll("text")].map(t => t.textContent).join(", "));
   group.addEventListener("click", event => { event.preventDefault(); jump(group); });
   group.addEventListener("keydown", event => { if (event.key === "Enter") jump(group); });
+}
+for (const group of document.querySelectorAll(".level g.cluster")) {
+  const target = closed(group), name = [...group.querySelectorAll("text")].map(t => t.textContent).join(" ");
+  if (!target) continue;
+  const close = () => turn(target, step => step.box && name.startsWith(step.box));
+  group.setAttribute("tabindex", "0");
+  group.setAttribute("role", "button");
+  group.setAttribute("aria-label", `Close scope ${name}`);
+  for (const text of group.querySelectorAll("text")) text.addEventListener("click", close);
+  group.addEventListener("keydown", event => { if (event.key === "Enter") close(); });
 }
 $("first").onclick = () => go(0);
 $("back").onclick = () => go(at - 1);

@@ -38,6 +38,8 @@ def draw(dot: str, form: str = "svg", timeout: float = SECONDS, dpi: int | None 
             "render: graphviz-pure writes svg and png but no pdf; `apt-get install graphviz` brings dot, which does"
         )
     options = [f"-Gdpi={dpi}"] if dpi else []
+    if form == "pdf":
+        options.append("-Gmargin=0")  # else dot adds half an inch on every side, to pdf alone
     try:
         done = subprocess.run(
             [program, f"-T{form}", *options], input=dot.encode(), capture_output=True, timeout=timeout

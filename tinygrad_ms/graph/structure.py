@@ -68,6 +68,7 @@ class Vertex:
     source: str = ""  # of the formula
     line: str = ""  # file:line where it was recorded
     saved_bytes: int = 0  # what the tape keeps for the gradient
+    saved_shapes: tuple[tuple[int, ...], ...] = ()  # of the arrays among it
     seconds: float | None = None
     is_output: bool = False
     order: int = 0  # 0: recorded in the forward pass, 1: by a backward pass

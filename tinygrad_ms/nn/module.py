@@ -125,13 +125,13 @@ class Module:
     def _name_parts(self):
         """Tell everything below what pictures and messages call it.
 
-        This module is the root: it goes by its class.
+        This module is the root: it goes by its class. A bare number has its class beside it: "0: Linear".
         """
         self._name, named = type(self).__name__, {id(self)}
         for module in self.modules():
             for name, child in module.named_children():
                 if id(child) not in named:
-                    child._name = name
+                    child._name = f"{name}: {type(child).__name__}" if name.isdigit() else name
                     named.add(id(child))
         for name, part in self._unique((Parameter, Buffer)):
             part.name = name

@@ -1,6 +1,8 @@
 """TTT-Muon: against the written formulas, the framework's own inner gradient, central differences; recurrent use."""
 
+import re
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -381,3 +383,15 @@ def test_inputs_of_other_shapes_are_refused():
     for shape in ((3, 8), (2, 0, 8)):
         with pytest.raises(ValueError, match=r"expected \(batch, T, 8\) with T >= 1"):
             layer()(tg.tensor(np.zeros(shape)))
+
+
+# --- the page ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_code_of_the_page_prints_what_it_shows(capsys):
+    page = (Path(__file__).parents[1] / "docs" / "ttt_muon.md").read_text(encoding="utf-8")
+    [(code, expected)] = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", page, re.DOTALL)
+    exec(compile(code, "docs/ttt_muon.md", "exec"), {})
+    assert capsys.readouterr().out == expected
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page):
+        assert (Path(__file__).parents[1] / "docs" / target).exists(), target

@@ -6,9 +6,9 @@ from tinygrad_ms.engine.primitive import elementwise, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
 
 __all__ = [
-    "bitwise_and", "bitwise_invert", "bitwise_or", "bitwise_xor", "clip", "equal", "greater",
-    "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "maximum", "minimum", "not_equal", "where",
+    "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor",
+    "clip", "equal", "greater", "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "not_equal", "where",
 ]  # fmt: skip
 
 # --- booleans: no derivative ------------------------------------------------------------------------------
@@ -90,6 +90,18 @@ def bitwise_or(xp, a, b):
 def bitwise_xor(xp, a, b):
     """``a ^ b`` of booleans or integers."""
     return xp.bitwise_xor(a, b)
+
+
+@no_derivative(formula=r"y = a \, 2^b")
+def bitwise_left_shift(xp, a, b):
+    """``a << b`` of integers: the bits of a moved b places up."""
+    return xp.left_shift(a, b)
+
+
+@no_derivative(formula=r"y = \lfloor a \, 2^{-b} \rfloor")
+def bitwise_right_shift(xp, a, b):
+    """``a >> b`` of integers: the bits of a moved b places down."""
+    return xp.right_shift(a, b)
 
 
 @no_derivative(formula=r"y = \neg x \text{ on every bit}")
@@ -187,7 +199,11 @@ def clip(xp, x, min=None, max=None):
         raise TypeError(
             "clip: the bounds must be numbers or arrays; for Tensors use minimum(maximum(x, low), high)"
         )
-    return x.copy() if min is None and max is None else xp.clip(x, min, max)
+    if min is None and max is None:
+        return x.copy()
+    if x.dtype.kind != "f" and (type(min) is float or type(max) is float):  # weak scalars, as in x + 0.5
+        x = x.astype(DEFAULT_FLOAT)
+    return xp.clip(x, min, max)
 
 
 # --- operators --------------------------------------------------------------------------------------------
@@ -207,6 +223,10 @@ Tensor.__ne__ = lambda a, b: not_equal(a, b) if _comparable(b) else NotImplement
 Tensor.__and__ = Tensor.__rand__ = bitwise_and
 Tensor.__or__ = Tensor.__ror__ = bitwise_or
 Tensor.__xor__ = Tensor.__rxor__ = bitwise_xor
+Tensor.__lshift__ = bitwise_left_shift
+Tensor.__rlshift__ = lambda b, a: bitwise_left_shift(a, b)
+Tensor.__rshift__ = bitwise_right_shift
+Tensor.__rrshift__ = lambda b, a: bitwise_right_shift(a, b)
 Tensor.__invert__ = bitwise_invert
 
 for _op in (

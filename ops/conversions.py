@@ -1,5 +1,7 @@
 """Copies of a tensor: in another dtype, on another device, or plain. All linear: gradients travel back."""
 
+import numpy
+
 from tinygrad_ms.engine.backend import BACKENDS, as_dtype, is_float, parse_device, to_device
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
@@ -78,7 +80,7 @@ def to(x, *targets, device=None, dtype=None) -> Tensor:
 
 def _is_dtype(target) -> bool:
     try:
-        as_dtype(target)
+        numpy.dtype(target)
     except TypeError:
         return False
     return True

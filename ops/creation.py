@@ -9,7 +9,14 @@ from operator import index as as_int
 
 import numpy
 
-from tinygrad_ms.engine.backend import BACKENDS, DEFAULT_FLOAT, default_device, is_host_value, to_device
+from tinygrad_ms.engine.backend import (
+    BACKENDS,
+    DEFAULT_FLOAT,
+    as_dtype,
+    default_device,
+    is_host_value,
+    to_device,
+)
 from tinygrad_ms.engine.tensor import Tensor, asarray
 from tinygrad_ms.random import generator
 
@@ -26,7 +33,7 @@ def as_shape(*shape) -> tuple[int, ...]:
 
 
 def _place(host, device, requires_grad) -> Tensor:
-    result = Tensor(to_device(host, device or default_device()))
+    result = Tensor(to_device(host, default_device() if device is None else device))
     result.requires_grad = requires_grad
     return result
 
@@ -36,19 +43,28 @@ def _default_dtype(host):
     return host.astype(DEFAULT_FLOAT, copy=False) if host.dtype.kind == "f" else host
 
 
+def _filled(op, shape, value, dtype, default=DEFAULT_FLOAT):
+    if isinstance(dtype, int):  # zeros(2, 3)
+        raise TypeError(f"{op}: dtype={dtype!r}; a shape of several axes is one tuple: {op}(({shape!r}, {dtype!r}))")
+    try:
+        return numpy.full(shape, value, as_dtype(dtype) if dtype is not None else default)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{op}: {error} (shape={shape!r})") from None
+
+
 def zeros(shape, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """Zeros of ``shape`` (an int or a tuple); float32 and on the default device unless told otherwise."""
-    return _place(numpy.zeros(shape, dtype or DEFAULT_FLOAT), device, requires_grad)
+    return _place(_filled("zeros", shape, 0, dtype), device, requires_grad)
 
 
 def ones(shape, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """Ones of ``shape`` (an int or a tuple); float32 and on the default device unless told otherwise."""
-    return _place(numpy.ones(shape, dtype or DEFAULT_FLOAT), device, requires_grad)
+    return _place(_filled("ones", shape, 1, dtype), device, requires_grad)
 
 
 def full(shape, value, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """The number ``value`` in every element; float32, or int64 or bool for such a value, unless given."""
-    host = numpy.full(shape, value, dtype)
+    host = _filled("full", shape, value, dtype, None)
     return _place(host if dtype or is_host_value(value) else _default_dtype(host), device, requires_grad)
 
 
@@ -68,24 +84,24 @@ def full_like(x, value, dtype=None, shape=None):
         x = asarray(x)
     raw = x.data if isinstance(x, Tensor) else x
     xp = numpy if isinstance(raw, numpy.generic) else BACKENDS[type(raw)].xp
-    result = xp.full(raw.shape if shape is None else shape, value, dtype or raw.dtype)
+    result = xp.full(raw.shape if shape is None else shape, value, as_dtype(dtype or raw.dtype))
     return Tensor(result) if isinstance(x, Tensor) else result
 
 
 def arange(start, stop=None, step=1, dtype=None, device=None) -> Tensor:
     """start, start + step, ... below ``stop``; int64 for integers, else float32. ``arange(n)``: from 0 on."""
     host = numpy.arange(start, stop, step) if stop is not None else numpy.arange(0, start, step)
-    return _place(host.astype(dtype) if dtype else _default_dtype(host), device, False)
+    return _place(host.astype(as_dtype(dtype)) if dtype else _default_dtype(host), device, False)
 
 
 def linspace(start, stop, num: int = 50, dtype=None, device=None, endpoint: bool = True) -> Tensor:
     """``num`` evenly spaced numbers from ``start`` to ``stop``, with ``stop`` the last if ``endpoint``."""
-    return _place(numpy.linspace(start, stop, num, endpoint).astype(dtype or DEFAULT_FLOAT), device, False)
+    return _place(numpy.linspace(start, stop, num, endpoint).astype(as_dtype(dtype or DEFAULT_FLOAT)), device, False)
 
 
 def eye(n: int, m: int | None = None, k: int = 0, dtype=None, device=None) -> Tensor:
     """The (n, m) matrix with ones on its k-th diagonal; square unless ``m`` is given."""
-    return _place(numpy.eye(n, m, k, dtype or DEFAULT_FLOAT), device, False)
+    return _place(numpy.eye(n, m, k, as_dtype(dtype or DEFAULT_FLOAT)), device, False)
 
 
 def rand(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
@@ -96,10 +112,10 @@ def rand(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False)
     rounding, in every dtype.
     """
     host = generator(rng).random(as_shape(*shape))
-    return _place(host.astype(dtype or DEFAULT_FLOAT), device, requires_grad)
+    return _place(host.astype(as_dtype(dtype or DEFAULT_FLOAT)), device, requires_grad)
 
 
 def randn(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """Random numbers of the standard normal distribution: ``randn(2, 3)``. ``rng`` as for ``rand``."""
     host = generator(rng).standard_normal(as_shape(*shape))
-    return _place(host.astype(dtype or DEFAULT_FLOAT), device, requires_grad)
+    return _place(host.astype(as_dtype(dtype or DEFAULT_FLOAT)), device, requires_grad)

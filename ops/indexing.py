@@ -163,7 +163,11 @@ def _index_item(op: str, raw, item, own: bool):
     item = item.data if isinstance(item, Tensor) else item
     backend = BACKENDS[type(raw)]
     if type(item) not in BACKENDS:  # a list, a range, True or False
-        item = host_array(item)
+        try:
+            item = host_array(item)
+        except TypeError as error:
+            what = f"{item!r} ({type(item).__name__})"
+            raise TypeError(f"{op}: an index is {what}; expected integers, slices, booleans, None or ...") from error
         item = to_device(item.astype("int64") if item.size == 0 else item, backend.device_of(raw))
     elif own:
         item = item.copy()

@@ -144,6 +144,8 @@ def einsum(subscripts, *operands):
     ``...`` stands for leading axes that broadcast. Without ``->`` the result has the letters that occur once,
     in alphabetical order. Raises ValueError where subscripts and shapes do not fit.
     """
+    if not isinstance(subscripts, str):
+        raise TypeError(f'einsum: subscripts is {type(subscripts).__name__}; expected a string first, as "ij,jk->ik"')
     operands = [operand(x) for x in operands]
     steps, core, output = _plan_einsum(subscripts, tuple(x.shape for x in operands))
     for i, step, detail in steps:

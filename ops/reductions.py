@@ -239,7 +239,12 @@ def var(xp, x, axis=None, correction=0, keepdims=False):
     correction: 0 by default, as in NumPy and the array API (``numpy.var`` calls it ddof); PyTorch's default
     is 1, the estimate without bias. Of no more than ``correction`` elements the result is NaN or infinite.
     """
-    return x.var(axis=axis, ddof=correction, keepdims=keepdims)
+    return wide(x).var(axis=axis, ddof=correction, keepdims=keepdims).astype(x.dtype, copy=False)
+
+
+def wide(x):
+    """float16 as float32, where the square of a number above 256 is finite; other dtypes as they are."""
+    return x.astype("float32") if x.dtype == "float16" else x
 
 
 def inverse_or_zero(y):
@@ -262,7 +267,7 @@ def inverse_or_zero(y):
 )
 def std(xp, x, axis=None, correction=0, keepdims=False):
     """The standard deviation over ``axis``, the square root of ``var``. Where it is 0, its gradient is 0."""
-    return x.std(axis=axis, ddof=correction, keepdims=keepdims)
+    return wide(x).std(axis=axis, ddof=correction, keepdims=keepdims).astype(x.dtype, copy=False)
 
 
 # --- norms --------------------------------------------------------------------------------------------------
@@ -311,7 +316,8 @@ def logsumexp(xp, x, axis=None, keepdims=False):
 )
 def euclidean_norm(xp, x, axis=None, keepdims=False):
     """The square root of the sum of squares over ``axis``."""
-    return xp.sqrt((x * x).sum(axis=axis, keepdims=keepdims))
+    z = wide(x)
+    return xp.sqrt((z * z).sum(axis=axis, keepdims=keepdims)).astype(x.dtype, copy=False)
 
 
 VECTOR_NORMS = {  # ord: function of (x, axis, keepdims)

@@ -92,6 +92,54 @@ CASES = {
     ),
     "retain_grad off the tape": (lambda: ones(2).retain_grad(), RuntimeError, r"retain_grad: .*not on the tape"),
     "item of several": (lambda: ones(2).item(), ValueError, r"item: a tensor of shape \(2,\) has 2 elements"),
+    "shape in pieces": (
+        lambda: tg.zeros(2, 3), TypeError,
+        r"zeros: dtype=3; a shape of several axes is one tuple: zeros\(\(2, 3\)\)",
+    ),
+    "negative size": (
+        lambda: tg.ones(-1), ValueError,
+        r"ones: negative dimensions are not allowed \(shape=-1\)",
+    ),
+    "unknown dtype": (
+        lambda: ones(2).astype("float31"), TypeError,
+        r"dtype='float31' is unknown; expected one such as 'float32'",
+    ),
+    "complex dtype": (
+        lambda: ones(2).astype("complex64"), TypeError,
+        r"dtype='complex64' cannot be that of a tensor",
+    ),
+    "complex zeros": (
+        lambda: tg.zeros(2, dtype=complex), TypeError,
+        r"zeros: dtype=<class 'complex'> cannot be",
+    ),
+    "device of no name": (
+        lambda: tg.tensor([1.0], device=0), ValueError,
+        r"device=0 is unknown: the devices are cpu, cuda",
+    ),
+    "index of text": (
+        lambda: ones(2)["a"], TypeError,
+        r"getitem: an index is 'a' \(str\); expected integers, slices",
+    ),
+    "hook that is no function": (
+        lambda: leaf(2).register_hook(3), TypeError,
+        r"register_hook: hook is int; expected a function",
+    ),
+    "einsum without subscripts": (
+        lambda: tg.einsum(ones(2), "i"), TypeError,
+        r"einsum: subscripts is Tensor; expected a string first",
+    ),
+    "jvp without tuples": (
+        lambda: tg.jvp(tg.sin, np.ones(2), np.ones(2)), TypeError,
+        r"jvp: primals and tangents must be tuples",
+    ),
+    "learning rate of text": (
+        lambda: optim.SGD([leaf(2)], lr="0.1"), TypeError,
+        r"SGD: lr is '0.1', expected a number",
+    ),
+    "state before the path": (
+        lambda: tg.save({}, "x.npz"), TypeError,
+        r"save: path is a dict; the path comes first: save\(path, state\)",
+    ),
     "not numeric": (lambda: tg.tensor(["a"]), TypeError, r"cannot make a tensor of dtype <U1"),
     "ragged list": (lambda: tg.tensor([[1.0], [1.0, 2.0]]), TypeError, r"cannot make a tensor of list"),
     "missing parameters": (

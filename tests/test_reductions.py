@@ -88,7 +88,19 @@ def test_integers_sum_to_integers_and_average_to_the_default_float():
     assert tg.tensor(np.array([200, 100], np.uint8)).sum().item() == 300
 
 
-@pytest.mark.parametrize("name", ["sum", "mean", "prod", "var", "std", "max"])
+@pytest.mark.parametrize("name", ["var", "std", "norm"])
+def test_squares_of_float16_do_not_overflow(name):
+    x = np.array([300.0, -300.0, 299.0, 1000.0], np.float16) if name != "var" else np.array([300.0, -200.0], np.float16)
+    reference = np.linalg.norm if name == "norm" else getattr(np, name)
+    expected = reference(x.astype(np.float32)).astype(np.float16)
+    x = tg.tensor(x / 2, requires_grad=True)
+    y = getattr(x * 2, name)()
+    y.backward()
+    assert y.dtype == x.grad.dtype == np.float16
+    assert y.item() == expected and np.isfinite(x.grad.numpy()).all()
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "prod", "max"])
 def test_float16_is_reduced_as_numpy_does(name):
     x = (np.arange(3000) % 7 / 8).astype(np.float16)
     y = getattr(tg, name)(tg.tensor(x))

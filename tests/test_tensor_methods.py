@@ -59,6 +59,21 @@ def test_bit_operators(symbol):
     np.testing.assert_array_equal((~tg.tensor(a)).numpy(), ~a)
 
 
+def test_shifts():
+    x = np.array([-5, 3, 12])
+    t = tg.tensor(x)
+    for found, expected in [(t << 2, x << 2), (t >> 1, x >> 1), (1 << abs(t), 1 << abs(x)), (x >> abs(t), x >> abs(x))]:
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_bounds_of_clip_are_weak_scalars():
+    x = tg.tensor([1, 2, 3])
+    assert x.clip(2, 3).dtype == np.int64
+    y = x.clip(1.5, 2.5)
+    assert y.dtype == np.float32 and y.tolist() == [1.5, 2.0, 2.5]
+
+
 def test_a_tensor_equals_no_other_kind_of_object_and_is_its_own_key():
     x, twin = tg.tensor([1.0, 2.0]), tg.tensor([1.0, 2.0])
     assert (x == None) is False and (x != None) is True

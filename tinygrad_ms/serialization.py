@@ -44,6 +44,8 @@ def save(path, state):
     for an unknown suffix or a state that contains itself; FileNotFoundError if the folder is not there;
     ImportError if safetensors is wanted and not installed.
     """
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"save: path is a {type(path).__name__}; the path comes first: save(path, state)")
     path = os.path.realpath(os.fspath(path))  # replaces what a symbolic link points at, not the link
     suffix = _suffix("save", path)
     arrays = {}

@@ -216,6 +216,8 @@ def jvp(f, primals, tangents):
 
     primals and tangents: tuples of trees of the same structure and shapes.
     """
+    if not (isinstance(primals, (tuple, list)) and isinstance(tangents, (tuple, list))):
+        raise TypeError("jvp: primals and tangents must be tuples, with an item for each argument: jvp(f, (x,), (t,))")
     y, push = linearize(f, *primals)
     return y, push(*tangents)
 

@@ -49,6 +49,14 @@ def bits(reference):
     ]
 
 
+def shifts(reference):
+    integers = np.arange(-3, 3).reshape(2, 3)
+    return [
+        Sample(pair, reference=reference)
+        for pair in ((integers, np.array([1, 2, 3])), (integers, 3), (np.array(6), np.array(3)), (integers[:0], 1))
+    ]
+
+
 def flags(reference):
     return [
         Sample((x,), reference=reference) for x in (SPECIAL, np.array(nan), np.zeros((0, 2)), np.arange(3))
@@ -69,6 +77,8 @@ SAMPLES = {
     "bitwise_and": bits(np.bitwise_and),
     "bitwise_or": bits(np.bitwise_or),
     "bitwise_xor": bits(np.bitwise_xor),
+    "bitwise_left_shift": shifts(np.left_shift),
+    "bitwise_right_shift": shifts(np.right_shift),
     "bitwise_invert": [
         Sample((x,), reference=np.invert)
         for x in (np.arange(-3, 3), np.array([True, False]), np.array(5), np.zeros((0, 3), int))

@@ -147,5 +147,15 @@ def format_array(array, indent: int = 0, **options) -> str:
     return numpy.array2string(host, separator=", ", prefix=" " * indent, threshold=100, **options)
 
 
-as_dtype = numpy.dtype
+def as_dtype(dtype) -> numpy.dtype:
+    """The NumPy dtype of a name or type. Raises TypeError for what is unknown, and for no number (complex, text)."""
+    try:
+        result = numpy.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype={dtype!r} is unknown; expected one such as 'float32', 'int64' or 'bool'") from None
+    if not is_number_dtype(result):
+        raise TypeError(f"dtype={dtype!r} cannot be that of a tensor: it holds floats, integers or booleans")
+    return result
+
+
 DEFAULT_FLOAT = numpy.dtype("float32")

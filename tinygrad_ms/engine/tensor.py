@@ -131,6 +131,8 @@ class Tensor:
         """Call ``hook(gradient)`` when the gradient of this tensor is complete; what it returns, if anything, replaces it."""
         if self.node is None:
             raise RuntimeError("register_hook: this tensor is not on the tape (requires_grad is False)")
+        if not callable(hook):
+            raise TypeError(f"register_hook: hook is {type(hook).__name__}; expected a function of the gradient")
         self.node.hooks = [*(self.node.hooks or ()), hook]
         return HookHandle(self.node, hook)
 
@@ -176,9 +178,10 @@ class Tensor:
 
     def _check_writable(self, what, instead):
         if self.node is not None and (not self.is_leaf or current_state().recording):
+            origin = "requires_grad=True" if self.is_leaf else f"result of {self.node.op}, {self.node.line}"
             raise RuntimeError(
-                f"{what}: in-place change of a tensor that is on the tape (shape {self.shape}, result of {self.node.op},"
-                f" {self.node.line}); {instead}, or change a leaf inside no_grad()"
+                f"{what}: in-place change of a tensor that is on the tape (shape {self.shape}, {origin}); {instead},"
+                " or change a leaf inside no_grad()"
             )
 
     # --- crossings -------------------------------------------------------------------------------------------------
@@ -300,6 +303,7 @@ class Tensor:
         __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __add__
         __gt__ = __ge__ = __lt__ = __le__ = __add__
         __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __add__
+        __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = __add__
         __pos__ = __abs__ = __invert__ = __neg__
         abs = sign = floor = ceil = trunc = square = reciprocal = sqrt = cbrt = __neg__
         exp = exp2 = expm1 = log = log2 = log10 = log1p = isnan = isinf = isfinite = logical_not = __neg__
@@ -448,12 +452,12 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str
         if dtype is None and not own_dtype and host.dtype.kind == "f":
             dtype = DEFAULT_FLOAT
         if dtype is not None:
-            host = host.astype(dtype, copy=False)
-        family, index = parse_device(device or default_device())
+            host = host.astype(as_dtype(dtype), copy=False)
+        family, index = parse_device(default_device() if device is None else device)
         array = family.from_host(host, index)
     else:
-        array = to_device(raw, device) if device else raw
-        array = array.astype(dtype) if dtype is not None else array.copy() if array is raw else array
+        array = raw if device is None else to_device(raw, device)
+        array = array.astype(as_dtype(dtype)) if dtype is not None else array.copy() if array is raw else array
     result = Tensor(array)
     if name is not None:
         result.name = name

@@ -3,6 +3,7 @@
 A method is a subclass of a few lines.
 """
 
+from numbers import Real
 from typing import Any, Iterable
 
 import numpy
@@ -52,6 +53,8 @@ class Optimizer:
     def check(self, options) -> None:
         """Raise ValueError for options out of range."""
         for name in ("lr", "weight_decay"):
+            if not isinstance(options[name], Real):
+                raise TypeError(f"{type(self).__name__}: {name} is {options[name]!r}, expected a number")
             self.demand(options[name] >= 0, options, name, "at least 0")
 
     def demand(self, satisfied, options, name, expected) -> None:

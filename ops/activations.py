@@ -101,9 +101,14 @@ def sigmoid(xp, x):
         return 1 / (1 + xp.exp(-x))
 
 
+def silu_derivative(x):
+    s = sigmoid(x)
+    return s * (1 + x * (1 - s))  # y + s (1 - y) would lose all digits where x is large
+
+
 @elementwise(
-    derivative=lambda x, y: y + sigmoid(x) * (1 - y),
-    formula=r"y = x\,\sigma(x), \quad \frac{dy}{dx} = y + \sigma(x) (1 - y)",
+    derivative=silu_derivative,
+    formula=r"y = x\,\sigma(x), \quad \frac{dy}{dx} = \sigma(x) \, (1 + x \, (1 - \sigma(x)))",
     source="Elfwing, Uchibe and Doya, 2018, eq. (4), (5)",
     floats=True,
     notes="NaN at -inf, as in PyTorch.",

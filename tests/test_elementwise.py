@@ -374,3 +374,10 @@ def test_constants_at_the_edges_do_as_in_pytorch():
     same_as_torch(lambda x: tg.acosh(x), torch.acosh, EDGES[EDGES > -1])
     gelu = torch.nn.functional.gelu
     same_as_torch(lambda x: tg.gelu(x, "tanh"), lambda x: gelu(x, approximate="tanh"), EDGES)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_derivative_of_silu_is_one_where_x_is_large(dtype):
+    x = tg.tensor([2e3, 6e4] if dtype == "float16" else [1e3, 1e8, 1e30], dtype=dtype, requires_grad=True)
+    tg.silu(x).sum().backward()
+    assert (x.grad.numpy() == 1).all()

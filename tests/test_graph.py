@@ -500,6 +500,8 @@ def test_pictures(tmp_path):
     graph = build(mlp()[0], title="picture")
     svg = graph.render(tmp_path / "g.svg").read_text(encoding="utf-8")
     assert "matmul" in svg and 'id="n0"' in svg and 'class="node op"' in svg
+    above = [e for e in ElementTree.fromstring(svg).iter() if e.get("class") == "titles"]
+    assert ["".join(e.itertext()).strip() for e in above] == ["fc"] and svg.index("titles") > svg.rindex('class="edge')
     assert graph.render(tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in graph._repr_mimebundle_()["image/svg+xml"]
 

@@ -204,7 +204,7 @@ def test_in_a_browser(step, tmp_path):
       log.push(focusable.every(g => g.tabIndex === 0 && g.getAttribute("aria-label")));
       $("level").value = "1"; $("level").onchange({target: $("level")}); note();
       $("next").click(); note(); $("open").click(); note(); log.push(level);
-      const title = document.querySelectorAll(".level:not([hidden]) g.cluster[role=button] text")[1];
+      const title = document.querySelectorAll(".level:not([hidden]) g.titles text.closes")[1];
       title.dispatchEvent(new MouseEvent("click", {bubbles: true})); note(); log.push(level, $("level").value);
     } catch (error) { log.push("error " + error); }
     document.title = JSON.stringify(log);

@@ -47,7 +47,7 @@ overflow-wrap: anywhere; } .strip { display: grid; gap: 0; width: max-content; m
 .strip i { width: 11px; height: 9px; }
 .node { cursor: pointer; }
 .node.waiting, .edge.waiting { opacity: .16; }
-.cluster[role] text { cursor: pointer; text-decoration: underline dotted; }
+.closes { cursor: pointer; } .closes:hover { fill: #c2185b; }
 .edge.gradient.unseen, .node.unseen { opacity: 0; }
 .node.now > g > a > :first-child { stroke: var(--focus); stroke-width: 4px; }
 .edge.now path { stroke: var(--focus); stroke-width: 3px; } .edge.now polygon { stroke: var(--focus); fill:
@@ -122,6 +122,8 @@ function show() {
   pane.append(make("div", step.phase === "given" ? "start" : step.phase, "phase " + step.phase), make("h2",
   step.title)); if (step.scope) pane.append(make("div", "in " + step.scope, "quiet"));
   if (step.text) pane.append(make("p", step.text));
+  if (step.phase === "given" && data.levels.length > 1) pane.append(make("p",
+  "A click on the title of a cluster closes it and those as deep; Detail does the same.", "quiet"));
   const inner = opened();
   if (step.box && inner) {
     const button = make("button", "Open this scope");
@@ -204,16 +206,17 @@ $("level").append(option); }); for (const group of document.querySelectorAll(".l
   group.addEventListener("click", event => { event.preventDefault(); jump(group); });
   group.addEventListener("keydown", event => { if (event.key === "Enter") jump(group); });
 }
-for (const group of document.querySelectorAll(".level g.cluster")) {
-  const target = closed(group), name = [...group.querySelectorAll("text")].map(t => t.textContent).join(" ");
-  if (!target) continue;
-  const close = () => turn(target, step => step.box && name.startsWith(step.box));
+for (const root of document.querySelectorAll(".level")) root.querySelectorAll("g.cluster").forEach((group, i) => {
+  const target = closed(group), above = root.querySelectorAll("g.titles text")[i];
+  if (!target) return;
+  const name = above.textContent, close = () => turn(target, step => step.box && name.startsWith(step.box));
   group.setAttribute("tabindex", "0");
   group.setAttribute("role", "button");
   group.setAttribute("aria-label", `Close scope ${name}`);
-  for (const text of group.querySelectorAll("text")) text.addEventListener("click", close);
   group.addEventListener("keydown", event => { if (event.key === "Enter") close(); });
-}
+  above.classList.add("closes");
+  above.addEventListener("click", close);
+});
 $("first").onclick = () => go(0);
 $("back").onclick = () => go(at - 1);
 $("next").onclick = () => go(at + 1);

@@ -1,6 +1,7 @@
 """DOT text to SVG, PNG or PDF by a program: TINYGRAD_MS_DOT, else ``dot``, else graphviz-pure."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,8 +52,18 @@ def draw(dot: str, form: str = "svg", timeout: float = SECONDS, dpi: int | None 
     if done.returncode or not done.stdout:
         raise RuntimeError(f"render: {program} failed: {done.stderr.decode(errors='replace').strip()[-500:]}")
     if form == "svg":  # viewers without Helvetica shall take another sans serif
-        return done.stdout.replace(b'font-family="Helvetica"', b'font-family="Helvetica,Arial,sans-serif"')
+        svg = done.stdout.replace(b'font-family="Helvetica"', b'font-family="Helvetica,Arial,sans-serif"')
+        return titles_on_top(svg)
     return done.stdout
+
+
+def titles_on_top(svg: bytes) -> bytes:
+    """The titles of clusters a second time, with a halo, above the arrows that cross them."""
+    titles = re.findall(rb'<g id="scope\d+" class="cluster[^>]*>.*?(<text .*?</text>)', svg, re.DOTALL)
+    body, _, end = svg.rpartition(b"</g>")
+    halo = b'<g class="titles" aria-hidden="true" stroke="#efefef" stroke-width="4" stroke-linejoin="round"'
+    above = halo + b' paint-order="stroke">\n' + b"\n".join(titles) + b"\n</g>\n"
+    return body + above + b"</g>" + end if titles else svg
 
 
 def render(dot: str, path, **options) -> Path:

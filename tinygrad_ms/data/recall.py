@@ -25,23 +25,23 @@ class Recall(NamedTuple):
 class MQAR:
     """The generator of the task: ``MQAR().batch(32, rng)``.
 
-    Each sequence draws ``pairs`` different keys of ``keys`` and as many different values of ``values``. The pairs
-    fill ``slots`` places in random order: each stands there once, and the places left are drawn from the same pairs
-    with probability rank^-zipf. Then follow ``queries``, each pair equally often, in random order.
-    The length is 2 slots + queries. zipf=0 repeats all alike; slots=pairs repeats none.
-    Raises ValueError for numbers that do not fit each other.
+    Each sequence draws ``pairs`` different keys of ``keys`` and as many different values of ``values``. The
+    pairs fill ``slots`` places in random order: each stands there once, and the places left are drawn from
+    the same pairs with probability rank^-zipf. Then follow ``queries``, each pair equally often, in random
+    order. The length is 2 slots + queries. zipf=0 repeats all alike; slots=pairs repeats none. Raises
+    ValueError for numbers that do not fit each other.
     """
 
     def __init__(self, pairs=16, slots=48, queries=32, zipf=1.5, keys=64, values=64):
         if not 1 <= pairs <= min(keys, values):
             raise ValueError(
-                f"MQAR: pairs is {pairs}; expected 1 to {min(keys, values)}, as many as there are keys and values"
+                f"MQAR: pairs is {pairs}; expected 1 to {min(keys, values)}, the number of keys and values"
             )
         if slots < pairs:
             raise ValueError(f"MQAR: slots is {slots}; expected at least the {pairs} pairs, which all appear")
         if queries < 1 or queries % pairs:
             raise ValueError(
-                f"MQAR: queries is {queries}; expected a multiple of the {pairs} pairs, so that each is asked equally often"
+                f"MQAR: queries is {queries}; expected a multiple of the {pairs} pairs, all asked equally often"
             )
         if zipf < 0:
             raise ValueError(f"MQAR: zipf is {zipf}; expected an exponent of at least 0")
@@ -64,7 +64,7 @@ class MQAR:
         return 2 * self.slots + self.queries
 
     def batch(self, size, rng) -> Recall:
-        """``size`` new sequences. rng: a seed or a numpy.random.Generator; the same one gives the same batch."""
+        """``size`` new sequences. rng: a seed or numpy.random.Generator; the same one, the same batch."""
         rng = np.random.default_rng(rng)
         keys, values = (distinct(rng, size, n, self.pairs) for n in (self.keys, self.values))
         values += self.keys

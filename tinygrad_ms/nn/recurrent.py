@@ -18,8 +18,8 @@ from tinygrad_ms.random import generator
 class RecurrentCell(Module):
     """h' = ``advance(W_ih x + b_ih, h)`` for one token x (batch, input_size); a subclass defines ``advance``.
 
-    h (batch, hidden_size); None is zero. weight_ih (gates hidden_size, input_size), weight_hh (gates hidden_size,
-    hidden_size) and the biases of both, or none with ``bias=False``, start as
+    h (batch, hidden_size); None is zero. weight_ih (gates hidden_size, input_size), weight_hh (gates
+    hidden_size, hidden_size) and the biases of both, or none with ``bias=False``, start as
     U(-1/sqrt(hidden_size), 1/sqrt(hidden_size)), as in PyTorch, with the same names and order of gates.
     """
 
@@ -40,7 +40,7 @@ class RecurrentCell(Module):
         return self.advance(self.read(x), self.start(x) if h is None else h)
 
     def read(self, x):
-        """What the tokens (..., input_size) contribute, (..., gates hidden_size): all of a sequence at once."""
+        """What the tokens (..., input_size) contribute, (..., gates hidden_size): all of them at once."""
         check_last_axes(self, x, (self.input_size,), "input_size")
         return linear(x, self.weight_ih, self.bias_ih)
 
@@ -106,7 +106,8 @@ class Recurrent(Module):
         if x.ndim != 3 or not x.shape[1]:
             size = self.cell.input_size
             raise ValueError(
-                f"{type(self).__name__}: x has shape {tuple(x.shape)}, expected (batch, T, {size}) with T >= 1"
+                f"{type(self).__name__}: x has shape {tuple(x.shape)},"
+                f" expected (batch, T, {size}) with T >= 1"
             )
         h, outputs = self.cell.start(x) if h is None else h, []
         for token in unstack(self.cell.read(x), axis=1):

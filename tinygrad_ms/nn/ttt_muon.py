@@ -1,10 +1,10 @@
 """TTT-Muon: a recurrent layer whose state is a small network that learns, by steps of msign, while it reads.
 
-The state is a set of fast weights per sequence and head. Each chunk of tokens is answered by the weights that the chunks
-before it left, and then changes them by one gradient step that binds its values to its keys. Training the layer
-differentiates through the msign of every such step.
-Sources: Sun et al. 2024, arXiv:2407.04620 (test-time training); Zhang et al. 2025, arXiv:2505.23884 (LaCT: large chunks,
-SwiGLU, Muon, weight normalisation). docs/ttt_muon.md derives the inner gradient.
+The state is a set of fast weights per sequence and head. Each chunk of tokens is answered by the weights that
+the chunks before it left, and then changes them by one gradient step that binds its values to its keys.
+Training the layer differentiates through the msign of every such step.
+Sources: Sun et al. 2024, arXiv:2407.04620 (test-time training); Zhang et al. 2025, arXiv:2505.23884 (LaCT:
+large chunks, SwiGLU, Muon, weight normalisation). docs/ttt_muon.md derives the inner gradient.
 """
 
 from functools import lru_cache
@@ -32,7 +32,8 @@ from tinygrad_ms.tree import tree_map
 class SwiGLU:
     r"""f(x) = W1 (silu(W0 x) * W2 x), with W0, W2 (d_h, d) and W1 (d, d_h).
 
-    The weights are W0, W1^T and W2, of one shape, (..., d_h, d): msign takes all three at once. Tokens are rows.
+    The weights are W0, W1^T and W2, of one shape, (..., d_h, d): msign takes all three at once. Tokens are
+    rows.
     """
 
     matrices = 3
@@ -53,7 +54,7 @@ class SwiGLU:
 
     @staticmethod
     def ascent(weights, k, v, rates):
-        r"""The direction that increases $\sum_i \eta_i \langle f(k_i), v_i\rangle$: the closed form of its gradient.
+        r"""The gradient of $\sum_i \eta_i \langle f(k_i), v_i\rangle$ by the weights, in closed form.
 
         rates (..., C, 3), one for each token and matrix W0, W1, W2. Result D0, D1^T, D2, each (..., d_h, d).
         """
@@ -91,14 +92,15 @@ class LinearMap:
 
 FAST_NETWORKS = {"swiglu": SwiGLU, "linear": LinearMap}
 
-# --- the inner step ------------------------------------------------------------------------------------------------
+# --- the inner step -----------------------------------------------------------------------------------------
 
 
 @lru_cache
 def smooth_table(eps: float, n: int, precision: float):
     """As many rows as bring all singular values of [M, e I] to one, for the n rows of M on its smaller side.
 
-    None is below eps / sqrt(1 + n eps^2) of the norm, by construction: five rows for eps = .01 in float32, six in float64.
+    None is below eps / sqrt(1 + n eps^2) of the norm, by construction: five rows for eps = .01 in float32,
+    six in float64.
     """
     lower = eps / sqrt(1 + n * eps * eps)
     steps, left = 0, lower
@@ -111,23 +113,24 @@ def smooth_table(eps: float, n: int, precision: float):
 
 
 class TTTMuonCell(Module):
-    r"""The inner step of TTT-Muon: fast weights, their momentum, and what one chunk of keys and values does to them.
+    r"""The inner step of TTT-Muon: fast weights, their momentum, and what a chunk of tokens does to them.
 
         D = the gradient of sum_i eta_i <f_W(k_i), v_i>
         m <- D + beta m
         W <- W + gamma msign(m)        update="muon"; W + m for "plain"; W for "frozen"
         W <- W ||row of the first W|| / ||row of W||
 
-    d, hidden: the sizes of the fast network, f: d -> hidden -> d. heads: each has fast weights of its own, whose first
-        value is learnt. fast: "swiglu" or "linear" (then hidden is not used).
-    msign: "smooth" (exact, epsilon relative to ||m||_F, differentiable at every rank: chunks shorter than d make m
-        rank-deficient), "pure" (epsilon 0, 8 steps), "ns5" (5 unconverged steps of Muon's coefficients, with the
-        derivative through the steps). All run a fixed number of steps: nothing waits for a GPU.
+    d, hidden: the sizes of the fast network, f: d -> hidden -> d. heads: each has fast weights of its own,
+        whose first value is learnt. fast: "swiglu" or "linear" (then hidden is not used).
+    msign: "smooth" (exact, epsilon relative to ||m||_F, differentiable at every rank: chunks shorter than d
+        make m rank-deficient), "pure" (epsilon 0, 8 steps), "ns5" (5 unconverged steps of Muon's
+        coefficients, with the derivative through the steps). All run a fixed number of steps: nothing waits
+        for a GPU.
     """
 
     def __init__(
-        self, d, heads=1, hidden=None, *, fast="swiglu", update="muon", msign="smooth", eps=1e-2, inner_step=0.3,
-        momentum=True, weight_norm=True, rng=None, device=None, dtype=DEFAULT_FLOAT,
+        self, d, heads=1, hidden=None, *, fast="swiglu", update="muon", msign="smooth", eps=1e-2,
+        inner_step=0.3, momentum=True, weight_norm=True, rng=None, device=None, dtype=DEFAULT_FLOAT,
     ):  # fmt: skip
         hidden = d if hidden is None else hidden
         check_sizes(self, d=d, heads=heads, hidden=hidden)
@@ -152,7 +155,9 @@ class TTTMuonCell(Module):
         weights: each (heads, n, m), for all sequences; norms: of their rows; momentum: None stands for zero.
         """
         weights = tuple(self.weights)
-        norms = tuple((w * w).sum(axis=i, keepdims=True) ** 0.5 for w, i in zip(weights, self.network.row_axes))
+        norms = tuple(
+            (w * w).sum(axis=i, keepdims=True) ** 0.5 for w, i in zip(weights, self.network.row_axes)
+        )
         return weights, None, norms
 
     def forward(self, state, q):
@@ -161,7 +166,10 @@ class TTTMuonCell(Module):
             return self.network.apply(state[0], q)
 
     def learn(self, state, k, v, rates, beta):
-        """The state after a chunk: k, v (batch, heads, C, d), rates (batch, heads, C, matrices), beta (batch, heads, 1, 1)."""
+        """The state after a chunk.
+
+        k, v (batch, heads, C, d), rates (batch, heads, C, matrices), beta (batch, heads, 1, 1).
+        """
         if self.update == "frozen":
             return state
         weights, m, norms = state
@@ -186,7 +194,8 @@ class TTTMuonCell(Module):
             return msign_unrolled(m, steps=5, coefficients="muon")
 
     def extra_repr(self):
-        return f"d={self.d}, heads={self.heads}, hidden={self.hidden}, fast={self.fast}, update={self.update}, msign={self.msign}"
+        names = ("d", "heads", "hidden", "fast", "update", "msign")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
 def with_row_norms(w, norms, axis):
@@ -201,7 +210,7 @@ def one_of(module, name, value, choices):
         )
 
 
-# --- the layer -----------------------------------------------------------------------------------------------------
+# --- the layer ----------------------------------------------------------------------------------------------
 
 
 class TTTMuon(Module):
@@ -209,18 +218,21 @@ class TTTMuon(Module):
 
         x' = a depthwise causal convolution of x, width 3: it binds a value to the key before it
         q, k, v = silu(Linear(x')) in heads; q and k normalised
-        eta = softplus(Linear(x') + softplus^{-1}(base_lr)), per token, head and matrix;  beta = sigmoid(Linear(x'))
+        eta = softplus(Linear(x') + softplus^{-1}(base_lr)), per token, head and matrix
+        beta = sigmoid(Linear(x')), per token and head
         per chunk: out = f_W(q), then W learns k -> v (``TTTMuonCell``), with the mean of beta over the chunk
         y = Linear(RMSNorm per head(out))
 
-    dim: a multiple of heads. chunk: tokens per inner step. base_lr: what eta starts from; msign forgets the scale of a
-        whole chunk, so with "muon" it weighs tokens against each other, and is the step size with "plain".
-    checkpoint: ``tg.checkpoint`` (any such wrapper) keeps for backward only the state between chunks, and computes each
-        chunk again.
+    dim: a multiple of heads. chunk: tokens per inner step. base_lr: what eta starts from; msign forgets the
+        scale of a whole chunk, so with "muon" it weighs tokens against each other, and is the step size with
+        "plain".
+    checkpoint: ``tg.checkpoint`` (any such wrapper) keeps for backward only the state between chunks, and
+        computes each chunk again.
     Further options: see ``TTTMuonCell``.
 
     ``layer(x)`` runs the chunks of a whole sequence; the last one changes nothing, as nobody asks afterwards.
-    ``y, state = layer.read(x, state)`` goes on from a state with any number of tokens, one or many, to the same outputs.
+    ``y, state = layer.read(x, state)`` goes on from a state with any number of tokens, one or many, to the
+    same outputs.
     """
 
     def __init__(
@@ -269,9 +281,10 @@ class TTTMuon(Module):
     def read(self, x, state=None):
         """(outputs, the state after x) for the next tokens x (batch, T, dim); None is the state before any.
 
-        The weights learn after every full chunk; a chunk in progress is kept. The state is a dict of Tensors, as
-        ``tg.save`` takes it: "cell" (weights, momentum, norms), "inputs" (the last two, for the convolution) and "tokens"
-        (keys, values, rates and betas of the chunk in progress). A loaded one goes through ``restore``.
+        The weights learn after every full chunk; a chunk in progress is kept. The state is a dict of Tensors,
+        as ``tg.save`` takes it: "cell" (weights, momentum, norms), "inputs" (the last two, for the
+        convolution) and "tokens" (keys, values, rates and betas of the chunk in progress). A loaded one goes
+        through ``restore``.
         """
         self._check(x)
         state = {"cell": self.cell.start(), "inputs": None, "tokens": None} if state is None else state
@@ -292,14 +305,15 @@ class TTTMuon(Module):
         return self._merge(outputs), {"cell": cell, "inputs": inputs, "tokens": waiting}
 
     def restore(self, state):
-        """A state of ``read`` that ``tg.load`` returned, or one of another device, as Tensors on the device of the layer."""
+        """A state of ``read`` that ``tg.load`` returned, or of another device, where the layer is."""
         return tree_map(lambda part: asarray(part).to(self.taps.device), state)
 
     def _check(self, x):
         check_last_axes(self, x, (self.dim,), "dim")
         if x.ndim != 3 or not x.shape[1]:
             raise ValueError(
-                f"{type(self).__name__}: x has shape {tuple(x.shape)}, expected (batch, T, {self.dim}) with T >= 1"
+                f"{type(self).__name__}: x has shape {tuple(x.shape)},"
+                f" expected (batch, T, {self.dim}) with T >= 1"
             )
 
     def _convolve(self, x, before):

@@ -20,17 +20,19 @@ class Muon(AdamW):
         B <- momentum B + g,   D = g + momentum B with ``nesterov``, else B
         p <- (1 - lr weight_decay) p - lr scale msign(D)
 
-    params: parameters of two or more axes get the steps of Muon (the last two are the matrix, others a batch), the
-        rest those of AdamW. ``{"params": [...], "muon": False}`` sends a group to AdamW: embeddings and the last
-        layer, by custom. Every group of ``params`` becomes one of either kind, or two.
-    scale: "spectral", $\sqrt{\max(1, n/m)}$ for a weight (n, m); "rms", $0.2 \sqrt{\max(n, m)}$, whose steps are as
-        large as those of Adam; "none".
+    params: parameters of two or more axes get the steps of Muon (the last two are the matrix, others a
+        batch), the rest those of AdamW. ``{"params": [...], "muon": False}`` sends a group to AdamW:
+        embeddings and the last layer, by custom. Every group of ``params`` becomes one of either kind, or
+        two.
+    scale: "spectral", $\sqrt{\max(1, n/m)}$ for a weight (n, m); "rms", $0.2 \sqrt{\max(n, m)}$, whose steps
+        are as large as those of Adam; "none".
     method, steps, coefficients: as of ``msign``. The number of steps is fixed: nothing waits for a GPU.
-        coefficients="muon", steps=5 is the iteration of the original, which leaves singular values in [0.7, 1.2].
+        coefficients="muon", steps=5 is the iteration of the original, which leaves singular values in [0.7,
+        1.2].
     adamw_lr, betas, eps: the learning rate and options of the parameters under AdamW; weight_decay is common.
 
-    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; "rms": Liu et al. 2025,
-    arXiv:2502.16982, equation 4; AdamW: arXiv:1711.05101, algorithm 2.
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; "rms": Liu et al.
+    2025, arXiv:2502.16982, equation 4; AdamW: arXiv:1711.05101, algorithm 2.
     """
 
     def __init__(
@@ -44,8 +46,8 @@ class Muon(AdamW):
         )  # fmt: skip
 
     def add_param_group(self, group):
-        """Optimize further parameters. Without the option ``muon`` the matrices among them become one group, the
-        others a second one, for AdamW; its "lr" is ``adamw_lr`` where the group names none."""
+        """Optimize further parameters. Without the option ``muon`` the matrices among them become one group,
+        the others a second one, for AdamW; its "lr" is ``adamw_lr`` where the group names none."""
         if not isinstance(group, dict) or "params" not in group or group.get("muon") is not None:
             if isinstance(group, dict) and group.get("muon") is False:
                 group = {"lr": self.adamw_lr, **group}

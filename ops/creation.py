@@ -29,7 +29,10 @@ __all__ = [
 def as_shape(*shape) -> tuple[int, ...]:
     """The sizes: ``f(2, 3)``, ``f((2, 3))`` and ``f([2, 3])`` mean the same."""
     sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    return tuple(map(as_int, sizes))
+    try:
+        return tuple(map(as_int, sizes))
+    except TypeError:
+        raise TypeError(f"a shape or a list of axes is made of integers; got {sizes!r}") from None
 
 
 def _place(host, device, requires_grad) -> Tensor:

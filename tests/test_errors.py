@@ -140,6 +140,21 @@ CASES = {
         lambda: tg.save({}, "x.npz"), TypeError,
         r"save: path is a dict; the path comes first: save\(path, state\)",
     ),
+    "complex array": (
+        lambda: ones(2) + np.array([1j, 2]), TypeError,
+        r"add: complex numbers are not supported \(a: float32 \(2,\) on cpu, b: complex128 \(2,\) on cpu\)",
+    ),
+    "complex argument": (lambda: tg.exp(np.array([1j])), TypeError, r"exp: complex numbers are not supported"),
+    "complex asarray": (lambda: tg.asarray(np.array([1j])), TypeError, r"complex128'\) cannot be that of a tensor"),
+    "shape of text": (lambda: ones(2).reshape("a"), TypeError, r"made of integers; got \('a',\)"),
+    "write to a broadcast": (
+        lambda: ones(1).broadcast_to((3,)).__setitem__(0, 2.0), ValueError, r"t\[i\] = v: .*read-only \(t: float32 \(3,\), i: 0\)",
+    ),
+    "write out of range": (lambda: ones(2).__setitem__(5, 1.0), IndexError, r"t\[i\] = v: index 5 is out of bounds"),
+    "parameter replaced": (
+        lambda: setattr(nn.Linear(2, 2), "weight", ones(2, 2)), TypeError,
+        r"Linear.weight is a Parameter, and Tensor would take it from the model; assign Parameter",
+    ),
     "not numeric": (lambda: tg.tensor(["a"]), TypeError, r"cannot make a tensor of dtype <U1"),
     "ragged list": (lambda: tg.tensor([[1.0], [1.0, 2.0]]), TypeError, r"cannot make a tensor of list"),
     "missing parameters": (

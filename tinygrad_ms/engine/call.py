@@ -113,6 +113,8 @@ def call(primitive: Primitive, args, constants, state):
             weak = type(value)
             parents.append(value)
         else:
+            if getattr(value, "dtype", DEFAULT_FLOAT).kind == "c":
+                raise TypeError(f"{primitive.name}: complex numbers are not supported ({describe(primitive, args)})")
             parents.append(constant(value))
         bit += bit
         arrays.append(value)

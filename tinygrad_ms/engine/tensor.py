@@ -173,7 +173,11 @@ class Tensor:
 
     def __setitem__(self, index, value):
         self._check_writable("t[i] = v", "use tinygrad_ms.index_update(t, i, v), which returns a new tensor")
-        self.data[raw_index(index)] = _raw_like(value, self, "t[i] = v")
+        value = _raw_like(value, self, "t[i] = v")
+        try:
+            self.data[raw_index(index)] = value
+        except (IndexError, TypeError, ValueError) as error:
+            raise type(error)(f"t[i] = v: {error} (t: {self.dtype} {self.shape}, i: {index!r})") from error
         self.version_counter()[0] += 1
 
     def _check_writable(self, what, instead):
@@ -471,6 +475,7 @@ def asarray(data, dtype=None, device=None) -> Tensor:
     if isinstance(data, Tensor) and dtype is None and device in (None, data.device):
         return data
     if not isinstance(data, Tensor) and type(data) in BACKENDS and dtype in (None, data.dtype):
+        as_dtype(data.dtype)  # raises for complex numbers and text
         where = device or (default_device() if BACKENDS[type(data)].name == "cpu" else None)
         if where in (None, BACKENDS[type(data)].device_of(data)):
             return Tensor(data)

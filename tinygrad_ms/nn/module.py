@@ -61,6 +61,15 @@ class Module:
     training = True
     _name: str | None = None  # as an attribute of its parent: the scope of the ops recorded in its forward
 
+    def __setattr__(self, name, value):
+        """Refuse to lose a parameter: what is put in its place must be one, too, or None."""
+        if isinstance(vars(self).get(name), Parameter) and not isinstance(value, (Parameter, type(None))):
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a Parameter, and {type(value).__name__} would take it from the model;"
+                f" assign Parameter(...), or change the values under no_grad(): {name}.copy_(...)"
+            )
+        super().__setattr__(name, value)
+
     def forward(self, *args, **kwargs):
         raise NotImplementedError(f"{type(self).__name__} has no forward(self, x)")
 

@@ -64,7 +64,7 @@ def to(x, *targets, device=None, dtype=None) -> Tensor:
             continue
         if isinstance(target, Tensor):
             device, dtype = target.device, target.dtype
-        elif _is_dtype(target):
+        elif is_dtype(target):
             dtype = target
         else:
             device = target
@@ -78,7 +78,8 @@ def to(x, *targets, device=None, dtype=None) -> Tensor:
     return x
 
 
-def _is_dtype(target) -> bool:
+def is_dtype(target) -> bool:
+    """Whether ``target`` of ``to`` means a dtype, rather than a device."""
     try:
         numpy.dtype(target)
     except TypeError:

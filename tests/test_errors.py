@@ -140,6 +140,7 @@ CASES = {
         lambda: tg.save({}, "x.npz"), TypeError,
         r"save: path is a dict; the path comes first: save\(path, state\)",
     ),
+    "observer of nothing": (lambda: tg.hooks(3), TypeError, r"hooks: an observer, int, has none of before_op, after_op"),
     "complex array": (
         lambda: ones(2) + np.array([1j, 2]), TypeError,
         r"add: complex numbers are not supported \(a: float32 \(2,\) on cpu, b: complex128 \(2,\) on cpu\)",

@@ -709,3 +709,13 @@ def test_names_and_repr_are_those_of_pytorch():
     np.testing.assert_allclose(
         ours.eval()(tg.tensor(x)).numpy(), theirs.eval()(torch.tensor(x)).detach().numpy(), atol=1e-6
     )
+
+
+def test_to_takes_devices_and_dtypes_as_for_tensors():
+    model = nn.Linear(2, 3)
+    assert model.to("strict", "float64") is model
+    assert {(p.device, p.dtype.name) for p in model.parameters()} == {("strict", "float64")}
+    model.to(device="cpu", dtype=np.float32)
+    assert {(p.device, p.dtype.name) for p in model.parameters()} == {("cpu", "float32")}
+    with pytest.raises(ValueError, match="device='tpu' is unknown"):
+        model.to("tpu")

@@ -237,6 +237,9 @@ class scope(Mode):
         return State(state.recording, state.forward_mode, state.inference, names, state.hooks)
 
 
+EVENTS = ("before_op", "after_op", "before_rule", "after_rule")
+
+
 class hooks(Mode):
     """Call ``observers`` around every op and every rule: the door for profilers, pictures, NaN detection.
 
@@ -246,6 +249,9 @@ class hooks(Mode):
     """
 
     def __init__(self, *observers):
+        for observer in observers:
+            if not any(hasattr(observer, event) for event in EVENTS):
+                raise TypeError(f"hooks: an observer, {type(observer).__name__}, has none of {', '.join(EVENTS)}")
         self.observers = observers
 
     def change(self, state):

@@ -11,6 +11,7 @@ import numpy
 from tinygrad_ms.engine.backend import BACKENDS, as_dtype, is_float, to_device
 from tinygrad_ms.engine.tape import current_state, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, tensor
+from tinygrad_ms.ops.conversions import is_dtype
 
 
 class Parameter(Tensor):
@@ -169,9 +170,19 @@ class Module:
 
     # --- placing --------------------------------------------------------------------------------------------
 
-    def to(self, device: str) -> "Module":
-        """Move parameters, buffers and gradients to ``device``, in place. Make the optimizer afterwards."""
-        return self._convert(lambda raw: to_device(raw, device))
+    def to(self, *targets, device: str | None = None, dtype=None) -> "Module":
+        """Move parameters, buffers and gradients to a device, convert them to a dtype (see ``astype``), or both.
+
+        In place: ``model.to("cuda", "float16")``. Make the optimizer afterwards.
+        """
+        for target in (*targets, device, dtype):
+            if target is None:
+                continue
+            if is_dtype(target):
+                self.astype(target)
+            else:
+                self._convert(lambda raw: to_device(raw, target))
+        return self
 
     def astype(self, dtype) -> "Module":
         """Convert the floating-point parameters, buffers and gradients to ``dtype``, in place."""

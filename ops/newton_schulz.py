@@ -261,12 +261,34 @@ def normalise(xp, M, out, scale=1.0, work=None):
 SYMMETRIC_PRODUCT = 1024  # from this size NumPy's X^T X of one array (BLAS syrk) beats the product of two arrays
 
 
+SLICE_BYTES = 5 * 2**18  # 1.25 MiB, of a second-level cache of 2 MiB
+
+
 def parts(x, arrays: int):
-    """Slices of the batch whose workspaces (``arrays`` of the size of x) fit a CPU's cache; one slice on a GPU."""
+    """Even slices of the batch whose ``arrays`` of the size of x fit a CPU's cache; one slice on a GPU."""
     count = x.shape[0]
-    size = arrays * prod(x.shape[1:]) * x.dtype.itemsize
-    step = max(1, 2**20 // size) if isinstance(x, numpy.ndarray) else max(count, 1)
+    if not isinstance(x, numpy.ndarray):
+        return [slice(0, count)]
+    limit = max(1, SLICE_BYTES // (arrays * prod(x.shape[1:]) * x.dtype.itemsize))
+    step = -(-count // -(-count // limit))
     return [slice(i, i + step) for i in range(0, count, step)]
+
+
+class Workspace:
+    """Arrays by name that the slices of a batch share: fresh memory costs a page fault every 4 KiB.
+
+    The first slice is the largest. With ``pad`` rows whose length is a multiple of 512 bytes lie one or two cache
+    lines further apart, where a CPU reads columns about twice as fast: they no longer fall on the same few cache sets.
+    """
+
+    def __init__(self, xp, dtype):
+        self.xp, self.dtype, self.arrays = xp, dtype, {}
+
+    def __call__(self, name, batch, rows, columns, pad=False):
+        if name not in self.arrays:
+            extra = 16 if pad and columns * self.dtype.itemsize % 512 == 0 else 0
+            self.arrays[name] = self.xp.empty((batch, rows, columns + extra), self.dtype)[..., :columns]
+        return self.arrays[name][:batch]
 
 
 def host(x) -> numpy.ndarray:
@@ -299,11 +321,11 @@ class Orthogonalise(Iteration):
     arrays = ("X", "other", "S", "T", "norm")
     results = ("X",)
 
-    def __init__(self, xp, M, start, square=False, norm=None):
+    def __init__(self, xp, space, M, start, square=False, norm=None):
         self.xp, self.square = xp, square
-        self.X = xp.empty(M.shape, M.dtype)
-        self.other = xp.empty(M.shape, M.dtype)
-        self.S, self.T = (xp.empty((M.shape[0],) + M.shape[2:] * 2, M.dtype) for _ in range(2))
+        batch, _, n = M.shape
+        self.X, self.other = space("X", *M.shape), space("other", *M.shape)
+        self.S, self.T = space("S", batch, n, n), space("T", batch, n, n)
         if norm is None:
             self.norm = normalise(xp, M, self.X, start)
         else:
@@ -359,26 +381,23 @@ class LyapunovSolve(Iteration):
     arrays = ("AK", "other", "NT", "R", "Q", "D", "J", "J_next", "norm", "norm_C")
     results = ("AK", "J")
 
-    def __init__(self, xp, P, C, parity, start, inverse):
+    def __init__(self, xp, space, P, C, parity, start, inverse):
         self.xp, self.parity = xp, parity
         batch, n, dtype = P.shape[0], P.shape[-1], P.dtype
-
-        def new(rows, columns):
-            return xp.empty((batch, rows, columns), dtype)
-
-        self.AK, self.other = new(n, 2 * n), new(n, 2 * n)  # [A | K], one product with [N; T]
-        self.NT = new(2 * n, n)
-        self.R, self.Q, self.D = new(n, n), new(n, n), new(n, n)
+        self.AK, self.other = space("AK", batch, n, 2 * n), space("other", batch, n, 2 * n)
+        self.NT = space("NT", batch, 2 * n, n)  # [A | K] [N; T] is one product
+        self.R, self.D = space("R", batch, n, n), space("D", batch, n, n)
+        self.Q = space("Q", batch, n, n, pad=bool(parity))  # what is added to its transpose
         xp.add(P, transpose(P), out=self.R)  # twice the symmetric part of P and the part of C of this parity
         if parity:
-            (xp.add if parity > 0 else xp.subtract)(C, transpose(C), out=self.Q)
+            (xp.add if parity > 0 else xp.subtract)(C, transpose(C), out=self.D)
         else:
-            xp.multiply(C, 2, out=self.Q)
+            xp.multiply(C, 2, out=self.D)
         self.norm = normalise(xp, self.R, self.AK[..., :n], start, self.R)
-        self.norm_C = normalise(xp, self.Q, self.AK[..., n:], start, self.Q)
+        self.norm_C = normalise(xp, self.D, self.AK[..., n:], start, self.D)
         self.J = self.J_next = None
         if inverse:
-            self.J, self.J_next = xp.zeros((batch, n, n), dtype), new(n, n)
+            self.J, self.J_next = xp.zeros((batch, n, n), dtype), space("J", batch, n, n)
             add_to_diagonal(self.J, 1 / start)
 
     def gram(self):
@@ -471,8 +490,9 @@ def orthogonalise(xp, M, steps=None, coefficients=None, square=False, norm=None)
         if M.shape[-1] == 1:  # a vector, or a number: its direction needs no iteration
             normalise(xp, tall, out)
             return out.reshape(M.shape)
-        for part in parts(tall, 8):
-            iteration = Orthogonalise(xp, tall[part], plan.chunks[0][0], square, norm)
+        space = Workspace(xp, M.dtype)
+        for part in parts(tall, 4):
+            iteration = Orthogonalise(xp, space, tall[part], plan.chunks[0][0], square, norm)
             drive(xp, plan, iteration)
             xp.multiply(iteration.X, plan.end, out=out[part])
     return out.reshape(M.shape)
@@ -491,8 +511,9 @@ def solve_symmetric(xp, P, C, parity=0, inverse=False, steps=None, coefficients=
     P3, C3 = (x.reshape((-1,) + x.shape[-2:]) for x in (P, C))
     W, J = xp.empty(P3.shape, P.dtype), xp.empty(P3.shape, P.dtype) if inverse else None
     with numpy.errstate(all="ignore"):
+        space = Workspace(xp, P.dtype)
         for part in parts(P3, 9):
-            iteration = LyapunovSolve(xp, P3[part], C3[part], parity, plan.chunks[0][0], inverse)
+            iteration = LyapunovSolve(xp, space, P3[part], C3[part], parity, plan.chunks[0][0], inverse)
             drive(xp, plan, iteration)
             iteration.finish(plan.end, W[part], J[part] if inverse else None)
     return (W.reshape(P.shape), J.reshape(P.shape)) if inverse else W.reshape(P.shape)

@@ -3,11 +3,14 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 import tinygrad_ms as tg
 import tinygrad_ms.testing  # makes device="strict" known
 
 os.environ["TINYGRAD_MS_DEVICE"] = "cpu"  # for the processes that tests start
+settings.register_profile("suite", derandomize=True, deadline=None, database=None)  # the same cases in every run
+settings.load_profile("suite")
 DEVICES = ["cpu", "strict", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 

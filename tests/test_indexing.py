@@ -40,6 +40,7 @@ def advanced_index(draw):
     last = draw(st.integers(first + 1, len(shape)))
     slices = draw(hnp.basic_indices(shape[:first], min_dims=first, allow_newaxis=False, allow_ellipsis=False))
     slices = slices if isinstance(slices, tuple) else (slices,)
+    slices += (slice(None),) * (first - len(slices))  # hypothesis leaves out whole axes at the end
     sizes = draw(hnp.mutually_broadcastable_shapes(num_shapes=last - first, max_dims=2, max_side=3))
     arrays = [
         draw(hnp.arrays(np.int64, size, elements=st.integers(-n, n - 1)))

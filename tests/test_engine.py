@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tinygrad_ms as tg
-from tinygrad_ms.engine.autodiff import push_forward
+from tinygrad_ms.engine.autodiff import push_forward, rewrap
 from tinygrad_ms.engine.primitive import linear, multilinear, primitive
 from tinygrad_ms.engine.tape import Node, forward_mode, tape_of
 
@@ -394,6 +394,25 @@ class TestInPlace:
         other.version_counter()[0] += 1
         with pytest.raises(RuntimeError, match="changed in place"):
             y.backward()
+
+    def test_forward_mode_sees_changes_too(self):
+        c = tg.tensor([1.0, 2.0])
+        _, push = tg.linearize(lambda x: x * c, np.ones(2, np.float32))
+        c[0] = 5.0
+        with pytest.raises(RuntimeError, match="argument b of multiply .* was changed in place"):
+            push(np.ones(2, np.float32))
+
+    def test_counters_follow_their_tensors_where_an_argument_is_a_raw_array(self):
+        @multilinear(
+            transpose=(lambda g, b, c: g * b * c, lambda g, a, c: g * (a * c), lambda g, a, b: g * (a * b)),
+            formula="abc",
+        )
+        def product_of_three(xp, a, b, c):
+            return a * b * c
+
+        b, c = leaf(2.0), leaf(3.0)
+        _, again_b, again_c = rewrap(product_of_three(np.ones(1), b, c).node)
+        assert again_b.version_counter() is b.version_counter() and again_c.version_counter() is c.version_counter()
 
     def test_unsaved_data_may_change(self):
         x, c = leaf(1.0), tg.tensor([1.0])

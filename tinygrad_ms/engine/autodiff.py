@@ -1,6 +1,7 @@
 """The two walks over the tape: backward from the end with the VJP rules, forward from the start with the JVP rules."""
 
 from contextlib import nullcontext
+from math import prod
 
 from tinygrad_ms.engine.backend import BACKENDS
 from tinygrad_ms.engine.call import item_node
@@ -156,9 +157,11 @@ def rewrap(node) -> list:
     for position, k in enumerate(plan.outputs, len(plan.inputs)):
         source = item_node(node, k, saved[position]) if plan.primitive.outputs else node
         saved[position] = Tensor(saved[position], source)
-    for (counter, _, _), value in zip(node.guards, saved):
-        if isinstance(value, Tensor):
-            value._version = counter
+    for counter, _, argument in node.guards:  # raw arguments have none, so guards and saved values do not run in step
+        outputs_begin = len(plan.inputs)
+        i = plan.inputs.index(argument) if argument >= 0 else outputs_begin + plan.outputs.index(-1 - argument)
+        if isinstance(saved[i], Tensor):
+            saved[i]._version = counter
     return saved
 
 
@@ -183,19 +186,12 @@ def fit(gradient, parent, node):
         axes = (*range(extra), *(i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1))
         if axes:
             gradient = gradient.sum(axis=axes, keepdims=True)
-        if gradient.size != _size(shape):
+        if gradient.size != prod(shape):
             raise RuntimeError(
                 f"the rule of {node.op} returned a gradient of shape {gradient.shape} for an argument of shape {shape}"
             )
         gradient = gradient.reshape(shape)
     return gradient if gradient.dtype == parent.dtype else gradient.astype(parent.dtype)
-
-
-def _size(shape):
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 def run_hooks(node, g):
@@ -258,6 +254,9 @@ def push_forward(nodes, tangents: dict, create_graph=False, since=0) -> list:
                 continue
             if node.saved is None:
                 raise freed_error(node)
+            for counter, version, argument in node.guards:
+                if counter[0] != version:
+                    raise in_place_error(node, argument)
             if node.plan.primitive.jvp is None:
                 raise RuntimeError(f"jvp: {node.op} has no JVP rule; give its primitive jvp=")
             if not node.plan.forward_mode:

@@ -20,10 +20,10 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.matrix_equations import solve_lyapunov, solve_skew_with_inverse, symmetric
 from tinygrad_ms.ops.newton_schulz import (
-    add_to_diagonal,
     as_rows,
     check_matrices,
     column,
+    diagonal,
     minimax_coefficients,
     normalise,
     orthogonalise,
@@ -207,7 +207,7 @@ def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
         return M * 1, xp.zeros((*M.shape[:-2], n, n), M.dtype), xp.zeros((*M.shape[:-2], 1, 1), M.dtype)
     with numpy.errstate(all="ignore"):
         norm = column(normalise(xp, flat, stacked[:, :m], work=unit))
-        add_to_diagonal(stacked, eps, first_row=m)
+        diagonal(stacked, n, first_row=m)[...] = eps
         whole = orthogonalise(xp, stacked, steps, coefficients, norm=sqrt(1 + n * eps * eps))
         tail = whole[:, m:] * (norm != 0)
     lead = M.shape[:-2]

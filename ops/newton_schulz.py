@@ -225,11 +225,10 @@ def transpose(x):
     return x.swapaxes(-1, -2)
 
 
-def add_to_diagonal(S, shift, first_row=0):
-    """S += shift I on the square block of S (batch, rows, n) that begins at ``first_row``; S is contiguous."""
-    n = S.shape[-1]
-    d = S.reshape(S.shape[0], -1)[:, first_row * n :: n + 1]
-    d += shift
+def diagonal(S, n, first_row=0):
+    """A view (batch, n) of the diagonals of the n x n blocks of contiguous S (batch, rows, >= n) from ``first_row``."""
+    width = S.shape[-1]
+    return S.reshape(S.shape[0], -1)[:, first_row * width : (first_row + n) * width : width + 1]
 
 
 def squared_norm(xp, x):
@@ -242,19 +241,27 @@ def column(x):
     return x[:, None, None]
 
 
+def to_range(xp, M, out):
+    """out <- M times a power of two per matrix that brings its largest element to [1/2, 1); returns (power, element).
+
+    Squares of the result stay in range.
+    """
+    largest = xp.maximum(M.max(axis=(1, 2)), -M.min(axis=(1, 2)))
+    limit = xp.finfo(M.dtype).maxexp - 4
+    power = xp.minimum(xp.maximum(xp.frexp(largest)[1], -limit), limit)
+    xp.multiply(M, column(xp.ldexp(xp.ones_like(largest), -power)), out=out)
+    return power, largest
+
+
 def normalise(xp, M, out, scale=1.0, work=None):
     """out <- M / (scale ||M||_F) per matrix and return ||M||_F, without overflow or underflow; 0 stays 0.
 
-    Scaling by a power of two of the largest element comes first, into ``work`` (contiguous; default: out), so that no
-    square leaves the range. A matrix with an infinite element has norm NaN.
+    ``work`` holds M in range in between (contiguous; default: out). A matrix with an infinite element has norm NaN.
     """
     work = out if work is None else work
-    largest = xp.maximum(M.max(axis=(1, 2)), -M.min(axis=(1, 2)))
-    limit = xp.finfo(M.dtype).maxexp - 4
-    power = xp.clip(xp.frexp(largest)[1], -limit, limit)
-    xp.multiply(M, column(xp.ldexp(xp.ones_like(largest), -power)), out=work)
+    power, largest = to_range(xp, M, work)
     norm = xp.sqrt(squared_norm(xp, work)) + (largest - largest)
-    xp.divide(work, column(xp.where(norm == 0, 1, norm * scale)), out=out)
+    xp.multiply(work, column(1 / xp.where(norm == 0, 1, norm * scale)), out=out)
     return xp.ldexp(norm, power)
 
 
@@ -282,13 +289,14 @@ class Workspace:
     """
 
     def __init__(self, xp, dtype):
-        self.xp, self.dtype, self.arrays = xp, dtype, {}
+        self.xp, self.dtype, self.memory = xp, dtype, {}
 
-    def __call__(self, name, batch, rows, columns, pad=False):
-        if name not in self.arrays:
-            extra = 16 if pad and columns * self.dtype.itemsize % 512 == 0 else 0
-            self.arrays[name] = self.xp.empty((batch, rows, columns + extra), self.dtype)[..., :columns]
-        return self.arrays[name][:batch]
+    def __call__(self, name, *shape, pad=False):
+        if pad and shape[-1] * self.dtype.itemsize % 512 == 0:
+            shape = (*shape[:-1], shape[-1] + 16)
+        if name not in self.memory:
+            self.memory[name] = self.xp.empty(prod(shape), self.dtype)
+        return self.memory[name][: prod(shape)].reshape(shape)
 
 
 def host(x) -> numpy.ndarray:
@@ -301,36 +309,54 @@ class Iteration:
     arrays: tuple = ()
     results: tuple = ()
 
+    def bind(self):
+        """Make the views into the arrays."""
+
     def take(self, index):
         """The matrices at ``index`` as an iteration of their own."""
         part = copy(self)
         for name in self.arrays:
             if (array := getattr(self, name)) is not None:
-                setattr(part, name, array[index])
+                setattr(part, name, array[of_batch(array, index)])
+        part.bind()
         return part
 
     def put(self, index, part):
         for name in self.results:
             if (array := getattr(self, name)) is not None:
-                array[index] = getattr(part, name)
+                array[of_batch(array, index)] = getattr(part, name)
+
+
+def of_batch(array, index):
+    """The key of the entries ``index`` along the batch, the third axis from the end of matrices."""
+    return index if array.ndim == 1 else (..., index, slice(None), slice(None))
 
 
 class Orthogonalise(Iteration):
-    """X <- X T(X^T X) for a batch of tall matrices (msign), or X <- X T(X X) for square ones (``square``: mcsgn)."""
+    """X <- X T(X^T X) for a batch of tall matrices (msign), or X <- X T(X X) for square ones (``square``: mcsgn).
 
-    arrays = ("X", "other", "S", "T", "norm")
+    S and T have a row to spare: so the diagonals of a whole batch lie n + 1 numbers apart, one vector to shift.
+    """
+
+    arrays = ("X", "other", "S_rows", "T_rows", "norm")
     results = ("X",)
 
     def __init__(self, xp, space, M, start, square=False, norm=None):
         self.xp, self.square = xp, square
         batch, _, n = M.shape
         self.X, self.other = space("X", *M.shape), space("other", *M.shape)
-        self.S, self.T = space("S", batch, n, n), space("T", batch, n, n)
+        self.S_rows, self.T_rows = space("S", batch, n + 1, n), space("T", batch, n + 1, n)
+        self.bind()
         if norm is None:
             self.norm = normalise(xp, M, self.X, start)
         else:
             self.norm = xp.full(M.shape[:1], norm, M.dtype)
             xp.multiply(M, 1 / (norm * start), out=self.X)
+
+    def bind(self):
+        n = self.X.shape[-1]
+        self.S, self.T = self.S_rows[:, :n], self.T_rows[:, :n]
+        self.S_diagonal, self.T_diagonal = diagonal(self.S_rows, n), diagonal(self.T_rows, n)
 
     def gram(self):
         xp, X = self.xp, self.X
@@ -343,30 +369,29 @@ class Orthogonalise(Iteration):
             xp.matmul(transpose(self.other), X, out=self.S)
 
     def update(self, p, q, last=False):
-        xp, S, T = self.xp, self.S, self.T
-        add_to_diagonal(S, p)
-        if q is None:
-            T = S
-        else:
-            xp.matmul(S, S, out=T)
-            add_to_diagonal(T, q)
+        xp, T = self.xp, self.S
+        self.S_diagonal += p
+        if q is not None:
+            T = self.T
+            xp.matmul(self.S, self.S, out=T)
+            self.T_diagonal += q
         xp.matmul(self.X, T, out=self.other)
         self.X, self.other = self.other, self.X
 
     def residual(self, scale):
-        return residual(self.xp, self.S, scale, self.norm)
+        return residual(self.xp, self.S, self.S_diagonal, scale, self.norm)
 
     def rescale(self, factor):
         self.X *= factor
         self.S *= factor * factor
 
 
-def residual(xp, S, scale, norm) -> numpy.ndarray:
+def residual(xp, S, S_diagonal, scale, norm) -> numpy.ndarray:
     """||scale^2 S - I||_F per matrix, on the host; NaN for a zero matrix. S is left as it was."""
     target = 1 / scale**2
-    add_to_diagonal(S, -target)
+    S_diagonal -= target
     r = xp.sqrt(squared_norm(xp, S)) / target * (norm / norm)
-    add_to_diagonal(S, target)
+    S_diagonal += target
     return host(r).astype(float)
 
 
@@ -374,83 +399,104 @@ class LyapunovSolve(Iteration):
     """mcsgn of [[A, K], [0, -A]] by its blocks: 7 products a step, 8 with the inverse of A (the product of the T).
 
     A = P / ||P||_F is symmetric; the limit of K is twice the solution of A Y + Y A = K. ``parity`` -1: K is skew,
-    +1: symmetric; then K A = parity (A K)^T saves two products. 0: any K. Rounding leaves the iterates slightly off
-    their symmetry: a polishing step maps such errors to zero to first order, so only the result is projected.
+    +1: symmetric; then A K = parity (K A)^T saves two products. 0: any K. Two blocks that meet the same factor are
+    one product:
+
+        [Q, R] = [K, A] A      D = Q - A K      R += p I
+        [T, Q] = [R, D] R      N = Q + R D      T += q I
+        [K, A] = [N, T] A      K += T K         J = J T
+
+    Rounding leaves the iterates slightly off their symmetry: a polishing step maps such errors to zero to first
+    order, so only the result is projected.
     """
 
-    arrays = ("AK", "other", "NT", "R", "Q", "D", "J", "J_next", "norm", "norm_C")
-    results = ("AK", "J")
+    arrays = ("KA", "other", "NTQRD", "J", "J_next", "norm", "power")
+    results = ("KA", "J")
 
     def __init__(self, xp, space, P, C, parity, start, inverse):
-        self.xp, self.parity = xp, parity
+        self.xp, self.parity, self.start = xp, parity, start
         batch, n, dtype = P.shape[0], P.shape[-1], P.dtype
-        self.AK, self.other = space("AK", batch, n, 2 * n), space("other", batch, n, 2 * n)
-        self.NT = space("NT", batch, 2 * n, n)  # [A | K] [N; T] is one product
-        self.R, self.D = space("R", batch, n, n), space("D", batch, n, n)
-        self.Q = space("Q", batch, n, n, pad=bool(parity))  # what is added to its transpose
-        xp.add(P, transpose(P), out=self.R)  # twice the symmetric part of P and the part of C of this parity
-        if parity:
-            (xp.add if parity > 0 else xp.subtract)(C, transpose(C), out=self.D)
-        else:
-            xp.multiply(C, 2, out=self.D)
-        self.norm = normalise(xp, self.R, self.AK[..., :n], start, self.R)
-        self.norm_C = normalise(xp, self.D, self.AK[..., n:], start, self.D)
+        self.KA, self.other = space("KA", 2, batch, n, n), space("other", 2, batch, n, n)
+        self.NTQRD = space("NTQRD", 5, batch, n, n, pad=bool(parity))
         self.J = self.J_next = None
         if inverse:
             self.J, self.J_next = xp.zeros((batch, n, n), dtype), space("J", batch, n, n)
-            add_to_diagonal(self.J, 1 / start)
+            diagonal(self.J, n)[...] = 1 / start
+        self.bind()
+        xp.add(P, transpose(P), out=self.Q)  # twice the symmetric part of P and the part of C of this parity
+        self.norm = normalise(xp, self.Q, self.KA[1], start, self.other[1])
+        if parity:
+            (xp.add if parity > 0 else xp.subtract)(C, transpose(C), out=self.Q)
+        else:
+            xp.multiply(C, 2, out=self.Q)
+        self.power = to_range(xp, self.Q, self.KA[0])[0]  # K enters linearly: any scale will do
+
+    def bind(self):
+        n = self.KA.shape[-1]
+        blocks = self.NTQRD
+        self.N, self.T, self.Q, self.R, self.D = blocks[..., :n]
+        self.NT, self.TQ, self.QR, self.RD = (self.pair(blocks[i : i + 2])[..., :n] for i in range(4))
+        self.T_diagonal, self.R_diagonal = diagonal(blocks[1], n), diagonal(blocks[3], n)
+
+    @staticmethod
+    def pair(blocks):
+        """Two blocks as the left factor of a product. Of one matrix they make one tall matrix: BLAS has more to share."""
+        return blocks.reshape(1, -1, blocks.shape[-1]) if blocks.shape[1] == 1 else blocks
 
     def gram(self):
-        A = self.AK[..., : self.R.shape[-1]]
-        self.xp.matmul(A, transpose(A) if A.shape[-1] >= SYMMETRIC_PRODUCT else A, out=self.R)
+        self.xp.matmul(self.pair(self.KA), self.KA[1], out=self.QR)
 
-    def both_sides(self, X, K, combine, out):
-        """out <- combine(X K, K X), which for K of a parity is X K - parity (X K)^T both where it is called."""
+    def other_side(self, X, K, sign, out):
+        """out <- Q + sign X K, where Q = K X. For K of a parity s X K = s Q^T; D in its place has the parity -s."""
         xp, Q = self.xp, self.Q
-        xp.matmul(X, K, out=Q)
         if self.parity:
             (xp.add if self.parity < 0 else xp.subtract)(Q, transpose(Q), out=out)
         else:
-            xp.matmul(K, X, out=out)
-            combine(Q, out, out=out)
+            xp.matmul(X, K, out=out)
+            (xp.add if sign > 0 else xp.subtract)(Q, out, out=out)
 
     def update(self, p, q, last=False):
-        xp, R, D, n = self.xp, self.R, self.D, self.R.shape[-1]
-        A, K, N, T = self.AK[..., :n], self.AK[..., n:], self.NT[:, :n], self.NT[:, n:]
-        add_to_diagonal(R, p)
-        self.both_sides(A, K, xp.subtract, out=N if q is None else D)
+        xp = self.xp
+        K, A = self.KA
+        self.other_side(A, K, -1, out=self.D)
+        self.R_diagonal += p
         if q is None:
-            xp.copyto(T, R)
+            xp.copyto(self.N, self.D)
+            xp.copyto(self.T, self.R)
         else:
-            xp.matmul(R, R, out=T)
-            add_to_diagonal(self.NT, q, first_row=n)
-            self.both_sides(R, D, xp.add, out=N)
-        if not last:
-            xp.matmul(A, T, out=self.other[..., :n])
-        xp.matmul(self.AK, self.NT, out=self.other[..., n:])  # A N + K T
-        self.AK, self.other = self.other, self.AK
+            xp.matmul(self.RD, self.R, out=self.TQ)
+            self.other_side(self.R, self.D, 1, out=self.N)
+            self.T_diagonal += q
+        if last:
+            xp.matmul(self.N, A, out=self.other[0])
+        else:
+            xp.matmul(self.NT, A, out=self.pair(self.other))
+        xp.matmul(self.T, K, out=self.Q)
+        self.KA, self.other = self.other, self.KA
+        self.KA[0] += self.Q
         if self.J is not None:
-            xp.matmul(self.J, T, out=self.J_next)
+            xp.matmul(self.J, self.T, out=self.J_next)
             self.J, self.J_next = self.J_next, self.J
 
     def residual(self, scale):
-        return residual(self.xp, self.R, scale, self.norm)
+        return residual(self.xp, self.R, self.R_diagonal, scale, self.norm)
 
     def rescale(self, factor):
-        self.AK *= factor
+        self.KA *= factor
         self.R *= factor * factor
+        self.Q *= factor * factor
         if self.J is not None:
             self.J *= factor
 
     def finish(self, end, W, J):
         """Write the solution, and the inverse of P where asked, for the scale ``end`` of the iterates."""
-        xp, K = self.xp, self.AK[..., self.R.shape[-1] :]
+        xp, K = self.xp, self.KA[0]
         inverse_norm = xp.where(self.norm == 0, 0, 1 / self.norm)  # P = 0 gives zero by convention
         if self.parity:
             (xp.add if self.parity > 0 else xp.subtract)(K, transpose(K), out=W)
-            W *= column(inverse_norm * self.norm_C * (end / 4))
+            W *= column(xp.ldexp(inverse_norm * (end / (4 * self.start)), self.power))
         else:
-            xp.multiply(K, column(inverse_norm * self.norm_C * (end / 2)), out=W)
+            xp.multiply(K, column(xp.ldexp(inverse_norm * (end / (2 * self.start)), self.power)), out=W)
         if J is not None:
             xp.multiply(self.J, column(2 * end * inverse_norm), out=J)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 import tinygrad_ms as tg
 from tinygrad_ms.ops.msign_alternatives import msign_dense_vjp, msign_unrolled
-from tinygrad_ms.ops.newton_schulz import TABLES
+from tinygrad_ms.ops.quintics import TABLES
 
 SHAPES = [(128, 32, 32), (128, 128), (256, 256), (512, 512), (128, 512), (64, 512)]
 

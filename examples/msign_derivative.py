@@ -18,7 +18,7 @@ import numpy as np
 
 import tinygrad_ms as tg
 from tinygrad_ms.ops.msign_alternatives import msign_dense_vjp, msign_unrolled
-from tinygrad_ms.ops.newton_schulz import POLISH, TABLES
+from tinygrad_ms.ops.quintics import POLISH, TABLES
 
 # %% The ways: each gives the gradient of <G, msign(M)> with respect to M
 

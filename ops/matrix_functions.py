@@ -11,7 +11,6 @@ repeated singular values, where rules made of svd or eigh divide by zero.
 """
 
 import warnings
-from math import sqrt
 
 import numpy
 
@@ -19,16 +18,8 @@ from tinygrad_ms.engine.backend import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.matrix_equations import solve_lyapunov, solve_skew_with_inverse, symmetric
-from tinygrad_ms.ops.newton_schulz import (
-    as_rows,
-    check_matrices,
-    column,
-    diagonal,
-    minimax_coefficients,
-    normalise,
-    orthogonalise,
-    transpose,
-)
+from tinygrad_ms.ops.newton_schulz import check_matrices, orthogonalise, orthogonalise_smooth, transpose
+from tinygrad_ms.ops.quintics import as_rows, minimax_coefficients
 from tinygrad_ms.ops.reductions import MATRIX_NORMS
 from tinygrad_ms.ops.shapes import expand_reduced, moveaxis, operand
 
@@ -37,7 +28,9 @@ __all__ = ["inv_sqrtm", "minimax_coefficients", "msign", "nuclear_norm", "polar"
 # --- msign ---------------------------------------------------------------------------------------------------------
 
 
-def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, check=False):
+def msign(
+    M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, recompute=False, check=False
+):
     """The orthogonal polar factor U V^T of M = U diag(s) V^T: M (..., n, m), float32 or float64, batched.
 
     Args:
@@ -50,6 +43,8 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
         coefficients: a table ("su", "polar_express", "muon", "muon_you") or rows (a, b, c), the last one repeated as
             needed; ``minimax_coefficients`` makes some. Without ``steps`` each row runs once. The derivative is that of
             the exact msign, whatever the table leaves unconverged.
+        recompute: with eps > 0, keep one array of the size of M less for backward, which computes the result again by
+            one product, with rounding errors of order u / eps: those of the result itself where M is rank-deficient.
         check: look at the values (this synchronises): non-finite input is a ValueError, rank deficiency a warning.
 
     Zero gives zero with zero gradient; 1 x 1 is the sign; the scale of M does not matter. NaN or infinity makes its
@@ -66,14 +61,15 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
     M = operand(M)
     shape = M.shape
     if len(shape) > 1 and shape[-2] < shape[-1]:  # work on the smaller side
-        options = {"eps": eps, "method": method, "steps": steps, "coefficients": coefficients, "check": check}
-        return msign(M.mT, **options).mT
+        options = {"eps": eps, "method": method, "steps": steps, "coefficients": coefficients}
+        return msign(M.mT, recompute=recompute, check=check, **options).mT
     if check:
         _check_finite(M)
     if method == "svd":
         y = _msign_svd(M, eps=float(eps), steps=steps, coefficients=coefficients, factors=Factors())
     elif eps:
-        y = _msign_smooth(M, eps=float(eps), steps=steps, coefficients=coefficients)[0]
+        smooth = _msign_smooth_lean if recompute else _msign_smooth
+        y = smooth(M, eps=float(eps), steps=steps, coefficients=coefficients)[0]
     elif len(shape) > 1 and shape[-2] == shape[-1]:
         y = _msign(M, steps=steps, coefficients=coefficients)
     else:
@@ -151,8 +147,9 @@ def _safe(x):
 
 
 def _inner(a, b):
-    """<a, b> per matrix, as (..., 1, 1)."""
-    return (a * b).sum(axis=(-2, -1), keepdims=True)
+    """<a, b> per matrix, as (..., 1, 1): a row times a column, which reads both once."""
+    flat = (*a.shape[:-2], 1, a.shape[-2] * a.shape[-1])
+    return a.reshape(flat) @ b.reshape(flat).mT
 
 
 def _smooth_parts(M, y, tail, norm, B, eps, steps, coefficients):
@@ -186,12 +183,17 @@ def _push_smooth(tangents, M, y, tail, norm, eps, steps, coefficients):
     return y @ inner + t @ inverse, tail @ inner, along
 
 
+SMOOTH = (
+    r"P = Y^T M + e\,T,\ T = e P^{-1}:\quad \bar M = \Pi(Y (W - B P^{-1}) + \bar Y P^{-1}),\ B = Y^T \bar Y,"
+    r"\ \Pi(X) = X - \langle X, M\rangle M / \|M\|_F^2"
+)
+
+
 @primitive(
     vjp=_pull_smooth,
     jvp=_push_smooth,
     outputs=("y", "tail", "norm"),
-    formula=r"P = Y^T M + e\,T,\ T = e P^{-1}:\quad \bar M = \Pi(Y (W - B P^{-1}) + \bar Y P^{-1}),\ B = Y^T \bar Y,"
-    r"\ \Pi(X) = X - \langle X, M\rangle M / \|M\|_F^2",
+    formula=SMOOTH,
     source="docs/msign.md, section 4; 000, (16) and (17) with this P",
     notes="discontinuous at M = 0, where the value and the gradient are 0 by convention",
     floats=True,
@@ -199,19 +201,31 @@ def _push_smooth(tangents, M, y, tail, norm, eps, steps, coefficients):
 def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
     """The smooth msign of tall M: the blocks (Y, T) of msign([M; e I]), and ||M||_F as (..., 1, 1)."""
     check_matrices("msign", M)
-    m, n = M.shape[-2:]
-    flat = M.reshape((-1, m, n)) if M.size else xp.zeros((M.size, m, n), M.dtype)
-    unit = xp.empty(flat.shape, M.dtype)
-    stacked = xp.zeros((flat.shape[0], m + n, n), M.dtype)
-    if not M.size:
-        return M * 1, xp.zeros((*M.shape[:-2], n, n), M.dtype), xp.zeros((*M.shape[:-2], 1, 1), M.dtype)
-    with numpy.errstate(all="ignore"):
-        norm = column(normalise(xp, flat, stacked[:, :m], work=unit))
-        diagonal(stacked, n, first_row=m)[...] = eps
-        whole = orthogonalise(xp, stacked, steps, coefficients, norm=sqrt(1 + n * eps * eps))
-        tail = whole[:, m:] * (norm != 0)
-    lead = M.shape[:-2]
-    return whole[:, :m].copy().reshape(M.shape), tail.reshape((*lead, n, n)), norm.reshape((*lead, 1, 1))
+    return orthogonalise_smooth(xp, M, eps, steps, coefficients)
+
+
+def _smooth_again(M, tail, norm, eps):
+    """The smooth msign from what came out beside it: Y = M P^{-1} = M T / e."""
+    return M @ (tail / (eps * _safe(norm)))
+
+
+@primitive(
+    vjp=lambda needed, g, M, tail, norm, eps, steps, coefficients: _pull_smooth(
+        needed, g, M, _smooth_again(M, tail, norm, eps), tail, norm, eps, steps, coefficients
+    ),
+    jvp=lambda tangents, M, tail, norm, eps, steps, coefficients: _push_smooth(
+        tangents, M, _smooth_again(M, tail, norm, eps), tail, norm, eps, steps, coefficients
+    ),
+    outputs=("y", "tail", "norm"),
+    formula=r"Y = M T / e,\ " + SMOOTH,
+    source="docs/msign.md, section 4; 000, (16) and (17) with this P",
+    notes="discontinuous at M = 0, where the value and the gradient are 0 by convention",
+    floats=True,
+)
+def _msign_smooth_lean(xp, M, /, eps, steps=None, coefficients=None):
+    """As ``msign_smooth``, with M and T kept for backward: one product more, and rounding errors of order u / eps."""
+    check_matrices("msign", M)
+    return orthogonalise_smooth(xp, M, eps, steps, coefficients)
 
 
 # --- the closed form on the SVD ------------------------------------------------------------------------------------

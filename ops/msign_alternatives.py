@@ -10,7 +10,8 @@ import numpy
 
 from tinygrad_ms.engine.backend import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.ops.newton_schulz import as_rows, check_matrices, orthogonalise, transpose
+from tinygrad_ms.ops.newton_schulz import check_matrices, orthogonalise, transpose
+from tinygrad_ms.ops.quintics import as_rows
 
 __all__ = ["msign_dense_vjp", "msign_unrolled"]
 

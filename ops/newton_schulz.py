@@ -1,4 +1,4 @@
-"""Newton-Schulz iterations on raw arrays: coefficients, msign, and the mcsgn solve of P W + W P = C.
+"""Newton-Schulz iterations on raw arrays: msign, and the mcsgn solve of P W + W P = C.
 
 A step is an odd quintic, x <- a x + b x^3 + c x^5, applied to the singular values of X (msign) or the eigenvalues
 of [[A, K], [0, -A]] (mcsgn), by matrix products alone. Completing the square and moving c into the scale of X leaves
@@ -6,167 +6,17 @@ two shifts of a diagonal as the only elementwise work of a step of three product
 
     a + b s + c s^2 = c (s + b/2c)^2 + (a - b^2/4c),        S = X^T X,  T = (S + p I)^2 + q I,  X <- X T.
 
-Sources: 000 (Su Jianlin, the derivative of msign), equations (8), (9), (24); Amsel et al., Polar Express,
-arXiv 2505.16932 (minimax coefficients). The public ops are in ``matrix_functions``.
+Source: 000 (Su Jianlin, the derivative of msign), equations (8), (9), (24). The coefficients are in ``quintics``, the
+public ops in ``matrix_functions``.
 """
 
 from copy import copy
-from functools import lru_cache
-from math import copysign, prod, sqrt
-from typing import NamedTuple
+from math import prod, sqrt
 
 import numpy
 
 from tinygrad_ms.engine.backend import BACKENDS
-
-POLISH = (1.875, -1.25, 0.375)  # x (15 - 10 x^2 + 3 x^4) / 8: cubic convergence to one, e -> 5/2 e^3
-
-
-def with_safety(rows, factor=1.01):
-    """The rows of p(x / factor): for inputs up to ``factor`` times too large, so that rounding does no harm."""
-    return tuple((a / factor, b / factor**3, c / factor**5) for a, b, c in rows)
-
-
-TABLES = {
-    # 000, the table after (8), for singular values in [1e-3, 1] of M / ||M||_F. Row 6 is printed with +1.268 there.
-    # The safety factor stays off the last two rows, where it would move the fixed point to 1 - 2.4e-6.
-    "su": (
-        *with_safety((
-            (8.28721, -23.5959, 17.3004), (4.10706, -2.94785, 0.544843), (3.94869, -2.9089, 0.551819),
-            (3.31842, -2.48849, 0.510049), (2.30065, -1.6689, 0.418807), (1.8913, -1.268, 0.376804),
-        )),
-        POLISH, POLISH,
-    ),
-    # Amsel et al., the same composition with all digits and the safety factor on seven rows.
-    "polar_express": (
-        *with_safety((
-            (8.2872120181, -23.5958865191, 17.3003873125), (4.1070591115, -2.9478499167, 0.5448431083),
-            (3.9486908535, -2.9089021160, 0.5518191394), (3.3184196574, -2.4884880243, 0.5100489401),
-            (2.3006520200, -1.6689039846, 0.4188073120), (1.8913014078, -1.2679958272, 0.3768040895),
-            (1.8750014809, -1.2500016454, 0.3750001646),
-        )),
-        POLISH,
-    ),
-    # Jordan, Muon, 2024: five times the same row; singular values end in [0.7, 1.2], not at one.
-    "muon": ((3.4445, -4.7750, 2.0315),) * 5,
-    # You Jiacheng, 2025: five different rows, nearer to one.
-    "muon_you": (
-        (4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037),
-        (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012),
-    ),
-}  # fmt: skip
-
-
-def odd_quintic(row, x):
-    a, b, c = row
-    return x * (a + x * x * (b + x * x * c))
-
-
-def minimax_quintic(lower: float, upper: float) -> tuple[float, float, float]:
-    """(a, b, c) of the odd quintic closest to one on [lower, upper], by Remez exchange."""
-    if lower >= upper * (1 - 5e-6):  # the interval is a point to working precision: Taylor's quintic there
-        a, b, c = POLISH
-        return a / upper, b / upper**3, c / upper**5
-    q, r, error = (3 * lower + upper) / 4, (lower + 3 * upper) / 4, 0.0
-    for _ in range(100):  # p(x_i) + (-1)^i E = 1 at four points; the inner ones move to the extremes of p
-        x = numpy.array([lower, q, r, upper])
-        system = numpy.stack([x, x**3, x**5, [1, -1, 1, -1]], axis=1)
-        a, b, c, new = map(float, numpy.linalg.solve(system, numpy.ones(4)))
-        root = sqrt(9 * b * b - 20 * a * c)
-        q, r = sqrt((-3 * b - root) / (10 * c)), sqrt((-3 * b + root) / (10 * c))
-        if abs(new - error) < 1e-15:
-            break
-        error = new
-    return a, b, c
-
-
-def minimax_coefficients(lower, steps=None, *, cushion=0.02407327424182761, safety=1.0):
-    """Rows (a, b, c) whose composition brings singular values in [lower, 1] to one: the Polar Express construction.
-
-    Each row is the minimax quintic on the interval that the rows before it leave, but on no wider a one than
-    [``cushion`` u, u]: then small values grow a little slower and large ones stay near one.
-    ``steps=None``: as many rows as bring all of [lower, 1] within 1e-3 of one. ``safety`` divides the rows as
-    ``with_safety``. Raises ValueError unless 0 < lower <= 1. Source: Amsel et al., arXiv 2505.16932, algorithm 1.
-    """
-    if not 0 < lower <= 1:
-        raise ValueError(f"minimax_coefficients: lower is {lower}; expected the least singular value, 0 < lower <= 1")
-    rows, low, up = [], lower, 1.0
-    while len(rows) < steps if steps is not None else 1 - low > 1e-3:
-        row = minimax_quintic(max(low, cushion * up), up)
-        ends = odd_quintic(row, low), odd_quintic(row, up)
-        row = tuple(k * 2 / sum(ends) for k in row)  # was centred for the cushion
-        low = odd_quintic(row, low)
-        up = 2 - low
-        rows.append(row)
-    return with_safety(rows, safety)
-
-
-# --- which rows to run ---------------------------------------------------------------------------------------------
-
-
-def as_rows(coefficients) -> tuple:
-    """The rows of a named table or of the user's own: a sequence of (a, b, c)."""
-    if isinstance(coefficients, str):
-        if coefficients not in TABLES:
-            raise ValueError(f"coefficients={coefficients!r} is unknown: the tables are {', '.join(TABLES)}")
-        return TABLES[coefficients]
-    rows = tuple(tuple(map(float, row)) for row in coefficients)
-    if not rows or any(len(row) != 3 or (row[1] == 0 and row[2] == 0) for row in rows):
-        raise ValueError(f"coefficients={coefficients!r}: expected rows (a, b, c) with b or c different from zero")
-    return rows
-
-
-def shifts(rows, end=1.0):
-    """The scale to start from and the shifts (p, q) of each row, so that X = scale * Y ends with scale ``end``.
-
-    With x = s y a row reads s_next y_next = c s^5 ((y^2 + p)^2 + q) y: the factor is one where c s^5 = s_next. Solved
-    from the last row backwards, so the scales stay near one. A row with c = 0 is y_next = (y^2 + p) y, and q is None.
-    """
-    scale, pairs = end, []
-    for a, b, c in reversed(rows):
-        if c:
-            scale = copysign(abs(scale / c) ** 0.2, scale / c)
-            pairs.append((b / (2 * c * scale**2), (a - b * b / (4 * c)) / (c * scale**4)))
-        else:
-            scale = copysign(abs(scale / b) ** (1 / 3), scale / b)
-            pairs.append((a / (b * scale**2), None))
-    return scale, tuple(reversed(pairs))
-
-
-class Plan(NamedTuple):
-    """What to run: ``chunks`` of (start scale, shifts), then the shifts ``polish``, where given, until convergence."""
-
-    chunks: tuple
-    end: float = 1.0  # the scale after each chunk
-    polish: tuple | None = None
-    tolerance: float = 0.0  # of the residual ||X^T X - I||_F
-
-
-@lru_cache(maxsize=256)
-def make_plan(steps, coefficients, n: int, m: int, precision: float) -> Plan:
-    """The rows for an n x m matrix of roundoff ``precision``; ``coefficients`` is a table's name, rows or None.
-
-    ``steps=k``: rows 1..k, the last one repeated. ``steps=None`` and no coefficients: adaptive. The table "su" lifts
-    singular values by 1,820, so further chunks follow while the residual is large, down to the least that stands out
-    of the rounding noise, 25 sqrt(max(n, m)) u of ||M||_F (the noise was measured at 1 to 2 sqrt(max(n, m)) u). That
-    cap is what keeps rank-deficient matrices safe: their noise stays below about 0.1 and is never lifted to one.
-    """
-    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
-        raise ValueError(f"steps={steps!r}: expected a positive integer, or None for adaptive steps")
-    if steps is not None or coefficients is not None:
-        rows = as_rows("su" if coefficients is None else coefficients)
-        count = len(rows) if steps is None else steps
-        return Plan((shifts((rows + rows[-1:] * count)[:count]),))
-    end = POLISH[2] ** -0.25  # the scale that a polishing step leaves as it is
-    table = TABLES["su"][:6]
-    gain, floor = prod(row[0] for row in table), 25 * sqrt(max(n, m, 1)) * precision
-    chunks, lower = [table], floor * gain
-    while lower < 0.5:  # what is left of the range below
-        short = lower < 1e-3
-        chunks.append(table if short else minimax_coefficients(lower, safety=1.01))
-        lower = lower * gain if short else 1.0
-    polish = shifts((POLISH,), end)[1][0]
-    return Plan(tuple(shifts(rows, end) for rows in chunks), end, polish, sqrt(n) * precision)
+from tinygrad_ms.ops.quintics import Plan, hashable, make_plan
 
 
 def drive(xp, plan: Plan, iteration) -> None:
@@ -335,23 +185,25 @@ def of_batch(array, index):
 class Orthogonalise(Iteration):
     """X <- X T(X^T X) for a batch of tall matrices (msign), or X <- X T(X X) for square ones (``square``: mcsgn).
 
-    S and T have a row to spare: so the diagonals of a whole batch lie n + 1 numbers apart, one vector to shift.
+    With ``eps`` X is [M / ||M||_F; eps I] (smooth msign). S and T have a row to spare: so the diagonals of a whole
+    batch lie n + 1 numbers apart, one vector to shift.
     """
 
     arrays = ("X", "other", "S_rows", "T_rows", "norm")
     results = ("X",)
 
-    def __init__(self, xp, space, M, start, square=False, norm=None):
+    def __init__(self, xp, space, M, start, square=False, eps=0.0):
         self.xp, self.square = xp, square
-        batch, _, n = M.shape
-        self.X, self.other = space("X", *M.shape), space("other", *M.shape)
+        batch, m, n = M.shape
+        rows = m + n if eps else m
+        self.X, self.other = space("X", batch, rows, n), space("other", batch, rows, n)
         self.S_rows, self.T_rows = space("S", batch, n + 1, n), space("T", batch, n + 1, n)
         self.bind()
-        if norm is None:
-            self.norm = normalise(xp, M, self.X, start)
-        else:
-            self.norm = xp.full(M.shape[:1], norm, M.dtype)
-            xp.multiply(M, 1 / (norm * start), out=self.X)
+        scale = start * sqrt(1 + n * eps * eps)
+        self.norm = normalise(xp, M, self.X[:, :m], scale)
+        if eps:
+            self.X[:, m:] = 0
+            diagonal(self.X, n, m)[...] = eps / scale
 
     def bind(self):
         n = self.X.shape[-1]
@@ -510,24 +362,19 @@ def check_matrices(name, x, square=False):
         raise TypeError(f"{name}: the argument has dtype {x.dtype}; convert it with .astype('float32') first")
 
 
-def hashable(coefficients):
-    """Coefficients as ``make_plan`` caches them: None, a table's name, or a tuple of rows."""
-    return coefficients if coefficients is None or isinstance(coefficients, str) else as_rows(coefficients)
+def plan_for(shape, dtype, steps, coefficients):
+    n, m = sorted(shape[-2:])
+    return make_plan(steps, hashable(coefficients), n, m, float(numpy.finfo(dtype.name).eps) / 2)
 
 
-def plan_for(x, steps, coefficients):
-    n, m = x.shape[-2:]
-    return make_plan(steps, hashable(coefficients), min(n, m), max(n, m), float(numpy.finfo(x.dtype.name).eps) / 2)
-
-
-def orthogonalise(xp, M, steps=None, coefficients=None, square=False, norm=None):
+def orthogonalise(xp, M, steps=None, coefficients=None, square=False):
     """msign of M (..., n, m) by Newton-Schulz; ``square``: mcsgn of square matrices with real spectra.
 
-    Works on the smaller side; each matrix is scaled by its own Frobenius norm, or by ``norm`` if all have that one.
+    Works on the smaller side; each matrix is scaled by its own Frobenius norm.
     """
     if M.shape[-2] < M.shape[-1]:
-        return transpose(orthogonalise(xp, transpose(M), steps, coefficients, norm=norm))
-    plan = plan_for(M, steps, coefficients)
+        return transpose(orthogonalise(xp, transpose(M), steps, coefficients))
+    plan = plan_for(M.shape, M.dtype, steps, coefficients)
     if M.size == 0:
         return xp.zeros(M.shape, M.dtype)
     tall = M.reshape((-1,) + M.shape[-2:])
@@ -538,10 +385,31 @@ def orthogonalise(xp, M, steps=None, coefficients=None, square=False, norm=None)
             return out.reshape(M.shape)
         space = Workspace(xp, M.dtype)
         for part in parts(tall, 4):
-            iteration = Orthogonalise(xp, space, tall[part], plan.chunks[0][0], square, norm)
+            iteration = Orthogonalise(xp, space, tall[part], plan.chunks[0][0], square)
             drive(xp, plan, iteration)
             xp.multiply(iteration.X, plan.end, out=out[part])
     return out.reshape(M.shape)
+
+
+def orthogonalise_smooth(xp, M, eps, steps=None, coefficients=None):
+    """The blocks Y (..., m, n) and T (..., n, n) of msign([M / ||M||_F; eps I]) for tall M, and ||M||_F (..., 1, 1).
+
+    T = e (M^T M + e^2 I)^{-1/2} with e = eps ||M||_F. Zero gives zeros.
+    """
+    m, n = M.shape[-2:]
+    plan = plan_for((m + n, n), M.dtype, steps, coefficients)
+    tall = M.reshape((prod(M.shape[:-2]), m, n))
+    y, tail, norm = (xp.zeros((len(tall), *shape), M.dtype) for shape in ((m, n), (n, n), (1, 1)))
+    if M.size:
+        with numpy.errstate(all="ignore"):
+            space = Workspace(xp, M.dtype)
+            for part in parts(tall, 6):
+                iteration = Orthogonalise(xp, space, tall[part], plan.chunks[0][0], eps=eps)
+                drive(xp, plan, iteration)
+                size = norm[part] = column(iteration.norm)
+                xp.multiply(iteration.X[:, :m], plan.end, out=y[part])
+                xp.multiply(iteration.X[:, m:], plan.end * (size != 0), out=tail[part])
+    return tuple(x.reshape(M.shape[:-2] + x.shape[1:]) for x in (y, tail, norm))
 
 
 def solve_symmetric(xp, P, C, parity=0, inverse=False, steps=None, coefficients=None):
@@ -551,7 +419,7 @@ def solve_symmetric(xp, P, C, parity=0, inverse=False, steps=None, coefficients=
     skew or symmetric part of C. After the fixed steps of a truncated plan, W is that part of the derivative of the
     truncated iteration, so it stays bounded however ill-conditioned P is.
     """
-    plan = plan_for(P, steps, coefficients)
+    plan = plan_for(P.shape, P.dtype, steps, coefficients)
     if P.size == 0:
         return (xp.zeros(P.shape, P.dtype),) * 2 if inverse else xp.zeros(P.shape, P.dtype)
     P3, C3 = (x.reshape((-1,) + x.shape[-2:]) for x in (P, C))

@@ -77,15 +77,15 @@ def closed_form(M, G, eps):
     return (u * (s / h)) @ vt[:n], project(at_constant_e(G)), at_constant_e(project(G))
 
 
-@pytest.mark.parametrize("method", ["newton_schulz", "svd"])
+@pytest.mark.parametrize("options", [{}, {"recompute": True}, {"method": "svd"}], ids=str)
 @pytest.mark.parametrize("steps", [None, 9])
 @pytest.mark.parametrize("eps", [1e-3, 1e-2, 0.3])
-def test_smooth_msign_of_any_rank(method, steps, eps):
+def test_smooth_msign_of_any_rank(options, steps, eps):
     random = np.random.default_rng(0)
     low = lambda n, m, r: random.standard_normal((n, r)) @ random.standard_normal((r, m))  # noqa: E731
     cases = [low(6, 6, 3), low(6, 10, 3), low(10, 6, 3), low(5, 5, 1)]
     cases += [matrix("geometric", n, m, 1e8, "float64") for n, m in [(8, 8), (8, 32), (4, 32)]]
-    f = lambda x: tg.msign(x, eps=eps, method=method, steps=steps)  # noqa: E731
+    f = lambda x: tg.msign(x, eps=eps, steps=steps, **options)  # noqa: E731
     for M in cases:
         G = random.standard_normal(M.shape)
         value, pulled, pushed_forward = closed_form(M, G, eps)
@@ -93,6 +93,19 @@ def test_smooth_msign_of_any_rank(method, steps, eps):
         assert error(gradient(f, M, G), pulled) < 1e-8
         assert error(pushed(f, M, G), pushed_forward) < 1e-8
         assert np.linalg.norm(pulled) <= np.linalg.norm(G) / (eps * np.linalg.norm(M)) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("eps", [1e-3, 1e-2, 0.1])
+def test_rounding_errors_of_the_smooth_msign_are_of_the_order_of_u_over_eps(eps):
+    random = np.random.default_rng(4)
+    for n, m, rank in [(32, 32, 32), (32, 32, 16), (16, 16, 1), (16, 64, 8)]:
+        M = (random.standard_normal((n, rank)) @ random.standard_normal((rank, m))).astype("float32")
+        G = random.standard_normal((n, m)).astype("float32")
+        value, pulled, _ = closed_form(M.astype(float), G.astype(float), eps)
+        for recompute in (False, True):
+            f = lambda x: tg.msign(x, eps=eps, steps=9, recompute=recompute)  # noqa: B023, E731
+            assert error(f(tg.tensor(M)).numpy(), value) < 2e-7 + 6e-8 / eps
+            assert error(gradient(f, M, G), pulled) < 2e-7 + 1.2e-7 / eps
 
 
 # --- higher orders -------------------------------------------------------------------------------------------------
@@ -104,7 +117,7 @@ HARD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [{}, {"steps": 9}, {"method": "svd"}, {"eps": 0.1}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"steps": 9}, {"method": "svd"}, {"eps": 0.1}, {"eps": 0.1, "recompute": True}], ids=str)
 @pytest.mark.parametrize("name", HARD)
 def test_second_and_third_derivatives_where_svd_rules_give_nan(name, options):
     M = HARD[name]
@@ -234,7 +247,7 @@ def test_ten_thousand_random_matrices():
         M = ((u * s[:, None, :]) @ v.mT * scale[:, None, None]).astype(dtype)
         G = random.standard_normal(M.shape)
         G = (G / np.linalg.norm(G, axis=(1, 2), keepdims=True)).astype(dtype)
-        options = {} if random.random() < 0.7 else {"eps": 1e-3}
+        options = {} if random.random() < 0.7 else {"eps": 1e-3, "recompute": random.random() < 0.5}
         x = tg.tensor(M)
         x.requires_grad = True
         y = tg.msign(x, **options)
@@ -309,6 +322,8 @@ def test_memory_held_for_backward_is_the_output(shape):
     M = np.random.default_rng(8).standard_normal(shape).astype("float32")
     assert held(lambda x: tg.msign(x, steps=8), M) <= 2 * M.nbytes + 20_000
     assert held(lambda x: tg.msign(x, eps=1e-2, steps=8), M) <= 2 * M.nbytes + 20_000
+    small = min(shape[-2:]) ** 2 * M.nbytes // (shape[-2] * shape[-1])  # of the small side
+    assert held(lambda x: tg.msign(x, eps=1e-2, steps=8, recompute=True).sum(), M) <= small + 20_000
 
 
 def test_memory_against_differentiating_through_the_steps():
@@ -318,7 +333,11 @@ def test_memory_against_differentiating_through_the_steps():
     assert held(tg.checkpoint(msign_unrolled), M) < 2 * ours
 
 
-@pytest.mark.parametrize("options", [{"steps": 8}, {"steps": 8, "eps": 1e-2}, {"coefficients": "polar_express"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": 8}, {"steps": 8, "eps": 1e-2}, {"steps": 8, "eps": 1e-2, "recompute": True}, {"coefficients": "polar_express"}],
+    ids=str,
+)
 def test_fixed_steps_never_synchronise_the_host(options):
     x = tg.tensor(np.random.default_rng(10).standard_normal((3, 8, 5)), device="strict")
     x.requires_grad = True

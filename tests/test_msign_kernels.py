@@ -5,15 +5,8 @@ import pytest
 from scipy.linalg import solve_sylvester
 
 from tests.msign_oracle import error, matrix, msign_and_gradient
-from tinygrad_ms.ops.newton_schulz import (
-    POLISH,
-    TABLES,
-    make_plan,
-    minimax_coefficients,
-    orthogonalise,
-    shifts,
-    solve_symmetric,
-)
+from tinygrad_ms.ops.newton_schulz import orthogonalise, solve_symmetric
+from tinygrad_ms.ops.quintics import POLISH, TABLES, make_plan, minimax_coefficients, shifts
 
 
 def plain(M, rows):

@@ -483,9 +483,13 @@ for shape in ((5, 3), (3, 5)):
     case(
         "polar", msign_of, regular(*shape, 2), ours=tg.msign
     )  # the primitive of matrices that are not square
-for name, method in (("msign_smooth", "newton_schulz"), ("msign_svd", "svd")):
+for name, options in (
+    ("msign_smooth", {}),
+    ("msign_smooth_lean", {"recompute": True}),
+    ("msign_svd", {"method": "svd"}),
+):
     for shape in ((4, 4), (5, 3)):
-        ours = lambda x, method=method: tg.msign(x, eps=0.1, method=method)
+        ours = lambda x, options=options: tg.msign(x, eps=0.1, **options)
         case(name, smooth_of, regular(*shape), ours=ours)
 case("msign_svd", msign_of, regular(4, 4), ours=lambda x: tg.msign(x, method="svd"))
 case("polar", lambda x: (msign_of(x), of_eigh(torch.sqrt)(x.mT @ x)), regular(5, 3), ours=tg.polar)

@@ -11,7 +11,7 @@ import tinygrad_ms as tg
 from tinygrad_ms import nn, optim
 from tinygrad_ms.data import MQAR
 from tinygrad_ms.nn.ttt_muon import FAST_NETWORKS, smooth_table
-from tinygrad_ms.ops.newton_schulz import odd_quintic
+from tinygrad_ms.ops.quintics import odd_quintic
 from tinygrad_ms.testing import gradcheck
 
 VARIANTS = {
@@ -270,7 +270,7 @@ def test_checkpoint_bounds_the_memory_of_a_long_sequence():
     assert peaks[1] < 0.6 * peaks[0], peaks
 
 
-def test_msign_keeps_a_fifth_of_what_five_recorded_steps_keep_and_the_pure_one_an_eighth():
+def test_msign_keeps_an_eighth_of_what_five_recorded_steps_keep():
     M = tg.tensor(np.random.default_rng(0).normal(size=(3, 32, 32)).astype("float32"), requires_grad=True)
     kept = []
     for variant in ("muon", "pure", "ns5"):
@@ -286,7 +286,7 @@ def test_msign_keeps_a_fifth_of_what_five_recorded_steps_keep_and_the_pure_one_a
                     arrays[id(base)] = base.nbytes
         kept.append(sum(arrays.values()))
     smooth, pure, unrolled = kept
-    assert 5 * smooth <= unrolled and 7 * pure <= unrolled, kept
+    assert 7.5 * max(smooth, pure) <= unrolled, kept
 
 
 # --- the msign of the cell ---------------------------------------------------------------------------------------------

@@ -32,6 +32,17 @@ def nuclear(M, **_):
 wide, tall, square = normal(3, 5), normal(2, 5, 3), normal(3, 3, seed=1) + np.eye(3)
 rank_two = normal(4, 2) @ normal(2, 4, seed=1)
 
+SMOOTH = [
+    Sample((tall,), {"eps": 0.1, "steps": 9}, smooth),
+    Sample((square,), {"eps": 0.1}, smooth, sync=ADAPTS),
+    Sample((rank_two,), {"eps": 0.2}, smooth, note="rank deficient", sync=ADAPTS),
+    Sample(
+        (np.zeros((4, 3)),), {"eps": 0.1}, lambda M, eps: (M, np.zeros((3, 3)), np.zeros((1, 1))),
+        smooth=False, gradient=(np.zeros((4, 3)),), note="zero", sync=ADAPTS,
+    ),
+    Sample((np.zeros((0, 4, 3)),), {"eps": 0.1}, lambda M, eps: (M, np.zeros((0, 3, 3)), np.zeros((0, 1, 1))), note="empty"),
+]
+
 SAMPLES = {
     "msign": [
         Sample((wide,), {}, msign, order=3, sync=ADAPTS),
@@ -45,16 +56,8 @@ SAMPLES = {
         Sample((np.zeros((0, 3, 4)),), {}, lambda M: M, note="empty"),
         Sample((np.zeros((0, 4)),), {}, lambda M: M, note="empty"),
     ],
-    "msign_smooth": [
-        Sample((tall,), {"eps": 0.1, "steps": 9}, smooth),
-        Sample((square,), {"eps": 0.1}, smooth, sync=ADAPTS),
-        Sample((rank_two,), {"eps": 0.2}, smooth, note="rank deficient", sync=ADAPTS),
-        Sample(
-            (np.zeros((4, 3)),), {"eps": 0.1}, lambda M, eps: (M, np.zeros((3, 3)), np.zeros((1, 1))),
-            smooth=False, gradient=(np.zeros((4, 3)),), note="zero", sync=ADAPTS,
-        ),
-        Sample((np.zeros((0, 4, 3)),), {"eps": 0.1}, lambda M, eps: (M, np.zeros((0, 3, 3)), np.zeros((0, 1, 1))), note="empty"),
-    ],
+    "msign_smooth": SMOOTH,
+    "msign_smooth_lean": SMOOTH,
     "msign_svd": [
         Sample((tall,), {}, msign, order=3, sync=ADAPTS),
         Sample((square,), {"steps": 9}, msign, order=3),

@@ -22,8 +22,8 @@ from tinygrad_ms.ops.activations import sigmoid, silu, softplus
 from tinygrad_ms.ops.creation import zeros
 from tinygrad_ms.ops.matrix_functions import msign
 from tinygrad_ms.ops.msign_alternatives import msign_unrolled
-from tinygrad_ms.ops.newton_schulz import minimax_coefficients, odd_quintic
 from tinygrad_ms.ops.normalization import rms_norm
+from tinygrad_ms.ops.quintics import minimax_coefficients, odd_quintic
 from tinygrad_ms.ops.shapes import concat, permute_dims, split, stack, unstack
 from tinygrad_ms.random import generator
 from tinygrad_ms.tree import tree_map
@@ -188,7 +188,7 @@ class TTTMuonCell(Module):
         with scope("msign"):
             if self.msign == "smooth":
                 table = smooth_table(self.eps, min(m.shape[-2:]), float(numpy.finfo(m.dtype.name).eps) / 2)
-                return msign(m, eps=self.eps, coefficients=table)
+                return msign(m, eps=self.eps, coefficients=table, recompute=True)
             if self.msign == "pure":
                 return msign(m, steps=8)
             return msign_unrolled(m, steps=5, coefficients="muon")

@@ -3,7 +3,7 @@
 from math import sqrt
 
 from tinygrad_ms.ops.matrix_functions import msign
-from tinygrad_ms.ops.newton_schulz import hashable, make_plan
+from tinygrad_ms.ops.quintics import hashable, make_plan
 from tinygrad_ms.optim.adam import AdamW
 from tinygrad_ms.optim.optimizer import Optimizer
 

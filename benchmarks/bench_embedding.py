@@ -1,17 +1,16 @@
 """What an embedding costs: gradients added by token beside NumPy's ``add.at``, the step beside PyTorch's.
 
-    python benchmarks/bench_embedding.py [--repeats 31]
+    python benchmarks/bench_embedding.py [--repeats 31] [--json FILE]
 
 float32 tables of n rows of width d, indexed by k random tokens. The contenders take turns in one run; the
-figures are medians in milliseconds, the ratios those of the medians. PyTorch, on one thread, may be missing.
+figures are medians in milliseconds, the ratios medians of the ratios of each round. PyTorch, on one thread, may be missing.
 """
 
 import argparse
 import importlib.util
-import statistics
-import time
 
 import numpy as np
+from measure import milliseconds, ratio, turns, write
 
 import tinygrad_ms as tg
 from tinygrad_ms.ops.indexing import scatter_add
@@ -53,29 +52,26 @@ def pytorch(table, tokens, g):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=31)
-    repeats = parser.parse_args().repeats
-    contenders = {"scatter_add": scatter, "add.at": add_at, "step": step}
+    parser.add_argument("--json", help="also write the figures to this file")
+    options = parser.parse_args()
+    contenders, results = {"scatter_add": scatter, "add.at": add_at, "step": step}, {}
     if importlib.util.find_spec("torch"):
         contenders["PyTorch"] = pytorch
     for n, d, k in SIZES:
         random = np.random.default_rng(0)
         table, g = random.random((n, d), np.float32), random.random((k, d), np.float32)
         tokens = random.integers(0, n, k)
-        runs = {name: make(table, tokens, g) for name, make in contenders.items()}
-        times = {name: [] for name in runs}
-        for _ in range(repeats):
-            for name, run in runs.items():
-                start = time.perf_counter()
-                run()
-                times[name].append(1e3 * (time.perf_counter() - start))
-        median = {name: statistics.median(values) for name, values in times.items()}
-        pairs = [("scatter_add", "add.at"), ("step", "PyTorch")]
+        times = turns({name: make(table, tokens, g) for name, make in contenders.items()}, options.repeats)
+        pairs = [pair for pair in (("scatter_add", "add.at"), ("step", "PyTorch")) if pair[1] in times]
+        ratios = {f"{a} / {b}": ratio(times, a, b) for a, b in pairs}
+        results[f"n={n} d={d} k={k}"] = {"ms": milliseconds(times), **ratios}
         print(
             f"n={n:6d} d={d:4d} k={k:5d}:",
-            ", ".join(f"{name} {ms:.2f} ms" for name, ms in median.items()),
-            *(f"{a}/{b} {median[a] / median[b]:.2f}" for a, b in pairs if b in median),
+            ", ".join(f"{name} {ms:.2f} ms" for name, ms in milliseconds(times).items()),
+            *(f"{name} {value:.2f}" for name, value in ratios.items()),
             sep="  ",
         )
+    write(options.json, results)
 
 
 if __name__ == "__main__":

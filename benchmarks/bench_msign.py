@@ -1,17 +1,19 @@
 """msign forward and VJP in float32 against its own matrix products, other ways here, and PyTorch where installed.
 
-    python benchmarks/bench_msign.py [--rounds 15] [--steps 8]
+    python benchmarks/bench_msign.py [--repeats 31] [--steps 8] [--json FILE]
 
-Every round runs all the ways of one shape in turn, each twice, so that a busy machine slows all alike; the best time of each is
-printed with its ratio to ours (above 1: ours is faster). "products alone" is the floor: the matrix products of the same
-algorithm on preallocated buffers. Fix the threads with OMP_NUM_THREADS.
+All ways of one shape take turns in one run. The figures are medians in milliseconds; behind each the median ratio to
+ours (above 1: ours is faster). "products alone" is the floor: the matrix products of the same algorithm on
+preallocated buffers. "dense block" is the source's mcsgn of one (n + m) x (n + m) matrix behind our forward, on our
+kernel and as the source writes the iteration; "dense, products alone" over "products alone" is what no
+implementation of either can exceed with this BLAS. Fix the threads with OMP_NUM_THREADS.
 """
 
 import argparse
 import importlib.util
-import time
 
 import numpy as np
+from measure import blas, milliseconds, ratio, turns, write
 
 import tinygrad_ms as tg
 from tinygrad_ms.ops.msign_alternatives import msign_dense_vjp, msign_unrolled
@@ -20,28 +22,39 @@ from tinygrad_ms.ops.quintics import TABLES
 SHAPES = [(128, 32, 32), (128, 128), (256, 256), (512, 512), (128, 512), (64, 512)]
 
 
+def table(steps):
+    rows = TABLES["su"]
+    return (*rows, *rows[-1:] * steps)[:steps]
+
+
 def products(M, steps):
     """A function that runs the products of ``msign`` and its VJP on buffers, and nothing else."""
     tall = M if M.shape[-2] >= M.shape[-1] else M.mT.copy()
-    n = tall.shape[-1]
-    X, copy, Y = (tall / np.linalg.norm(tall, axis=(-2, -1), keepdims=True) for _ in range(3))
-    S, T, A, K, J, Q = (np.broadcast_to(np.eye(n, dtype=M.dtype), (*M.shape[:-2], n, n)) / 2 for _ in range(6))
-    square = tall.shape[-2] == n
+    tall = tall.reshape((-1, *tall.shape[-2:])) / np.linalg.norm(tall, axis=(-2, -1), keepdims=True)
+    batch, rows, n = tall.shape
+    X, other, Y = tall, tall.copy(), tall.copy()
+    matrix = np.eye(n, dtype=M.dtype) / 2
+    S, T, J, Q = (np.broadcast_to(matrix, (batch, n, n)).copy() for _ in range(4))
+    one = batch == 1  # two blocks are one tall factor, as in the solve
+    pair, out = (np.broadcast_to(matrix, (2, batch, n, n)).copy() for _ in range(2))
+    pair, out = (x.reshape((1, 2 * n, n)) if one else x for x in (pair, out))
+    square = rows == n
 
     def run():
         for _ in range(steps):
-            np.matmul(copy.mT, X, out=S)
+            np.matmul(other.mT, X, out=S)
             np.matmul(S, S, out=T)
             np.matmul(X, T, out=Y)
-        for _ in range(2 if square else 1):  # Y^T G, and P = Y^T M
-            np.matmul(copy.mT, X, out=S)
-        if not square:  # P in the forward
-            np.matmul(copy.mT, X, out=S)
+        for _ in range(2):  # Y^T G, and P = Y^T M
+            np.matmul(other.mT, X, out=S)
         for step in range(steps):
-            for left, right in ((A, A), (A, K), (T, T), (T, K), (A, K), (K, T)):
-                np.matmul(left, right, out=Q)
+            np.matmul(pair, T, out=out)
+            np.matmul(pair, T, out=out)
             if step + 1 < steps:
-                np.matmul(A, T, out=Q)
+                np.matmul(pair, T, out=out)
+            else:
+                np.matmul(S, T, out=Q)
+            np.matmul(S, T, out=Q)
             if not square:
                 np.matmul(J, T, out=Q)
         np.matmul(X, T, out=Y)
@@ -50,6 +63,41 @@ def products(M, steps):
             np.matmul(X, J, out=Y)
 
     return run
+
+
+def dense_products(M, steps):
+    """As ``products``, of our forward and the source's dense block."""
+    tall = M if M.shape[-2] >= M.shape[-1] else M.mT.copy()
+    n, size = tall.shape[-1], sum(M.shape[-2:])
+    X, other, Y = (tall / np.linalg.norm(tall, axis=(-2, -1), keepdims=True) for _ in range(3))
+    S, T = (np.broadcast_to(np.eye(n, dtype=M.dtype) / 2, (*M.shape[:-2], n, n)).copy() for _ in range(2))
+    A, B, C = (np.broadcast_to(np.eye(size, dtype=M.dtype) / 2, (*M.shape[:-2], size, size)).copy() for _ in range(3))
+
+    def run():
+        for _ in range(steps):
+            np.matmul(other.mT, X, out=S)
+            np.matmul(S, S, out=T)
+            np.matmul(X, T, out=Y)
+        for _ in range(3 * steps):
+            np.matmul(A, B, out=C)
+
+    return run
+
+
+def dense_as_written(M, G, O, steps, eps=1e-3):
+    """``msign_dense_vjp`` with the iteration as 000 (8) has it: X <- a X + (b S + c S S) X with S = X X."""
+    n, m = M.shape[-2:]
+    M = M / np.linalg.norm(M, axis=(-2, -1), keepdims=True)
+    X = np.zeros((*M.shape[:-2], n + m, n + m), M.dtype)
+    X[..., :n, :n] = M @ O.mT + eps * np.eye(n, dtype=M.dtype)
+    X[..., n:, n:] = -(O.mT @ M) - eps * np.eye(m, dtype=M.dtype)
+    X[..., :n, n:] = -G
+    X /= np.linalg.norm(X, axis=(-2, -1), keepdims=True)
+    for a, b, c in table(steps):
+        S = X @ X
+        X = a * X + (b * S + c * S @ S) @ X
+    X = X[..., :n, n:] / -2
+    return X - O @ X.mT @ O
 
 
 def ours(M, G, function):
@@ -68,8 +116,7 @@ def torch_ways(M, G, steps):
     import torch
 
     x, g = torch.from_numpy(M.copy()).requires_grad_(), torch.from_numpy(G)
-    rows = TABLES["su"]
-    rows = (*rows, *rows[-1:] * steps)[:steps]
+    rows = table(steps)
 
     def unrolled(x):
         wide = x if x.shape[-2] <= x.shape[-1] else x.mT
@@ -96,25 +143,24 @@ def torch_ways(M, G, steps):
     return ways
 
 
-def best_times(ways, rounds):
-    best = dict.fromkeys(ways, float("inf"))
-    for _ in range(rounds):
-        for name, run in ways.items():
-            run()  # untimed: caches fill, and the threads of the way before stop spinning
-            start = time.perf_counter()
-            run()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
-
-
-def main(rounds=15, steps=8, shapes=SHAPES):
-    random = np.random.default_rng(0)
-    for shape in shapes:
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=31)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--json", help="also write the figures to this file")
+    options = parser.parse_args()
+    steps, results = options.steps, {}
+    print(f"NumPy {np.__version__}, {blas()}")
+    for shape in SHAPES:
+        random = np.random.default_rng(0)
         M, G = (random.standard_normal(shape).astype("float32") for _ in range(2))
 
         def dense(M=M, G=G):
             tg.msign(M, steps=steps)
             msign_dense_vjp(M, G, steps=steps)
+
+        def dense_plain(M=M, G=G):
+            dense_as_written(M, G, tg.msign(M, steps=steps), steps)
 
         ways = {
             "msign": ours(M, G, lambda x: tg.msign(x, steps=steps)),
@@ -123,19 +169,21 @@ def main(rounds=15, steps=8, shapes=SHAPES):
             "msign, eps = 1e-3": ours(M, G, lambda x: tg.msign(x, eps=1e-3, steps=steps)),
             "method='svd'": ours(M, G, lambda x: tg.msign(x, method="svd")),
             "our autodiff, steps": ours(M, G, lambda x: msign_unrolled(x, steps=steps)),
-            "dense block of 000": dense,
+            "dense block, our kernel": dense,
+            "dense block, as written": dense_plain,
+            "dense, products alone": dense_products(M, steps),
         }
         if importlib.util.find_spec("torch"):
             ways |= torch_ways(M, G, steps)
-        best = best_times(ways, rounds)
-        print(f"{' x '.join(map(str, shape))}, float32, {steps} steps: forward + VJP")
-        for name, seconds in best.items():
-            print(f"  {name:26s}{seconds * 1e3:10.2f} ms   x {seconds / best['msign']:.2f}")
+        times = turns(ways, options.repeats, rest=0.03)
+        title = f"{' x '.join(map(str, shape))}, float32, {steps} steps: forward + VJP"
+        print(title)
+        results[title] = {}
+        for name, ms in milliseconds(times).items():
+            results[title][name] = {"ms": ms, "over ours": ratio(times, name, "msign")}
+            print(f"  {name:26s}{ms:10.2f} ms   x {results[title][name]['over ours']:.2f}")
+    write(options.json, results)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=8)
-    options = parser.parse_args()
-    main(options.rounds, options.steps)
+    main()

@@ -7,13 +7,11 @@ The frameworks take turns in one run; the figures are medians over the repeats, 
 """
 
 import argparse
-import json
-import platform
 import statistics
-import sys
 import time
 
 import numpy as np
+from measure import write
 
 import tinygrad_ms as tg
 
@@ -99,11 +97,7 @@ def main():
         print("  (PyTorch is not installed: pip install torch)")
     results["time of 100,000 ops over 10,000"] = ratio
     print(f"time of 100,000 ops over that of 10,000: {ratio:.1f}")
-    if options.json:
-        facts = {"python": sys.version.split()[0], "numpy": np.__version__, "machine": platform.machine()}
-        facts |= {"tinygrad_ms": tg.__version__, "date": time.strftime("%Y-%m-%d")}
-        with open(options.json, "w") as file:
-            json.dump({"facts": facts, "results": results}, file, indent=1)
+    write(options.json, results)
 
 
 if __name__ == "__main__":

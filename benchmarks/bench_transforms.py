@@ -12,33 +12,13 @@ other.
 """
 
 import argparse
-import json
-import platform
-import statistics
-import sys
-import time
 import tracemalloc
 
 import numpy as np
+from measure import milliseconds, ratio, turns, write
 
 import tinygrad_ms as tg
 from tinygrad_ms import nn
-
-
-def turns(variants, repeats):
-    """Seconds of each variant, one list per variant: they take turns, and the first three rounds warm up."""
-    times = {name: [] for name in variants}
-    for round in range(repeats + 3):
-        for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            if round >= 3:
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
-def ratio(times, of, over):
-    return statistics.median(a / b for a, b in zip(times[of], times[over]))
 
 
 def like(parameters, random):
@@ -68,7 +48,7 @@ def derivatives(repeats, batch=64):
         },
         repeats,
     )
-    figures = {f"{name}, ms": 1e3 * statistics.median(seconds) for name, seconds in times.items()}
+    figures = {f"{name}, ms": median for name, median in milliseconds(times).items()}
     return figures | {
         "jvp / forward": ratio(times, "jvp", "forward"),
         "hvp / gradient": ratio(times, "hvp", "gradient"),
@@ -110,7 +90,7 @@ def recomputation(repeats, layers=50, width=64, batch=1024, groups=7):
         step(tg.checkpoint)
 
     times = turns({"plain": plain, "checkpointed": checkpointed}, repeats)
-    figures = {f"{name}, ms": 1e3 * statistics.median(seconds) for name, seconds in times.items()}
+    figures = {f"{name}, ms": median for name, median in milliseconds(times).items()}
     figures["time with / without checkpoint"] = ratio(times, "checkpointed", "plain")
     for name, run in (("plain", plain), ("checkpointed", checkpointed)):
         figures[f"{name}, MB"] = peak(run) / 1e6
@@ -132,11 +112,7 @@ def main():
         print(title)
         for name, value in figures.items():
             print(f"  {name:34} {value:8.2f}")
-    if options.json:
-        facts = {"python": sys.version.split()[0], "numpy": np.__version__, "machine": platform.machine()}
-        facts |= {"tinygrad_ms": tg.__version__, "date": time.strftime("%Y-%m-%d")}
-        with open(options.json, "w") as file:
-            json.dump({"facts": facts, "results": results}, file, indent=1)
+    write(options.json, results)
 
 
 if __name__ == "__main__":

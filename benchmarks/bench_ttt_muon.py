@@ -14,19 +14,15 @@ The frameworks take turns in one run; figures are medians over the repeats, rati
 """
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import sys
-import time
 import tracemalloc
 from pathlib import Path
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--repeats", type=int, default=15)
 parser.add_argument("--threads", type=int, default=2, help="of NumPy's BLAS and of PyTorch")
-parser.add_argument("--json", type=Path, help="write the results here")
+parser.add_argument("--json", help="also write the figures to this file")
 OPTIONS = parser.parse_args() if __name__ == "__main__" else parser.parse_args([])
 if __name__ == "__main__":
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -36,6 +32,7 @@ import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import train_ttt_muon as example  # noqa: E402
+from measure import blas, milliseconds, ratio, turns, write  # noqa: E402
 
 import tinygrad_ms as tg  # noqa: E402
 from tinygrad_ms import optim  # noqa: E402
@@ -223,12 +220,6 @@ def agreement(ours, theirs, data):
     return abs(loss - other) / loss, (difference / sum(float((g**2).sum()) for g in others.values())) ** 0.5
 
 
-def timed(step, data):
-    start = time.perf_counter()
-    step(*data)
-    return time.perf_counter() - start
-
-
 def compare_times(repeats, threads):
     try:
         import torch
@@ -249,23 +240,17 @@ def compare_times(repeats, threads):
             )
             results[f"difference {rule}"] = {"loss": loss, "gradient": gradient}
             assert loss < 1e-4 and gradient < 1e-2, "the two models are not the same"
-    times = {key: [] for key in runners}
-    for repeat in range(repeats + 2):  # two to warm up
-        for key, runner in runners.items():
-            seconds = timed(runner.step, data)
-            if repeat > 1:
-                times[key].append(seconds)
-    for (who, rule), seconds in times.items():
-        results[f"{who} {rule} ms"] = 1000 * statistics.median(seconds)
-        print(f"{who:6} {rule:9} {1000 * statistics.median(seconds):7.1f} ms a step")
+    times = turns({key: (lambda runner=runner: runner.step(*data)) for key, runner in runners.items()}, repeats, rest=0.03)
+    for (who, rule), ms in milliseconds(times).items():
+        results[f"{who} {rule} ms"] = ms
+        print(f"{who:6} {rule:9} {ms:7.1f} ms a step")
     if torch is not None:
         for name, theirs, bar in (
             ("with the same rule", "analytic", 1.3),
             ("through five steps", "unrolled", 1.0),
         ):
-            ratios = [a / b for a, b in zip(times["ours", "analytic"], times["torch", theirs])]
-            results[f"ratio to torch {theirs}"] = statistics.median(ratios)
-            print(f"ours (analytic) / PyTorch {name}: {statistics.median(ratios):.2f} (bar {bar})")
+            results[f"ratio to torch {theirs}"] = figure = ratio(times, ("ours", "analytic"), ("torch", theirs))
+            print(f"ours (analytic) / PyTorch {name}: {figure:.2f} (bar {bar})")
     return results
 
 
@@ -287,7 +272,7 @@ def arrays_of(nodes):
 def compare_memory():
     """Bytes that the nodes of msign keep for backward, and the peak of a whole step, without the parameters.
 
-    "pure" is the msign with epsilon 0, which keeps one array less; "by chunks" keeps the states between chunks alone.
+    "pure" is the msign with epsilon 0; "by chunks" keeps the states between chunks alone.
     """
     data, results = batch(), {}
     for rule, options in MEMORY.items():
@@ -305,21 +290,16 @@ def compare_memory():
             f"{rule:9} msign keeps {kept / 2**20:6.2f} MiB for backward; peak of a step {peak / 2**20:6.1f} MiB"
         )
     for rule in ("analytic", "pure"):
-        ratio = results["unrolled"]["msign bytes"] / results[rule]["msign bytes"]
-        print(
-            f"differentiating through five steps keeps {ratio:.1f} times as much in msign as {rule} (bar 7)"
-        )
-        results[rule]["ratio"] = ratio
+        results[rule]["ratio"] = times = results["unrolled"]["msign bytes"] / results[rule]["msign bytes"]
+        print(f"differentiating through five steps keeps {times:.1f} times as much in msign as {rule} (bar 7)")
     return results
 
 
 def main():
-    print(f"{platform.platform()}, NumPy {np.__version__}, {OPTIONS.threads} threads")
+    print(f"NumPy {np.__version__}, {blas()}")
     tg.set_default_device("cpu")
     results = {"memory": compare_memory(), "time": compare_times(OPTIONS.repeats, OPTIONS.threads)}
-    if OPTIONS.json:
-        machine = {"platform": platform.platform(), "numpy": np.__version__, "threads": OPTIONS.threads}
-        OPTIONS.json.write_text(json.dumps({**machine, **results}, indent=1))
+    write(OPTIONS.json, results)
 
 
 if __name__ == "__main__":

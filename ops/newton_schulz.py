@@ -10,7 +10,6 @@ Source: 000 (Su Jianlin, the derivative of msign), equations (8), (9), (24). The
 public ops in ``matrix_functions``.
 """
 
-import threading
 from copy import copy
 from math import prod, sqrt
 
@@ -132,16 +131,11 @@ def parts(x, arrays: int):
     return [slice(i, i + step) for i in range(0, count, step)]
 
 
-KEPT = threading.local()  # scratch memory of earlier calls, by name and dtype
-KEPT_BYTES = 2**21  # of one array
-
-
 class Workspace:
-    """Arrays by name that the slices of a batch share, and on a CPU the calls of a thread up to ``KEPT_BYTES`` each.
+    """Arrays by name that the slices of a batch share; the first slice is the largest.
 
-    Fresh memory costs a page fault every 4 KiB: a fifth of the time of a batch of small matrices. The first slice is the
-    largest. With ``pad`` rows whose length is a multiple of 512 bytes lie one or two cache lines further apart, where
-    a CPU reads columns about twice as fast: they no longer fall on the same few cache sets.
+    With ``pad`` rows whose length is a multiple of 512 bytes lie one or two cache lines further apart, where a CPU
+    reads columns about twice as fast: they no longer fall on the same few cache sets.
     """
 
     def __init__(self, xp, dtype):
@@ -150,12 +144,9 @@ class Workspace:
     def __call__(self, name, *shape, pad=False):
         if pad and shape[-1] * self.dtype.itemsize % 512 == 0:
             shape = (*shape[:-1], shape[-1] + 16)
-        size, key = prod(shape), (name, self.dtype)
-        kept = self.xp is numpy and size * self.dtype.itemsize <= KEPT_BYTES
-        memory = vars(KEPT) if kept else self.memory
-        if key not in memory or memory[key].size < size:
-            memory[key] = self.xp.empty(size, self.dtype)
-        return memory[key][:size].reshape(shape)
+        if name not in self.memory:
+            self.memory[name] = self.xp.empty(prod(shape), self.dtype)
+        return self.memory[name][: prod(shape)].reshape(shape)
 
 
 def host(x) -> numpy.ndarray:

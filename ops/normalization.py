@@ -1,44 +1,72 @@
 """Normalisation of features: layer_norm and rms_norm, one primitive for both.
 
 With c the features centred (layer_norm) or as they are (rms_norm), r = (mean(c^2) + eps)^(-1/2) and h = r c,
-the Jacobian of h is symmetric: dh = r (P dx - h mean(h dx)), where P subtracts the mean, or nothing. So VJP
-and JVP share one function. Only the arguments are saved: computing h again costs less than keeping it.
+the Jacobian of h is symmetric: dh = r (P dx - c r^2 mean(c dx)), where P subtracts the mean, or nothing. So VJP and
+JVP share one function. What has one number per row is multiplied first: the large arrays are read few times. Only
+the arguments are saved: computing c and r again costs less than keeping them.
 """
 
 from math import prod
 
+from tinygrad_ms.engine.backend import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.engine.tensor import Tensor
 
 __all__ = ["layer_norm", "rms_norm"]
 
 
+def _sum(x, axes):
+    """The sum over ``axes``, which stay as axes of length 1.
+
+    Over the last axis alone it is a product with ones: BLAS reads short rows ten times as fast as a reduction does.
+    """
+    if axes not in ((-1,), (x.ndim - 1,)) or not x.size or x.shape[-1] > 4096:
+        return x.sum(axis=axes, keepdims=True)
+    xp = BACKENDS[type(x.data if isinstance(x, Tensor) else x)].xp
+    n = x.shape[-1]
+    return (x.reshape((x.size // n, n)) @ xp.ones((n, 1), dtype=x.dtype)).reshape((*x.shape[:-1], 1))
+
+
 def _mean(x, axes):
-    return x.sum(axis=axes, keepdims=True) / max(1, prod(x.shape[axis] for axis in axes))
+    return _sum(x, axes) / max(1, prod(x.shape[axis] for axis in axes))
 
 
-def _normalized(x, axes, eps, center):
-    """h and r; half precision is left for float32, whose sums of squares do not overflow."""
+def _centred(x, axes, eps, center):
+    """c and r; half precision is left for float32, whose sums of squares do not overflow."""
     if x.dtype.itemsize < 4:
         x = x.astype("float32")
     c = x - _mean(x, axes) if center else x
-    r = 1 / (_mean(c * c, axes) + eps) ** 0.5
-    return c * r, r
+    return c, 1 / (_mean(c * c, axes) + eps) ** 0.5
 
 
-def _jacobian(u, h, r, axes, center):
-    """The (symmetric) Jacobian of h times u."""
-    return r * ((u - _mean(u, axes) if center else u) - h * _mean(h * u, axes))
+def _one_per_row(weight, x, axes):
+    """Whether the weight is constant along ``axes``, as r is."""
+    shape = getattr(weight, "shape", ())
+    behind = (axis - x.ndim if axis >= 0 else axis for axis in axes)  # from the last axis, where shapes are aligned
+    return all(-axis > len(shape) or shape[axis] == 1 for axis in behind)
+
+
+def _jacobian(u, c, r, weight, axes, center):
+    """The Jacobian of h times u, times a weight with one number per row; and mean(c u)."""
+    along, scale = _mean(c * u, axes), r * weight
+    v = u * scale - c * (scale * (r * (r * along)))  # in this order nothing overflows that the result does not
+    return v - scale * _mean(u, axes) if center else v, along
 
 
 def _normalize_vjp(needed, g, x, weight, axes, eps, center):
-    h, r = _normalized(x, axes, eps, center)
-    return _jacobian(g * weight, h, r, axes, center) if needed[0] else None, g * h if needed[1] else None
+    c, r = _centred(x, axes, eps, center)
+    if not _one_per_row(weight, x, axes):
+        by_x = _jacobian(g * weight, c, r, 1.0, axes, center)[0] if needed[0] else None
+        return by_x, (c * g) * r if needed[1] else None
+    by_x, along = _jacobian(g, c, r, weight, axes, center)
+    return by_x, r * along * prod(x.shape[axis] for axis in axes) if needed[1] else None
 
 
 def _normalize_jvp(tangents, x, weight, axes, eps, center):
-    h, r = _normalized(x, axes, eps, center)
-    by_x = None if tangents[0] is None else _jacobian(tangents[0], h, r, axes, center) * weight
-    by_weight = None if tangents[1] is None else h * tangents[1]
+    c, r = _centred(x, axes, eps, center)
+    t, t_weight = tangents
+    by_x = None if t is None else _jacobian(t, c, r, 1.0, axes, center)[0] * weight
+    by_weight = None if t_weight is None else c * (r * t_weight)
     return by_x if by_weight is None else by_weight if by_x is None else by_x + by_weight
 
 
@@ -54,7 +82,8 @@ def normalize(xp, x, weight, /, axes, eps, center):
     """weight * (x over ``axes`` with mean 0, if ``center``, and mean square 1)."""
     if any(not -x.ndim <= axis < x.ndim for axis in axes):
         raise ValueError(f"normalize: x has shape {x.shape}, which has not all of the axes {axes}")
-    return (_normalized(x, axes, eps, center)[0] * weight).astype(x.dtype, copy=False)
+    c, r = _centred(x, axes, eps, center)
+    return (c * (r * weight)).astype(x.dtype, copy=False)
 
 
 def layer_norm(x, weight=None, bias=None, eps: float = 1e-5, axes=-1):

@@ -40,8 +40,8 @@ def check_right_side(name, A, B, C):
 # --- A X + X A = C, A symmetric positive definite ------------------------------------------------------------------
 
 
-def _pull_lyapunov(needed, g, A, y, parity, steps, coefficients):
-    S = solve_lyapunov(A, g, parity=parity, steps=steps, coefficients=coefficients)
+def _pull_lyapunov(needed, g, A, y, parity, steps, coefficients, known):
+    S = solve_lyapunov(A, g, parity=parity, steps=steps, coefficients=coefficients, known=known)
     return -_outer(S, y, parity) if needed[0] else None, S
 
 
@@ -53,8 +53,9 @@ def _outer(S, y, parity):
     return symmetric(S @ y.mT + y.mT @ S)
 
 
-def _push_lyapunov(tangents, A, y, parity, steps, coefficients):
-    return solve_lyapunov(A, _right_side(tangents, y), parity=parity, steps=steps, coefficients=coefficients)
+def _push_lyapunov(tangents, A, y, parity, steps, coefficients, known):
+    C = _right_side(tangents, y)
+    return solve_lyapunov(A, C, parity=parity, steps=steps, coefficients=coefficients, known=known)
 
 
 def _right_side(tangents, y):
@@ -74,12 +75,13 @@ def _right_side(tangents, y):
     source="000, the block matrix of section 'efficient solution'",
     notes="A stands for its symmetric part; at A = 0 the result is 0 by convention",
 )
-def solve_lyapunov(xp, A, C, /, parity=0, steps=None, coefficients=None):
+def solve_lyapunov(xp, A, C, /, parity=0, steps=None, coefficients=None, known=None):
     """The X with A X + X A = C, for symmetric positive definite A (..., n, n) and C (..., n, n), float32 or float64.
 
     Newton-Schulz for mcsgn([[A, C], [0, -A]]) on its blocks: matrix products only. A stands for its symmetric part;
     ``parity`` -1 or +1 solves for the skew or the symmetric part of C and is cheaper (7 products a step, not 9).
     ``steps=k`` runs exactly k steps without synchronising the host, None adapts to the residual (``msign``).
+    ``known`` is for rules that have A^{-1} at hand (``newton_schulz.KnownInverse``).
     Raises ValueError for shapes that do not fit and TypeError for other dtypes.
     """
     if parity not in (-1, 0, 1):
@@ -87,7 +89,7 @@ def solve_lyapunov(xp, A, C, /, parity=0, steps=None, coefficients=None):
     check_matrices("solve_lyapunov", A, square=True)
     check_right_side("solve_lyapunov", A, A, C)
     A, C = common_batch(xp, A, C)
-    return solve_symmetric(xp, A, C, parity, False, steps, coefficients)
+    return solve_symmetric(xp, A, C, parity, False, steps, coefficients, known)
 
 
 def _pull_with_inverse(needed, g, P, solution, inverse, steps, coefficients):

@@ -11,6 +11,7 @@ repeated singular values, where rules made of svd or eigh divide by zero.
 """
 
 import warnings
+from math import hypot, sqrt
 
 import numpy
 
@@ -18,8 +19,15 @@ from tinygrad_ms.engine.backend import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.matrix_equations import solve_lyapunov, solve_skew_with_inverse, symmetric
-from tinygrad_ms.ops.newton_schulz import check_matrices, orthogonalise, orthogonalise_smooth, transpose
-from tinygrad_ms.ops.quintics import as_rows, minimax_coefficients
+from tinygrad_ms.ops.newton_schulz import (
+    KnownInverse,
+    check_matrices,
+    orthogonalise,
+    orthogonalise_smooth,
+    roundoff,
+    transpose,
+)
+from tinygrad_ms.ops.quintics import as_rows, converge, hashable, minimax_coefficients
 from tinygrad_ms.ops.reductions import MATRIX_NORMS
 from tinygrad_ms.ops.shapes import expand_reduced, moveaxis, operand
 
@@ -152,35 +160,49 @@ def _inner(a, b):
     return a.reshape(flat) @ b.reshape(flat).mT
 
 
-def _smooth_parts(M, y, tail, norm, B, eps, steps, coefficients):
-    """M / ||M||_F, P^{-1}, and W - B P^{-1} with the W of B: what both modes share."""
-    e = eps * _safe(norm)
-    P, inverse = y.mT @ M + e * tail, tail / e
-    W = solve_lyapunov(P, B, parity=-1, steps=steps, coefficients=coefficients)
-    return M / _safe(norm), inverse, 2 * W - B @ inverse
+def _scaled(M, y, tail, norm, eps):
+    """r, M / c, P / c, c P^{-1} and Y, for c = r ||M||_F in the middle (geometrically) of the bounds of P's eigenvalues.
+
+    These are e = eps ||M||_F and (1 + eps^2)^{1/2} ||M||_F. Without ``y`` it is computed again, as M P^{-1} = M T / e.
+    """
+    r = sqrt(eps) * sqrt(hypot(1, eps))
+    u, q = M / (r * _safe(norm)), tail * (r / eps)
+    y = u @ q if y is None else y
+    return r, u, y.mT @ u + tail * (eps / r), q, y
+
+
+def _smooth_inner(p, q, B, m, eps, steps, coefficients):
+    """c (W - B P^{-1}) with the W of B. Where the rows converge, c P^{-1} gives the solve its first step."""
+    n, raw = q.shape[-1], _raw(q)
+    lower = eps / sqrt(1 + n * eps * eps)
+    sure = converge(steps, hashable(coefficients), lower, n, m + n, roundoff(raw.dtype))
+    known = KnownInverse(raw, sqrt(hypot(1, eps)) / sqrt(eps)) if sure else None
+    W = solve_lyapunov(p, B, parity=-1, steps=steps, coefficients=coefficients, known=known)
+    return 2 * W - B @ q
 
 
 def _pull_smooth(needed, g, M, y, tail, norm, eps, steps, coefficients):
     gy, g_tail, g_norm = g
     if gy is None and g_tail is None:
         return (g_norm * (M / _safe(norm)),)
+    r, u, p, q, y = _scaled(M, y, tail, norm, eps)
     B = None if gy is None else y.mT @ gy
     if g_tail is not None:
         B = tail @ g_tail if B is None else B + tail @ g_tail
-    unit, inverse, inner = _smooth_parts(M, y, tail, norm, B, eps, steps, coefficients)
-    gradient = y @ inner if gy is None else y @ inner + gy @ inverse  # at constant e
-    gradient = gradient - _inner(gradient, unit) * unit  # e follows ||M||_F: nothing changes along M
-    return (gradient if g_norm is None else gradient + g_norm * unit,)
+    gradient = y @ _smooth_inner(p, q, B, M.shape[-2], eps, steps, coefficients)
+    gradient = gradient if gy is None else gradient + gy @ q  # at constant e, times c
+    gradient = gradient - (r * r * _inner(gradient, u)) * u  # e follows ||M||_F: nothing changes along M
+    gradient = gradient / (r * _safe(norm))
+    return (gradient if g_norm is None else gradient + (r * g_norm) * u,)
 
 
 def _push_smooth(tangents, M, y, tail, norm, eps, steps, coefficients):
     (t,) = tangents
-    unit = M / _safe(norm)
-    along = _inner(t, unit)
-    t = t - along * unit
-    B = y.mT @ t
-    _, inverse, inner = _smooth_parts(M, y, tail, norm, B, eps, steps, coefficients)
-    return y @ inner + t @ inverse, tail @ inner, along
+    r, u, p, q, y = _scaled(M, y, tail, norm, eps)
+    along = r * _inner(t, u)
+    t = (t - (r * along) * u) / (r * _safe(norm))
+    inner = _smooth_inner(p, q, y.mT @ t, M.shape[-2], eps, steps, coefficients)
+    return y @ inner + t @ q, tail @ inner, along
 
 
 SMOOTH = (
@@ -204,17 +226,12 @@ def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
     return orthogonalise_smooth(xp, M, eps, steps, coefficients)
 
 
-def _smooth_again(M, tail, norm, eps):
-    """The smooth msign from what came out beside it: Y = M P^{-1} = M T / e."""
-    return M @ (tail / (eps * _safe(norm)))
-
-
 @primitive(
     vjp=lambda needed, g, M, tail, norm, eps, steps, coefficients: _pull_smooth(
-        needed, g, M, _smooth_again(M, tail, norm, eps), tail, norm, eps, steps, coefficients
+        needed, g, M, None, tail, norm, eps, steps, coefficients
     ),
     jvp=lambda tangents, M, tail, norm, eps, steps, coefficients: _push_smooth(
-        tangents, M, _smooth_again(M, tail, norm, eps), tail, norm, eps, steps, coefficients
+        tangents, M, None, tail, norm, eps, steps, coefficients
     ),
     outputs=("y", "tail", "norm"),
     formula=r"Y = M T / e,\ " + SMOOTH,

@@ -16,7 +16,7 @@ from math import prod, sqrt
 import numpy
 
 from tinygrad_ms.engine.backend import BACKENDS
-from tinygrad_ms.ops.quintics import Plan, hashable, make_plan
+from tinygrad_ms.ops.quintics import Plan, hashable, make_plan, rows_to_one
 
 
 def drive(xp, plan: Plan, iteration) -> None:
@@ -248,6 +248,26 @@ def residual(xp, S, S_diagonal, scale, norm) -> numpy.ndarray:
     return host(r).astype(float)
 
 
+class KnownInverse:
+    """P^{-1} as a raw array, for P whose eigenvalues lie in [1 / spread, spread]: a constant of the tape."""
+
+    __slots__ = ("inverse", "spread")
+
+    def __init__(self, inverse, spread):
+        self.inverse, self.spread = inverse, spread
+
+    @property
+    def top(self):
+        """The largest eigenvalue of (P + P^{-1}) / 2, and a little more; the least is one."""
+        return 1.01 * (self.spread + 1 / self.spread) / 2
+
+    def __getitem__(self, part):
+        return KnownInverse(self.inverse.reshape((-1,) + self.inverse.shape[-2:])[part], self.spread)
+
+    def __repr__(self):
+        return f"KnownInverse(spread={self.spread:.3g})"
+
+
 class LyapunovSolve(Iteration):
     """mcsgn of [[A, K], [0, -A]] by its blocks: 7 products a step, 8 with the inverse of A (the product of the T).
 
@@ -260,13 +280,14 @@ class LyapunovSolve(Iteration):
         [K, A] = [N, T] A      K += T K         J = J T
 
     Rounding leaves the iterates slightly off their symmetry: a polishing step maps such errors to zero to first
-    order, so only the result is projected.
+    order, so only the result is projected. Where P^{-1} is known, Newton's step A <- (A + A^{-1}) / 2 and
+    K <- (K + A^{-1} K A^{-1}) / 2 comes first: two products in the place of two or three rows.
     """
 
     arrays = ("KA", "other", "NTQRD", "J", "J_next", "norm", "power")
     results = ("KA", "J")
 
-    def __init__(self, xp, space, P, C, parity, start, inverse):
+    def __init__(self, xp, space, P, C, parity, start, inverse, known=None):
         self.xp, self.parity, self.start = xp, parity, start
         batch, n, dtype = P.shape[0], P.shape[-1], P.dtype
         self.KA, self.other = space("KA", 2, batch, n, n), space("other", 2, batch, n, n)
@@ -276,13 +297,24 @@ class LyapunovSolve(Iteration):
             self.J, self.J_next = xp.zeros((batch, n, n), dtype), space("J", batch, n, n)
             diagonal(self.J, n)[...] = 1 / start
         self.bind()
-        xp.add(P, transpose(P), out=self.Q)  # twice the symmetric part of P and the part of C of this parity
-        self.norm = normalise(xp, self.Q, self.KA[1], start, self.other[1])
-        if parity:
+        K, A = self.KA
+        if known is None:
+            xp.add(P, transpose(P), out=self.Q)  # twice the symmetric part
+            self.norm = normalise(xp, self.Q, A, start, self.other[1])
+        else:
+            xp.add(P, known.inverse, out=self.Q)
+            xp.add(self.Q, transpose(self.Q), out=self.R)
+            self.norm = xp.full((batch,), 4 * known.top, dtype)
+            xp.multiply(self.R, 1 / (4 * known.top * start), out=A)
+        if parity:  # twice the part of C of this parity
             (xp.add if parity > 0 else xp.subtract)(C, transpose(C), out=self.Q)
         else:
             xp.multiply(C, 2, out=self.Q)
-        self.power = to_range(xp, self.Q, self.KA[0])[0]  # K enters linearly: any scale will do
+        self.power = to_range(xp, self.Q, K)[0]  # K enters linearly: any scale will do
+        if known is not None:
+            xp.matmul(known.inverse, K, out=self.Q)
+            xp.matmul(self.Q, known.inverse, out=self.D)
+            K += self.D
 
     def bind(self):
         n = self.KA.shape[-1]
@@ -363,9 +395,13 @@ def check_matrices(name, x, square=False):
         raise TypeError(f"{name}: the argument has dtype {x.dtype}; convert it with .astype('float32') first")
 
 
+def roundoff(dtype) -> float:
+    return float(numpy.finfo(dtype.name).eps) / 2
+
+
 def plan_for(shape, dtype, steps, coefficients):
     n, m = sorted(shape[-2:])
-    return make_plan(steps, hashable(coefficients), n, m, float(numpy.finfo(dtype.name).eps) / 2)
+    return make_plan(steps, hashable(coefficients), n, m, roundoff(dtype))
 
 
 def orthogonalise(xp, M, steps=None, coefficients=None, square=False):
@@ -402,7 +438,8 @@ def orthogonalise_smooth(xp, M, eps, steps=None, coefficients=None):
     m, n = M.shape[-2:]
     plan = plan_for((m + n, n), M.dtype, steps, coefficients)
     tall = M.reshape((prod(M.shape[:-2]), m, n))
-    y, tail, norm = (xp.zeros((len(tall), *shape), M.dtype) for shape in ((m, n), (n, n), (1, 1)))
+    make = xp.empty if M.size else xp.zeros
+    y, tail, norm = (make((len(tall), *shape), M.dtype) for shape in ((m, n), (n, n), (1, 1)))
     if M.size:
         with numpy.errstate(all="ignore"):
             space = Workspace(xp, M.dtype)
@@ -415,13 +452,16 @@ def orthogonalise_smooth(xp, M, eps, steps=None, coefficients=None):
     return tuple(x.reshape(M.shape[:-2] + x.shape[1:]) for x in (y, tail, norm))
 
 
-def solve_symmetric(xp, P, C, parity=0, inverse=False, steps=None, coefficients=None):
+def solve_symmetric(xp, P, C, parity=0, inverse=False, steps=None, coefficients=None, known=None):
     """The solution W of P W + W P = C for symmetric positive definite P, by mcsgn; with P^{-1} where ``inverse``.
 
     P and C are (..., n, n) and broadcast no dimensions. P stands for its symmetric part; ``parity`` -1 or +1 takes the
     skew or symmetric part of C. After the fixed steps of a truncated plan, W is that part of the derivative of the
-    truncated iteration, so it stays bounded however ill-conditioned P is.
+    truncated iteration, so it stays bounded however ill-conditioned P is. ``known``: a ``KnownInverse``, which also
+    determines the rows.
     """
+    if known is not None:
+        steps, coefficients = None, rows_to_one(1 / known.top, 64 * roundoff(P.dtype))
     plan = plan_for(P.shape, P.dtype, steps, coefficients)
     if P.size == 0:
         return (xp.zeros(P.shape, P.dtype),) * 2 if inverse else xp.zeros(P.shape, P.dtype)
@@ -430,7 +470,8 @@ def solve_symmetric(xp, P, C, parity=0, inverse=False, steps=None, coefficients=
     with numpy.errstate(all="ignore"):
         space = Workspace(xp, P.dtype)
         for part in parts(P3, 9):
-            iteration = LyapunovSolve(xp, space, P3[part], C3[part], parity, plan.chunks[0][0], inverse)
+            start, here = plan.chunks[0][0], known and known[part]
+            iteration = LyapunovSolve(xp, space, P3[part], C3[part], parity, start, inverse, here)
             drive(xp, plan, iteration)
             iteration.finish(plan.end, W[part], J[part] if inverse else None)
     return (W.reshape(P.shape), J.reshape(P.shape)) if inverse else W.reshape(P.shape)

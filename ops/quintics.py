@@ -92,6 +92,18 @@ def minimax_coefficients(lower, steps=None, *, cushion=0.02407327424182761, safe
     return with_safety(rows, safety)
 
 
+@lru_cache
+def rows_to_one(lower: float, tolerance: float):
+    """As few minimax rows as bring all of [lower, 1] within ``tolerance`` of one."""
+    steps, left = 0, lower
+    while 1 - left > tolerance:
+        steps, left = steps + 1, lower
+        rows = minimax_coefficients(lower, steps=steps)
+        for row in rows:
+            left = odd_quintic(row, left)
+    return rows
+
+
 # --- which rows to run ---------------------------------------------------------------------------------------------
 
 
@@ -129,6 +141,35 @@ def shifts(rows, end=1.0):
     return scale, tuple(reversed(pairs))
 
 
+def fixed_rows(steps, coefficients):
+    """The rows that ``steps`` and ``coefficients`` ask for: rows 1..steps, the last one repeated; None: adaptive."""
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
+        raise ValueError(f"steps={steps!r}: expected a positive integer, or None for adaptive steps")
+    if steps is None and coefficients is None:
+        return None
+    rows = as_rows("su" if coefficients is None else coefficients)
+    count = len(rows) if steps is None else steps
+    return (rows + rows[-1:] * count)[:count]
+
+
+def least(n, m, precision):
+    """What stands out of the rounding noise of an n x m matrix of ||M||_F = 1, measured at 1 to 2 sqrt(max(n, m)) u."""
+    return 25 * sqrt(max(n, m, 1)) * precision
+
+
+@lru_cache(maxsize=256)
+def converge(steps, coefficients, lower, n, m, precision) -> bool:
+    """Whether those rows bring all of [lower, 1] to one, within a hundredth."""
+    rows = fixed_rows(steps, coefficients)
+    if rows is None:
+        return lower >= least(n, m, precision)
+    x = numpy.geomspace(lower, 1, 500)
+    with numpy.errstate(all="ignore"):
+        for row in rows:
+            x = odd_quintic(row, x)
+    return bool((abs(x - 1) < 0.01).all())
+
+
 class Plan(NamedTuple):
     """What to run: ``chunks`` of (start scale, shifts), then the shifts ``polish``, where given, until convergence."""
 
@@ -142,20 +183,16 @@ class Plan(NamedTuple):
 def make_plan(steps, coefficients, n: int, m: int, precision: float) -> Plan:
     """The rows for an n x m matrix of roundoff ``precision``; ``coefficients`` is a table's name, rows or None.
 
-    ``steps=k``: rows 1..k, the last one repeated. ``steps=None`` and no coefficients: adaptive. The table "su" lifts
-    singular values by 1,820, so further chunks follow while the residual is large, down to the least that stands out
-    of the rounding noise, 25 sqrt(max(n, m)) u of ||M||_F (the noise was measured at 1 to 2 sqrt(max(n, m)) u). That
-    cap is what keeps rank-deficient matrices safe: their noise stays below about 0.1 and is never lifted to one.
+    Adaptive without ``steps`` and ``coefficients``. The table "su" lifts singular values by 1,820, so further chunks
+    follow while the residual is large, down to the ``least`` that stands out of the rounding noise. That cap is what
+    keeps rank-deficient matrices safe: their noise stays below about 0.1 and is never lifted to one.
     """
-    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
-        raise ValueError(f"steps={steps!r}: expected a positive integer, or None for adaptive steps")
-    if steps is not None or coefficients is not None:
-        rows = as_rows("su" if coefficients is None else coefficients)
-        count = len(rows) if steps is None else steps
-        return Plan((shifts((rows + rows[-1:] * count)[:count]),))
+    rows = fixed_rows(steps, coefficients)
+    if rows is not None:
+        return Plan((shifts(rows),))
     end = POLISH[2] ** -0.25  # the scale that a polishing step leaves as it is
     table = TABLES["su"][:6]
-    gain, floor = prod(row[0] for row in table), 25 * sqrt(max(n, m, 1)) * precision
+    gain, floor = prod(row[0] for row in table), least(n, m, precision)
     chunks, lower = [table], floor * gain
     while lower < 0.5:  # what is left of the range below
         short = lower < 1e-3

@@ -7,7 +7,6 @@ Sources: Sun et al. 2024, arXiv:2407.04620 (test-time training); Zhang et al. 20
 large chunks, SwiGLU, Muon, weight normalisation). docs/ttt_muon.md derives the inner gradient.
 """
 
-from functools import lru_cache
 from math import expm1, log, sqrt
 
 import numpy
@@ -23,7 +22,7 @@ from tinygrad_ms.ops.creation import zeros
 from tinygrad_ms.ops.matrix_functions import msign
 from tinygrad_ms.ops.msign_alternatives import msign_unrolled
 from tinygrad_ms.ops.normalization import rms_norm
-from tinygrad_ms.ops.quintics import minimax_coefficients, odd_quintic
+from tinygrad_ms.ops.quintics import rows_to_one
 from tinygrad_ms.ops.shapes import concat, permute_dims, split, stack, unstack
 from tinygrad_ms.random import generator
 from tinygrad_ms.tree import tree_map
@@ -95,21 +94,13 @@ FAST_NETWORKS = {"swiglu": SwiGLU, "linear": LinearMap}
 # --- the inner step -----------------------------------------------------------------------------------------
 
 
-@lru_cache
 def smooth_table(eps: float, n: int, precision: float):
     """As many rows as bring all singular values of [M, e I] to one, for the n rows of M on its smaller side.
 
     None is below eps / sqrt(1 + n eps^2) of the norm, by construction: five rows for eps = .01 in float32,
     six in float64.
     """
-    lower = eps / sqrt(1 + n * eps * eps)
-    steps, left = 0, lower
-    while 1 - left > 64 * precision:
-        steps, left = steps + 1, lower
-        rows = minimax_coefficients(lower, steps=steps)
-        for row in rows:
-            left = odd_quintic(row, left)
-    return rows
+    return rows_to_one(eps / sqrt(1 + n * eps * eps), 64 * precision)
 
 
 class TTTMuonCell(Module):

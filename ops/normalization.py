@@ -8,27 +8,15 @@ the arguments are saved: computing c and r again costs less than keeping them.
 
 from math import prod
 
-from tinygrad_ms.engine.backend import BACKENDS
+from tinygrad_ms.engine.backend import sum_over
 from tinygrad_ms.engine.primitive import primitive
-from tinygrad_ms.engine.tensor import Tensor
 
 __all__ = ["layer_norm", "rms_norm"]
 
 
-def _sum(x, axes):
-    """The sum over ``axes``, which stay as axes of length 1.
-
-    Over one of the last two axes it is a product with ones: BLAS reads short rows ten times as fast as a reduction does.
-    """
-    axis = axes[0] - (x.ndim if axes[0] >= 0 else 0) if len(axes) == 1 else -3
-    if axis < -2 or x.ndim < 2 or x.shape[axis] > 4096:
-        return x.sum(axis=axes, keepdims=True)
-    xp, n = BACKENDS[type(x.data if isinstance(x, Tensor) else x)].xp, x.shape[axis]
-    return x @ xp.ones((n, 1), dtype=x.dtype) if axis == -1 else xp.ones((1, n), dtype=x.dtype) @ x
-
-
 def _mean(x, axes):
-    return _sum(x, axes) / max(1, prod(x.shape[axis] for axis in axes))
+    axes = tuple(sorted(axis % x.ndim for axis in axes))
+    return sum_over(x, axes) / max(1, prod(x.shape[axis] for axis in axes))
 
 
 def _centred(x, axes, eps, center):

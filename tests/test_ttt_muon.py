@@ -308,15 +308,16 @@ def test_the_table_of_the_smooth_msign_brings_every_singular_value_to_one():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_training_step_needs_no_synchronisation_and_equals_that_of_the_cpu(variant):
     found = []
-    for device in ("cpu", "strict"):
-        module = layer(variant, dtype="float32", device=device)
-        x = sequences(dtype="float32", device=device)
+    for device, dtype in (("cpu", "float64"), ("strict", "float64"), ("strict", "float32")):
+        module = layer(variant, dtype=dtype, device=device)
+        x = sequences(dtype=dtype, device=device)
         with tg.testing.forbid_sync():
             loss = (module(x) ** 2).sum()
             loss.backward()
         found.append([p.grad.numpy() for p in module.parameters() if p.grad is not None])
-    for a, b in zip(*found):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    for a, b, half in zip(*found):  # sums of another order: the rounding errors differ
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+        assert half.dtype == np.float32 and np.isfinite(half).all()
 
 
 def test_scopes_name_chunk_heads_and_msign():

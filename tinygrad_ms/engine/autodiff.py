@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 from math import prod
 
-from tinygrad_ms.engine.backend import BACKENDS
+from tinygrad_ms.engine.backend import BACKENDS, sum_over
 from tinygrad_ms.engine.call import item_node
 from tinygrad_ms.engine.tape import Leaf, Node, current_state, enable_grad, notify, tape_of
 from tinygrad_ms.engine.tensor import Tensor, asarray
@@ -185,7 +185,7 @@ def fit(gradient, parent, node):
         extra = gradient.ndim - len(shape)
         axes = (*range(extra), *(i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1))
         if axes:
-            gradient = gradient.sum(axis=axes, keepdims=True)
+            gradient = sum_over(gradient, axes)
         if gradient.size != prod(shape):
             raise RuntimeError(
                 f"the rule of {node.op} returned a gradient of shape {gradient.shape} for an argument of shape {shape}"

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Callable
 
 import numpy
@@ -163,3 +164,24 @@ def as_dtype(dtype) -> numpy.dtype:
 
 
 DEFAULT_FLOAT = numpy.dtype("float32")
+
+
+def sum_over(x, axes):
+    """x, an array or Tensor, summed over ``axes`` (not negative, increasing), which stay with length 1.
+
+    NumPy's float32 and float64 as a product with ones where one of the last two axes or all the first ones go: BLAS reads
+    short rows ten times as fast as a reduction does.
+    """
+    if type(x) is numpy.ndarray and x.dtype.char in "fd" and x.size and 0 < len(axes) < x.ndim:
+        count = prod(x.shape[axis] for axis in axes)
+        if count <= MOST_ONES and axes == (x.ndim - 1,):
+            return x @ numpy.ones((count, 1), x.dtype)
+        if count <= MOST_ONES and axes == (x.ndim - 2,):
+            return numpy.ones((1, count), x.dtype) @ x
+        if axes[-1] == len(axes) - 1 and x.flags.c_contiguous:
+            shape = (1,) * len(axes) + x.shape[len(axes) :]
+            return (numpy.ones(count, x.dtype) @ x.reshape((count, -1))).reshape(shape)
+    return x.sum(axis=axes, keepdims=True)
+
+
+MOST_ONES = 4096  # NumPy sums longer rows in pairs, with smaller rounding errors

@@ -108,6 +108,17 @@ def test_rounding_errors_of_the_smooth_msign_are_of_the_order_of_u_over_eps(eps)
             assert error(gradient(f, M, G), pulled) < 2e-7 + 1.2e-7 / eps
 
 
+@pytest.mark.parametrize("options", [{"steps": 2}, {"coefficients": "muon"}, {"steps": 4, "coefficients": "muon_you"}], ids=str)
+def test_the_derivative_of_an_unconverged_smooth_msign_stays_bounded(options):
+    random = np.random.default_rng(5)
+    for shape in [(8, 8), (8, 24)]:
+        M, G = random.standard_normal(shape), random.standard_normal(shape)
+        for recompute in (False, True):
+            f = lambda x: tg.msign(x, eps=1e-2, recompute=recompute, **options)  # noqa: B023, E731
+            g = gradient(f, M, G)
+            assert np.isfinite(g).all() and np.linalg.norm(g) < 4 * np.linalg.norm(G) / (1e-2 * np.linalg.norm(M))
+
+
 # --- higher orders -------------------------------------------------------------------------------------------------
 
 

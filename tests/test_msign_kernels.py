@@ -5,8 +5,16 @@ import pytest
 from scipy.linalg import solve_sylvester
 
 from tests.msign_oracle import error, matrix, msign_and_gradient
-from tinygrad_ms.ops.newton_schulz import orthogonalise, solve_symmetric
-from tinygrad_ms.ops.quintics import POLISH, TABLES, make_plan, minimax_coefficients, shifts
+from tinygrad_ms.ops.newton_schulz import KnownInverse, orthogonalise, solve_symmetric
+from tinygrad_ms.ops.quintics import (
+    POLISH,
+    TABLES,
+    converge,
+    make_plan,
+    minimax_coefficients,
+    rows_to_one,
+    shifts,
+)
 
 
 def plain(M, rows):
@@ -52,6 +60,28 @@ def test_minimax_rows_bring_the_whole_interval_to_one(lower):
     for a, b, c in minimax_coefficients(lower):
         x = x * (a + x * x * (b + x * x * c))
     assert np.abs(x - 1).max() < 1.001e-3
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-6, 1e-13])
+def test_rows_to_one_are_as_few_as_can_be(tolerance):
+    for lower in (0.5, 0.2, 1e-2, 1e-4):
+        rows, x = rows_to_one(lower, tolerance), np.geomspace(lower, 1, 5001)
+        assert np.abs(plain_values(x, rows) - 1).max() <= 1.001 * tolerance + 1e-15
+        fewer = minimax_coefficients(lower, steps=len(rows) - 1)
+        assert np.abs(plain_values(x, fewer) - 1).max() > tolerance
+
+
+def plain_values(x, rows):
+    for a, b, c in rows:
+        x = x * (a + x * x * (b + x * x * c))
+    return x
+
+
+def test_it_is_known_beforehand_whether_rows_converge():
+    u = 2.0**-24
+    assert converge(8, None, 1e-3, 8, 8, u) and not converge(5, None, 1e-3, 8, 8, u)
+    assert not converge(None, "muon", 0.1, 8, 8, u)  # they end in [0.7, 1.2]
+    assert converge(None, None, 1e-4, 8, 8, u) and not converge(None, None, 1e-6, 8, 8, u)  # adaptive: down to the noise
 
 
 @pytest.mark.parametrize("lower", [0, -1, 1.5, float("nan")])
@@ -160,6 +190,25 @@ def test_solutions_of_every_parity_agree_with_scipy():
         W, J = solve_symmetric(np, P, C, parity, True)
         np.testing.assert_allclose(W, solve_sylvester(P, P, right), atol=1e-13)
         np.testing.assert_allclose(J, np.linalg.inv(P), atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype, bar", [("float64", 1e-13), ("float32", 4e-5)])
+@pytest.mark.parametrize("parity", [-1, 0, 1])
+def test_a_known_inverse_gives_the_same_solution_for_fewer_products(dtype, bar, parity):
+    random = np.random.default_rng(6)
+    for spread in (1.1, 3.0, 10.0, 100.0):
+        Q = np.linalg.qr(random.standard_normal((5, 8, 8)))[0]
+        p = np.exp(random.uniform(-1, 1, (5, 1, 8)) * np.log(spread))
+        p[:, 0, :2] = spread, 1 / spread
+        P, inverse, C = (Q * p) @ Q.mT, (Q / p) @ Q.mT, random.standard_normal((5, 8, 8))
+        C = C if parity == 0 else C + parity * C.mT
+        expected = Q @ ((Q.mT @ C @ Q) / (p.mT + p)) @ Q.mT
+        count, P, inverse, C = [], P.astype(dtype), inverse.astype(dtype), C.astype(dtype)
+        W = solve_symmetric(Counting(count), P, C, parity, known=KnownInverse(inverse, spread))
+        assert error(W, expected) < bar * (1 if dtype == "float64" else max(1, spread / 10))
+        if parity and spread <= 10:
+            work = sum(a * b * c for a, b, c in count) / 8**3
+            assert work <= 2 + 7 * (3 if dtype == "float32" else 4)
 
 
 # --- adaptive steps ------------------------------------------------------------------------------------------------

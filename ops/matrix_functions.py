@@ -62,8 +62,8 @@ def msign(
     """
     if method not in ("newton_schulz", "svd"):
         raise ValueError(f"msign: method={method!r}; expected 'newton_schulz' or 'svd'")
-    if not (isinstance(eps, (int, float)) and 0 <= eps < float("inf")):
-        raise ValueError(f"msign: eps={eps!r}; expected a number >= 0, relative to ||M||_F")
+    if not (isinstance(eps, (int, float)) and (eps == 0 or 1e-12 <= eps <= 1e6)):
+        raise ValueError(f"msign: eps={eps!r}; expected 0, or a number from 1e-12 to 1e6, relative to ||M||_F")
     if coefficients is not None and not isinstance(coefficients, str):
         coefficients = as_rows(coefficients)
     M = operand(M)

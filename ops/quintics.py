@@ -55,7 +55,7 @@ def odd_quintic(row, x):
 
 def minimax_quintic(lower: float, upper: float) -> tuple[float, float, float]:
     """(a, b, c) of the odd quintic closest to one on [lower, upper], by Remez exchange."""
-    if lower >= upper * (1 - 5e-6):  # the interval is a point to working precision: Taylor's quintic there
+    if lower >= upper * (1 - 1e-5):  # nearly a point: Taylor's quintic is exact to rounding, exchange ill-conditioned
         a, b, c = POLISH
         return a / upper, b / upper**3, c / upper**5
     q, r, error = (3 * lower + upper) / 4, (lower + 3 * upper) / 4, 0.0
@@ -96,7 +96,7 @@ def minimax_coefficients(lower, steps=None, *, cushion=0.02407327424182761, safe
 def rows_to_one(lower: float, tolerance: float):
     """As few minimax rows as bring all of [lower, 1] within ``tolerance`` of one."""
     steps, left = 0, lower
-    while 1 - left > tolerance:
+    while not steps or 1 - left > tolerance:
         steps, left = steps + 1, lower
         rows = minimax_coefficients(lower, steps=steps)
         for row in rows:

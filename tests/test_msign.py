@@ -211,7 +211,7 @@ def test_rank_deficient_input():
 
 
 @pytest.mark.parametrize(
-    "options", [{"method": "qr"}, {"eps": -1}, {"eps": float("nan")}, {"steps": 0}, {"coefficients": "none"}], ids=str
+    "options", [{"method": "qr"}, {"eps": -1}, {"eps": float("nan")}, {"eps": 1e-20}, {"eps": 1e9}, {"steps": 0}, {"coefficients": "none"}], ids=str
 )
 def test_bad_options_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -12,6 +12,7 @@ from tinygrad_ms.ops.quintics import (
     converge,
     make_plan,
     minimax_coefficients,
+    minimax_quintic,
     rows_to_one,
     shifts,
 )
@@ -75,6 +76,13 @@ def plain_values(x, rows):
     for a, b, c in rows:
         x = x * (a + x * x * (b + x * x * c))
     return x
+
+
+def test_the_minimax_quintic_of_narrow_intervals():
+    for width in np.geomspace(1e-1, 1e-9, 400):
+        x = np.linspace(1 - width, 1 + width, 201)
+        error = np.abs(plain_values(x, [minimax_quintic(1 - width, 1 + width)]) - 1).max()
+        assert error < 0.64 * width**3 + 4e-15  # Taylor's quintic: 2.5 width^3
 
 
 def test_it_is_known_beforehand_whether_rows_converge():

@@ -1,7 +1,9 @@
 """Which array library and device an array belongs to: a registry array type -> Backend. The only file that imports CuPy."""
 
+import ctypes
 import importlib.util
 import os
+import sys
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Callable
@@ -38,9 +40,22 @@ def register(backend: Backend) -> None:
 
 register(Backend("cpu", numpy, numpy.ndarray, lambda host, index: numpy.array(host), lambda array: array))
 
-# glibc returns freed arrays above a size to the system, and the next ones cost a page fault for every 4 KiB: a tenth of
-# a training step was seen. That size is the largest freed so far, 32 MiB at most. This frees one; no page is touched.
-numpy.empty(2**25 - 2**16, "uint8")
+
+def _keep_freed_memory(size=2**28):
+    """Let glibc keep up to ``size`` bytes of freed arrays for the next ones, which else cost a page fault every 4 KiB.
+
+    It gives back what is free above 128 KiB, which made training steps up to twice as long. Its own environment
+    variables (MALLOC_TRIM_THRESHOLD_ and the others) go before. Elsewhere than on Linux with glibc this does nothing.
+    """
+    if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            trim_threshold, mmap_threshold = -1, -3  # <malloc.h>
+            mallopt(mmap_threshold, 2**25)  # larger arrays come from the system each time: this is glibc's limit
+            mallopt(trim_threshold, size)
+
+
+_keep_freed_memory()
 
 
 def _probe_cuda() -> str | None:

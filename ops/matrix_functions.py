@@ -205,21 +205,18 @@ def _push_smooth(tangents, M, y, tail, norm, eps, steps, coefficients):
     return y @ inner + t @ q, tail @ inner, along
 
 
-SMOOTH = (
-    r"P = Y^T M + e\,T,\ T = e P^{-1}:\quad \bar M = \Pi(Y (W - B P^{-1}) + \bar Y P^{-1}),\ B = Y^T \bar Y,"
-    r"\ \Pi(X) = X - \langle X, M\rangle M / \|M\|_F^2"
-)
+SMOOTH = {
+    "outputs": ("y", "tail", "norm"),
+    "formula": r"P = Y^T M + e\,T,\ T = e P^{-1}:\quad"
+    r" \bar M = \Pi(Y (W - B P^{-1}) + \bar Y P^{-1}),\ B = Y^T \bar Y,"
+    r"\ \Pi(X) = X - \langle X, M\rangle M / \|M\|_F^2",
+    "source": "docs/msign.md, section 4; 000, (16) and (17) with this P",
+    "notes": "discontinuous at M = 0, where the value and the gradient are 0 by convention",
+    "floats": True,
+}
 
 
-@primitive(
-    vjp=_pull_smooth,
-    jvp=_push_smooth,
-    outputs=("y", "tail", "norm"),
-    formula=SMOOTH,
-    source="docs/msign.md, section 4; 000, (16) and (17) with this P",
-    notes="discontinuous at M = 0, where the value and the gradient are 0 by convention",
-    floats=True,
-)
+@primitive(vjp=_pull_smooth, jvp=_push_smooth, **SMOOTH)
 def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
     """The smooth msign of tall M: the blocks (Y, T) of msign([M; e I]), and ||M||_F as (..., 1, 1)."""
     check_matrices("msign", M)
@@ -233,14 +230,10 @@ def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
     jvp=lambda tangents, M, tail, norm, eps, steps, coefficients: _push_smooth(
         tangents, M, None, tail, norm, eps, steps, coefficients
     ),
-    outputs=("y", "tail", "norm"),
-    formula=r"Y = M T / e,\ " + SMOOTH,
-    source="docs/msign.md, section 4; 000, (16) and (17) with this P",
-    notes="discontinuous at M = 0, where the value and the gradient are 0 by convention",
-    floats=True,
+    **SMOOTH,
 )
 def _msign_smooth_lean(xp, M, /, eps, steps=None, coefficients=None):
-    """As ``msign_smooth``, with M and T kept for backward: one product more, and rounding errors of order u / eps."""
+    """As ``msign_smooth``, with M and T kept for backward, which computes Y = M T / e: rounding errors of order u / eps."""
     check_matrices("msign", M)
     return orthogonalise_smooth(xp, M, eps, steps, coefficients)
 

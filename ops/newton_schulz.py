@@ -135,14 +135,15 @@ class Workspace:
     """Arrays by name that the slices of a batch share; the first slice is the largest.
 
     With ``pad`` rows whose length is a multiple of 512 bytes lie one or two cache lines further apart, where a CPU
-    reads columns about twice as fast: they no longer fall on the same few cache sets.
+    reads columns about twice as fast: they no longer fall on the same few cache sets. (CuPy's products would copy
+    such arrays.)
     """
 
     def __init__(self, xp, dtype):
         self.xp, self.dtype, self.memory = xp, dtype, {}
 
     def __call__(self, name, *shape, pad=False):
-        if pad and shape[-1] * self.dtype.itemsize % 512 == 0:
+        if pad and self.xp is numpy and shape[-1] * self.dtype.itemsize % 512 == 0:
             shape = (*shape[:-1], shape[-1] + 16)
         if name not in self.memory:
             self.memory[name] = self.xp.empty(prod(shape), self.dtype)
@@ -214,7 +215,7 @@ class Orthogonalise(Iteration):
         xp, X = self.xp, self.X
         if self.square:
             xp.matmul(X, X, out=self.S)
-        elif X.shape[-1] >= SYMMETRIC_PRODUCT:
+        elif xp is not numpy or X.shape[-1] >= SYMMETRIC_PRODUCT:
             xp.matmul(transpose(X), X, out=self.S)
         else:  # a copy is cheaper than NumPy's symmetric product of small matrices
             xp.copyto(self.other, X)
@@ -320,16 +321,26 @@ class LyapunovSolve(Iteration):
         n = self.KA.shape[-1]
         blocks = self.NTQRD
         self.N, self.T, self.Q, self.R, self.D = blocks[..., :n]
-        self.NT, self.TQ, self.QR, self.RD = (self.pair(blocks[i : i + 2])[..., :n] for i in range(4))
+        self.NT, self.TQ, self.QR, self.RD = (blocks[i : i + 2] for i in range(4))
         self.T_diagonal, self.R_diagonal = diagonal(blocks[1], n), diagonal(blocks[3], n)
 
-    @staticmethod
-    def pair(blocks):
-        """Two blocks as the left factor of a product. Of one matrix they make one tall matrix: BLAS has more to share."""
-        return blocks.reshape(1, -1, blocks.shape[-1]) if blocks.shape[1] == 1 else blocks
+    def times(self, pair, X, out):
+        """out <- pair X for two blocks. Of one matrix they make one tall matrix: BLAS has more to share.
+
+        Of a batch NumPy takes them at once; CuPy, which computes pointers for products that broadcast, one by one.
+        """
+        xp, n = self.xp, X.shape[-1]
+        if X.shape[0] == 1:
+            tall, out = (blocks.reshape(1, -1, blocks.shape[-1])[..., :n] for blocks in (pair, out))
+            xp.matmul(tall, X, out=out)
+        elif xp is numpy:
+            xp.matmul(pair[..., :n], X, out=out[..., :n])
+        else:
+            for block, result in zip(pair, out):
+                xp.matmul(block, X, out=result)
 
     def gram(self):
-        self.xp.matmul(self.pair(self.KA), self.KA[1], out=self.QR)
+        self.times(self.KA, self.KA[1], out=self.QR)
 
     def other_side(self, X, K, sign, out):
         """out <- Q + sign X K, where Q = K X. For K of a parity s X K = s Q^T; D in its place has the parity -s."""
@@ -349,13 +360,13 @@ class LyapunovSolve(Iteration):
             xp.copyto(self.N, self.D)
             xp.copyto(self.T, self.R)
         else:
-            xp.matmul(self.RD, self.R, out=self.TQ)
+            self.times(self.RD, self.R, out=self.TQ)
             self.other_side(self.R, self.D, 1, out=self.N)
             self.T_diagonal += q
         if last:
             xp.matmul(self.N, A, out=self.other[0])
         else:
-            xp.matmul(self.NT, A, out=self.pair(self.other))
+            self.times(self.NT, A, out=self.other)
         xp.matmul(self.T, K, out=self.Q)
         self.KA, self.other = self.other, self.KA
         self.KA[0] += self.Q

@@ -168,7 +168,9 @@ def _scaled(M, y, tail, norm, eps):
     r = sqrt(eps) * sqrt(hypot(1, eps))
     u, q = M / (r * _safe(norm)), tail * (r / eps)
     y = u @ q if y is None else y
-    return r, u, y.mT @ u + tail * (eps / r), q, y
+    p = y.mT @ u
+    p += tail * (eps / r)
+    return r, u, p, q, y
 
 
 def _smooth_inner(p, q, B, m, eps, steps, coefficients):
@@ -177,8 +179,10 @@ def _smooth_inner(p, q, B, m, eps, steps, coefficients):
     lower = eps / sqrt(1 + n * eps * eps)
     sure = converge(steps, hashable(coefficients), lower, n, m + n, roundoff(raw.dtype))
     known = KnownInverse(raw, sqrt(hypot(1, eps)) / sqrt(eps)) if sure else None
-    W = solve_lyapunov(p, B, parity=-1, steps=steps, coefficients=coefficients, known=known)
-    return 2 * W - B @ q
+    inner = solve_lyapunov(p, B, parity=-1, steps=steps, coefficients=coefficients, known=known)
+    inner *= 2
+    inner -= B @ q
+    return inner
 
 
 def _pull_smooth(needed, g, M, y, tail, norm, eps, steps, coefficients):
@@ -190,9 +194,10 @@ def _pull_smooth(needed, g, M, y, tail, norm, eps, steps, coefficients):
     if g_tail is not None:
         B = tail @ g_tail if B is None else B + tail @ g_tail
     gradient = y @ _smooth_inner(p, q, B, M.shape[-2], eps, steps, coefficients)
-    gradient = gradient if gy is None else gradient + gy @ q  # at constant e, times c
-    gradient = gradient - (r * r * _inner(gradient, u)) * u  # e follows ||M||_F: nothing changes along M
-    gradient = gradient / (r * _safe(norm))
+    if gy is not None:
+        gradient += gy @ q  # at constant e, times c
+    gradient -= (r * r * _inner(gradient, u)) * u  # e follows ||M||_F: nothing changes along M
+    gradient /= r * _safe(norm)
     return (gradient if g_norm is None else gradient + (r * g_norm) * u,)
 
 

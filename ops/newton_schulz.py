@@ -186,7 +186,7 @@ def of_batch(array, index):
 class Orthogonalise(Iteration):
     """X <- X T(X^T X) for a batch of tall matrices (msign), or X <- X T(X X) for square ones (``square``: mcsgn).
 
-    With ``eps`` X is [M / ||M||_F; eps I] (smooth msign). S and T have a row to spare: so the diagonals of a whole
+    With ``eps`` X is [M / ||M||_F; eps I] (smooth msign): the first step spares the products with I. S and T have a row to spare: so the diagonals of a whole
     batch lie n + 1 numbers apart, one vector to shift. ``out``: where the last step may leave X.
     """
 
@@ -202,9 +202,7 @@ class Orthogonalise(Iteration):
         self.bind()
         scale = start * sqrt(1 + n * eps * eps)
         self.norm = normalise(xp, M, self.X[:, :m], scale)
-        if eps:
-            self.X[:, m:] = 0
-            diagonal(self.X, n, m)[...] = eps / scale
+        self.identity = eps / scale  # what the lower block of X is times I, until the first step is done
 
     def bind(self):
         n = self.X.shape[-1]
@@ -212,14 +210,18 @@ class Orthogonalise(Iteration):
         self.S_diagonal, self.T_diagonal = diagonal(self.S_rows, n), diagonal(self.T_rows, n)
 
     def gram(self):
-        xp, X = self.xp, self.X
+        xp, n = self.xp, self.X.shape[-1]
+        rows = slice(0, -n if self.identity else None)
+        X, other = self.X[:, rows], self.other[:, rows]
         if self.square:
             xp.matmul(X, X, out=self.S)
-        elif xp is not numpy or X.shape[-1] >= SYMMETRIC_PRODUCT:
+        elif xp is not numpy or n >= SYMMETRIC_PRODUCT:
             xp.matmul(transpose(X), X, out=self.S)
         else:  # a copy is cheaper than NumPy's symmetric product of small matrices
-            xp.copyto(self.other, X)
-            xp.matmul(transpose(self.other), X, out=self.S)
+            xp.copyto(other, X)
+            xp.matmul(transpose(other), X, out=self.S)
+        if self.identity:
+            self.S_diagonal += self.identity**2
 
     def update(self, p, q, last=False):
         xp, T = self.xp, self.S
@@ -229,7 +231,13 @@ class Orthogonalise(Iteration):
             xp.matmul(self.S, self.S, out=T)
             self.T_diagonal += q
         new = self.out if last and self.out is not None else self.other
-        xp.matmul(self.X, T, out=new)
+        if self.identity:
+            n = T.shape[-1]
+            xp.matmul(self.X[:, :-n], T, out=new[:, :-n])
+            xp.multiply(T, self.identity, out=new[:, -n:])
+            self.identity = 0.0
+        else:
+            xp.matmul(self.X, T, out=new)
         self.X, self.other = new, self.X
 
     def residual(self, scale):

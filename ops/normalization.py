@@ -37,7 +37,8 @@ def _one_per_row(weight, x, axes):
 def _jacobian(u, c, r, weight, axes, center):
     """The Jacobian of h times u, times a weight with one number per row; and mean(c u)."""
     along, scale = _mean(c * u, axes), r * weight
-    v = u * scale - c * (scale * (r * (r * along)))  # in this order nothing overflows that the result does not
+    v = u * scale
+    v -= c * (scale * (r * (r * along)))  # in this order nothing overflows that the result does not
     return v - scale * _mean(u, axes) if center else v, along
 
 

@@ -186,8 +186,9 @@ def of_batch(array, index):
 class Orthogonalise(Iteration):
     """X <- X T(X^T X) for a batch of tall matrices (msign), or X <- X T(X X) for square ones (``square``: mcsgn).
 
-    With ``eps`` X is [M / ||M||_F; eps I] (smooth msign): the first step spares the products with I. S and T have a row to spare: so the diagonals of a whole
-    batch lie n + 1 numbers apart, one vector to shift. ``out``: where the last step may leave X.
+    With ``eps`` X is [M / ||M||_F; eps I] (smooth msign): the first step spares the products with I. S and T have a
+    row to spare: so the diagonals of a whole batch lie n + 1 numbers apart, one vector to shift. ``out``: where the
+    last step may leave X.
     """
 
     arrays = ("X", "other", "S_rows", "T_rows", "norm")
@@ -211,15 +212,15 @@ class Orthogonalise(Iteration):
 
     def gram(self):
         xp, n = self.xp, self.X.shape[-1]
-        rows = slice(0, -n if self.identity else None)
-        X, other = self.X[:, rows], self.other[:, rows]
+        X = self.X[:, : -n if self.identity else None]
         if self.square:
             xp.matmul(X, X, out=self.S)
         elif xp is not numpy or n >= SYMMETRIC_PRODUCT:
             xp.matmul(transpose(X), X, out=self.S)
-        else:  # a copy is cheaper than NumPy's symmetric product of small matrices
-            xp.copyto(other, X)
-            xp.matmul(transpose(other), X, out=self.S)
+        else:  # in halves: of one array on both sides NumPy makes a symmetric product, slower for small matrices
+            half = n // 2
+            xp.matmul(transpose(X[..., :half]), X, out=self.S[:, :half])
+            xp.matmul(transpose(X[..., half:]), X, out=self.S[:, half:])
         if self.identity:
             self.S_diagonal += self.identity**2
 

@@ -12,6 +12,7 @@ repeated singular values, where rules made of svd or eigh divide by zero.
 
 import warnings
 from math import hypot, sqrt
+from typing import Any
 
 import numpy
 
@@ -210,7 +211,7 @@ def _push_smooth(tangents, M, y, tail, norm, eps, steps, coefficients):
     return y @ inner + t @ q, tail @ inner, along
 
 
-SMOOTH = {
+SMOOTH: dict[str, Any] = {
     "outputs": ("y", "tail", "norm"),
     "formula": r"P = Y^T M + e\,T,\ T = e P^{-1}:\quad"
     r" \bar M = \Pi(Y (W - B P^{-1}) + \bar Y P^{-1}),\ B = Y^T \bar Y,"

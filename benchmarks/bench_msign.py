@@ -17,14 +17,9 @@ from measure import blas, milliseconds, ratio, turns, write
 
 import tinygrad_ms as tg
 from tinygrad_ms.ops.msign_alternatives import msign_dense_vjp, msign_unrolled
-from tinygrad_ms.ops.quintics import TABLES
+from tinygrad_ms.ops.quintics import fixed_rows
 
 SHAPES = [(128, 32, 32), (128, 128), (256, 256), (512, 512), (128, 512), (64, 512)]
-
-
-def table(steps):
-    rows = TABLES["su"]
-    return (*rows, *rows[-1:] * steps)[:steps]
 
 
 def products(M, steps):
@@ -93,7 +88,7 @@ def dense_as_written(M, G, O, steps, eps=1e-3):
     X[..., n:, n:] = -(O.mT @ M) - eps * np.eye(m, dtype=M.dtype)
     X[..., :n, n:] = -G
     X /= np.linalg.norm(X, axis=(-2, -1), keepdims=True)
-    for a, b, c in table(steps):
+    for a, b, c in fixed_rows(steps, "su"):
         S = X @ X
         X = a * X + (b * S + c * S @ S) @ X
     X = X[..., :n, n:] / -2
@@ -116,7 +111,7 @@ def torch_ways(M, G, steps):
     import torch
 
     x, g = torch.from_numpy(M.copy()).requires_grad_(), torch.from_numpy(G)
-    rows = table(steps)
+    rows = fixed_rows(steps, "su")
 
     def unrolled(x):
         wide = x if x.shape[-2] <= x.shape[-1] else x.mT

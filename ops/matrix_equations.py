@@ -6,7 +6,7 @@ Every derivative here is another equation of the same kind, so all orders exist 
 from numpy import broadcast_shapes
 
 from tinygrad_ms.engine.primitive import primitive
-from tinygrad_ms.ops.newton_schulz import check_matrices, orthogonalise, solve_symmetric
+from tinygrad_ms.ops.newton_schulz import KnownInverse, check_matrices, orthogonalise, solve_symmetric
 from tinygrad_ms.ops.newton_sign import sign, sylvester
 
 __all__ = ["mcsgn", "solve_lyapunov", "solve_sylvester"]
@@ -86,6 +86,8 @@ def solve_lyapunov(xp, A, C, /, parity=0, steps=None, coefficients=None, known=N
     """
     if parity not in (-1, 0, 1):
         raise ValueError(f"solve_lyapunov: parity={parity!r}; expected -1 (skew C), 1 (symmetric C) or 0")
+    if not isinstance(known, (KnownInverse, type(None))):
+        raise TypeError(f"solve_lyapunov: known is a {type(known).__name__}; expected a KnownInverse, or nothing")
     check_matrices("solve_lyapunov", A, square=True)
     check_right_side("solve_lyapunov", A, A, C)
     A, C = common_batch(xp, A, C)

@@ -11,7 +11,7 @@ import numpy
 from tinygrad_ms.engine.backend import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.newton_schulz import check_matrices, orthogonalise, transpose
-from tinygrad_ms.ops.quintics import as_rows
+from tinygrad_ms.ops.quintics import fixed_rows
 
 __all__ = ["msign_dense_vjp", "msign_unrolled"]
 
@@ -26,9 +26,8 @@ def msign_unrolled(M, *, steps=8, coefficients="su"):
     """
     if M.shape[-2] > M.shape[-1]:
         return msign_unrolled(M.mT, steps=steps, coefficients=coefficients).mT
-    rows = as_rows(coefficients)
     X = M / (M * M).sum(axis=(-2, -1), keepdims=True) ** 0.5
-    for a, b, c in (rows + rows[-1:] * steps)[:steps]:
+    for a, b, c in fixed_rows(steps, coefficients):
         S = X @ X.mT
         X = a * X + (b * S + c * (S @ S)) @ X
     return X

@@ -186,9 +186,9 @@ def of_batch(array, index):
 class Orthogonalise(Iteration):
     """X <- X T(X^T X) for a batch of tall matrices (msign), or X <- X T(X X) for square ones (``square``: mcsgn).
 
-    With ``eps`` X is [M / ||M||_F; eps I] (smooth msign): the first step spares the products with I. S and T have a
-    row to spare: so the diagonals of a whole batch lie n + 1 numbers apart, one vector to shift. ``out``: where the
-    last step may leave X.
+    With ``eps`` X is [M / ||M||_F; eps I] (smooth msign): the first step spares the products with I. In NumPy S
+    and T have a row to spare: so the diagonals of a whole batch lie n + 1 numbers apart, one vector to shift (CuPy's
+    products would copy such arrays). ``out``: where the last step may leave X.
     """
 
     arrays = ("X", "other", "S_rows", "T_rows", "norm")
@@ -199,7 +199,8 @@ class Orthogonalise(Iteration):
         batch, m, n = M.shape
         rows = m + n if eps else m
         self.X, self.other = space("X", batch, rows, n), space("other", batch, rows, n)
-        self.S_rows, self.T_rows = space("S", batch, n + 1, n), space("T", batch, n + 1, n)
+        height = n + 1 if xp is numpy else n
+        self.S_rows, self.T_rows = space("S", batch, height, n), space("T", batch, height, n)
         self.bind()
         scale = start * sqrt(1 + n * eps * eps)
         self.norm = normalise(xp, M, self.X[:, :m], scale)

@@ -34,27 +34,28 @@ def _one_per_row(weight, x, axes):
     return all(-axis > len(shape) or shape[axis] == 1 for axis in behind)
 
 
-def _jacobian(u, c, r, weight, axes, center):
-    """The Jacobian of h times u, times a weight with one number per row; and mean(c u)."""
-    along, scale = _mean(c * u, axes), r * weight
+def _jacobian(u, along, c, r, scale, axes, center):
+    """scale (P u - c r^2 mean(c u)), given mean(c u): for scale = r w the Jacobian of h times w u, w one per row."""
     v = u * scale
     v -= c * (scale * (r * (r * along)))  # in this order nothing overflows that the result does not
-    return v - scale * _mean(u, axes) if center else v, along
+    return v - scale * _mean(u, axes) if center else v
 
 
 def _normalize_vjp(needed, g, x, weight, axes, eps, center):
     c, r = _centred(x, axes, eps, center)
     if not _one_per_row(weight, x, axes):
-        by_x = _jacobian(g * weight, c, r, 1.0, axes, center)[0] if needed[0] else None
+        u = g * weight
+        by_x = _jacobian(u, _mean(c * u, axes), c, r, r, axes, center) if needed[0] else None
         return by_x, (c * g) * r if needed[1] else None
-    by_x, along = _jacobian(g, c, r, weight, axes, center)
+    along = _mean(c * g, axes)
+    by_x = _jacobian(g, along, c, r, r * weight, axes, center) if needed[0] else None
     return by_x, r * along * prod(x.shape[axis] for axis in axes) if needed[1] else None
 
 
 def _normalize_jvp(tangents, x, weight, axes, eps, center):
     c, r = _centred(x, axes, eps, center)
     t, t_weight = tangents
-    by_x = None if t is None else _jacobian(t, c, r, 1.0, axes, center)[0] * weight
+    by_x = None if t is None else _jacobian(t, _mean(c * t, axes), c, r, r, axes, center) * weight
     by_weight = None if t_weight is None else c * (r * t_weight)
     return by_x if by_weight is None else by_weight if by_x is None else by_x + by_weight
 

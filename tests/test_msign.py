@@ -225,6 +225,8 @@ def test_bad_matrices_are_named():
         tg.msign(np.eye(3, dtype="float16"))
     with pytest.raises(ValueError, match="parity"):
         tg.solve_lyapunov(np.eye(2), np.eye(2), parity=2)
+    with pytest.raises(TypeError, match="known is a ndarray"):
+        tg.solve_lyapunov(np.eye(2), np.eye(2), known=np.eye(2))
     with pytest.raises(ValueError, match="not positive definite"):
         tg.sqrtm(-np.eye(3))
     with pytest.raises(ValueError, match="solve_sylvester: C has shape"):

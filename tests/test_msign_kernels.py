@@ -27,6 +27,12 @@ def plain(M, rows):
     return X
 
 
+def plain_values(x, rows):
+    for a, b, c in rows:
+        x = x * (a + x * x * (b + x * x * c))
+    return x
+
+
 def dense_mcsgn(X, rows):
     for a, b, c in rows:
         S = X @ X
@@ -57,9 +63,7 @@ def test_row_six_of_the_source_is_a_sign_typo():
 
 @pytest.mark.parametrize("lower", [1.0, 0.3, 1e-2, 1e-5, 1e-9])
 def test_minimax_rows_bring_the_whole_interval_to_one(lower):
-    x = np.geomspace(lower, 1, 5001)
-    for a, b, c in minimax_coefficients(lower):
-        x = x * (a + x * x * (b + x * x * c))
+    x = plain_values(np.geomspace(lower, 1, 5001), minimax_coefficients(lower))
     assert np.abs(x - 1).max() < 1.001e-3
 
 
@@ -70,12 +74,6 @@ def test_rows_to_one_are_as_few_as_can_be(tolerance):
         assert np.abs(plain_values(x, rows) - 1).max() <= 1.001 * tolerance + 1e-15
         fewer = minimax_coefficients(lower, steps=len(rows) - 1)
         assert np.abs(plain_values(x, fewer) - 1).max() > tolerance
-
-
-def plain_values(x, rows):
-    for a, b, c in rows:
-        x = x * (a + x * x * (b + x * x * c))
-    return x
 
 
 def test_the_minimax_quintic_of_narrow_intervals():

@@ -184,6 +184,18 @@ def test_without_a_renderer_the_steps_remain(monkeypatch):
     assert "pip install graphviz-pure" in text and data_of(text)["levels"][0]["steps"]
 
 
+def in_browser(path):
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=2000",
+        "--dump-dom",
+    ]
+    return subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120)
+
+
 @pytest.mark.skipif(not BROWSER, reason="no Chromium (apt-get install chromium)")
 @pytest.mark.skipif(not find_renderer(), reason="no renderer: pip install graphviz-pure")
 def test_in_a_browser(step, tmp_path):
@@ -211,15 +223,7 @@ def test_in_a_browser(step, tmp_path):
     </script></body>"""
     path = tmp_path / "page.html"
     path.write_text(step[0].replace("</body>", probe), encoding="utf-8")
-    command = [
-        BROWSER,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=2000",
-        "--dump-dom",
-    ]
-    done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120)
+    done = in_browser(path)
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.S)
     assert title, done.stderr[-500:]
     log = json.loads(title[1])
@@ -236,3 +240,24 @@ def test_in_a_browser(step, tmp_path):
     assert log[15:] == ["2 of 10|Linear [0]", 1, "1"] and not [  # and closed by its title
         entry for entry in log if str(entry).startswith("error")
     ]
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium (apt-get install chromium)")
+@pytest.mark.skipif(not find_renderer(), reason="no renderer: pip install graphviz-pure")
+def test_no_text_leaves_its_box_whatever_the_fonts(step, tmp_path):
+    probe = """<script>
+    const over = [];
+    for (const group of document.querySelectorAll(".level:not([hidden]) g.node")) {
+      const box = [...group.querySelectorAll("path, polygon, ellipse")].map(shape => shape.getBBox());
+      const right = Math.max(...box.map(b => b.x + b.width));
+      for (const text of group.querySelectorAll("text")) {
+        const b = text.getBBox();
+        if (b.x + b.width > right + 1) over.push(text.textContent);
+      }
+    }
+    document.title = JSON.stringify([document.querySelectorAll("g.node text").length > 10, over]);
+    </script></body>"""
+    path = tmp_path / "page.html"
+    path.write_text(step[0].replace("</body>", probe), encoding="utf-8")
+    title = re.search(r"<title>(.*?)</title>", in_browser(path).stdout, re.S)
+    assert json.loads(title[1]) == [True, []]

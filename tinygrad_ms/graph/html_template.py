@@ -198,6 +198,12 @@ function jump(group) {
   if (places.length) go(places.find(k => k > at) ?? places[0]);  // a second click goes on to the backward
   step
 }
+// The boxes are as wide as text in Helvetica, whose digits measure 0.556: a wider font is made smaller.
+const pen = document.createElement("canvas").getContext("2d");
+pen.font = "100px Helvetica, sans-serif";
+const narrow = 556 / pen.measureText("0123456789").width;
+if (narrow < 0.99) for (const text of document.querySelectorAll(".level svg text[font-size]"))
+  text.setAttribute("font-size", narrow * parseFloat(text.getAttribute("font-size")));
 data.levels.forEach(item => { const option = make("option", item.words); option.value = item.id;
 $("level").append(option); }); for (const group of document.querySelectorAll(".level g.node")) {
   group.setAttribute("tabindex", "0");

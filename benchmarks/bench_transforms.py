@@ -22,9 +22,7 @@ from tinygrad_ms import nn
 
 
 def like(parameters, random):
-    return {
-        name: tg.tensor(random.standard_normal(p.shape).astype("float32")) for name, p in parameters.items()
-    }
+    return {name: tg.tensor(random.standard_normal(p.shape).astype("float32")) for name, p in parameters.items()}
 
 
 def derivatives(repeats, batch=64):

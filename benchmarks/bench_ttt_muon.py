@@ -173,9 +173,7 @@ def peer(rule, parameters):
             outputs.append(fast(weights, query[:, :, part]))
             if start + CHUNK < T:
                 mean = beta[:, :, part].mean(dim=2, keepdim=True)
-                weights, m = learn(
-                    weights, m, norms, key[:, :, part], value[:, :, part], rates[:, :, part], mean
-                )
+                weights, m = learn(weights, m, norms, key[:, :, part], value[:, :, part], rates[:, :, part], mean)
         y = rms_norm(torch.cat(outputs, dim=2).transpose(1, 2), p[q + "norm.weight"])
         return F.linear(y.reshape(batch, T, dim), p[q + "out.weight"])
 
@@ -183,9 +181,7 @@ def peer(rule, parameters):
         x = F.embedding(tokens, p["embedding.weight"])
         x = x + ttt(rms_norm(x, p["blocks.0.norm1.weight"]), "blocks.0.ttt.")
         h = F.silu(
-            F.linear(
-                rms_norm(x, p["blocks.0.norm2.weight"]), p["blocks.0.mlp.0.weight"], p["blocks.0.mlp.0.bias"]
-            )
+            F.linear(rms_norm(x, p["blocks.0.norm2.weight"]), p["blocks.0.mlp.0.weight"], p["blocks.0.mlp.0.bias"])
         )
         x = x + F.linear(h, p["blocks.0.mlp.2.weight"], p["blocks.0.mlp.2.bias"])
         x = rms_norm(x[:, -answers.shape[1] :], p["norm.weight"])
@@ -240,7 +236,9 @@ def compare_times(repeats, threads):
             )
             results[f"difference {rule}"] = {"loss": loss, "gradient": gradient}
             assert loss < 1e-4 and gradient < 1e-2, "the two models are not the same"
-    times = turns({key: (lambda runner=runner: runner.step(*data)) for key, runner in runners.items()}, repeats, rest=0.03)
+    times = turns(
+        {key: (lambda runner=runner: runner.step(*data)) for key, runner in runners.items()}, repeats, rest=0.03
+    )
     for (who, rule), ms in milliseconds(times).items():
         results[f"{who} {rule} ms"] = ms
         print(f"{who:6} {rule:9} {ms:7.1f} ms a step")
@@ -286,9 +284,7 @@ def compare_memory():
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         results[rule] = {"msign bytes": kept, "peak bytes": peak}
-        print(
-            f"{rule:9} msign keeps {kept / 2**20:6.2f} MiB for backward; peak of a step {peak / 2**20:6.1f} MiB"
-        )
+        print(f"{rule:9} msign keeps {kept / 2**20:6.2f} MiB for backward; peak of a step {peak / 2**20:6.1f} MiB")
     for rule in ("analytic", "pure"):
         results[rule]["ratio"] = times = results["unrolled"]["msign bytes"] / results[rule]["msign bytes"]
         print(f"differentiating through five steps keeps {times:.1f} times as much in msign as {rule} (bar 7)")

@@ -36,9 +36,7 @@ def main(sizes):
             if find_renderer() and len(graph) <= 1000:
                 draw(dot)
                 layout = f"{perf_counter() - written:.2f}"
-            print(
-                f"{ops:>8}  {view:<9}{len(graph):>8}{built - start:>10.3f}{written - built:>8.3f}{layout:>10}"
-            )
+            print(f"{ops:>8}  {view:<9}{len(graph):>8}{built - start:>10.3f}{written - built:>8.3f}{layout:>10}")
 
 
 if __name__ == "__main__":

@@ -37,9 +37,7 @@ def compare(name, by_hand, by_tape):
     worst = max(worst, difference if np.isfinite(difference) else np.inf)
     shape = " x ".join(map(str, by_hand.shape)) or "1"
     numbers = f"{by_hand.flat[0]:>13.9f}  {by_tape.flat[0]:>13.9f}"
-    print(
-        f"{name:34}{shape:>8}  {numbers}  {difference:.1e}{'' if difference <= TOLERANCE else '  DIFFERENT'}"
-    )
+    print(f"{name:34}{shape:>8}  {numbers}  {difference:.1e}{'' if difference <= TOLERANCE else '  DIFFERENT'}")
 
 
 def variable(array, name):

@@ -22,9 +22,7 @@ COLOURS = {"adamw": "#D55E00", "muon": "#0072B2"}
 # %% Train
 def curves(optimizer, seed, epochs):
     """Test accuracy after each epoch, and the number of steps in one."""
-    run = train_mlp.Run(
-        train_mlp.parse(["--optimizer", optimizer, "--seed", str(seed), "--epochs", str(epochs)])
-    )
+    run = train_mlp.Run(train_mlp.parse(["--optimizer", optimizer, "--seed", str(seed), "--epochs", str(epochs)]))
     bar = train_mlp.progress(0, 0, quiet=True)
     for _ in range(epochs):
         run.epoch(bar)
@@ -55,9 +53,7 @@ def draw(means, steps, path):
 
     figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
     for optimizer, curve in means.items():
-        axis.plot(
-            np.arange(1, len(curve) + 1) * steps, 100 * curve, color=COLOURS[optimizer], label=optimizer
-        )
+        axis.plot(np.arange(1, len(curve) + 1) * steps, 100 * curve, color=COLOURS[optimizer], label=optimizer)
     axis.set(xlabel="step", ylabel="test accuracy (%), mean over the seeds", ylim=(90, 100))
     axis.grid(alpha=0.3)
     axis.legend()

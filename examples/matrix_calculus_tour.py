@@ -122,18 +122,14 @@ u2 = np.sin(u1)
 u3 = u2**2
 parts = [3 * t**2, np.cos(u1), 2 * u2, 1 / u3]  # du1/dt, du2/du1, du3/du2, du4/du3
 show("d ln(sin(t^3)^2)/dt", lambda t: tg.log(tg.sin(t**3) ** 2), t, np.prod(parts), "1/u3 2u2 cos(u1) 3t^2")
-show(
-    "... cancelled", lambda t: tg.log(tg.sin(t**3) ** 2), t, 6 * t**2 / np.tan(t**3), "6t^2 cos(t^3)/sin(t^3)"
-)
+show("... cancelled", lambda t: tg.log(tg.sin(t**3) ** 2), t, 6 * t**2 / np.tan(t**3), "6t^2 cos(t^3)/sin(t^3)")
 
 # %% 4.5.2 One variable, several paths
 # t reaches y directly and through u = t^2: the contributions of the paths add up, whatever joins them.
 section("4.5.2", "Single-variable total-derivative chain rule")
 du_dt = 2 * t
 show("d(t + t^2)/dt", lambda t: t + t**2, t, 1 + 1 * du_dt, "1 + 1 du/dt")
-show(
-    "d sin(t + t^2)/dt", lambda t: tg.sin(t + t**2), t, np.cos(t + t**2) * (1 + du_dt), "cos(t + t^2)(1 + 2t)"
-)
+show("d sin(t + t^2)/dt", lambda t: tg.sin(t + t**2), t, np.cos(t + t**2) * (1 + du_dt), "cos(t + t^2)(1 + 2t)")
 show("d(t t^2)/dt", lambda t: t * t**2, t, t**2 + t * du_dt, "u + t du/dt = 3t^2")
 
 # %% 4.5.3 Vectors

@@ -137,7 +137,13 @@ def plot(path, kappas, tables, costs):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    looks = ["o-#0072B2", "s--#E69F00", "^-.#009E73", "", "D:#D55E00"]  # apart in grey and for colour-blind readers, too
+    looks = [
+        "o-#0072B2",
+        "s--#E69F00",
+        "^-.#009E73",
+        "",
+        "D:#D55E00",
+    ]  # apart in grey and for colour-blind readers, too
     figure, axes = plt.subplots(1, len(tables), figsize=(5 * len(tables), 4.2), sharey=True)
     for axis, (title, table) in zip(axes, tables.items(), strict=True):
         for (name, row), look in zip(table.items(), looks, strict=True):

@@ -104,7 +104,13 @@ class Run:
         self.model = build_model(self.sizes, options.dropout, options.seed)
         self.device = self.model.parameters()[0].device
         self.loader = DataLoader(
-            self.x, self.y, batch_size=options.batch_size, shuffle=True, seed=options.seed, drop_last=True, device=self.device
+            self.x,
+            self.y,
+            batch_size=options.batch_size,
+            shuffle=True,
+            seed=options.seed,
+            drop_last=True,
+            device=self.device,
         )
         self.optimizer = OPTIMIZERS[options.optimizer](self.model.parameters(), options.lr)
         steps = options.epochs * len(self.loader)
@@ -188,7 +194,14 @@ def draw_curves(history, path):
 
     epochs = np.arange(1, len(history) + 1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    left.plot(epochs, [h["loss"] for h in history], "o-", ms=3, color="#0072B2", label="training (with dropout and label smoothing)")
+    left.plot(
+        epochs,
+        [h["loss"] for h in history],
+        "o-",
+        ms=3,
+        color="#0072B2",
+        label="training (with dropout and label smoothing)",
+    )
     left.plot(epochs, [h["test_loss"] for h in history], "s--", ms=3, color="#D55E00", label="test")
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
     left.legend()
@@ -216,7 +229,9 @@ def draw_misclassified(images, labels, predictions, path, most=24):
         axis.imshow(images[i], cmap="gray_r")
         axis.set_title(f"{labels[i]}, not {predictions[i]}", fontsize=10)
     total = int((labels != predictions).sum())
-    figure.suptitle(f"{total} of {len(labels)} test images misclassified" + (f"; the first {most}" if total > most else ""))
+    figure.suptitle(
+        f"{total} of {len(labels)} test images misclassified" + (f"; the first {most}" if total > most else "")
+    )
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

@@ -151,9 +151,7 @@ class Block(nn.Module):
         self.norm1 = nn.RMSNorm(dim)
         self.ttt = nn.TTTMuon(dim, heads, rng=rng, **ttt)
         self.norm2 = nn.RMSNorm(dim)
-        self.mlp = nn.Sequential(
-            nn.Linear(dim, 2 * dim, rng=rng), nn.SiLU(), nn.Linear(2 * dim, dim, rng=rng)
-        )
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim, rng=rng), nn.SiLU(), nn.Linear(2 * dim, dim, rng=rng))
 
     def forward(self, x):
         x = x + self.ttt(self.norm1(x))
@@ -201,9 +199,7 @@ class Run:
         )  # fmt: skip
         if options.device:
             self.model.to(options.device)
-        self.optimizer = optim.AdamW(
-            self.model.parameters(), lr=options.lr, betas=(0.9, 0.95), weight_decay=0.01
-        )
+        self.optimizer = optim.AdamW(self.model.parameters(), lr=options.lr, betas=(0.9, 0.95), weight_decay=0.01)
         self.schedule = optim.CosineLR(self.optimizer, options.steps, min(50, options.steps // 4), final=0.1)
         self.losses, self.history, self.seconds = [], [], 0.0
 
@@ -233,9 +229,7 @@ class Run:
         loss.backward()
         norm = optim.clip_grad_norm(self.model.parameters(), 1.0)
         if not math.isfinite(norm.item()):
-            raise Diverged(
-                f"the gradient of step {self.steps + 1} has norm {norm.item()}; try a smaller --lr"
-            )
+            raise Diverged(f"the gradient of step {self.steps + 1} has norm {norm.item()}; try a smaller --lr")
         self.optimizer.step()
         self.schedule.step()
         self.losses.append(loss.item())
@@ -323,9 +317,7 @@ def draw(results, task, path):
             if "tail" in result:
                 right.plot(steps, [h["tail"] for h in result["history"]], color=colour, ls="--")
     left.set(xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
-    right.set(
-        xlabel="step", ylabel=task.measure + (" (dashed: pairs shown once)" if task.higher_is_better else "")
-    )
+    right.set(xlabel="step", ylabel=task.measure + (" (dashed: pairs shown once)" if task.higher_is_better else ""))
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.legend()
@@ -346,9 +338,7 @@ def compare(options):
 
 def write_comparison(results, task, folder):
     """The plot and the table of {update: [result of each seed]}."""
-    names = [
-        name for name in ("accuracy", "tail", "nats per character") if name in next(iter(results.values()))[0]
-    ]
+    names = [name for name in ("accuracy", "tail", "nats per character") if name in next(iter(results.values()))[0]]
     rows = [
         "| update | seed | steps | " + " | ".join(names) + " | ms per step |",
         "|---" * (len(names) + 4) + "|",

@@ -196,9 +196,7 @@ def clip(xp, x, min=None, max=None):
     Raises TypeError for bounds that are Tensors: ``minimum(maximum(x, low), high)`` has gradients for them.
     """
     if isinstance(min, Tensor) or isinstance(max, Tensor):
-        raise TypeError(
-            "clip: the bounds must be numbers or arrays; for Tensors use minimum(maximum(x, low), high)"
-        )
+        raise TypeError("clip: the bounds must be numbers or arrays; for Tensors use minimum(maximum(x, low), high)")
     if min is None and max is None:
         return x.copy()
     if x.dtype.kind != "f" and (type(min) is float or type(max) is float):  # weak scalars, as in x + 0.5

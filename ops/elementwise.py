@@ -32,9 +32,7 @@ def subtract(xp, a, b):
     return xp.subtract(a, b)
 
 
-@multilinear(
-    transpose=(lambda g, b: g * b, lambda g, a: g * a), formula=r"d(a b) = b\,da + a\,db", source="002 (32)"
-)
+@multilinear(transpose=(lambda g, b: g * b, lambda g, a: g * a), formula=r"d(a b) = b\,da + a\,db", source="002 (32)")
 def multiply(xp, a, b):
     """a * b, elementwise with broadcasting."""
     return xp.multiply(a, b)
@@ -219,17 +217,13 @@ def exp(xp, x):
     return xp.exp(x)
 
 
-@elementwise(
-    derivative=lambda y: y + 1, formula=r"\frac{dy}{dx} = e^x = y + 1", source="002 (6)", floats=True
-)
+@elementwise(derivative=lambda y: y + 1, formula=r"\frac{dy}{dx} = e^x = y + 1", source="002 (6)", floats=True)
 def expm1(xp, x):
     """e^x - 1, accurate for small x."""
     return xp.expm1(x)
 
 
-@elementwise(
-    derivative=lambda y: y * math.log(2), formula=r"\frac{dy}{dx} = y \ln 2", source="002 (5)", floats=True
-)
+@elementwise(derivative=lambda y: y * math.log(2), formula=r"\frac{dy}{dx} = y \ln 2", source="002 (5)", floats=True)
 def exp2(xp, x):
     """2 to the power x."""
     return xp.exp2(x)

@@ -297,9 +297,7 @@ def index_update(x, index, value):
 def _ready(op: str, x, value):
     """``value`` as it can be put into x: a list on the device of x; floats only into floats."""
     if isinstance(value, (list, tuple)):
-        value = to_device(
-            host_array(value), BACKENDS[type(x)].device_of(x) if type(x) in BACKENDS else x.device
-        )
+        value = to_device(host_array(value), BACKENDS[type(x)].device_of(x) if type(x) in BACKENDS else x.device)
     if not is_float(x.dtype) and is_float(getattr(value, "dtype", numpy.dtype(type(value)))):
         raise TypeError(f"{op}: x is {x.dtype} and would cut off the fractions of value; use x.astype first")
     return value

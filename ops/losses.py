@@ -116,9 +116,7 @@ def _alike(op, input, target):
     here, there = getattr(input, "shape", None), getattr(target, "shape", None)
     if here != there and here is not None and there:
         hint = f"; did you mean target.reshape({here})?" if prod(here) == prod(there) else ""
-        raise ValueError(
-            f"{op}: input has shape {here} and target has shape {there}: they must be equal{hint}"
-        )
+        raise ValueError(f"{op}: input has shape {here} and target has shape {there}: they must be equal{hint}")
     return input, target
 
 
@@ -247,9 +245,7 @@ def _weigh(a, labels, factor, count, reduction):
     elif factor is None:
         losses = -pick_label(a, labels=labels)
     else:
-        losses = -(
-            factor * where(factor == 0, 0.0, pick_label(a, labels=labels))
-        )  # ignored: log p may be -inf
+        losses = -(factor * where(factor == 0, 0.0, pick_label(a, labels=labels)))  # ignored: log p may be -inf
     return losses if reduction == "none" else losses.sum() / count
 
 
@@ -259,9 +255,7 @@ def _cross_entropy_vjp(
     g, g_log = g
     g_logits = g_target = None
     if g is not None:
-        labels, factor, count = _terms(
-            target, log_probabilities, weight, reduction, label_smoothing, ignore_index
-        )
+        labels, factor, count = _terms(target, log_probabilities, weight, reduction, label_smoothing, ignore_index)
         scale = g.reshape((*g.shape, *(1,) * (log_probabilities.ndim - g.ndim))) / count
         if labels is None:
             total = factor.sum(axis=-1, keepdims=True)
@@ -282,9 +276,7 @@ def _cross_entropy_jvp(
     tangents, log_probabilities, target, weight, reduction, label_smoothing, ignore_index
 ):  # fmt: skip
     t, t_target = tangents
-    labels, factor, count = _terms(
-        target, log_probabilities, weight, reduction, label_smoothing, ignore_index
-    )
+    labels, factor, count = _terms(target, log_probabilities, weight, reduction, label_smoothing, ignore_index)
     t_loss = t_log = None
     if t is not None:
         t_log = t - (exp(log_probabilities) * t).sum(axis=-1, keepdims=True)
@@ -332,14 +324,10 @@ def softmax_cross_entropy(
     Raises TypeError and ValueError for wrong dtypes and shapes, and for labels out of range. On a GPU that
     last check would make the host wait; there such a label makes the loss NaN instead.
     """
-    logits, target, weight, ignore_index = _prepare(
-        "softmax_cross_entropy", logits, target, weight, axis, ignore_index
-    )
+    logits, target, weight, ignore_index = _prepare("softmax_cross_entropy", logits, target, weight, axis, ignore_index)
     _check_reduction("softmax_cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
-        raise ValueError(
-            f"softmax_cross_entropy: label_smoothing is {label_smoothing}; it must lie in [0, 1]"
-        )
+        raise ValueError(f"softmax_cross_entropy: label_smoothing is {label_smoothing}; it must lie in [0, 1]")
     return _softmax_cross_entropy(
         logits,
         target,
@@ -362,9 +350,7 @@ def nll(log_probabilities, target, weight=None, *, axis=-1, reduction="mean", ig
         "nll", log_probabilities, target, weight, axis, ignore_index
     )
     if is_float(target.dtype):
-        raise TypeError(
-            "nll: target must be integer labels; for probabilities use softmax_cross_entropy with logits"
-        )
+        raise TypeError("nll: target must be integer labels; for probabilities use softmax_cross_entropy with logits")
     _check_reduction("nll", reduction)
     raw = target.data if isinstance(target, Tensor) else target
     terms = _terms(raw, log_probabilities, weight, reduction, 0.0, ignore_index)
@@ -377,9 +363,7 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
         target = asarray(target, device=logits.device if isinstance(logits, Tensor) else None)
     shape, dtype = logits.shape, target.dtype
     if not is_float(logits.dtype):
-        raise TypeError(
-            f"{op}: the scores have dtype {logits.dtype}; they must be floats, use .astype('float32')"
-        )
+        raise TypeError(f"{op}: the scores have dtype {logits.dtype}; they must be floats, use .astype('float32')")
     if not shape or not -len(shape) <= axis < len(shape):
         raise ValueError(f"{op}: axis {axis} is no axis of the scores, which have shape {shape}")
     axis %= len(shape)
@@ -391,9 +375,7 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
     if weight is not None:
         weight = weight.data if isinstance(weight, Tensor) else weight
         if weight.shape != (classes,):
-            raise ValueError(
-                f"{op}: weight has shape {weight.shape}; with {classes} classes it must be ({classes},)"
-            )
+            raise ValueError(f"{op}: weight has shape {weight.shape}; with {classes} classes it must be ({classes},)")
     if is_float(dtype):
         if target.shape != logits.shape:
             hint = f"; labels of shape {samples} must be integers, use .astype('int64')"

@@ -37,9 +37,7 @@ __all__ = ["inv_sqrtm", "minimax_coefficients", "msign", "nuclear_norm", "polar"
 # --- msign ---------------------------------------------------------------------------------------------------------
 
 
-def msign(
-    M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, recompute=False, check=False
-):
+def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, recompute=False, check=False):
     """The orthogonal polar factor U V^T of M = U diag(s) V^T: M (..., n, m), float32 or float64, batched.
 
     Args:
@@ -458,15 +456,11 @@ def _cholesky(name, xp, A):
     try:
         return xp.linalg.cholesky((A + transpose(A)) / 2)
     except numpy.linalg.LinAlgError:
-        raise ValueError(
-            f"{name}: A {A.shape} is not positive definite: its Cholesky factor does not exist"
-        ) from None
+        raise ValueError(f"{name}: A {A.shape} is not positive definite: its Cholesky factor does not exist") from None
 
 
 def _inverse_root_derivative(G, y, steps, coefficients):
-    return solve_lyapunov(
-        y, -(y @ (y @ symmetric(G) @ y) @ y), parity=1, steps=steps, coefficients=coefficients
-    )
+    return solve_lyapunov(y, -(y @ (y @ symmetric(G) @ y) @ y), parity=1, steps=steps, coefficients=coefficients)
 
 
 @primitive(

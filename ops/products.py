@@ -191,9 +191,7 @@ def _plan_einsum(subscripts, shapes):
         if not letters.isalpha() and letters or named.count("...") > 1:
             raise ValueError(f"{described}: {named!r} must be letters and at most one '...'")
         if missing < 0 or (missing and "..." not in named):
-            raise ValueError(
-                f"{described}: {named!r} names {len(letters)} axes of an operand with {len(shape)}"
-            )
+            raise ValueError(f"{described}: {named!r} names {len(letters)} axes of an operand with {len(shape)}")
         batch = max(batch, missing)
     ellipsis = "".join(spare[:batch])
     names = []
@@ -206,9 +204,7 @@ def _plan_einsum(subscripts, shapes):
         letters = text.replace(",", "").replace(".", "")
         output = ellipsis + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
     if len(set(output)) != len(output) or not set(output) <= set("".join(names)):
-        raise ValueError(
-            f"{described}: the result must name each of its axes once, by a letter of an operand"
-        )
+        raise ValueError(f"{described}: the result must name each of its axes once, by a letter of an operand")
     sizes = {}
     for named, shape in zip(names, shapes):
         for c, n in zip(named, shape):

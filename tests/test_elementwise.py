@@ -204,9 +204,7 @@ def test_derivatives_of_every_order(name, order):
 
 def test_every_smooth_elementary_function_is_among_them():
     modules = ("elementwise", "trigonometric", "special", "activations")
-    names = {
-        name for name, p in REGISTRY.items() if p.differentiable and p.op.__module__.split(".")[-1] in modules
-    }
+    names = {name for name, p in REGISTRY.items() if p.differentiable and p.op.__module__.split(".")[-1] in modules}
     linear = {"add", "subtract", "multiply", "negative"}
     steps = {
         "abs",
@@ -248,9 +246,7 @@ def test_derivatives_of_sinc_are_accurate_near_zero_and_far_out(order):
     nodes, weights = np.polynomial.legendre.leggauss(80)
     t = (nodes + 1) / 2
     exact = ((math.pi * t) ** order * np.cos(math.pi * x[:, None] * t + order * math.pi / 2)) @ (weights / 2)
-    np.testing.assert_allclose(
-        tg.sinc_derivative(x, order=order), exact, rtol=0, atol=1e-12 * np.abs(exact).max()
-    )
+    np.testing.assert_allclose(tg.sinc_derivative(x, order=order), exact, rtol=0, atol=1e-12 * np.abs(exact).max())
 
 
 def test_functions_that_could_overflow_do_not():
@@ -322,9 +318,7 @@ def test_bad_constants_are_named():
         tg.log_base(x, -2)
     with pytest.raises(ValueError, match="gelu: approximate is 'erf'; it must be 'none' or 'tanh'"):
         tg.gelu(x, approximate="erf")
-    with pytest.raises(
-        TypeError, match="clip: the bounds must be numbers or arrays; for Tensors use minimum"
-    ):
+    with pytest.raises(TypeError, match="clip: the bounds must be numbers or arrays; for Tensors use minimum"):
         tg.clip(x, x, 2)
 
 

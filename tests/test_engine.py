@@ -378,7 +378,9 @@ class TestInPlace:
         x, c = leaf(1.0, 2.0), tg.tensor([1.0, 2.0])
         y = (x * c).sum()
         c[0] = 5.0
-        with pytest.raises(RuntimeError, match=r"argument b of multiply \(recorded at .*test_engine.py:\d+\) was changed"):
+        with pytest.raises(
+            RuntimeError, match=r"argument b of multiply \(recorded at .*test_engine.py:\d+\) was changed"
+        ):
             y.backward()
 
     def test_a_change_of_a_saved_result_is_named(self):
@@ -390,7 +392,9 @@ class TestInPlace:
         with pytest.raises(RuntimeError, match="the result of exp"):
             z.backward()
 
-    @pytest.mark.parametrize("view", [lambda t: t.detach(), lambda t: t.reshape(2, 1), lambda t: t.broadcast_to((2, 2))])
+    @pytest.mark.parametrize(
+        "view", [lambda t: t.detach(), lambda t: t.reshape(2, 1), lambda t: t.broadcast_to((2, 2))]
+    )
     def test_views_and_detach_count_together(self, view):
         x, c = leaf(1.0, 2.0), tg.tensor([1.0, 2.0])
         other = view(c)
@@ -489,7 +493,9 @@ class TestTensor:
         t = tg.tensor(source)
         source[0] = 1
         assert t.tolist() == [0, 0] and t.dtype == np.float64
-        assert tg.tensor([1.5]).dtype == np.float32 and tg.tensor(True).dtype == bool and tg.tensor([1]).dtype == np.int64
+        assert (
+            tg.tensor([1.5]).dtype == np.float32 and tg.tensor(True).dtype == bool and tg.tensor([1]).dtype == np.int64
+        )
         assert tg.tensor([tg.tensor(1.0), tg.tensor(2.0)]).tolist() == [1, 2]
         shared = tg.asarray(source)
         source[1] = 7

@@ -9,6 +9,7 @@ The floors, from the bottom:
 4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`
 5. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
 """
+
 import ast
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -19,14 +20,23 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "tinygrad_ms._version": 0,
-    "tinygrad_ms.random": 0, "tinygrad_ms.tree": 0,
+    "tinygrad_ms.random": 0,
+    "tinygrad_ms.tree": 0,
     "tinygrad_ms.engine.backend": 1,
     "tinygrad_ms.engine": 2,
     "tinygrad_ms.ops": 3,
-    "tinygrad_ms.nn": 4, "tinygrad_ms.optim": 4, "tinygrad_ms.graph": 4, "tinygrad_ms.data": 4,
-    "tinygrad_ms.testing": 4, "tinygrad_ms.transforms": 4, "tinygrad_ms.serialization": 4,
-    "tinygrad_ms.anomaly": 4, "tinygrad_ms.profiler": 4, "tinygrad_ms.reference": 4,
-    "tinygrad_ms": 5, "tinygrad_ms.__main__": 6,
+    "tinygrad_ms.nn": 4,
+    "tinygrad_ms.optim": 4,
+    "tinygrad_ms.graph": 4,
+    "tinygrad_ms.data": 4,
+    "tinygrad_ms.testing": 4,
+    "tinygrad_ms.transforms": 4,
+    "tinygrad_ms.serialization": 4,
+    "tinygrad_ms.anomaly": 4,
+    "tinygrad_ms.profiler": 4,
+    "tinygrad_ms.reference": 4,
+    "tinygrad_ms": 5,
+    "tinygrad_ms.__main__": 6,
 }
 
 
@@ -47,6 +57,7 @@ def is_type_checking(node):
 
 def imports(path, modules):
     """(name of what is imported, line, whether it happens when the file is imported) for each import in a file."""
+
     def walk(node, at_once):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -60,6 +71,7 @@ def imports(path, modules):
         children = node.orelse if is_type_checking(node) else ast.iter_child_nodes(node)
         for child in children:
             yield from walk(child, at_once and not inside)
+
     return list(walk(ast.parse(path.read_text(encoding="utf-8"), str(path)), True))
 
 
@@ -90,12 +102,14 @@ def test_imports_run_downstairs(module):
         assert not name.startswith("."), f"{FILES[module]}:{line}: import by the full path, not {name}"
         if is_ours(name) and room(name) != here:
             assert FLOORS[room(name)] < FLOORS[here], (
-                f"{FILES[module]}:{line}: {here} (floor {FLOORS[here]}) imports {name} (floor {FLOORS[room(name)]})")
+                f"{FILES[module]}:{line}: {here} (floor {FLOORS[here]}) imports {name} (floor {FLOORS[room(name)]})"
+            )
 
 
 def test_no_circles():
-    graph = {module: {name for name, _, _ in found if name in FILES and name != module}
-             for module, found in IMPORTS.items()}
+    graph = {
+        module: {name for name, _, _ in found if name in FILES and name != module} for module, found in IMPORTS.items()
+    }
     try:
         order = list(TopologicalSorter(graph).static_order())
     except CycleError as error:
@@ -104,8 +118,9 @@ def test_no_circles():
 
 
 def test_only_the_backend_imports_cupy():
-    users = {module for module, found in IMPORTS.items() for name, _, _ in found
-             if name.split(".")[0] in ("cupy", "cupyx")}
+    users = {
+        module for module, found in IMPORTS.items() for name, _, _ in found if name.split(".")[0] in ("cupy", "cupyx")
+    }
     assert users <= {"tinygrad_ms.engine.backend"}
 
 
@@ -114,4 +129,5 @@ def test_at_import_nothing_but_numpy_and_the_standard_library(module):
     for name, line, at_once in IMPORTS[module]:
         top = name.split(".")[0]
         assert not at_once or top in sys.stdlib_module_names or top in ("numpy", "tinygrad_ms"), (
-            f"{FILES[module]}:{line}: import {name} inside the function that needs it")
+            f"{FILES[module]}:{line}: import {name} inside the function that needs it"
+        )

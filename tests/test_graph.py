@@ -342,9 +342,7 @@ def test_nested_repeats():
 
 def test_the_cap_names_the_ways_out():
     loss, params = tower(300)
-    with pytest.raises(
-        ValueError, match=r"902 nodes are more than max_nodes=200.*depth=0 leaves.*fold=True leaves 5"
-    ):
+    with pytest.raises(ValueError, match=r"902 nodes are more than max_nodes=200.*depth=0 leaves.*fold=True leaves 5"):
         build(loss, params=params, fold=False)
     assert len(build(loss, params=params, fold=False, max_nodes=None)) == 902
     h = leaf(2)

@@ -86,9 +86,7 @@ def test_hostile_names_are_words():
         for form in ("text", "markdown", "latex"):
             text = tg.explain(tg.exp(x), form=form)
             assert "<b>" not in text and r"\input" not in text and "x" * 60 not in text
-            assert form != "markdown" or all(
-                line.count("$") == 2 for line in text.splitlines() if line[:1] == "-"
-            )
+            assert form != "markdown" or all(line.count("$") == 2 for line in text.splitlines() if line[:1] == "-")
 
 
 def test_two_leaves_of_one_name_are_told_apart():

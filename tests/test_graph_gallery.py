@@ -18,9 +18,7 @@ spec.loader.exec_module(gallery)
 
 def layout(dot):
     """(width, height) of the picture and {node: (x, y, width, height)}, in inches."""
-    plain = subprocess.run(
-        [find_renderer(), "-Tplain"], input=dot.encode(), capture_output=True
-    ).stdout.decode()
+    plain = subprocess.run([find_renderer(), "-Tplain"], input=dot.encode(), capture_output=True).stdout.decode()
     lines = [line.split(" ") for line in plain.splitlines()]
     size = next(tuple(map(float, words[2:4])) for words in lines if words[0] == "graph")
     return size, {words[1]: tuple(map(float, words[2:6])) for words in lines if words[0] == "node"}

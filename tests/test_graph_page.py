@@ -173,9 +173,7 @@ def test_formulas_as_mathematics():
         if primitive.formula:
             assert formula_html(primitive.formula).startswith("<math"), primitive.name
     assert "<script" not in formula_html(r"\text{<script>alert(1)</script>}")
-    assert not is_plain_mathml(
-        '<math xmlns="http://www.w3.org/1998/Math/MathML"><mi onclick="x()">x</mi></math>'
-    )
+    assert not is_plain_mathml('<math xmlns="http://www.w3.org/1998/Math/MathML"><mi onclick="x()">x</mi></math>')
 
 
 def test_without_a_renderer_the_steps_remain(monkeypatch):

@@ -109,9 +109,7 @@ def test_what_an_index_may_be(index, device):
     def plain(item):
         if isinstance(item, slice):
             return slice(int(item.start), int(item.stop)) if item.start is not None else item
-        return (
-            item.numpy() if isinstance(item, tg.Tensor) else list(item) if isinstance(item, range) else item
-        )
+        return item.numpy() if isinstance(item, tg.Tensor) else list(item) if isinstance(item, range) else item
 
     index = index(device)
     x = leaf(M, device)
@@ -204,9 +202,7 @@ def test_a_name_as_index_is_a_type_error():
 def test_index_arrays_must_be_on_the_device_of_x():
     x = tg.tensor(M, device="strict")
     for index in (np.array([0, 1]), tg.tensor([0, 1]), (slice(None), tg.tensor([0]))):
-        with pytest.raises(
-            ValueError, match="getitem: x is on strict and an index array on cpu; move one with .to"
-        ):
+        with pytest.raises(ValueError, match="getitem: x is on strict and an index array on cpu; move one with .to"):
             x[index]
 
 
@@ -243,17 +239,11 @@ def test_embedding_of_any_rank_has_second_derivatives():
 
 OUT_OF_RANGE = {
     "embedding: the indices range from -1 to 3; expected 0 to 4": lambda x, i: tg.embedding(x, i([3, -1])),
-    "embedding: the indices range from 0 to 5; .*weight has 5 rows": lambda x, i: tg.embedding(
-        x, i([[0], [5]])
-    ),
+    "embedding: the indices range from 0 to 5; .*weight has 5 rows": lambda x, i: tg.embedding(x, i([[0], [5]])),
     "one_hot: the labels range from 0 to 3; expected 0 to 2": lambda x, i: tg.one_hot(i([0, 3]), 3),
     "one_hot: the labels range from -1 to -1; .*num_classes=3": lambda x, i: tg.one_hot(i([-1]), 3),
-    r"take: the indices range from 5 to 5; expected -5 to 4 \(axis 0": lambda x, i: tg.take(
-        x, i([5]), axis=0
-    ),
-    r"take: the indices range from -3 to 0; expected -2 to 1 \(axis 1": lambda x, i: tg.take(
-        x, i([-3, 0]), axis=1
-    ),
+    r"take: the indices range from 5 to 5; expected -5 to 4 \(axis 0": lambda x, i: tg.take(x, i([5]), axis=0),
+    r"take: the indices range from -3 to 0; expected -2 to 1 \(axis 1": lambda x, i: tg.take(x, i([-3, 0]), axis=1),
 }
 
 
@@ -261,9 +251,7 @@ OUT_OF_RANGE = {
 def test_labels_and_tokens_out_of_range_are_found_on_every_device(message, device):
     """On a GPU they would wrap around in silence."""
     with pytest.raises(IndexError, match=message):
-        OUT_OF_RANGE[message](
-            tg.tensor(TABLE, device=device), lambda values: tg.tensor(values, device=device)
-        )
+        OUT_OF_RANGE[message](tg.tensor(TABLE, device=device), lambda values: tg.tensor(values, device=device))
 
 
 def test_a_python_index_out_of_range_is_found_too():
@@ -334,20 +322,14 @@ def test_values_take_the_dtype_of_x():
     assert tg.index_update(tg.tensor([1, 2]), 0, 5).tolist() == [5, 2]
     for function in (tg.index_update, tg.index_add):
         for value in (0.5, [0.5], tg.tensor(0.5), np.array(0.5)):
-            with pytest.raises(
-                TypeError, match=f"{function.__name__}: x is int64 and would cut off the fractions"
-            ):
+            with pytest.raises(TypeError, match=f"{function.__name__}: x is int64 and would cut off the fractions"):
                 function(tg.tensor([1, 2]), 0, value)
 
 
 def test_a_value_that_does_not_fit_is_explained():
-    with pytest.raises(
-        ValueError, match=r"index_update: value has shape \(3,\), which does not broadcast to \(4,\)"
-    ):
+    with pytest.raises(ValueError, match=r"index_update: value has shape \(3,\), which does not broadcast to \(4,\)"):
         tg.index_update(tg.tensor(M), 0, np.zeros(3))
-    with pytest.raises(
-        ValueError, match=r"broadcast_to: x has shape \(3,\), which does not broadcast to \(4,\)"
-    ):
+    with pytest.raises(ValueError, match=r"broadcast_to: x has shape \(3,\), which does not broadcast to \(4,\)"):
         tg.index_add(tg.tensor(M), 0, np.zeros(3))
 
 
@@ -393,9 +375,7 @@ def test_take_along_axis_equals_numpy(shape, indices, axis):
 
 
 def test_take_along_axis_wants_as_many_axes():
-    with pytest.raises(
-        ValueError, match=r"take_along_axis: indices has shape \(2,\) and x \(3, 4\); expected as many"
-    ):
+    with pytest.raises(ValueError, match=r"take_along_axis: indices has shape \(2,\) and x \(3, 4\); expected as many"):
         tg.take_along_axis(M, [0, 1], 0)
 
 

@@ -303,9 +303,7 @@ def test_matrix_norms(ord):
 
 def test_gradient_of_the_spectral_norm_is_the_leading_dyad_and_of_the_nuclear_norm_the_polar_factor():
     u, _, vh = np.linalg.svd(TALL, full_matrices=False)
-    np.testing.assert_allclose(
-        gradient(lambda x: tg.matrix_norm(x, 2), TALL), np.outer(u[:, 0], vh[0]), atol=1e-14
-    )
+    np.testing.assert_allclose(gradient(lambda x: tg.matrix_norm(x, 2), TALL), np.outer(u[:, 0], vh[0]), atol=1e-14)
     np.testing.assert_allclose(gradient(lambda x: tg.matrix_norm(x, "nuc"), TALL), u @ vh, atol=1e-14)
 
 

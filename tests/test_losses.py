@@ -56,9 +56,7 @@ def test_soft_targets_equal_labels_and_carry_gradients():
 def test_label_smoothing_mixes_in_the_uniform_distribution():
     mixed = 0.8 * np.eye(3)[LABELS] + 0.2 / 3
     smoothed = tg.softmax_cross_entropy(tg.tensor(LOGITS), LABELS, label_smoothing=0.2)
-    assert smoothed.item() == pytest.approx(
-        tg.softmax_cross_entropy(tg.tensor(LOGITS), mixed).item(), rel=1e-14
-    )
+    assert smoothed.item() == pytest.approx(tg.softmax_cross_entropy(tg.tensor(LOGITS), mixed).item(), rel=1e-14)
 
 
 def test_ignored_samples_change_nothing():
@@ -81,9 +79,7 @@ def test_mean_with_class_weights_divides_by_the_weights_of_the_samples():
     weight = np.array([0.5, 2.0, 1.0])
     per_sample = tg.softmax_cross_entropy(tg.tensor(LOGITS), LABELS, reduction="none").data
     expected = (weight[LABELS] * per_sample).sum() / weight[LABELS].sum()
-    assert tg.softmax_cross_entropy(tg.tensor(LOGITS), LABELS, weight).item() == pytest.approx(
-        expected, rel=1e-14
-    )
+    assert tg.softmax_cross_entropy(tg.tensor(LOGITS), LABELS, weight).item() == pytest.approx(expected, rel=1e-14)
 
 
 def test_classes_in_another_axis():
@@ -216,9 +212,7 @@ def test_on_a_device_a_wrong_label_makes_nan_and_nothing_waits():
     z = leaf(LOGITS, device="strict")
     with forbid_sync():
         good = tg.softmax_cross_entropy(z, tg.tensor(LABELS, device="strict"))
-        bad = tg.softmax_cross_entropy(
-            z, tg.tensor(np.array([0, 1, 2, 3, 0]), device="strict"), reduction="none"
-        )
+        bad = tg.softmax_cross_entropy(z, tg.tensor(np.array([0, 1, 2, 3, 0]), device="strict"), reduction="none")
         good.backward()
     assert good.item() == pytest.approx(tg.softmax_cross_entropy(tg.tensor(LOGITS), LABELS).item())
     assert np.isnan(bad.numpy()).tolist() == [False, False, False, True, False]

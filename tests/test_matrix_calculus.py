@@ -55,9 +55,7 @@ SLIPS["001 §4.5.1, forward order"] = Slip(
     composed, w, lambda: J_inner @ J_outer, lambda: J_outer @ J_inner, "numerator"
 )  # fmt: skip
 one = np.float64(1)
-SLIPS["001 §4.5.2, change of y"] = Slip(
-    lambda v: v + v**2, one, lambda: (2 + 2**2) - (1 + 1**2), lambda: 1 + 2 * one
-)
+SLIPS["001 §4.5.2, change of y"] = Slip(lambda v: v + v**2, one, lambda: (2 + 2**2) - (1 + 1**2), lambda: 1 + 2 * one)
 SLIPS["001 §4.5.2, total and partial"] = Slip(
     lambda v: tg.sin(v + v**2), t, lambda: np.cos(t + t**2) * 1, lambda: np.cos(t + t**2) * (1 + 2 * t)
 )
@@ -96,15 +94,11 @@ SLIPS["001 §6.2, average error"] = Slip(
     BY_B, BIAS, lambda: ERROR[ACTIVE].sum() / 8, lambda: 2 * ERROR[ACTIVE].sum() / 8
 )
 w_hat, x_hat = np.append(w, BIAS)[:, None], np.append(x, 1.0)[None, :]  # as printed: a column and a row
-SLIPS["001 §6.2, augmented x"] = Slip(
-    lambda v: tg.sum(v * x_hat.T), w_hat, lambda: x_hat.T, lambda: x_hat, "numerator"
-)
+SLIPS["001 §6.2, augmented x"] = Slip(lambda v: tg.sum(v * x_hat.T), w_hat, lambda: x_hat.T, lambda: x_hat, "numerator")
 SLIPS["001 §8.4, first component"] = Slip(
     lambda v: tg.sum(v * v), w, lambda: [np.r_[2 * w, 2 * w[1:]]], lambda: [2 * w], "numerator"
 )
-SLIPS["001 §8.4, dot product"] = Slip(
-    lambda v: tg.dot(v * v, x), w, lambda: [x], lambda: [2 * w * x], "numerator"
-)
+SLIPS["001 §8.4, dot product"] = Slip(lambda v: tg.dot(v * v, x), w, lambda: [x], lambda: [2 * w * x], "numerator")
 
 # --- 002 --------------------------------------------------------------------------------------------------
 
@@ -112,15 +106,11 @@ C, D = RNG.standard_normal((2, 2)), RNG.standard_normal((3, 4))
 TALL, P, Q = RNG.standard_normal((3, 2)), RNG.standard_normal((3, 2)), RNG.standard_normal((2, 4))
 L34, R24 = RNG.standard_normal((3, 4)), RNG.standard_normal((2, 4))
 I2 = np.eye(2)
-SLIPS["002 (60)"] = Slip(
-    lambda v: tg.sum(C * tg.matmul(A, v)), TALL, lambda: C @ np.kron(A, I2), lambda: A.T @ C
-)
+SLIPS["002 (60)"] = Slip(lambda v: tg.sum(C * tg.matmul(A, v)), TALL, lambda: C @ np.kron(A, I2), lambda: A.T @ C)
 SLIPS["002 (61)"] = Slip(
     lambda v: tg.sum(D * tg.matmul(v, Q)), TALL, lambda: D @ np.kron(np.eye(3), Q.T), lambda: D @ Q.T
 )
-SLIPS["002 (62)"] = Slip(
-    lambda v: tg.matmul(v.T, P), TALL, lambda: P, lambda: np.einsum("il,kj->ijkl", I2, P)
-)
+SLIPS["002 (62)"] = Slip(lambda v: tg.matmul(v.T, P), TALL, lambda: P, lambda: np.einsum("il,kj->ijkl", I2, P))
 SLIPS["002 (63)"] = Slip(
     lambda v: tg.matmul(tg.matmul(L34.T, v), R24), TALL,
     lambda: L34 @ R24.T, lambda: np.einsum("ki,lj->ijkl", L34, R24),
@@ -214,15 +204,9 @@ SLIPS["004 §1, pq × mn"] = Slip(
     lambda: np.kron(np.eye(3), Q),
     "denominator",
 )
-SLIPS["004 §3, AX"] = Slip(
-    lambda v: tg.matmul(A, v), TALL, lambda: A.T, lambda: np.kron(A.T, I2), "denominator"
-)
-SLIPS["004 §3, XA"] = Slip(
-    lambda v: tg.matmul(v, Q), TALL, lambda: Q, lambda: np.kron(np.eye(3), Q), "denominator"
-)
-SLIPS["004 §3, AX and XA, numerator"] = Slip(
-    lambda v: tg.matmul(A, v), column, lambda: A.T, lambda: A, "numerator"
-)
+SLIPS["004 §3, AX"] = Slip(lambda v: tg.matmul(A, v), TALL, lambda: A.T, lambda: np.kron(A.T, I2), "denominator")
+SLIPS["004 §3, XA"] = Slip(lambda v: tg.matmul(v, Q), TALL, lambda: Q, lambda: np.kron(np.eye(3), Q), "denominator")
+SLIPS["004 §3, AX and XA, numerator"] = Slip(lambda v: tg.matmul(A, v), column, lambda: A.T, lambda: A, "numerator")
 SLIPS["004 §3, X^T A X"] = Slip(
     lambda v: tg.matmul(tg.matmul(v.T, B), v), TALL,
     lambda: B @ TALL + B.T @ TALL,
@@ -340,9 +324,7 @@ ROUTES = {  # so many ways to the Hessian of f times V
     "vjp of vjp": lambda f: tg.vjp(lambda v: tg.vjp(f, v)[1](np.float64(1))[0], X)[1](V)[0],
     "linearize of grad": lambda f: tg.linearize(tg.grad(f), X)[1](V),
     "grad of <grad, V>": lambda f: tg.grad(lambda v: tg.sum(tg.grad(f)(v) * V))(X),
-    "gradients of gradients": lambda f: tg.grad(
-        lambda v: tg.sum(tg.gradients(f(v), v, create_graph=True) * V)
-    )(X),
+    "gradients of gradients": lambda f: tg.grad(lambda v: tg.sum(tg.gradients(f(v), v, create_graph=True) * V))(X),
     "hvp": lambda f: tg.hvp(f, X, V),
 }
 
@@ -411,6 +393,4 @@ def test_layouts_of_several_results():
     J = tg.jacobian(lambda v: {"sum": v.sum(), "cube": v * v * v}, X, layout="denominator")
     assert J["sum"].shape == (6, 1)
     assert_agree(J["cube"], np.diag(3 * X.ravel() ** 2), EXACT)
-    assert_agree(
-        tg.grad(lambda v: tg.trace(tg.jacobian(lambda p: p * p * p, v, layout="numerator")))(X), 6 * X, EXACT
-    )
+    assert_agree(tg.grad(lambda v: tg.trace(tg.jacobian(lambda p: p * p * p, v, layout="numerator")))(X), 6 * X, EXACT)

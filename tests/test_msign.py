@@ -108,7 +108,9 @@ def test_rounding_errors_of_the_smooth_msign_are_of_the_order_of_u_over_eps(eps)
             assert error(gradient(f, M, G), pulled) < 2e-7 + 1.2e-7 / eps
 
 
-@pytest.mark.parametrize("options", [{"steps": 2}, {"coefficients": "muon"}, {"steps": 4, "coefficients": "muon_you"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"steps": 2}, {"coefficients": "muon"}, {"steps": 4, "coefficients": "muon_you"}], ids=str
+)
 def test_the_derivative_of_an_unconverged_smooth_msign_stays_bounded(options):
     random = np.random.default_rng(5)
     for shape in [(8, 8), (8, 24)]:
@@ -128,7 +130,9 @@ HARD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [{}, {"steps": 9}, {"method": "svd"}, {"eps": 0.1}, {"eps": 0.1, "recompute": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"steps": 9}, {"method": "svd"}, {"eps": 0.1}, {"eps": 0.1, "recompute": True}], ids=str
+)
 @pytest.mark.parametrize("name", HARD)
 def test_second_and_third_derivatives_where_svd_rules_give_nan(name, options):
     M = HARD[name]
@@ -211,7 +215,17 @@ def test_rank_deficient_input():
 
 
 @pytest.mark.parametrize(
-    "options", [{"method": "qr"}, {"eps": -1}, {"eps": float("nan")}, {"eps": 1e-20}, {"eps": 1e9}, {"steps": 0}, {"coefficients": "none"}], ids=str
+    "options",
+    [
+        {"method": "qr"},
+        {"eps": -1},
+        {"eps": float("nan")},
+        {"eps": 1e-20},
+        {"eps": 1e9},
+        {"steps": 0},
+        {"coefficients": "none"},
+    ],
+    ids=str,
 )
 def test_bad_options_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -348,7 +362,12 @@ def test_memory_against_differentiating_through_the_steps():
 
 @pytest.mark.parametrize(
     "options",
-    [{"steps": 8}, {"steps": 8, "eps": 1e-2}, {"steps": 8, "eps": 1e-2, "recompute": True}, {"coefficients": "polar_express"}],
+    [
+        {"steps": 8},
+        {"steps": 8, "eps": 1e-2},
+        {"steps": 8, "eps": 1e-2, "recompute": True},
+        {"coefficients": "polar_express"},
+    ],
     ids=str,
 )
 def test_fixed_steps_never_synchronise_the_host(options):

@@ -87,7 +87,9 @@ def test_it_is_known_beforehand_whether_rows_converge():
     u = 2.0**-24
     assert converge(8, None, 1e-3, 8, 8, u) and not converge(5, None, 1e-3, 8, 8, u)
     assert not converge(None, "muon", 0.1, 8, 8, u)  # they end in [0.7, 1.2]
-    assert converge(None, None, 1e-4, 8, 8, u) and not converge(None, None, 1e-6, 8, 8, u)  # adaptive: down to the noise
+    assert converge(None, None, 1e-4, 8, 8, u) and not converge(
+        None, None, 1e-6, 8, 8, u
+    )  # adaptive: down to the noise
 
 
 @pytest.mark.parametrize("lower", [0, -1, 1.5, float("nan")])

@@ -150,9 +150,7 @@ def test_a_zero_gradient_moves_nothing_and_a_schedule_moves_both_rates():
 
 
 def test_a_step_needs_no_synchronisation():
-    params = [Parameter(v.astype("float32"), device="strict") for v in start()] + [
-        Parameter([1.0], device="strict")
-    ]
+    params = [Parameter(v.astype("float32"), device="strict") for v in start()] + [Parameter([1.0], device="strict")]
     for p in params:
         p.grad = p.detach() * 2
     optimizer = optim.Muon(params)
@@ -212,8 +210,6 @@ def accuracy_curve(make, epochs=6):
 
 def test_muon_reaches_the_accuracy_of_adamw_on_digits_in_fewer_steps():
     adamw = accuracy_curve(lambda model: optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05))
-    muon = accuracy_curve(
-        lambda model: optim.Muon(model.parameters(), lr=0.02, adamw_lr=2e-3, weight_decay=0.05)
-    )
+    muon = accuracy_curve(lambda model: optim.Muon(model.parameters(), lr=0.02, adamw_lr=2e-3, weight_decay=0.05))
     first = int(np.argmax(muon >= adamw.max()))
     assert muon.max() >= adamw.max() and first < int(np.argmax(adamw)), (adamw, muon)

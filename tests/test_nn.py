@@ -172,15 +172,11 @@ def test_astype_converts_floats_in_place_and_keeps_identity_name_and_gradient():
     before = model.parameters()
     model(tg.tensor([1.0, 2.0, 3.0])).sum().backward()
     assert model.astype("float32") is model
-    assert all(
-        p is q and p.dtype == "float32" and p.requires_grad for p, q in zip(model.parameters(), before)
-    )
+    assert all(p is q and p.dtype == "float32" and p.requires_grad for p, q in zip(model.parameters(), before))
     assert model.gain.name == "gain" and model.gain.grad.dtype == "float32"
     assert model.counter.dtype == "int64" and model.first.shift.dtype == "float32"
     assert model(tg.tensor([1.0, 2.0, 3.0])).dtype == "float32"
-    with pytest.raises(
-        TypeError, match="astype: Tree can be converted to floating-point dtypes, not to int32"
-    ):
+    with pytest.raises(TypeError, match="astype: Tree can be converted to floating-point dtypes, not to int32"):
         model.astype("int32")
 
 
@@ -188,9 +184,7 @@ def test_to_moves_in_place(device):
     model = Tree()
     first = model.first.factor
     model.to(device)
-    assert model.first.factor is first and {p.device for p in [*model.parameters(), *model.buffers()]} == {
-        device
-    }
+    assert model.first.factor is first and {p.device for p in [*model.parameters(), *model.buffers()]} == {device}
     y = model(tg.tensor([1.0, 2.0, 3.0], device=device)).sum()
     y.backward()
     assert float(y) == 180.0 and model.gain.grad.device == device
@@ -353,19 +347,14 @@ def test_sequential_applies_modules_and_functions_in_turn():
     assert len(model) == 3 and model[2] is model.layers[2] and list(model)[0] is model[0]
     assert isinstance(model[1:], nn.Sequential) and model[1:][1] is model[2]
     assert len(model.append(Scale())) == 4
-    assert (
-        repr(nn.Sequential(Scale(), Scale()))
-        == "Sequential(\n  (0): Scale(width=3)\n  (1): Scale(width=3)\n)"
-    )
+    assert repr(nn.Sequential(Scale(), Scale())) == "Sequential(\n  (0): Scale(width=3)\n  (1): Scale(width=3)\n)"
     assert nn.Sequential()(5) == 5
 
 
 def test_sequential_refuses_what_cannot_be_called():
     with pytest.raises(TypeError, match="Sequential: layer 1 is int, expected a module or function"):
         nn.Sequential(Scale(), 3)
-    with pytest.raises(
-        TypeError, match=r"layer 0 is list, .*pass the layers one by one: Sequential\(\*layers\)"
-    ):
+    with pytest.raises(TypeError, match=r"layer 0 is list, .*pass the layers one by one: Sequential\(\*layers\)"):
         nn.Sequential([Scale()])
 
 
@@ -405,9 +394,7 @@ def test_orthogonal_rows_or_columns(shape):
 
 def test_orthogonal_is_uniform_over_the_group():
     traces = [np.trace(nn.init.orthogonal((3, 3), rng=i, dtype="float64")) for i in range(400)]
-    assert (
-        abs(np.mean(traces)) < 0.2
-    )  # the moments of the trace over O(3) are 0 and 1; bare QR gives a mean of -0.8
+    assert abs(np.mean(traces)) < 0.2  # the moments of the trace over O(3) are 0 and 1; bare QR gives a mean of -0.8
     assert np.var(traces) == pytest.approx(1, abs=0.2)
 
 
@@ -425,16 +412,12 @@ def test_manual_seed_sets_the_default_generator_and_rng_overrides_it():
     assert np.array_equal(first, nn.init.normal((3,)))
     assert np.array_equal(first, nn.init.normal((3,), rng=5))
     assert np.array_equal(first, nn.init.normal((3,), rng=np.random.default_rng(5)))
-    with pytest.raises(
-        TypeError, match="rng is str; expected an integer seed, a numpy.random.Generator, or None"
-    ):
+    with pytest.raises(TypeError, match="rng is str; expected an integer seed, a numpy.random.Generator, or None"):
         nn.init.normal((3,), rng="5")
 
 
 def test_fans_need_a_matrix():
-    with pytest.raises(
-        ValueError, match=r"init: fan_in and fan_out need a shape \(out, in, ...\), this is \(3,\)"
-    ):
+    with pytest.raises(ValueError, match=r"init: fan_in and fan_out need a shape \(out, in, ...\), this is \(3,\)"):
         nn.init.he_normal((3,))
     with pytest.raises(ValueError, match='init: mode is \'in\'; expected "fan_in" or "fan_out"'):
         nn.init.he_normal((3, 3), mode="in")
@@ -620,9 +603,10 @@ def test_activations_show_their_options():
 
 def test_flatten_and_identity():
     assert nn.Flatten()(tg.tensor(normal(2, 3, 4))).shape == (2, 12)
-    assert nn.Flatten()(tg.tensor(normal(0, 3, 4))).shape == (0, 12) and nn.Flatten()(
-        tg.tensor(normal(2))
-    ).shape == (2, 1)
+    assert nn.Flatten()(tg.tensor(normal(0, 3, 4))).shape == (0, 12) and nn.Flatten()(tg.tensor(normal(2))).shape == (
+        2,
+        1,
+    )
     assert nn.Identity()(x := tg.tensor([1.0])) is x
 
 
@@ -700,9 +684,7 @@ def test_names_and_repr_are_those_of_pytorch():
         )
 
     ours, theirs = build(nn), build(torch.nn)
-    assert {n: p.shape for n, p in ours.named_parameters()} == {
-        n: tuple(p.shape) for n, p in theirs.named_parameters()
-    }
+    assert {n: p.shape for n, p in ours.named_parameters()} == {n: tuple(p.shape) for n, p in theirs.named_parameters()}
     assert repr(ours) == repr(theirs).replace(", inplace=False", "")
     ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()}, strict=False)
     x = normal(2, 4).astype("float32")

@@ -219,9 +219,7 @@ def test_a_state_dict_is_a_snapshot():
     optimizer.step()
     assert state == {
         "state": {0: {"step": 1, "momentum_buffer": np.array([1.0])}},
-        "param_groups": [
-            dict(params=[0], lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False)
-        ],
+        "param_groups": [dict(params=[0], lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False)],
     }
 
 
@@ -306,9 +304,7 @@ def test_a_gradient_of_another_shape_is_refused():
     p = leaf()
     p.name = "hidden.weight"
     p.grad = tg.tensor([1.0, 2.0, 3.0])
-    with pytest.raises(
-        ValueError, match=r"SGD: hidden.weight has shape \(2, 3\) on cpu and its gradient \(3,\)"
-    ):
+    with pytest.raises(ValueError, match=r"SGD: hidden.weight has shape \(2, 3\) on cpu and its gradient \(3,\)"):
         optim.SGD([p]).step()
 
 
@@ -370,9 +366,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(case):
 
 def test_the_state_of_another_method_is_refused():
     state = optim.SGD([leaf()]).state_dict()
-    with pytest.raises(
-        ValueError, match="group 0 has the options lr, momentum, .* in the state and lr, betas, eps"
-    ):
+    with pytest.raises(ValueError, match="group 0 has the options lr, momentum, .* in the state and lr, betas, eps"):
         optim.Adam([leaf()]).load_state_dict(state)
 
 
@@ -465,9 +459,7 @@ def test_clip_grad_norm_scales_all_by_one_factor_and_returns_the_norm():
 def test_clip_grad_norm_leaves_small_gradients_bit_for_bit():
     g = np.random.default_rng(0).normal(size=7).astype("float32")
     (p,) = with_grads(g)
-    assert float(optim.clip_grad_norm(p, 100.0)) == pytest.approx(
-        sqrt(float((g.astype("float64") ** 2).sum()))
-    )
+    assert float(optim.clip_grad_norm(p, 100.0)) == pytest.approx(sqrt(float((g.astype("float64") ** 2).sum())))
     assert np.array_equal(p.grad.numpy(), g)
 
 
@@ -519,9 +511,7 @@ def test_clip_grad_norm_equals_pytorch():
         np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "clip, name", [(optim.clip_grad_norm, "max_norm"), (optim.clip_grad_value, "clip_value")]
-)
+@pytest.mark.parametrize("clip, name", [(optim.clip_grad_norm, "max_norm"), (optim.clip_grad_value, "clip_value")])
 def test_a_limit_that_is_not_positive_is_refused(clip, name):
     with pytest.raises(ValueError, match=f"{clip.__name__}: {name} is 0, expected a number above 0"):
         clip(with_grads([1.0]), 0)

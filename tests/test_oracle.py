@@ -462,9 +462,7 @@ def of_eigh(f):
 def by_kronecker(a, b, c):
     """The X of A X + X B = C from the linear system of its n m unknowns, row by row."""
     n, m = c.shape
-    system = torch.kron(a, torch.eye(m, dtype=a.dtype)) + torch.kron(
-        torch.eye(n, dtype=a.dtype), b.mT.contiguous()
-    )
+    system = torch.kron(a, torch.eye(m, dtype=a.dtype)) + torch.kron(torch.eye(n, dtype=a.dtype), b.mT.contiguous())
     return linalg.solve(system, c.reshape(-1)).reshape(n, m)
 
 
@@ -480,9 +478,7 @@ def smoothed(s):
 msign_of, smooth_of = of_svd(torch.ones_like), of_svd(smoothed)
 case("msign", msign_of, regular(4, 4, 2))
 for shape in ((5, 3), (3, 5)):
-    case(
-        "polar", msign_of, regular(*shape, 2), ours=tg.msign
-    )  # the primitive of matrices that are not square
+    case("polar", msign_of, regular(*shape, 2), ours=tg.msign)  # the primitive of matrices that are not square
 for name, options in (
     ("msign_smooth", {}),
     ("msign_smooth_lean", {"recompute": True}),
@@ -565,9 +561,7 @@ def run_theirs(f, arrays, random):
     for x in tensors:
         x.requires_grad = x.dtype.is_floating_point
     outputs = as_tuple(f(*tensors))
-    cotangents = [
-        random.standard_normal(y.shape).astype(np.float32) if y.requires_grad else None for y in outputs
-    ]
+    cotangents = [random.standard_normal(y.shape).astype(np.float32) if y.requires_grad else None for y in outputs]
     pairs = [(y, torch.tensor(v)) for y, v in zip(outputs, cotangents) if v is not None]
     if pairs:
         sum((y * v).sum() for y, v in pairs).backward()
@@ -582,9 +576,7 @@ def assert_close(ours, theirs, tolerance):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(
-    "name, number", [(name, i) for name, cases in CASES.items() for i in range(len(cases))]
-)
+@pytest.mark.parametrize("name, number", [(name, i) for name, cases in CASES.items() for i in range(len(cases))])
 def test_values_and_gradients_are_those_of_pytorch(name, number, dtype):
     ours, theirs, inputs = CASES[name][number]
     random = np.random.default_rng(zlib.crc32(name.encode()) + number)

@@ -1,4 +1,5 @@
 """The package works from a wheel, an editable install and a bare checkout, and needs NumPy alone."""
+
 import json
 import os
 import re
@@ -38,8 +39,9 @@ def run(*command, cwd, check=True):
     """The output of a command that sees neither this checkout nor pip's questions."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
-    done = subprocess.run(command, cwd=cwd, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     assert not check or done.returncode == 0, done.stdout
     return done.stdout
 
@@ -147,16 +149,21 @@ def test_the_folder_ops_is_not_imported_by_its_own_name():
 
 
 def test_import_needs_numpy_alone():
-    code = ("import sys, numpy; before = set(sys.modules); import tinygrad_ms; "
-            "print(*{name.split('.')[0] for name in set(sys.modules) - before})")
+    code = (
+        "import sys, numpy; before = set(sys.modules); import tinygrad_ms; "
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
     new = set(run(sys.executable, "-c", code, cwd=ROOT).split())
     assert new <= {"numpy", "tinygrad_ms", *sys.stdlib_module_names}, new - sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("name, words", [
-    ("train", "examples/train_mlp.py"),
-    ("test", "-m pytest"),
-])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("train", "examples/train_mlp.py"),
+        ("test", "-m pytest"),
+    ],
+)
 def test_readme_commands_are_one_line_each(name, words):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     [command] = re.findall(rf"^<!-- command: {name} -->\n```sh\n(.*)\n```$", text, re.MULTILINE)

@@ -29,9 +29,7 @@ def test_every_sequence_keeps_the_promises_of_the_task(task):
     for row, answers, shown in zip(*batch):
         seen = pairs_of(task, row)
         table = dict(seen)
-        assert (
-            len(set(seen)) == len(table) == task.pairs == len(set(table.values()))
-        )  # one value each, all different
+        assert len(set(seen)) == len(table) == task.pairs == len(set(table.values()))  # one value each, all different
         assert all(0 <= key < task.keys <= value < task.vocabulary for key, value in seen)
         queries = row[2 * task.slots :]
         assert sorted(queries) == sorted(list(table) * (task.queries // task.pairs))  # each equally often
@@ -59,9 +57,7 @@ def test_repeats_follow_zipfs_law_and_the_tail_is_there():
 def test_the_order_is_random():
     task = MQAR()
     batch = task.batch(3000, 2)
-    position_of_first_key = [
-        row.tolist().index(row[0], 1) if row[0] in row[1:96] else 0 for row in batch.tokens
-    ]
+    position_of_first_key = [row.tolist().index(row[0], 1) if row[0] in row[1:96] else 0 for row in batch.tokens]
     assert len(set(position_of_first_key)) > 20
     assert abs(np.bincount(batch.tokens[:, 0], minlength=64) / 3000 - 1 / 64).max() < 0.012
     assert abs(np.bincount(batch.tokens[:, 96], minlength=64)[:64] / 3000 - 1 / 64).max() < 0.012

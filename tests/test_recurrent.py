@@ -90,9 +90,7 @@ def test_outputs_and_gradients_equal_those_of_pytorch(kind):
     (outputs * outputs).sum().backward()
     (expected * expected).sum().backward()
     for key, parameter in theirs.named_parameters():
-        np.testing.assert_allclose(
-            parameters[names[key]].grad.numpy(), parameter.grad.numpy(), rtol=1e-10, atol=1e-10
-        )
+        np.testing.assert_allclose(parameters[names[key]].grad.numpy(), parameter.grad.numpy(), rtol=1e-10, atol=1e-10)
 
 
 @layers
@@ -142,7 +140,5 @@ def test_what_does_not_fit_is_refused():
         nn.RNN(3, 5, nonlinearity="sin")
     with pytest.raises(ValueError, match=r"x has shape \(2, 3\), expected \(batch, T, 3\) with T >= 1"):
         nn.RNN(3, 5)(tg.tensor(sequences(2, 3)))
-    with pytest.raises(
-        ValueError, match=r"x has shape \(2, 4, 2\), expected \(..., 3\), given by input_size"
-    ):
+    with pytest.raises(ValueError, match=r"x has shape \(2, 4, 2\), expected \(..., 3\), given by input_size"):
         nn.RNN(3, 5)(tg.tensor(sequences(2, 4, 2)))

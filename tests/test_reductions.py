@@ -50,9 +50,7 @@ def test_axis_and_options_may_be_positional():
 
 @pytest.mark.parametrize("name", [*ALL, "cumsum", "cumprod", "count_nonzero"])
 def test_an_axis_out_of_range_is_named(name):
-    with pytest.raises(
-        ValueError, match=rf"^{name.replace('norm', 'euclidean_norm')}: axis 2 is out of bounds"
-    ):
+    with pytest.raises(ValueError, match=rf"^{name.replace('norm', 'euclidean_norm')}: axis 2 is out of bounds"):
         getattr(tg, name)(tg.tensor(M), axis=2)
 
 
@@ -152,9 +150,7 @@ def test_logsumexp_of_huge_numbers(size):
     with np.errstate(all="raise", under="ignore"):
         y = x.logsumexp(axis=1)
         y.sum().backward()
-    np.testing.assert_allclose(
-        y.data, np.array([size, -size, size]) + [math.log(2), math.log(2), 0], rtol=1e-6
-    )
+    np.testing.assert_allclose(y.data, np.array([size, -size, size]) + [math.log(2), math.log(2), 0], rtol=1e-6)
     np.testing.assert_allclose(x.grad.data, [[0.5, 0.5], [0.5, 0.5], [1, 0]], atol=1e-7)
 
 
@@ -209,9 +205,7 @@ NORMS += [(M[0], ord, None) for ord in (None, 2, 1, math.inf)]
 NORMS += [(BATCH, ord, axis) for ord in (None, 2, 1, math.inf) for axis in (0, -1, (1,))]
 NORMS += [(BATCH, ord, axis) for ord in (None, "fro", 1, math.inf) for axis in ((0, 1), (-1, 0), (2, 1))]
 NORMS += [(BATCH, None, None), (np.zeros((0, 3)), None, 0), (np.array(-2.0), None, None)]
-each_norm = pytest.mark.parametrize(
-    "x, ord, axis", NORMS, ids=lambda v: "" if isinstance(v, np.ndarray) else repr(v)
-)
+each_norm = pytest.mark.parametrize("x, ord, axis", NORMS, ids=lambda v: "" if isinstance(v, np.ndarray) else repr(v))
 
 
 @pytest.mark.parametrize("keepdims", [False, True])
@@ -229,9 +223,7 @@ def test_norm_has_the_gradient_of_differences(x, ord, axis):
     assert gradgradcheck(lambda x: tg.norm(x, ord, axis), [tg.tensor(x, requires_grad=True)])
 
 
-@pytest.mark.parametrize(
-    "ord, shape", [(None, 3), (2, 3), (1, 3), (math.inf, 3), ("fro", (2, 2)), (1, (2, 2))]
-)
+@pytest.mark.parametrize("ord, shape", [(None, 3), (2, 3), (1, 3), (math.inf, 3), ("fro", (2, 2)), (1, (2, 2))])
 def test_the_gradient_of_a_norm_at_zero_is_zero(ord, shape):
     x = tg.zeros(shape, requires_grad=True)
     x.norm(ord).backward()

@@ -283,9 +283,7 @@ def test_definitions_of_004():
     f = lambda v: tg.matmul(v.T, tg.sin(v))
     assert tg.jacobian(lambda v: tg.sum(f(v)), TALL).shape == TALL.shape
     tensor = tg.jacobian(f, TALL).numpy()
-    numerator, denominator = (
-        tg.jacobian(f, TALL, layout=name).numpy() for name in ("numerator", "denominator")
-    )
+    numerator, denominator = (tg.jacobian(f, TALL, layout=name).numpy() for name in ("numerator", "denominator"))
     assert tensor.shape == (2, 2, 3, 2) and numerator.shape == (4, 6) and denominator.shape == (6, 4)
     for i, j, k, l in np.ndindex(tensor.shape):
         assert tensor[i, j, k, l] == numerator[2 * i + j, 2 * k + l] == denominator[2 * k + l, 2 * i + j]

@@ -1,4 +1,5 @@
 """A checkpoint comes back exactly, is never half written, and cannot do harm when it is loaded."""
+
 import io
 import json
 import os
@@ -21,6 +22,7 @@ SUFFIXES = [".npz", ".safetensors"]
 
 class FakeTensor:
     """What `save` asks of a Tensor."""
+
     device = "cuda"
 
     def __init__(self, array):
@@ -32,6 +34,7 @@ class FakeTensor:
 
 class FakeCupyArray:
     """What `save` asks of a CuPy array, which refuses to become a NumPy array by itself."""
+
     def __init__(self, array):
         self.array, self.dtype = array, array.dtype
 
@@ -64,15 +67,20 @@ def checkpoint():
     rng = np.random.default_rng(0)
     return {
         "model": {"0.weight": rng.normal(size=(4, 3)).astype(np.float32), "0.bias": np.zeros(3, np.float32)},
-        "optimizer": {"groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "nesterov": False, "decay": None}],
-                      "state": {0: {"step": 7, "m": rng.normal(size=(4, 3))}, 1: {"step": 7, "m": None}}},
+        "optimizer": {
+            "groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "nesterov": False, "decay": None}],
+            "state": {0: {"step": 7, "m": rng.normal(size=(4, 3))}, 1: {"step": 7, "m": None}},
+        },
         "rng": rng.bit_generator.state,  # holds integers of 128 bits
         "note": "épreuve \u2207 \U0001f600\n",
-        "loss": float("nan"), "best": float("inf"), "zero": -0.0,
+        "loss": float("nan"),
+        "best": float("inf"),
+        "zero": -0.0,
     }
 
 
 # What goes in comes out
+
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_training_state_comes_back(tmp_path, suffix):
@@ -83,13 +91,34 @@ def test_training_state_comes_back(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("state", [
-    None, True, 0, -(10**40), 0.1, "", "text", [], (), {}, {"a": {}}, [[], ({},)], {1: "int", "1": "str"},
-    np.float32(0.1), np.int64(-3), np.bool_(True), np.array(2.5), np.zeros((0, 3)), np.arange(3),
-    [np.ones(1), (np.ones(2), {"x": np.ones(3)})],
-    {"a.b": np.zeros(1), "a": {"b": np.ones(1)}, "a/b": np.full(1, 2.0), "..": np.ones(2), "": np.zeros(2)},
-    {"__metadata__": np.zeros(2), "structure.json": np.ones(2), "structure": np.ones(3)},
-], ids=lambda state: str(state)[:30].replace("\n", " "))
+@pytest.mark.parametrize(
+    "state",
+    [
+        None,
+        True,
+        0,
+        -(10**40),
+        0.1,
+        "",
+        "text",
+        [],
+        (),
+        {},
+        {"a": {}},
+        [[], ({},)],
+        {1: "int", "1": "str"},
+        np.float32(0.1),
+        np.int64(-3),
+        np.bool_(True),
+        np.array(2.5),
+        np.zeros((0, 3)),
+        np.arange(3),
+        [np.ones(1), (np.ones(2), {"x": np.ones(3)})],
+        {"a.b": np.zeros(1), "a": {"b": np.ones(1)}, "a/b": np.full(1, 2.0), "..": np.ones(2), "": np.zeros(2)},
+        {"__metadata__": np.zeros(2), "structure.json": np.ones(2), "structure": np.ones(3)},
+    ],
+    ids=lambda state: str(state)[:30].replace("\n", " "),
+)
 def test_kinds_of_state(tmp_path, suffix, state):
     path = tmp_path / f"state{suffix}"
     save(path, state)
@@ -109,10 +138,17 @@ def test_dtypes(tmp_path, suffix, dtype):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("change", [
-    np.asfortranarray, np.transpose, lambda x: x[::-1, ::2], lambda x: np.broadcast_to(x[0], x.shape),
-    lambda x: x.astype(">f8"),
-], ids=["fortran", "transposed", "strided", "broadcast", "big-endian"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        np.asfortranarray,
+        np.transpose,
+        lambda x: x[::-1, ::2],
+        lambda x: np.broadcast_to(x[0], x.shape),
+        lambda x: x.astype(">f8"),
+    ],
+    ids=["fortran", "transposed", "strided", "broadcast", "big-endian"],
+)
 def test_any_memory_layout(tmp_path, suffix, change):
     x = change(np.arange(12.0).reshape(3, 4))
     save(tmp_path / f"x{suffix}", [x])
@@ -136,13 +172,19 @@ def test_tensors_and_device_arrays_load_as_numpy_arrays(tmp_path, suffix):
     assert_same(load(tmp_path / f"x{suffix}"), {"tensor": values, "cupy": values})
 
 
-arrays = npst.arrays(st.sampled_from(["float32", "float64", "int64", "bool"]),
-                     npst.array_shapes(min_dims=0, min_side=0))
+arrays = npst.arrays(
+    st.sampled_from(["float32", "float64", "int64", "bool"]), npst.array_shapes(min_dims=0, min_side=0)
+)
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | arrays
 states = st.recursive(
-    leaves, max_leaves=8,
-    extend=lambda inner: st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple)
-    | st.dictionaries(st.text() | st.integers(), inner, max_size=3))
+    leaves,
+    max_leaves=8,
+    extend=lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text() | st.integers(), inner, max_size=3)
+    ),
+)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -163,15 +205,19 @@ def test_equal_states_make_equal_files_that_numpy_opens(tmp_path):
 
 # What cannot be saved
 
-@pytest.mark.parametrize("state, error, message", [
-    ({"f": [1, print]}, TypeError, r"state\['f'\]\[1\] is a builtin_function_or_method, expected an array"),
-    ({(1, 2): 3}, TypeError, r"state has the key \(1, 2\) of type tuple, expected strings or integers"),
-    ({True: 3}, TypeError, "key True of type bool"),
-    ([np.array([None])], TypeError, r"state\[0\] has dtype object, which .npz files cannot hold; convert it"),
-    ([np.array(["a"])], TypeError, "has dtype <U1"),
-    ([1 + 2j], TypeError, r"state\[0\] is a complex"),
-    ({1, 2}, TypeError, "state is a set"),
-])
+
+@pytest.mark.parametrize(
+    "state, error, message",
+    [
+        ({"f": [1, print]}, TypeError, r"state\['f'\]\[1\] is a builtin_function_or_method, expected an array"),
+        ({(1, 2): 3}, TypeError, r"state has the key \(1, 2\) of type tuple, expected strings or integers"),
+        ({True: 3}, TypeError, "key True of type bool"),
+        ([np.array([None])], TypeError, r"state\[0\] has dtype object, which .npz files cannot hold; convert it"),
+        ([np.array(["a"])], TypeError, "has dtype <U1"),
+        ([1 + 2j], TypeError, r"state\[0\] is a complex"),
+        ({1, 2}, TypeError, "state is a set"),
+    ],
+)
 def test_unsuited_values_are_named_with_their_place(tmp_path, state, error, message):
     with pytest.raises(error, match=f"save: .*{message}"):
         save(tmp_path / "x.npz", state)
@@ -180,6 +226,7 @@ def test_unsuited_values_are_named_with_their_place(tmp_path, state, error, mess
 
 def test_bfloat16(tmp_path, monkeypatch):
     import ml_dtypes
+
     state = {"w": np.array([1, 0.5, -3]).astype(ml_dtypes.bfloat16)}
     message = r"state\['w'\] has dtype bfloat16, which .npz files .*; use the suffix .safetensors or convert"
     with pytest.raises(TypeError, match=message):
@@ -222,6 +269,7 @@ def test_safetensors_not_installed(tmp_path, monkeypatch):
 
 # Whole or not at all
 
+
 class Death(BaseException):
     pass
 
@@ -237,6 +285,7 @@ def test_a_writer_that_dies_midway_leaves_the_old_file(tmp_path, monkeypatch, su
         file.flush()
         assert len(os.listdir(tmp_path)) == 2  # the half file is there, under another name
         raise death
+
     monkeypatch.setitem(serialization.WRITERS, suffix, dying_writer)
     with pytest.raises(death):
         save(path, {"new": np.arange(4)})
@@ -249,6 +298,7 @@ def test_death_at_the_last_moment_leaves_the_old_file(tmp_path, monkeypatch):
 
     def dying(descriptor):
         raise Death
+
     monkeypatch.setattr(os, "fsync", dying)
     with pytest.raises(Death):
         save(tmp_path / "run.npz", 2)
@@ -263,6 +313,7 @@ def test_a_symbolic_link_stays_one(tmp_path):
 
 
 # Damaged and hostile files
+
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_truncation_is_refused(tmp_path, suffix):
@@ -282,7 +333,7 @@ def test_a_flipped_byte_gives_the_state_or_a_checkpoint_error(tmp_path, suffix):
     content = path.read_bytes()
     refused = 0
     for i in range(len(content)):
-        path.write_bytes(content[:i] + bytes([content[i] ^ 0xA5]) + content[i + 1:])
+        path.write_bytes(content[:i] + bytes([content[i] ^ 0xA5]) + content[i + 1 :])
         try:
             load(path)
         except CheckpointError:
@@ -291,8 +342,9 @@ def test_a_flipped_byte_gives_the_state_or_a_checkpoint_error(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("content", [
-    b"", b"\0" * 1000, b"\xff" * 1000, b"PK\x03\x04" + b"\0" * 60, pickle.dumps({"a": 1})])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 1000, b"\xff" * 1000, b"PK\x03\x04" + b"\0" * 60, pickle.dumps({"a": 1})]
+)
 def test_other_kinds_of_file(tmp_path, suffix, content):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
@@ -332,34 +384,37 @@ CODE = npy_header("{'descr': __import__('os').mkdir('executed'), 'fortran_order'
 ONE = {"array": "x"}
 
 
-@pytest.mark.parametrize("members, message", [
-    ({"x.npy": npy(np.ones(1))}, "structure.json"),
-    ({"structure.json": structure(ONE)}, "names the array 'x' twice, or it is not there"),
-    ({"structure.json": structure({"list": [ONE, ONE]}), "x.npy": npy(np.ones(1))}, "the array 'x' twice"),
-    ({"structure.json": structure(1), "x.npy": npy(np.ones(1))}, r"does not name the arrays \['x'\]"),
-    ({"structure.json": structure(ONE), "x.npy": npy(np.array([Bomb()]), True)}, "dtype object.*any code"),
-    ({"structure.json": structure(ONE), "x.npy": pickle.dumps(Bomb())}, "magic string"),
-    ({"structure.json": structure(ONE), "x.npy": HUGE}, r"has 0 bytes for its shape \(1000000000000, 1000\)"),
-    ({"structure.json": structure(ONE), "x.npy": NEGATIVE}, r"has 24 bytes for its shape \(-1, -3\)"),
-    ({"structure.json": structure(ONE), "x.npy": CODE}, "usable checkpoint: "),
-    ({"structure.json": structure(ONE), "x.npy": npy(np.ones(3))[:-1]}, "has 23 bytes for its shape"),
-    ({"structure.json": structure(ONE), "x.npy": npy(np.array(["a"]))}, "has dtype <U1, which is not loaded"),
-    ({"structure.json": structure(1), "../../y.npy": npy(np.ones(1))}, r"not name the arrays \['../../y'\]"),
-    ({"structure.json": "{"}, "usable checkpoint: Expecting"),
-    ({"structure.json": b"\xff\xfe\xfd"}, "usable checkpoint: "),
-    ({"structure.json": "[" * 100_000}, "usable checkpoint: "),
-    ({"structure.json": structure(json.loads('{"list": [' * 150 + "1" + "]}" * 150))}, "over 100 levels"),
-    ({"structure.json": "9" * 5000}, "usable checkpoint: "),
-    ({"structure.json": "[]"}, "not written by tinygrad_ms.save"),
-    ({"structure.json": structure(1).replace("1", "2")}, "has version 2, this program reads 1"),
-    ({"structure.json": structure({"set": [1]})}, "entry of unknown kind: {'set'"),
-    ({"structure.json": structure({"list": [], "tuple": []})}, "entry of unknown kind"),
-    ({"structure.json": structure({"list": 5})}, "entry of unknown kind"),
-    ({"structure.json": structure([1])}, "entry of unknown kind"),
-    ({"structure.json": structure({"dict": [["a"]]})}, "entry of unknown kind"),
-    ({"structure.json": structure({"dict": [[["a"], 1]]})}, "entry of unknown kind"),
-    ({"structure.json": structure({"array": ["x"]}), "x.npy": npy(np.ones(1))}, "entry of unknown kind"),
-])
+@pytest.mark.parametrize(
+    "members, message",
+    [
+        ({"x.npy": npy(np.ones(1))}, "structure.json"),
+        ({"structure.json": structure(ONE)}, "names the array 'x' twice, or it is not there"),
+        ({"structure.json": structure({"list": [ONE, ONE]}), "x.npy": npy(np.ones(1))}, "the array 'x' twice"),
+        ({"structure.json": structure(1), "x.npy": npy(np.ones(1))}, r"does not name the arrays \['x'\]"),
+        ({"structure.json": structure(ONE), "x.npy": npy(np.array([Bomb()]), True)}, "dtype object.*any code"),
+        ({"structure.json": structure(ONE), "x.npy": pickle.dumps(Bomb())}, "magic string"),
+        ({"structure.json": structure(ONE), "x.npy": HUGE}, r"has 0 bytes for its shape \(1000000000000, 1000\)"),
+        ({"structure.json": structure(ONE), "x.npy": NEGATIVE}, r"has 24 bytes for its shape \(-1, -3\)"),
+        ({"structure.json": structure(ONE), "x.npy": CODE}, "usable checkpoint: "),
+        ({"structure.json": structure(ONE), "x.npy": npy(np.ones(3))[:-1]}, "has 23 bytes for its shape"),
+        ({"structure.json": structure(ONE), "x.npy": npy(np.array(["a"]))}, "has dtype <U1, which is not loaded"),
+        ({"structure.json": structure(1), "../../y.npy": npy(np.ones(1))}, r"not name the arrays \['../../y'\]"),
+        ({"structure.json": "{"}, "usable checkpoint: Expecting"),
+        ({"structure.json": b"\xff\xfe\xfd"}, "usable checkpoint: "),
+        ({"structure.json": "[" * 100_000}, "usable checkpoint: "),
+        ({"structure.json": structure(json.loads('{"list": [' * 150 + "1" + "]}" * 150))}, "over 100 levels"),
+        ({"structure.json": "9" * 5000}, "usable checkpoint: "),
+        ({"structure.json": "[]"}, "not written by tinygrad_ms.save"),
+        ({"structure.json": structure(1).replace("1", "2")}, "has version 2, this program reads 1"),
+        ({"structure.json": structure({"set": [1]})}, "entry of unknown kind: {'set'"),
+        ({"structure.json": structure({"list": [], "tuple": []})}, "entry of unknown kind"),
+        ({"structure.json": structure({"list": 5})}, "entry of unknown kind"),
+        ({"structure.json": structure([1])}, "entry of unknown kind"),
+        ({"structure.json": structure({"dict": [["a"]]})}, "entry of unknown kind"),
+        ({"structure.json": structure({"dict": [[["a"], 1]]})}, "entry of unknown kind"),
+        ({"structure.json": structure({"array": ["x"]}), "x.npy": npy(np.ones(1))}, "entry of unknown kind"),
+    ],
+)
 def test_hostile_npz(tmp_path, monkeypatch, members, message):
     monkeypatch.chdir(tmp_path)
     write_zip("x.npz", members)
@@ -376,7 +431,7 @@ def test_zip_bombs_are_refused_before_they_are_unpacked(tmp_path):
     save(path, [np.zeros(4)])
     content = bytearray(path.read_bytes())
     entry = content.rindex(b"PK\x01\x02")  # the directory entry of the last member; at 24, its unpacked size
-    content[entry + 24:entry + 28] = struct.pack("<I", 10**9)
+    content[entry + 24 : entry + 28] = struct.pack("<I", 10**9)
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="its zip members claim more bytes than the file has"):
         load(path)
@@ -398,15 +453,19 @@ def safetensors_file(header, data=b""):
     return struct.pack("<Q", len(text)) + text + data
 
 
-@pytest.mark.parametrize("content", [
-    struct.pack("<Q", 2**63) + b"{}",
-    safetensors_file(b"{"),
-    safetensors_file({"x": {"dtype": "F64", "shape": [2**40], "data_offsets": [0, 8]}}, b"\0" * 8),
-    safetensors_file({"x": {"dtype": "F64", "shape": [1], "data_offsets": [8, 16]}}, b"\0" * 8),
-    safetensors_file({"x": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}}, b"\0" * 8),
-    safetensors_file({"__metadata__": {"structure.json": "{"}}),
-    safetensors_file({"__metadata__": {"structure.json": structure(ONE)}}),
-], ids=["huge header", "bad json", "huge shape", "offsets", "no structure", "bad structure", "no array"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        struct.pack("<Q", 2**63) + b"{}",
+        safetensors_file(b"{"),
+        safetensors_file({"x": {"dtype": "F64", "shape": [2**40], "data_offsets": [0, 8]}}, b"\0" * 8),
+        safetensors_file({"x": {"dtype": "F64", "shape": [1], "data_offsets": [8, 16]}}, b"\0" * 8),
+        safetensors_file({"x": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}}, b"\0" * 8),
+        safetensors_file({"__metadata__": {"structure.json": "{"}}),
+        safetensors_file({"__metadata__": {"structure.json": structure(ONE)}}),
+    ],
+    ids=["huge header", "bad json", "huge shape", "offsets", "no structure", "bad structure", "no array"],
+)
 def test_hostile_safetensors(tmp_path, content):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)

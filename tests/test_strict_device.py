@@ -28,41 +28,146 @@ def same(strict_array, expected):
 # Operators, methods and functions that are alike ------------------------------------------------------------
 
 BINARY = [
-    "a + b", "a - b", "a * b", "a / b", "a // b", "a % b", "a ** b", "a < b", "a <= b", "a == b", "a != b",
-    "a > b", "a >= b", "a + 2", "2 - a", "2 / a", "3 // a", "7 % a", "2 ** a", "a * np.float32(3)",
-    "np.float32(3) * a", "np.float64(3) * a", "a @ b.T", "-a", "+a", "abs(a - 3)", "~(a > 2)",
-    "(a > 1) & (b > 2)", "(a > 1) | True", "(a > 1) ^ (b > 2)", "a.astype('i4') << 1", "8 >> a.astype('i4')",
-    "divmod(a, b)[1]"]
+    "a + b",
+    "a - b",
+    "a * b",
+    "a / b",
+    "a // b",
+    "a % b",
+    "a ** b",
+    "a < b",
+    "a <= b",
+    "a == b",
+    "a != b",
+    "a > b",
+    "a >= b",
+    "a + 2",
+    "2 - a",
+    "2 / a",
+    "3 // a",
+    "7 % a",
+    "2 ** a",
+    "a * np.float32(3)",
+    "np.float32(3) * a",
+    "np.float64(3) * a",
+    "a @ b.T",
+    "-a",
+    "+a",
+    "abs(a - 3)",
+    "~(a > 2)",
+    "(a > 1) & (b > 2)",
+    "(a > 1) | True",
+    "(a > 1) ^ (b > 2)",
+    "a.astype('i4') << 1",
+    "8 >> a.astype('i4')",
+    "divmod(a, b)[1]",
+]
 METHODS = [
-    "a.sum()", "a.sum(axis=0)", "a.sum(1, keepdims=True)", "a.mean()", "a.max(axis=1)", "a.min()",
-    "a.prod()", "a.argmax()", "a.argmin(axis=0)", "(a > 2).any()", "(a > 2).all(axis=0)", "a.copy()",
-    "a.ravel()", "a.flatten()", "a.squeeze()", "a.swapaxes(0, 1)", "a.reshape(3, 2)", "a.reshape((3, -1))",
-    "a.transpose()", "a.transpose(1, 0)", "a.T", "a.mT", "a.cumsum(axis=1)", "a.clip(2, 4)", "a.round(1)",
-    "a.take([0, 2], axis=1)", "a.dot(b.T)", "a.var(axis=0, ddof=1)", "a.std()", "a.trace()", "a.diagonal()",
-    "a.repeat(2, axis=0)", "a.view('i4')", "a.astype('f8')", "a.real", "a[1]", "a[:, 1:]", "a[..., None]",
-    "a[0, 0]", "a[-1, ::-1]"]
+    "a.sum()",
+    "a.sum(axis=0)",
+    "a.sum(1, keepdims=True)",
+    "a.mean()",
+    "a.max(axis=1)",
+    "a.min()",
+    "a.prod()",
+    "a.argmax()",
+    "a.argmin(axis=0)",
+    "(a > 2).any()",
+    "(a > 2).all(axis=0)",
+    "a.copy()",
+    "a.ravel()",
+    "a.flatten()",
+    "a.squeeze()",
+    "a.swapaxes(0, 1)",
+    "a.reshape(3, 2)",
+    "a.reshape((3, -1))",
+    "a.transpose()",
+    "a.transpose(1, 0)",
+    "a.T",
+    "a.mT",
+    "a.cumsum(axis=1)",
+    "a.clip(2, 4)",
+    "a.round(1)",
+    "a.take([0, 2], axis=1)",
+    "a.dot(b.T)",
+    "a.var(axis=0, ddof=1)",
+    "a.std()",
+    "a.trace()",
+    "a.diagonal()",
+    "a.repeat(2, axis=0)",
+    "a.view('i4')",
+    "a.astype('f8')",
+    "a.real",
+    "a[1]",
+    "a[:, 1:]",
+    "a[..., None]",
+    "a[0, 0]",
+    "a[-1, ::-1]",
+]
 FUNCTIONS = [
-    "xp.exp(a)", "xp.add(a, b, dtype='f8')", "xp.maximum(a, 2)", "xp.where(a > 2, a, 0.0)",
-    "xp.concatenate([a, b])", "xp.stack((a, b), axis=1)", "xp.einsum('ij,kj->ik', a, b)",
-    "xp.tensordot(a, b, axes=([1], [1]))", "xp.broadcast_to(a[0], (2, 3))", "xp.zeros((2, 3), dtype='f4')",
-    "xp.ones_like(a)", "xp.full((2,), 3.0)", "xp.arange(3)", "xp.eye(3)", "xp.linspace(0, 1, 5)",
-    "xp.tril(a)", "xp.moveaxis(a, 0, 1)", "xp.pad(a, 1)", "xp.linalg.norm(a)", "xp.linalg.inv(b @ b.T)",
-    "xp.linalg.solve(b @ b.T, a)", "xp.linalg.svd(a)[1]", "xp.split(a, [1], axis=1)[1]",
-    "xp.meshgrid(a[0], b[0])[0]", "xp.take_along_axis(a, a.argmax(1)[:, None], 1)", "xp.add.reduce(a)",
-    "xp.multiply.accumulate(a)", "xp.add.outer(a[0], b[0])", "xp.clip(a, None, 2)", "xp.array(1.0)",
-    "xp.asarray([[1, 2], [3, 4]])", "np.sum(a)", "np.exp(a)", "np.concatenate([a, b])"]
+    "xp.exp(a)",
+    "xp.add(a, b, dtype='f8')",
+    "xp.maximum(a, 2)",
+    "xp.where(a > 2, a, 0.0)",
+    "xp.concatenate([a, b])",
+    "xp.stack((a, b), axis=1)",
+    "xp.einsum('ij,kj->ik', a, b)",
+    "xp.tensordot(a, b, axes=([1], [1]))",
+    "xp.broadcast_to(a[0], (2, 3))",
+    "xp.zeros((2, 3), dtype='f4')",
+    "xp.ones_like(a)",
+    "xp.full((2,), 3.0)",
+    "xp.arange(3)",
+    "xp.eye(3)",
+    "xp.linspace(0, 1, 5)",
+    "xp.tril(a)",
+    "xp.moveaxis(a, 0, 1)",
+    "xp.pad(a, 1)",
+    "xp.linalg.norm(a)",
+    "xp.linalg.inv(b @ b.T)",
+    "xp.linalg.solve(b @ b.T, a)",
+    "xp.linalg.svd(a)[1]",
+    "xp.split(a, [1], axis=1)[1]",
+    "xp.meshgrid(a[0], b[0])[0]",
+    "xp.take_along_axis(a, a.argmax(1)[:, None], 1)",
+    "xp.add.reduce(a)",
+    "xp.multiply.accumulate(a)",
+    "xp.add.outer(a[0], b[0])",
+    "xp.clip(a, None, 2)",
+    "xp.array(1.0)",
+    "xp.asarray([[1, 2], [3, 4]])",
+    "np.sum(a)",
+    "np.exp(a)",
+    "np.concatenate([a, b])",
+]
 
 
 @pytest.mark.parametrize("expression", BINARY + METHODS + FUNCTIONS)
 def test_the_same_value_and_dtype_as_numpy(expression):
     a, b = np.arange(1, 7, dtype="f4").reshape(2, 3), np.array([[2, 1, 3], [1, 5, 2]], "f4")
-    same(eval(expression, {"xp": xp, "np": np, "a": xp.asarray(a), "b": xp.asarray(b)}),
-         eval(expression, {"xp": np, "np": np, "a": a, "b": b}))
+    same(
+        eval(expression, {"xp": xp, "np": np, "a": xp.asarray(a), "b": xp.asarray(b)}),
+        eval(expression, {"xp": np, "np": np, "a": a, "b": b}),
+    )
 
 
-@pytest.mark.parametrize("statement", [
-    "a += b", "a -= 1", "a *= b", "a /= b", "a //= 2", "a %= b", "a **= 2", "a[0] = b[1]", "a[:, 1] = 7",
-    "a.fill(3)", "a[[0, 1], [2, 0]] = b[0, :2]", "a[a > 2] = 0"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "a += b",
+        "a -= 1",
+        "a *= b",
+        "a /= b",
+        "a //= 2",
+        "a %= b",
+        "a **= 2",
+        "a[0] = b[1]",
+        "a[:, 1] = 7",
+        "a.fill(3)",
+        "a[[0, 1], [2, 0]] = b[0, :2]",
+        "a[a > 2] = 0",
+    ],
+)
 def test_in_place_statements_change_the_array_itself(statement):
     a, b = np.arange(1, 7, dtype="f4").reshape(2, 3), np.array([[2, 1, 3], [1, 5, 2]], "f4")
     names = {"a": xp.asarray(a), "b": xp.asarray(b)}
@@ -85,11 +190,34 @@ def test_attributes():
 
 def test_views_share_memory_and_know_their_owner():
     x = device(2, 3)
-    views = [x[0], x[0, 0], x.T, x.mT, x.T[1:], x.reshape(6), x.ravel(), x[None], x.view(), x.diagonal(),
-             xp.broadcast_to(x, (4, 2, 3)), xp.swapaxes(x, 0, 1), xp.split(x, 2)[1], xp.expand_dims(x, 0)]
+    views = [
+        x[0],
+        x[0, 0],
+        x.T,
+        x.mT,
+        x.T[1:],
+        x.reshape(6),
+        x.ravel(),
+        x[None],
+        x.view(),
+        x.diagonal(),
+        xp.broadcast_to(x, (4, 2, 3)),
+        xp.swapaxes(x, 0, 1),
+        xp.split(x, 2)[1],
+        xp.expand_dims(x, 0),
+    ]
     assert x.base is None and all(view.base is x for view in views)
-    owners = [x.copy(), x + 1, x.T.reshape(6), x[[0, 1]], x[x > 1], x[xp.asarray(1)], x.flatten(), x.sum(0),
-              x.astype("f4")]
+    owners = [
+        x.copy(),
+        x + 1,
+        x.T.reshape(6),
+        x[[0, 1]],
+        x[x > 1],
+        x[xp.asarray(1)],
+        x.flatten(),
+        x.sum(0),
+        x.astype("f4"),
+    ]
     assert all(owner.base is None for owner in owners)
     x[0, 0] = 9
     assert float(views[1]) == 9
@@ -133,13 +261,44 @@ def test_arrays_are_freed_without_the_garbage_collector():
 
 # Differences: refused mixtures ------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("expression", [
-    "x + h", "h + x", "x @ h", "h @ x", "x == h", "x + [1.0, 2.0]", "x + None", "xp.add(x, h)", "xp.exp(h)",
-    "xp.exp([1.0])", "np.add(x, h)", "np.multiply(h, x)", "xp.sum(h)", "xp.sum([1.0])", "xp.sum(2.0)",
-    "xp.where(x > 0, x, h)", "xp.stack([x, h])", "xp.matmul(x, [1.0, 2.0])", "x.dot(h)",
-    "xp.where(True, x, x)", "xp.zeros_like(h)", "xp.clip(x, h, 3)", "xp.maximum(x, h)", "xp.full((2,), h)",
-    "xp.einsum('i,i', x, h)", "xp.stack([[1.0], [2.0]])", "np.concatenate([h, x])", "x.__iadd__(h)",
-    "x.__setitem__(0, [1.0, 2.0])", "xp.mean(a=h)", "xp.reshape(h, (2, 1))", "xp.add(x, x, out=h)"])
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "x + h",
+        "h + x",
+        "x @ h",
+        "h @ x",
+        "x == h",
+        "x + [1.0, 2.0]",
+        "x + None",
+        "xp.add(x, h)",
+        "xp.exp(h)",
+        "xp.exp([1.0])",
+        "np.add(x, h)",
+        "np.multiply(h, x)",
+        "xp.sum(h)",
+        "xp.sum([1.0])",
+        "xp.sum(2.0)",
+        "xp.where(x > 0, x, h)",
+        "xp.stack([x, h])",
+        "xp.matmul(x, [1.0, 2.0])",
+        "x.dot(h)",
+        "xp.where(True, x, x)",
+        "xp.zeros_like(h)",
+        "xp.clip(x, h, 3)",
+        "xp.maximum(x, h)",
+        "xp.full((2,), h)",
+        "xp.einsum('i,i', x, h)",
+        "xp.stack([[1.0], [2.0]])",
+        "np.concatenate([h, x])",
+        "x.__iadd__(h)",
+        "x.__setitem__(0, [1.0, 2.0])",
+        "xp.mean(a=h)",
+        "xp.reshape(h, (2, 1))",
+        "xp.add(x, x, out=h)",
+    ],
+)
 def test_host_arrays_and_lists_are_refused(expression):
     with pytest.raises(TypeError, match="Unsupported type"):
         eval(expression, {"x": device(2), "h": np.ones(2), "xp": xp, "np": np})
@@ -155,9 +314,16 @@ def test_host_array_as_a_value_is_refused_by_plain_and_taken_by_advanced_indices
     same(x, [7.0, 1.0, 8.0])
 
 
-@pytest.mark.parametrize("expression", [
-    "np.asarray(x)", "np.array([x, x])", "np.testing.assert_allclose(x, x)", "np.ones(3)[x.astype(int)]",
-    "np.isin([1], x)"])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "np.asarray(x)",
+        "np.array([x, x])",
+        "np.testing.assert_allclose(x, x)",
+        "np.ones(3)[x.astype(int)]",
+        "np.isin([1], x)",
+    ],
+)
 def test_no_implicit_conversion_to_numpy(expression):
     with pytest.raises(TypeError):
         eval(expression, {"x": device(2), "np": np})
@@ -165,9 +331,22 @@ def test_no_implicit_conversion_to_numpy(expression):
         np.asarray(device(2))
 
 
-@pytest.mark.parametrize("expression", [
-    "range(n)", "[1, 2, 3][n]", "xp.zeros(n)", "xp.zeros((n, 2))", "x.reshape(n, 1)", "x.sum(axis=n)",
-    "xp.sum(x, axis=n)", "x[n:]", "'a' * n", "hash(n)", "{n}"])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "range(n)",
+        "[1, 2, 3][n]",
+        "xp.zeros(n)",
+        "xp.zeros((n, 2))",
+        "x.reshape(n, 1)",
+        "x.sum(axis=n)",
+        "xp.sum(x, axis=n)",
+        "x[n:]",
+        "'a' * n",
+        "hash(n)",
+        "{n}",
+    ],
+)
 def test_no_index_and_no_hash(expression):
     with pytest.raises(TypeError):
         eval(expression, {"x": device(2), "n": device(3).argmax(), "xp": xp})
@@ -175,8 +354,21 @@ def test_no_index_and_no_hash(expression):
 
 def test_reductions_and_elements_stay_arrays():
     x = device(2, 2)
-    results = [x.sum(), x.mean(), x[0, 0], x.max(), xp.linalg.norm(x), xp.dot(x[0], x[1]), xp.trace(x),
-               xp.array_equal(x, x), xp.allclose(x, x), xp.count_nonzero(x), x.argmax(), xp.exp(1.0), x.all()]
+    results = [
+        x.sum(),
+        x.mean(),
+        x[0, 0],
+        x.max(),
+        xp.linalg.norm(x),
+        xp.dot(x[0], x[1]),
+        xp.trace(x),
+        xp.array_equal(x, x),
+        xp.allclose(x, x),
+        xp.count_nonzero(x),
+        x.argmax(),
+        xp.exp(1.0),
+        x.all(),
+    ]
     assert all(type(r) is strict.ndarray and r.shape == () for r in results)
 
 
@@ -200,10 +392,33 @@ def test_matmul_in_place_rebinds_as_on_cupy():
 
 # Differences: names and keywords ----------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", [
-    "insert", "block", "geomspace", "unstack", "vecdot", "errstate", "seterr", "einsum_path", "frompyfunc",
-    "spacing", "nanquantile", "object_", "linalg.multi_dot", "linalg.svdvals", "linalg.vector_norm",
-    "linalg.matrix_norm", "linalg.trace", "linalg.diagonal", "random.get_state", "testing", "no_such_name"])
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "insert",
+        "block",
+        "geomspace",
+        "unstack",
+        "vecdot",
+        "errstate",
+        "seterr",
+        "einsum_path",
+        "frompyfunc",
+        "spacing",
+        "nanquantile",
+        "object_",
+        "linalg.multi_dot",
+        "linalg.svdvals",
+        "linalg.vector_norm",
+        "linalg.matrix_norm",
+        "linalg.trace",
+        "linalg.diagonal",
+        "random.get_state",
+        "testing",
+        "no_such_name",
+    ],
+)
 def test_names_that_cupy_lacks(name):
     module = xp
     *parents, last = name.split(".")
@@ -212,34 +427,62 @@ def test_names_that_cupy_lacks(name):
     assert not hasattr(module, last)
 
 
-@pytest.mark.parametrize("name", [
-    "__index__", "__contains__", "__imatmul__", "__array_namespace__", "__array_interface__", "resize",
-    "setflags", "ctypes", "to_device"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "__index__",
+        "__contains__",
+        "__imatmul__",
+        "__array_namespace__",
+        "__array_interface__",
+        "resize",
+        "setflags",
+        "ctypes",
+        "to_device",
+    ],
+)
 def test_attributes_that_cupy_arrays_lack(name):
     assert not hasattr(device(2), name)
 
 
-@pytest.mark.parametrize("call", [
-    "x.sum(where=x > 0)", "xp.max(x, initial=0)", "xp.add(x, x, where=x > 0)", "xp.take(x, 0, mode='clip')",
-    "xp.zeros(2, device='cpu')", "xp.std(x, correction=1)", "xp.clip(x, min=0, max=1)",
-    "xp.sort(x, stable=True)", "xp.einsum('i->i', x, out=x)", "xp.linalg.svd(x, hermitian=True)",
-    "xp.linalg.pinv(x, rtol=0.1)"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "x.sum(where=x > 0)",
+        "xp.max(x, initial=0)",
+        "xp.add(x, x, where=x > 0)",
+        "xp.take(x, 0, mode='clip')",
+        "xp.zeros(2, device='cpu')",
+        "xp.std(x, correction=1)",
+        "xp.clip(x, min=0, max=1)",
+        "xp.sort(x, stable=True)",
+        "xp.einsum('i->i', x, out=x)",
+        "xp.linalg.svd(x, hermitian=True)",
+        "xp.linalg.pinv(x, rtol=0.1)",
+    ],
+)
 def test_keywords_that_cupy_lacks(call):
     with pytest.raises(TypeError):
         eval(call, {"x": device(2), "xp": xp})
 
 
-@pytest.mark.parametrize("call", [
-    "xp.maximum.reduce(x)", "xp.logaddexp.reduce(x)", "xp.minimum.accumulate(x)",
-    "xp.multiply.at(x, 0, 2.0)"])
+@pytest.mark.parametrize(
+    "call", ["xp.maximum.reduce(x)", "xp.logaddexp.reduce(x)", "xp.minimum.accumulate(x)", "xp.multiply.at(x, 0, 2.0)"]
+)
 def test_ufunc_methods_that_cupy_lacks(call):
     with pytest.raises(NotImplementedError, match="is not supported yet"):
         eval(call, {"x": device(2), "xp": xp})
 
 
-@pytest.mark.parametrize("name, supported, refused", [
-    ("add", ["f2", "f4", "f8", "i4", "i8"], ["i2", "?"]), ("subtract", ["i4", "u4"], ["f4", "f8", "i8"]),
-    ("maximum", ["f4", "f8", "i4"], ["f2"]), ("minimum", ["f4", "f8", "i4"], ["f2"])])
+@pytest.mark.parametrize(
+    "name, supported, refused",
+    [
+        ("add", ["f2", "f4", "f8", "i4", "i8"], ["i2", "?"]),
+        ("subtract", ["i4", "u4"], ["f4", "f8", "i8"]),
+        ("maximum", ["f4", "f8", "i4"], ["f2"]),
+        ("minimum", ["f4", "f8", "i4"], ["f2"]),
+    ],
+)
 def test_ufunc_at_works_for_the_dtypes_with_atomics(name, supported, refused):
     index = xp.asarray([0, 0, 4])  # 4 wraps to 1
     for dtype in supported:
@@ -261,6 +504,7 @@ def test_names_agree_with_cupy_itself():
 
 
 # Differences: values ----------------------------------------------------------------------------------------
+
 
 def test_host_data_is_copied_never_aliased():
     h = np.zeros(3)
@@ -311,11 +555,23 @@ def test_of_several_assignments_to_one_place_not_the_last_wins():
     assert float(z[1]) == 2
 
 
-@pytest.mark.parametrize("source, value, target, expected", [
-    ("f4", -1.5, "u4", 0), ("f4", -1.5, "u8", 0), ("f4", np.inf, "i4", 2**31 - 1),
-    ("f8", -np.inf, "i4", -2**31), ("f8", 1e30, "i8", 2**63 - 1), ("f8", 1e30, "u8", 2**64 - 1),
-    ("f4", np.nan, "i4", 0), ("f4", np.nan, "i8", -2**63),
-    ("f4", 3.9, "i4", 3), ("f4", -3.9, "i4", -3), ("f8", 300.0, "u1", 44), ("f2", np.inf, "i4", 2**31 - 1)])
+@pytest.mark.parametrize(
+    "source, value, target, expected",
+    [
+        ("f4", -1.5, "u4", 0),
+        ("f4", -1.5, "u8", 0),
+        ("f4", np.inf, "i4", 2**31 - 1),
+        ("f8", -np.inf, "i4", -(2**31)),
+        ("f8", 1e30, "i8", 2**63 - 1),
+        ("f8", 1e30, "u8", 2**64 - 1),
+        ("f4", np.nan, "i4", 0),
+        ("f4", np.nan, "i8", -(2**63)),
+        ("f4", 3.9, "i4", 3),
+        ("f4", -3.9, "i4", -3),
+        ("f8", 300.0, "u1", 44),
+        ("f2", np.inf, "i4", 2**31 - 1),
+    ],
+)
 def test_casts_saturate(source, value, target, expected):
     x = xp.asarray([value], dtype=source)
     assert int(x.astype(target)[0]) == expected
@@ -334,8 +590,12 @@ def test_nothing_warns():
 
 def test_linear_algebra_gives_nan_instead_of_an_error():
     singular, indefinite = xp.stack([xp.eye(2), xp.zeros((2, 2))]), xp.stack([xp.eye(2), -xp.eye(2)])
-    for r in (xp.linalg.inv(singular), xp.linalg.solve(singular, xp.ones((2, 2, 1))),
-              xp.linalg.solve(singular, xp.ones(2)), xp.linalg.cholesky(indefinite)):
+    for r in (
+        xp.linalg.inv(singular),
+        xp.linalg.solve(singular, xp.ones((2, 2, 1))),
+        xp.linalg.solve(singular, xp.ones(2)),
+        xp.linalg.cholesky(indefinite),
+    ):
         assert np.isfinite(r.get()[0]).all() and np.isnan(r.get()[1]).any()
     assert np.isnan(xp.linalg.inv(xp.ones((2, 2))).get()).all()
     nan = xp.full((2, 2), np.nan)
@@ -367,12 +627,38 @@ def test_random_numbers_differ_from_numpy_and_repeat_for_a_seed():
 
 # Synchronisation --------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("expression", [
-    "bool(s)", "int(s)", "float(s)", "complex(s)", "s.item()", "x.get()", "x.tolist()", "x.tobytes()",
-    "repr(x)", "str(x)", "f'{s:.3f}'", "x[x > 1]", "x.__setitem__(x > 1, 0.0)", "xp.nonzero(x)",
-    "x.nonzero()", "xp.where(x > 1)", "xp.unique(x)", "xp.argwhere(x)", "xp.asnumpy(x)", "max(x)",
-    "1.0 in x", "s if s > 0 else 0", "xp.bincount(x.astype(int))", "xp.compress(x > 1, x)",
-    "__import__('pickle').dumps(x)", "strict.asnumpy(x)"])
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "bool(s)",
+        "int(s)",
+        "float(s)",
+        "complex(s)",
+        "s.item()",
+        "x.get()",
+        "x.tolist()",
+        "x.tobytes()",
+        "repr(x)",
+        "str(x)",
+        "f'{s:.3f}'",
+        "x[x > 1]",
+        "x.__setitem__(x > 1, 0.0)",
+        "xp.nonzero(x)",
+        "x.nonzero()",
+        "xp.where(x > 1)",
+        "xp.unique(x)",
+        "xp.argwhere(x)",
+        "xp.asnumpy(x)",
+        "max(x)",
+        "1.0 in x",
+        "s if s > 0 else 0",
+        "xp.bincount(x.astype(int))",
+        "xp.compress(x > 1, x)",
+        "__import__('pickle').dumps(x)",
+        "strict.asnumpy(x)",
+    ],
+)
 def test_reading_a_value_is_a_synchronisation(expression):
     names = {"x": device(3), "s": device(3).sum(), "xp": xp, "strict": strict}
     with forbid_sync(), pytest.raises(SyncForbidden, match="forbid_sync"):

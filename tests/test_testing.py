@@ -130,9 +130,7 @@ def test_large_arrays_are_probed_along_random_vectors():
 def test_a_wrong_jvp_is_found_by_differences_and_by_pairing():
     x, wrong = parameter(normal(3)), cube(jvp=lambda t, x: t * x * x)
     assert gradcheck(wrong, x)
-    with pytest.raises(
-        GradcheckError, match=r"check_jvp: the derivative of output 0 of a_cube along inputs \[0\]"
-    ):
+    with pytest.raises(GradcheckError, match=r"check_jvp: the derivative of output 0 of a_cube along inputs \[0\]"):
         check_jvp(wrong, x)
     with pytest.raises(GradcheckError, match=r"JVP and VJP of a_cube do not pair.*<v, J u> is .*tolerance"):
         check_pairing(wrong, x)
@@ -171,9 +169,7 @@ def test_an_argument_whose_rule_is_or_returns_none_gets_no_gradient(rules):
     def a_square(xp, step, x):
         return x * x
 
-    square = unlisted(
-        primitive(vjp=rules, jvp=lambda tangents, x: 2 * tangents[1] * x, formula="x^2")(a_square)
-    )
+    square = unlisted(primitive(vjp=rules, jvp=lambda tangents, x: 2 * tangents[1] * x, formula="x^2")(a_square))
     x, step = parameter(normal(3)), parameter(np.ones(3))
     square(step, x).sum().backward(create_graph=True)
     assert step.grad is None

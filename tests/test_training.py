@@ -235,9 +235,7 @@ def test_a_run_equals_the_same_one_in_pytorch():
         nn.Linear(6, 16, rng=0, dtype="float64"), nn.LayerNorm(16, dtype="float64"), nn.GELU(),
         nn.Linear(16, 3, rng=1, dtype="float64"),
     )  # fmt: skip
-    peer = torch.nn.Sequential(
-        torch.nn.Linear(6, 16), torch.nn.LayerNorm(16), torch.nn.GELU(), torch.nn.Linear(16, 3)
-    )
+    peer = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.LayerNorm(16), torch.nn.GELU(), torch.nn.Linear(16, 3))
     peer = peer.double()
     peer.load_state_dict({name: torch.tensor(value) for name, value in model.state_dict().items()})
     optimizer = optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.05)

@@ -55,7 +55,9 @@ class TestReverse:
         assert_close(g["w"], [0, 2, 4])
         assert_close(g["b"][0], 6)
         assert aux == {"seen": (3,)}
-        gx, gp = tg.grad(lambda a, b, c: (a * b * c).sum(), argnums=(2, 0))(np.ones(2), np.full(2, 2.0), np.full(2, 5.0))
+        gx, gp = tg.grad(lambda a, b, c: (a * b * c).sum(), argnums=(2, 0))(
+            np.ones(2), np.full(2, 2.0), np.full(2, 5.0)
+        )
         assert_close(gx, [2, 2])
         assert_close(gp, [10, 10])
 
@@ -98,8 +100,17 @@ class TestNesting:
             return tg.grad(lambda y: x + y)(np.float64(1.0))
 
         assert_close(tg.grad(lambda x: x * inner(x))(np.float64(1.0)), 1)
-        assert_close(tg.jvp(lambda x: x * tg.jvp(lambda y: x + y, (np.float64(1),), (np.float64(1),))[1], (np.float64(1),), (np.float64(1),))[1], 1)
-        assert_close(tg.grad(lambda x: x * tg.jvp(lambda y: x * y, (np.float64(1),), (np.float64(1),))[1])(np.float64(3.0)), 6)
+        assert_close(
+            tg.jvp(
+                lambda x: x * tg.jvp(lambda y: x + y, (np.float64(1),), (np.float64(1),))[1],
+                (np.float64(1),),
+                (np.float64(1),),
+            )[1],
+            1,
+        )
+        assert_close(
+            tg.grad(lambda x: x * tg.jvp(lambda y: x * y, (np.float64(1),), (np.float64(1),))[1])(np.float64(3.0)), 6
+        )
 
     def test_forward_over_reverse_reverse_over_forward_and_both_twice(self):
         expected = curvature(X) * V
@@ -175,8 +186,12 @@ class TestJacobian:
         x = RNG.standard_normal((3, 4))
         expected = np.einsum("ik,jl->ijkl", self.A, np.eye(4))  # d(Ax)_ij/dx_kl
         assert_close(tg.jacobian(lambda x: tg.matmul(self.A, x), x, mode=mode), expected)
-        assert_close(tg.jacobian(lambda x: tg.matmul(self.A, x), x, layout="numerator", mode=mode), expected.reshape(8, 12))
-        assert_close(tg.jacobian(lambda x: tg.matmul(self.A, x), x, layout="denominator", mode=mode), expected.reshape(8, 12).T)
+        assert_close(
+            tg.jacobian(lambda x: tg.matmul(self.A, x), x, layout="numerator", mode=mode), expected.reshape(8, 12)
+        )
+        assert_close(
+            tg.jacobian(lambda x: tg.matmul(self.A, x), x, layout="denominator", mode=mode), expected.reshape(8, 12).T
+        )
 
     def test_scalars_and_vectors(self):
         assert_close(tg.jacobian(lambda x: x * x, np.float64(3.0)), 6)

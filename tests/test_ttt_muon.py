@@ -85,9 +85,7 @@ def written_out(module, x, update="muon", gamma=0.3):
                 m = [Di + beta[here, h].mean() * mi for Di, mi in zip(D, m)]
                 step = m if update == "plain" else [gamma * smooth_msign(mi, 1e-2) for mi in m]
                 W0, W1, W2 = (W + s for W, s in zip((W0, W1, W2), step))
-                W0, W1, W2 = (
-                    W * n / np.linalg.norm(W, axis=1, keepdims=True) for W, n in zip((W0, W1, W2), norms)
-                )
+                W0, W1, W2 = (W * n / np.linalg.norm(W, axis=1, keepdims=True) for W, n in zip((W0, W1, W2), norms))
     heads = outputs.reshape(*outputs.shape[:2], module.heads, d)
     heads = heads / np.sqrt((heads**2).mean(axis=-1, keepdims=True) + 1e-6) * p["norm.weight"]
     return heads.reshape(outputs.shape) @ p["out.weight"].T
@@ -97,9 +95,7 @@ def written_out(module, x, update="muon", gamma=0.3):
 def test_the_layer_computes_the_formulas_of_its_specification(update, hidden):
     module = layer(update=update, hidden=hidden)
     x = sequences()
-    np.testing.assert_allclose(
-        module(x).numpy(), written_out(module, x.numpy(), update), rtol=1e-5, atol=1e-7
-    )
+    np.testing.assert_allclose(module(x).numpy(), written_out(module, x.numpy(), update), rtol=1e-5, atol=1e-7)
 
 
 # --- the inner gradient ----------------------------------------------------------------------------------------------
@@ -109,9 +105,7 @@ def test_the_layer_computes_the_formulas_of_its_specification(update, hidden):
 def test_the_closed_inner_gradient_is_that_of_the_framework_and_so_is_its_derivative(fast):
     network, rng = FAST_NETWORKS[fast], np.random.default_rng(0)
     weights = [tg.tensor(w, requires_grad=True) for w in network.initial(2, 3, 5, rng, "float64")]
-    k, v, rates = (
-        tg.tensor(rng.normal(size=(4, 2, 6, n)), requires_grad=True) for n in (3, 3, network.matrices)
-    )
+    k, v, rates = (tg.tensor(rng.normal(size=(4, 2, 6, n)), requires_grad=True) for n in (3, 3, network.matrices))
     weights = [(w * tg.tensor(rng.normal(size=(4, 1, 1, 1)))).detach() for w in weights]
     for w in weights:
         w.requires_grad = True
@@ -154,9 +148,7 @@ def test_gradients_of_a_whole_model_equal_central_differences():
         nn.Linear(8, 12, rng=1, dtype="float64"),
     )  # fmt: skip
     tokens = np.random.default_rng(2).integers(0, 12, (2, 13))
-    names, values = zip(
-        *((name, tg.tensor(p.numpy(), requires_grad=True)) for name, p in model.named_parameters())
-    )
+    names, values = zip(*((name, tg.tensor(p.numpy(), requires_grad=True)) for name, p in model.named_parameters()))
 
     def loss(*parameters):
         logits = nn.functional_call(model, dict(zip(names, parameters)), tokens)
@@ -190,9 +182,7 @@ def test_a_state_is_saved_and_restored(tmp_path):
         _, state = module.read(x[:, :stop])
         tg.save(tmp_path / "state.npz", state)
         again = module.restore(tg.load(tmp_path / "state.npz"))
-        np.testing.assert_allclose(
-            module.read(x[:, stop:], again)[0].numpy(), expected[:, stop:], rtol=1e-5, atol=1e-5
-        )
+        np.testing.assert_allclose(module.read(x[:, stop:], again)[0].numpy(), expected[:, stop:], rtol=1e-5, atol=1e-5)
 
 
 def test_a_state_carries_what_the_specification_names():

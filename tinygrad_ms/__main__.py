@@ -27,16 +27,12 @@ def main(arguments=None) -> int:
     )
     graph.add_argument("script", type=Path)
     graph.usage = "%(prog)s script.py [options] [-- arguments of the script]"
-    graph.add_argument(
-        "-o", "--output", type=Path, default=Path("graph.svg"), help=".svg, .png, .pdf, .dot, .html"
-    )
+    graph.add_argument("-o", "--output", type=Path, default=Path("graph.svg"), help=".svg, .png, .pdf, .dot, .html")
     graph.add_argument("--step", type=int, default=1, help="which call of backward() (default: the first)")
     graph.add_argument("--view", default="forward", help="forward, backward, both or higher")
     graph.add_argument("--depth", type=int, help="scopes nested deeper become one box each")
     graph.add_argument("--unfold", action="store_true", help="draw every repetition of layers and time steps")
-    graph.add_argument(
-        "--collapse", action="append", default=[], metavar="SCOPE", help="a scope that becomes a box"
-    )
+    graph.add_argument("--collapse", action="append", default=[], metavar="SCOPE", help="a scope that becomes a box")
     graph.add_argument("--values", action="store_true")
     graph.add_argument("--gradients", action="store_true")
     graph.add_argument("--rankdir", default="TB", help="TB, LR, BT or RL")
@@ -81,9 +77,7 @@ def draw_script(options) -> int:
         names = {}
     finally:
         Tensor.backward, sys.argv[:], sys.path[:] = before, arguments, path
-    found = {
-        n: t for n, t in names.items() if isinstance(t, Tensor) and not t.is_leaf and not n.startswith("_")
-    }
+    found = {n: t for n, t in names.items() if isinstance(t, Tensor) and not t.is_leaf and not n.startswith("_")}
     if not found:
         raise ValueError(
             f"graph: {options.script} called backward() {calls} times, not {options.step}, and left no tensor with"
@@ -104,9 +98,7 @@ def draw(outputs, options, gradient=None):
         tg.graph.page(outputs, options.output, depths=depths, **choices)
         print(f"{options.output}: a page to step through")
         return
-    graph = tg.graph.build(
-        outputs, view=options.view, values=options.values, gradients=options.gradients, **choices
-    )
+    graph = tg.graph.build(outputs, view=options.view, values=options.values, gradients=options.gradients, **choices)
     print(f"{graph.render(options.output)}: {graph!r}")
 
 

@@ -104,9 +104,7 @@ class profile(hooks):
     def by_module(self) -> dict[str, list[Record]]:
         """The records inside every scope (those of inner scopes count in outer ones, too), the slowest
         first."""
-        return self._grouped(
-            lambda r: ["/".join(r.scope[: k + 1]) for k in range(len(r.scope))] or ["(no scope)"]
-        )
+        return self._grouped(lambda r: ["/".join(r.scope[: k + 1]) for k in range(len(r.scope))] or ["(no scope)"])
 
     def _grouped(self, keys):
         groups = {}
@@ -183,9 +181,7 @@ def flops(primitive, arrays, outputs, constants) -> int:
         return 2 * results[0] * arrays[0].shape[-1]
     if primitive.name == "einsum" and "..." not in constants.get("subscripts", "..."):
         inputs = constants["subscripts"].partition("->")[0].split(",")
-        lengths = {
-            letter: n for letters, a in zip(inputs, arrays) for letter, n in zip(letters.strip(), a.shape)
-        }
+        lengths = {letter: n for letters, a in zip(inputs, arrays) for letter, n in zip(letters.strip(), a.shape)}
         return 2 * prod(lengths.values())
     if primitive.name in DENSE:
         return dense_flops(DENSE[primitive.name], arrays[0].shape)

@@ -9,6 +9,7 @@ JSON text that describes everything else:
 
 Neither uses pickle, since a pickle may run any code when it is loaded.
 """
+
 import json
 import math
 import os
@@ -23,8 +24,22 @@ MAX_DEPTH = 100
 STRUCTURE = "structure.json"
 RESERVED = {STRUCTURE, "__metadata__"}  # the latter by safetensors
 CONTAINERS = {"list": list, "tuple": tuple}
-NPY_DTYPES = {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-              "float16", "float32", "float64", "complex64", "complex128"}
+NPY_DTYPES = {
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+}
 DTYPES = {".npz": NPY_DTYPES, ".safetensors": NPY_DTYPES - {"complex128"} | {"bfloat16"}}
 
 
@@ -96,12 +111,14 @@ def _suffix(caller, path):
         try:
             import safetensors.numpy  # noqa: F401
         except ImportError as error:
-            raise ImportError(f"{caller}: {path} needs the package safetensors: `pip install safetensors`; "
-                              "or use the suffix .npz") from error
+            raise ImportError(
+                f"{caller}: {path} needs the package safetensors: `pip install safetensors`; or use the suffix .npz"
+            ) from error
     return suffix
 
 
 # State <-> tree of JSON, with the arrays set aside under names
+
 
 def _encode(value, place, arrays, suffix):
     if len(place) > MAX_DEPTH:
@@ -112,20 +129,26 @@ def _encode(value, place, arrays, suffix):
     if isinstance(value, dict):
         for key in value:
             if type(key) not in (str, int):
-                raise TypeError(f"save: {where} has the key {key!r} of type {type(key).__name__}, "
-                                "expected strings or integers")
+                raise TypeError(
+                    f"save: {where} has the key {key!r} of type {type(key).__name__}, expected strings or integers"
+                )
         return {"dict": [[key, _encode(item, (*place, key), arrays, suffix)] for key, item in value.items()]}
     for tag, kind in CONTAINERS.items():
         if isinstance(value, kind):
             return {tag: [_encode(item, (*place, i), arrays, suffix) for i, item in enumerate(value)]}
     array = _host_array(value)
     if array is None:
-        raise TypeError(f"save: {where} is a {type(value).__name__}, expected an array, a Tensor, a number, "
-                        "a string, a boolean, None, or a dict, list or tuple of these")
+        raise TypeError(
+            f"save: {where} is a {type(value).__name__}, expected an array, a Tensor, a number, "
+            "a string, a boolean, None, or a dict, list or tuple of these"
+        )
     if array.dtype.name not in DTYPES[suffix]:
         fitting = [other for other in DTYPES if array.dtype.name in DTYPES[other]]
-        raise TypeError(f"save: {where} has dtype {array.dtype}, which {suffix} files cannot hold; "
-                        + (f"use the suffix {fitting[0]} or " if fitting else "") + "convert it first")
+        raise TypeError(
+            f"save: {where} has dtype {array.dtype}, which {suffix} files cannot hold; "
+            + (f"use the suffix {fitting[0]} or " if fitting else "")
+            + "convert it first"
+        )
     name = base = re.sub(r"[^\w.-]", "_", ".".join(map(str, place)), flags=re.ASCII) or "state"
     count = 1
     while name in arrays or name in RESERVED:  # {"a.b": x, "a": {"b": y}} gives a.b and a.b-2
@@ -188,6 +211,7 @@ def _is_entry(pair):
 
 # The two formats
 
+
 def _write_npz(file, arrays, structure):
     with zipfile.ZipFile(file, "w") as archive:
         # A ZipInfo has no time stamp, so that equal states make equal files.
@@ -207,8 +231,11 @@ def _read_npz(file):
         if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
             raise CheckpointError("its zip members claim more bytes than the file has")
         structure = archive.read(STRUCTURE)
-        arrays = {member.filename.removesuffix(".npy"): _read_npy(archive, member)
-                  for member in members if member.filename != STRUCTURE}
+        arrays = {
+            member.filename.removesuffix(".npy"): _read_npy(archive, member)
+            for member in members
+            if member.filename != STRUCTURE
+        }
     return structure, arrays
 
 
@@ -221,8 +248,10 @@ def _read_npy(archive, member):
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         found = member.file_size - file.tell()
     if dtype.name not in NPY_DTYPES:
-        raise CheckpointError(f"{member.filename} has dtype {dtype}, which is not loaded "
-                              "(objects are pickles, and a pickle may run any code)")
+        raise CheckpointError(
+            f"{member.filename} has dtype {dtype}, which is not loaded "
+            "(objects are pickles, and a pickle may run any code)"
+        )
     expected = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or expected != found:
         raise CheckpointError(f"{member.filename} has {found} bytes for its shape {shape} of {dtype}")
@@ -232,11 +261,13 @@ def _read_npy(archive, member):
 
 def _write_safetensors(file, arrays, structure):
     from safetensors.numpy import save as serialize
+
     file.write(serialize(arrays, metadata={STRUCTURE: structure}))
 
 
 def _read_safetensors(file):
     from safetensors import safe_open
+
     with safe_open(file.name, framework="np") as archive:
         metadata = archive.metadata() or {}
         if STRUCTURE not in metadata:

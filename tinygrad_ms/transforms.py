@@ -296,7 +296,9 @@ def _by_columns(run):
     for j, x in enumerate(run.inputs):
         pushed = []
         for e in _basis(x):
-            tangents = [e if k == j else Tensor(BACKENDS[type(z.data)].xp.zeros_like(z.data)) for k, z in enumerate(run.inputs)]
+            tangents = [
+                e if k == j else Tensor(BACKENDS[type(z.data)].xp.zeros_like(z.data)) for k, z in enumerate(run.inputs)
+            ]
             pushed.append([reshape(t, (y.size,)) for t, y in zip(run.push(tangents), run.outputs)])
         columns.append([_stacked([p[i] for p in pushed], (y.size, 0), y, 1) for i, y in enumerate(run.outputs)])
     return [[column[i] for column in columns] for i in range(len(run.outputs))]

@@ -93,9 +93,7 @@ def msign_backward():
     """The backward pass of msign, opened down to its Sylvester solve."""
     M, C = tg.tensor(numbers(6, 4), requires_grad=True, name="M"), tg.tensor(numbers(6, 4, seed=1), name="C")
     loss = (tg.msign(M) * C).sum()
-    return tg.graph.build(
-        {"loss": loss}, view="higher", title="msign and its backward pass: one Sylvester solve"
-    )
+    return tg.graph.build({"loss": loss}, view="higher", title="msign and its backward pass: one Sylvester solve")
 
 
 PICTURES = (
@@ -109,9 +107,7 @@ def main(folder):
         graph = picture()
         print(f"{graph.render(folder / f'{picture.__name__}.svg')}: {graph!r}")
     model, loss, record = mlp()
-    text = tg.graph.page(
-        loss, folder / "mlp_step.html", params=model, values=record, title="One step of an MLP"
-    )
+    text = tg.graph.page(loss, folder / "mlp_step.html", params=model, values=record, title="One step of an MLP")
     print(f"{folder / 'mlp_step.html'}: {len(text.encode()) / 1e3:.0f} kB")
 
 

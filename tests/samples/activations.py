@@ -71,9 +71,7 @@ def softplus(x, beta=1.0):
 
 
 def with_constants(reference, **constants):
-    return [
-        Sample((x,), constants, reference=reference) for x in (normal(2, 3), np.array(-0.5), np.zeros((0, 3)))
-    ]
+    return [Sample((x,), constants, reference=reference) for x in (normal(2, 3), np.array(-0.5), np.zeros((0, 3)))]
 
 
 SAMPLES = {

@@ -58,9 +58,7 @@ def shifts(reference):
 
 
 def flags(reference):
-    return [
-        Sample((x,), reference=reference) for x in (SPECIAL, np.array(nan), np.zeros((0, 2)), np.arange(3))
-    ]
+    return [Sample((x,), reference=reference) for x in (SPECIAL, np.array(nan), np.zeros((0, 2)), np.arange(3))]
 
 
 SAMPLES = {

@@ -5,9 +5,7 @@ import numpy as np
 from tests.samples import Sample, normal
 
 SAMPLES = {
-    "clone": [
-        Sample((x,), reference=np.copy) for x in (normal(2, 3), np.array(1.5), np.zeros((0, 3)), np.arange(3))
-    ],
+    "clone": [Sample((x,), reference=np.copy) for x in (normal(2, 3), np.array(1.5), np.zeros((0, 3)), np.arange(3))],
     "cast": [
         Sample((normal(2, 3),), {"dtype": "float64"}, reference=lambda x, dtype: x),
         Sample((np.array(1.5),), {"dtype": "float64"}, reference=lambda x, dtype: x),

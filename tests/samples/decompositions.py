@@ -103,9 +103,7 @@ SAMPLES = {
     "cholesky": [
         Sample((positive_definite(3, 3),), reference=row_by_row, order=3),
         Sample((positive_definite(2, 2, 2),), reference=each_matrix(row_by_row)),
-        Sample(
-            (positive_definite(3, 3) + np.triu(normal(3, 3), 1),), reference=row_by_row, note="not symmetric"
-        ),
+        Sample((positive_definite(3, 3) + np.triu(normal(3, 3), 1),), reference=row_by_row, note="not symmetric"),
         Sample((EMPTY,), reference=lambda x: x, note="empty"),
     ],
     "qr": [

@@ -20,9 +20,7 @@ def integers(reference, *args):
     def in_float32(*args):
         return reference(*(np.float32(a) if isinstance(a, np.ndarray) else a for a in args))
 
-    return Sample(
-        args or (np.array([1, 2, 3]),), reference=reference and in_float32, note="integers become floats"
-    )
+    return Sample(args or (np.array([1, 2, 3]),), reference=reference and in_float32, note="integers become floats")
 
 
 def edge(x, gradient, reference, note):

@@ -95,18 +95,14 @@ SAMPLES = {
     "gather": samples(ADVANCED, picked),
     "scatter_add": samples(ADVANCED, added, transposed=True),
     "index_update": [
-        Sample(
-            (normal(4, 2), normal(2, seed=1)), {"index": (slice(1, 3),)}, reference=updated, note="broadcast"
-        ),
+        Sample((normal(4, 2), normal(2, seed=1)), {"index": (slice(1, 3),)}, reference=updated, note="broadcast"),
         Sample(
             (normal(4, 2), normal(2, 2, seed=1)),
             {"index": (np.array([3, 0]),)},
             reference=updated,
             note="rows",
         ),
-        Sample(
-            (normal(2, 3), normal(3, seed=1)), {"index": (MASK,)}, reference=updated, note="mask", sync=COUNTS
-        ),
+        Sample((normal(2, 3), normal(3, seed=1)), {"index": (MASK,)}, reference=updated, note="mask", sync=COUNTS),
         Sample((normal(2, 3), -1.5), {"index": (0, 1)}, reference=updated, note="a number"),
         Sample((normal(), normal(seed=1)), {"index": ()}, reference=updated, note="0-d"),
         Sample((normal(0, 3), normal(3, seed=1)), {"index": (slice(None),)}, reference=updated, note="empty"),
@@ -114,9 +110,7 @@ SAMPLES = {
     ],
     "one_hot": [
         Sample((np.array([2, 0, 2]),), {"num_classes": 3}, reference=one_hot_loop, sync=LOOKS),
-        Sample(
-            (np.array([[1], [0]]),), {"num_classes": 4}, reference=one_hot_loop, sync=LOOKS, note="two axes"
-        ),
+        Sample((np.array([[1], [0]]),), {"num_classes": 4}, reference=one_hot_loop, sync=LOOKS, note="two axes"),
         Sample((np.array(1, np.uint8),), {"num_classes": 2}, reference=one_hot_loop, sync=LOOKS, note="0-d"),
         Sample((np.zeros(0, int),), {"num_classes": 3}, reference=one_hot_loop, sync=LOOKS, note="empty"),
     ],
@@ -147,8 +141,6 @@ SAMPLES = {
             reference=lambda x, descending: np.array([0, 2, 1, 3]),
         ),
         Sample((np.array([2.0, np.nan, 1.0]),), reference=lambda x: np.array([2, 0, 1]), note="nan"),
-        Sample(
-            (np.zeros((0, 2)),), {"axis": 0}, reference=lambda x, axis: np.zeros((0, 2), int), note="empty"
-        ),
+        Sample((np.zeros((0, 2)),), {"axis": 0}, reference=lambda x, axis: np.zeros((0, 2), int), note="empty"),
     ],
 }

@@ -84,9 +84,7 @@ def triangular_samples():
             reference=triangular_reference,
             note="a batch of columns",
         ),
-        Sample(
-            (regular(70, 70), normal(70, 2)), options, reference=triangular_reference, order=1, note="blocks"
-        ),
+        Sample((regular(70, 70), normal(70, 2)), options, reference=triangular_reference, order=1, note="blocks"),
         Sample((np.zeros((0, 0)), np.zeros((0, 2))), options, reference=lambda a, b, **_: b, note="empty"),
     ]
 

@@ -102,9 +102,7 @@ SAMPLES = {
     ],
     "logistic_error": [
         Sample((normal(3, 2), probabilities(3, 2)), reference=logistic_reference),
-        Sample(
-            (3 * normal(4), np.array([0.0, 1.0, 1.0, 0.0])), reference=logistic_reference, note="hard targets"
-        ),
+        Sample((3 * normal(4), np.array([0.0, 1.0, 1.0, 0.0])), reference=logistic_reference, note="hard targets"),
         Sample((np.array(0.25), np.array(0.5)), reference=logistic_reference, note="0-d"),
         Sample((normal(2, 3), 1.0), reference=logistic_reference, note="one target for all"),
         Sample(
@@ -133,18 +131,14 @@ SAMPLES = {
     ],
     "place_label": [
         Sample((normal(5),), {"labels": LABELS, "classes": 3}, reference=place_reference),
-        Sample(
-            (normal(2, 2),), {"labels": np.array([[0, 2], [1, 1]]), "classes": 3}, reference=place_reference
-        ),
+        Sample((normal(2, 2),), {"labels": np.array([[0, 2], [1, 1]]), "classes": 3}, reference=place_reference),
         Sample(
             (np.array(2.0),),
             {"labels": np.array(1), "classes": 3},
             reference=place_reference,
             note="one sample",
         ),
-        Sample(
-            (normal(0),), {"labels": np.zeros(0, int), "classes": 3}, reference=place_reference, note="empty"
-        ),
+        Sample((normal(0),), {"labels": np.zeros(0, int), "classes": 3}, reference=place_reference, note="empty"),
     ],
     "softmax_minus_one_hot": [
         Sample(
@@ -169,22 +163,16 @@ SAMPLES = {
         cross_entropy_sample(normal(5, 3), LABELS),
         cross_entropy_sample(normal(5, 3), LABELS, reduction="sum"),
         cross_entropy_sample(normal(5, 3), LABELS, reduction="none"),
-        cross_entropy_sample(
-            normal(2, 2, 3), np.array([[0, 2], [1, 1]]), reduction="none", note="two batch axes"
-        ),
+        cross_entropy_sample(normal(2, 2, 3), np.array([[0, 2], [1, 1]]), reduction="none", note="two batch axes"),
         cross_entropy_sample(normal(3), np.array(1), note="one sample"),
-        cross_entropy_sample(
-            normal(5, 3), np.array([2, -1, 1, -1, 0]), ignore_index=-1, note="ignored labels"
-        ),
+        cross_entropy_sample(normal(5, 3), np.array([2, -1, 1, -1, 0]), ignore_index=-1, note="ignored labels"),
         cross_entropy_sample(normal(5, 3), LABELS, ignore_index=2, reduction="none", note="an ignored class"),
         cross_entropy_sample(normal(2, 3), np.array([-1, -1]), ignore_index=-1, note="all ignored"),
         cross_entropy_sample(normal(5, 3), LABELS, label_smoothing=0.1),
         cross_entropy_sample(normal(5, 3), LABELS, label_smoothing=0.2, ignore_index=0, reduction="sum"),
         cross_entropy_sample(normal(5, 3), probabilities(5, 3), note="soft targets"),
         cross_entropy_sample(normal(5, 3), probabilities(5, 3), reduction="none", label_smoothing=0.3),
-        cross_entropy_sample(
-            np.array([[1e4, -1e4, 0.0], [0.0, 1e4, 9.99e3]]), np.array([1, 2]), note="logits of 1e4"
-        ),
+        cross_entropy_sample(np.array([[1e4, -1e4, 0.0], [0.0, 1e4, 9.99e3]]), np.array([1, 2]), note="logits of 1e4"),
         cross_entropy_sample(normal(0, 3), np.zeros(0, int), note="no samples: the mean is 0"),
     ]
     + [

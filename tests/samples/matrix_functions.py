@@ -37,10 +37,17 @@ SMOOTH = [
     Sample((square,), {"eps": 0.1}, smooth, sync=ADAPTS),
     Sample((rank_two,), {"eps": 0.2}, smooth, note="rank deficient", sync=ADAPTS),
     Sample(
-        (np.zeros((4, 3)),), {"eps": 0.1}, lambda M, eps: (M, np.zeros((3, 3)), np.zeros((1, 1))),
-        smooth=False, gradient=(np.zeros((4, 3)),), note="zero", sync=ADAPTS,
+        (np.zeros((4, 3)),),
+        {"eps": 0.1},
+        lambda M, eps: (M, np.zeros((3, 3)), np.zeros((1, 1))),
+        smooth=False,
+        gradient=(np.zeros((4, 3)),),
+        note="zero",
+        sync=ADAPTS,
     ),
-    Sample((np.zeros((0, 4, 3)),), {"eps": 0.1}, lambda M, eps: (M, np.zeros((0, 3, 3)), np.zeros((0, 1, 1))), note="empty"),
+    Sample(
+        (np.zeros((0, 4, 3)),), {"eps": 0.1}, lambda M, eps: (M, np.zeros((0, 3, 3)), np.zeros((0, 1, 1))), note="empty"
+    ),
 ]
 
 SAMPLES = {

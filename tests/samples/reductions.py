@@ -90,9 +90,7 @@ def truth(one):
         Sample((data,), reference=lambda x, **kw: reference(x, **kw).astype(bool)),
         Sample((data,), {"axis": -1}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
         Sample((normal(2, 3),), {"axis": (0, 1)}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
-        Sample(
-            (np.zeros((2, 3)),), {"keepdims": True}, reference=lambda x, **kw: reference(x, **kw).astype(bool)
-        ),
+        Sample((np.zeros((2, 3)),), {"keepdims": True}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
         Sample(
             (np.zeros((0, 3), bool),),
             {"axis": 0},
@@ -139,9 +137,7 @@ def place_of(one):
         Sample((normal(2, 3),), reference=lambda x: np.array(one(x.ravel().tolist()))),
         Sample((normal(2, 3),), {"axis": -1}, reference=reduced(one)),
         Sample((normal(2, 3),), {"axis": 0, "keepdims": True}, reference=reduced(one)),
-        Sample(
-            (np.array([1.0, 2.0, 1.0, 2.0]),), reference=lambda x: np.array(one([1, 2, 1, 2])), note="ties"
-        ),
+        Sample((np.array([1.0, 2.0, 1.0, 2.0]),), reference=lambda x: np.array(one([1, 2, 1, 2])), note="ties"),
         Sample((np.array(1.0),), reference=lambda x: np.array(0), note="0-d"),
         Sample((normal(2, 0),), {"axis": 0}, reference=lambda x, axis: np.zeros(0, int), note="empty result"),
     ]
@@ -205,11 +201,7 @@ SAMPLES = {
     "argmin": place_of(np.argmin),
     "var": over_axes(variance, empty=False)
     + over_axes(variance, empty=False, correction=1)[1:3]
-    + [
-        Sample(
-            (np.array([1, 2, 4]),), reference=lambda x: np.var([1, 2, 4]).astype(np.float32), note="integers"
-        )
-    ],
+    + [Sample((np.array([1, 2, 4]),), reference=lambda x: np.var([1, 2, 4]).astype(np.float32), note="integers")],
     "std": [s for s in over_axes(deviation, empty=False) if s.note not in ("0-d", "no axis")]
     + over_axes(deviation, empty=False, correction=1)[1:3]
     + [
@@ -222,9 +214,7 @@ SAMPLES = {
             note="all equal",
         ),
         Sample((normal(),), {}, reduced(deviation), smooth=False, gradient=(np.zeros(()),), note="0-d"),
-        Sample(
-            (np.array([1, 2, 4]),), reference=lambda x: np.std([1, 2, 4]).astype(np.float32), note="integers"
-        ),
+        Sample((np.array([1, 2, 4]),), reference=lambda x: np.std([1, 2, 4]).astype(np.float32), note="integers"),
     ],
     "logsumexp": over_axes(log_of_sum, empty=False)
     + [

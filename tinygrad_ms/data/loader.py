@@ -1,4 +1,5 @@
 """Batches of tensors out of host arrays."""
+
 import math
 import operator
 
@@ -34,8 +35,10 @@ class DataLoader:
         if self.seed < 0:
             raise ValueError(f"DataLoader: seed is {seed}, expected an integer >= 0")
         if len(self) == 0:
-            raise ValueError(f"DataLoader: batch_size {batch_size} is more than the {self.size} rows, and "
-                             "drop_last=True leaves no batch; use a smaller batch_size or drop_last=False")
+            raise ValueError(
+                f"DataLoader: batch_size {batch_size} is more than the {self.size} rows, and "
+                "drop_last=True leaves no batch; use a smaller batch_size or drop_last=False"
+            )
         self.epoch = 0  # the pass that is being made, or the next one
         self.batch = 0  # how many of its batches have been handed out
         self._resuming = False
@@ -56,7 +59,7 @@ class DataLoader:
         epoch, first = self.epoch, self.batch
         order = self._order(epoch)
         for batch in range(first, len(self)):
-            rows = order[batch * self.batch_size:(batch + 1) * self.batch_size]
+            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             self.batch = batch + 1
             yield tuple(tensor(array[rows], device=self.device) for array in self.arrays)
         self.epoch, self.batch = epoch + 1, 0
@@ -80,13 +83,21 @@ class DataLoader:
             raise KeyError(f"DataLoader.load_state_dict: {', '.join(missing)} missing; found {list(state)}")
         other = [f"{key} was {state[key]} and is {now}" for key, now in settings.items() if state[key] != now]
         if other:
-            raise ValueError(f"DataLoader.load_state_dict: {'; '.join(other)}. "
-                             "The batches would not be those of the saved run")
+            raise ValueError(
+                f"DataLoader.load_state_dict: {'; '.join(other)}. The batches would not be those of the saved run"
+            )
         if state["epoch"] < 0 or not 0 <= state["batch"] < len(self):
-            raise ValueError(f"DataLoader.load_state_dict: epoch {state['epoch']}, batch {state['batch']} is "
-                             f"no place in epochs of {len(self)} batches")
+            raise ValueError(
+                f"DataLoader.load_state_dict: epoch {state['epoch']}, batch {state['batch']} is "
+                f"no place in epochs of {len(self)} batches"
+            )
         self.epoch, self.batch, self._resuming = state["epoch"], state["batch"], True
 
     def _settings(self):
-        return {"size": self.size, "batch_size": self.batch_size, "shuffle": self.shuffle, "seed": self.seed,
-                "drop_last": self.drop_last}
+        return {
+            "size": self.size,
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+            "drop_last": self.drop_last,
+        }

@@ -75,9 +75,7 @@ class MQAR:
         asked = rng.permuted(np.tile(once, (1, self.queries // self.pairs)), axis=1)
         context = np.stack([pick(keys, order), pick(values, order)], axis=2).reshape(size, 2 * self.slots)
         counts = (order[:, :, None] == np.arange(self.pairs)).sum(axis=1)
-        return Recall(
-            np.concatenate([context, pick(keys, asked)], axis=1), pick(values, asked), pick(counts, asked)
-        )
+        return Recall(np.concatenate([context, pick(keys, asked)], axis=1), pick(values, asked), pick(counts, asked))
 
 
 def distinct(rng, size, n, count):

@@ -27,9 +27,7 @@ class Text:
         """The numbers of the characters of ``text``. Raises ValueError for one that the corpus lacks."""
         number = {symbol: i for i, symbol in enumerate(self.symbols)}
         if unknown := sorted(set(text) - number.keys()):
-            raise ValueError(
-                f"encode: {self.name} has no {unknown[0]!r}; its characters are {self.symbols!r}"
-            )
+            raise ValueError(f"encode: {self.name} has no {unknown[0]!r}; its characters are {self.symbols!r}")
         return np.array([number[symbol] for symbol in text], np.int64)
 
     def decode(self, codes) -> str:
@@ -45,9 +43,7 @@ class Text:
 def windows(codes, size, length, rng) -> tuple["np.ndarray", "np.ndarray"]:
     """``size`` pieces of ``codes`` from random places, (size, length), and the same shifted by one."""
     if len(codes) <= length:
-        raise ValueError(
-            f"windows: {len(codes)} characters are too few for pieces of {length} and the one after"
-        )
+        raise ValueError(f"windows: {len(codes)} characters are too few for pieces of {length} and the one after")
     start = np.random.default_rng(rng).integers(0, len(codes) - length, (size, 1))
     index = start + np.arange(length + 1)
     return codes[index[:, :-1]], codes[index[:, 1:]]

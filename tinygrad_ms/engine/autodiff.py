@@ -44,7 +44,9 @@ def make_seed(tensor, gradient, create_graph, op):
     else:
         seed = asarray(gradient, device=None if hasattr(gradient, "device") else tensor.device)
         if type(seed.data) is not type(raw):
-            raise ValueError(f"{op}: gradient is on {seed.device} and the tensor on {tensor.device}; move it with .to()")
+            raise ValueError(
+                f"{op}: gradient is on {seed.device} and the tensor on {tensor.device}; move it with .to()"
+            )
         if seed.shape != tensor.shape:
             raise ValueError(f"{op}: gradient has shape {seed.shape} and the tensor {tensor.shape}; they must be equal")
         if seed.dtype != raw.dtype:
@@ -200,7 +202,9 @@ def run_hooks(node, g):
         answer = hook(given)
         if answer is not None:
             if not isinstance(answer, Tensor) or answer.shape != node.shape:
-                raise ValueError(f"a hook on {node.op} must return None or a Tensor of shape {node.shape}, not {answer!r}")
+                raise ValueError(
+                    f"a hook on {node.op} must return None or a Tensor of shape {node.shape}, not {answer!r}"
+                )
             g = answer if isinstance(g, Tensor) else answer.data
     return g
 

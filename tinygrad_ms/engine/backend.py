@@ -144,7 +144,9 @@ def host_array(value, dtype=None) -> numpy.ndarray:
     except (ValueError, TypeError) as error:
         raise TypeError(f"cannot make a tensor of {type(value).__name__}: {error}") from None
     if not is_number_dtype(array.dtype):
-        raise TypeError(f"cannot make a tensor of dtype {array.dtype} ({type(value).__name__}): numbers and booleans only")
+        raise TypeError(
+            f"cannot make a tensor of dtype {array.dtype} ({type(value).__name__}): numbers and booleans only"
+        )
     return array
 
 

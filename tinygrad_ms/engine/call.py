@@ -219,7 +219,11 @@ def _item(xp, x, *, index):
 
 
 ITEM = Primitive(
-    _item, formula="", source="", vjp=(lambda g, index: Slots({index: g}),), jvp=PerArgument((lambda t, index: t[index],))
+    _item,
+    formula="",
+    source="",
+    vjp=(lambda g, index: Slots({index: g}),),
+    jvp=PerArgument((lambda t, index: t[index],)),
 )
 
 

@@ -10,7 +10,9 @@ from tinygrad_ms.engine.tensor import Tensor
 class Primitive:
     """What is known of an op: forward, rules, formula, source. ``op.primitive`` of every public op."""
 
-    def __init__(self, forward, *, formula, source, vjp=None, jvp=None, outputs=None, view=False, floats=False, notes=""):
+    def __init__(
+        self, forward, *, formula, source, vjp=None, jvp=None, outputs=None, view=False, floats=False, notes=""
+    ):
         self.name = forward.__name__.strip("_")  # _concat is the primitive of the public function concat
         self.forward = forward
         self.formula = formula  # LaTeX
@@ -227,9 +229,7 @@ class Linear:
                 shapes = next(v for v, (c, a) in zip(tail, plan.extras) if c is None)
             else:
                 shapes = {a: v for v, (c, a) in zip(tail, plan.extras) if c is None}
-            tangents = [
-                xp.zeros(shapes[i], some.dtype) if t is None else t for i, t in enumerate(tangents)
-            ]
+            tangents = [xp.zeros(shapes[i], some.dtype) if t is None else t for i, t in enumerate(tangents)]
         return primitive.op(*tangents, **constants)
 
 

@@ -92,7 +92,11 @@ def tape_of(roots, until=(), since: int = 0) -> list[Node]:
         if until and node in until:
             continue
         for parent in node.parents:
-            if isinstance(parent, Node) and parent not in seen and (not since or parent.seq >= since or parent in until):
+            if (
+                isinstance(parent, Node)
+                and parent not in seen
+                and (not since or parent.seq >= since or parent in until)
+            ):
                 seen.add(parent)
                 stack.append(parent)
     tape.sort(key=_sequence)

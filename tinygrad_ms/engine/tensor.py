@@ -68,7 +68,7 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """"cpu", "cuda", "cuda:1", ..."""
+        """ "cpu", "cuda", "cuda:1", ..."""
         return BACKENDS[type(self.data)].device_of(self.data)
 
     @property
@@ -303,6 +303,7 @@ class Tensor:
         def __neg__(self) -> "Tensor": ...
         def __eq__(self, other: Any) -> "Tensor": ...  # type: ignore[override]
         def __ne__(self, other: Any) -> "Tensor": ...  # type: ignore[override]
+
         __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __add__
         __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __add__
         __gt__ = __ge__ = __lt__ = __le__ = __add__
@@ -312,6 +313,7 @@ class Tensor:
         abs = sign = floor = ceil = trunc = square = reciprocal = sqrt = cbrt = __neg__
         exp = exp2 = expm1 = log = log2 = log10 = log1p = isnan = isinf = isfinite = logical_not = __neg__
         pow = remainder = hypot = maximum = minimum = logical_and = logical_or = logical_xor = __add__
+
         def round(self, decimals: int = 0) -> "Tensor": ...
         def clip(self, min: Any = None, max: Any = None) -> "Tensor": ...
 
@@ -320,38 +322,53 @@ class Tensor:
         sinh = cosh = tanh = coth = sech = csch = asinh = acosh = atanh = __neg__
         erf = sinc = relu = sigmoid = __neg__
         atan2 = logaddexp = __add__
+
         def softmax(self, axis: Axis = -1) -> "Tensor": ...
+
         log_softmax = softmax
 
         # conversions
         def astype(self, dtype: Any) -> "Tensor": ...
         def to(self, *targets: Any, device: str | None = None, dtype: Any = None) -> "Tensor": ...
         def cuda(self, index: int = 0) -> "Tensor": ...
+
         clone = cpu = half = float = double = __neg__
 
         # reductions
         def sum(self, axis: Axis = None, keepdims: bool = False) -> "Tensor": ...
+
         mean = prod = max = min = any = all = logsumexp = sum
+
         def var(self, axis: Axis = None, correction: Any = 0, keepdims: bool = False) -> "Tensor": ...
+
         std = var
+
         def norm(self, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> "Tensor": ...
         def argmax(self, axis: int | None = None, keepdims: bool = False) -> "Tensor": ...
+
         argmin = argmax
+
         def cumsum(self, axis: int | None = None) -> "Tensor": ...
+
         cumprod = cumsum
 
         # shapes and indexing
         T: "Tensor"
         mT: "Tensor"
+
         def reshape(self, *shape: Any) -> "Tensor": ...
         def flatten(self, start_axis: int = 0, end_axis: int = -1) -> "Tensor": ...
         def ravel(self) -> "Tensor": ...
         def squeeze(self, axis: Axis = None) -> "Tensor": ...
         def expand_dims(self, axis: Any) -> "Tensor": ...
+
         unsqueeze = expand_dims
+
         def permute_dims(self, axes: tuple[int, ...]) -> "Tensor": ...
         def permute(self, *axes: Any) -> "Tensor": ...
+
         transpose = permute
+
         def swapaxes(self, axis1: int, axis2: int) -> "Tensor": ...
         def moveaxis(self, source: Any, destination: Any) -> "Tensor": ...
         def broadcast_to(self, shape: tuple[int, ...]) -> "Tensor": ...
@@ -364,13 +381,16 @@ class Tensor:
         def __getitem__(self, index: Any) -> "Tensor": ...
         def take(self, indices: Any, axis: int | None = None) -> "Tensor": ...
         def sort(self, axis: int = -1, descending: bool = False) -> "Tensor": ...
+
         argsort = sort
 
         # products and parts of matrices
         matmul = dot = __matmul__ = __rmatmul__ = __add__
+
         def diagonal(self, offset: int = 0, axis1: int = -2, axis2: int = -1) -> "Tensor": ...
         def trace(self, offset: int = 0) -> "Tensor": ...
         def tril(self, k: int = 0) -> "Tensor": ...
+
         triu = tril
         inv = det = __neg__
 
@@ -413,7 +433,9 @@ class Tape(list):
         for node in self:
             arguments = [show(parent) for parent in node.parents]
             arguments += [f"{key}={value!r}" for key, value in node.constants.items() if len(repr(value)) < 40]
-            what = f"leaf {node.name or ''}".rstrip() if isinstance(node, Leaf) else f"{node.op}({', '.join(arguments)})"
+            what = (
+                f"leaf {node.name or ''}".rstrip() if isinstance(node, Leaf) else f"{node.op}({', '.join(arguments)})"
+            )
             shape = "" if node.shape is None else f"  # {node.dtype} {list(node.shape)}"
             scope = f"  in {'/'.join(node.scope)}" if node.scope else ""
             lines.append(f"{number[node]} = {what}{shape}{scope}")

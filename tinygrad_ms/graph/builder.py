@@ -171,24 +171,14 @@ def gradient_outputs(roots, wrt, names, gradient, rules) -> dict[str, Tensor]:
     seeds = [(t.node, make_seed(t, gradient, True, "graph")) for t in roots.values()]
     with hooks(rules):
         _, found = walk(seeds, targets=targets, retain=True, create_graph=True, through_targets=True)
-    gradients = {
-        f"gradient of {names.of(node) or 'leaf'}": g for node, g in found.items() if g.node is not None
-    }
+    gradients = {f"gradient of {names.of(node) or 'leaf'}": g for node, g in found.items() if g.node is not None}
     if not gradients:
-        raise ValueError(
-            "graph: the gradients do not depend on anything: the outputs are linear in their inputs"
-        )
+        raise ValueError("graph: the gradients do not depend on anything: the outputs are linear in their inputs")
     return {**roots, **gradients}
 
 
 def tensors(value) -> list[Tensor]:
-    value = (
-        [value]
-        if isinstance(value, Tensor)
-        else list(value.values())
-        if isinstance(value, dict)
-        else list(value)
-    )
+    value = [value] if isinstance(value, Tensor) else list(value.values()) if isinstance(value, dict) else list(value)
     for tensor in value:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"graph: expected a Tensor, not {type(tensor).__name__}")
@@ -215,9 +205,7 @@ class Names:
         elif isinstance(params, dict):
             pairs = params.items()
         else:
-            raise TypeError(
-                f"graph: params is {type(params).__name__}; expected a module or a dict {{name: Tensor}}"
-            )
+            raise TypeError(f"graph: params is {type(params).__name__}; expected a module or a dict {{name: Tensor}}")
         self.given = {tensor.node: str(name) for name, tensor in pairs if tensor.node is not None}
         self.constants = {t.as_constant(): str(name) for name, t in pairs if t.node is None} if pairs else {}
 
@@ -353,13 +341,9 @@ class Maker:
         wanted."""
         graph, watched = self.graph, None
         if is_freed(tape):
-            graph.notes.append(
-                "structure only: the tape was freed by an earlier backward (retain_graph=True keeps it)"
-            )
+            graph.notes.append("structure only: the tape was freed by an earlier backward (retain_graph=True keeps it)")
         elif gradient is None and any(tensor.size != 1 for tensor in roots.values()):
-            graph.notes.append(
-                "structure only: an output is no scalar; pass gradient= to run the backward pass"
-            )
+            graph.notes.append("structure only: an output is no scalar; pass gradient= to run the backward pass")
         else:
             seeds = [(tensor.node, make_seed(tensor, gradient, False, "graph")) for tensor in roots.values()]
             watched = run_backward(seeds, summarised if summarise else lambda gradient: None)
@@ -377,9 +361,7 @@ class Maker:
                 back = Edge(edge.target, edge.source, "gradient", edge.argument, edge.output, gradient=sent)
                 graph.edges.append(back)
         for tensor in roots.values():
-            seed = Vertex(
-                "seed", "1" if gradient is None else "gradient", graph.root, [array_of(tensor.node)]
-            )
+            seed = Vertex("seed", "1" if gradient is None else "gradient", graph.root, [array_of(tensor.node)])
             self.put(seed, ("seed", tensor.node))
             target, output = self.vertex[tensor.node], self.output.get(tensor.node, "")
             graph.edges.append(Edge(seed, target, "gradient", output=output))

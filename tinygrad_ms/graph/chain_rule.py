@@ -39,9 +39,7 @@ class Explanation(str):
     __repr__ = str.__str__
 
 
-def explain(
-    output, wrt=None, form: str = "text", params=None, gradient=None, max_steps: int = 100
-) -> Explanation:
+def explain(output, wrt=None, form: str = "text", params=None, gradient=None, max_steps: int = 100) -> Explanation:
     """The worked chain rule of d(output)/d(wrt).
 
     output: a Tensor on an unfreed tape. A scalar, or ``gradient`` weighs its elements.
@@ -55,9 +53,7 @@ def explain(
     if form not in FORMS:
         raise ValueError(f"explain: form={form!r} is unknown; the forms are {', '.join(FORMS)}")
     if not isinstance(output, Tensor) or output.node is None:
-        raise ValueError(
-            "explain: the output is not on the tape: nothing it was computed from had requires_grad=True"
-        )
+        raise ValueError("explain: the output is not on the tape: nothing it was computed from had requires_grad=True")
     chain = Chain(output, wrt, params, gradient)
     if len(chain.ops) > max_steps:
         raise ValueError(
@@ -179,9 +175,7 @@ class Chain:
         parts, pattern = [self.symbol(parent) for parent in node.parents], EXPRESSIONS.get(node.op)
         if pattern and not node.constants and len(set(re.findall(r"\{(\d)\}", pattern))) == len(parts):
             return pattern.format(*map(bracket_negative, parts))
-        keywords = [
-            rf"\mathrm{{{plain_name(f'{k}={show(v)}')}}}" for k, v in node.constants.items() if v is not None
-        ]
+        keywords = [rf"\mathrm{{{plain_name(f'{k}={show(v)}')}}}" for k, v in node.constants.items() if v is not None]
         return rf"\operatorname{{{plain_name(node.op)}}}({', '.join([*parts, *keywords])})"
 
     def derivatives(self):
@@ -189,17 +183,11 @@ class Chain:
         for node in self.ops:
             primitive = node.plan.primitive
             fixed = [
-                a
-                for a, p in zip(primitive.arguments, node.parents)
-                if not (isinstance(p, Node) and p in self.alive)
+                a for a, p in zip(primitive.arguments, node.parents) if not (isinstance(p, Node) and p in self.alive)
             ]
-            formula = substituted(
-                primitive, [self.symbol(p) for p in node.parents], self.symbols[node], fixed
-            )
+            formula = substituted(primitive, [self.symbol(p) for p in node.parents], self.symbols[node], fixed)
             if formula:
-                rows.append(
-                    (formula, f"{primitive.name}: {primitive.source}" if primitive.source else primitive.name)
-                )
+                rows.append((formula, f"{primitive.name}: {primitive.source}" if primitive.source else primitive.name))
             for i, parent in enumerate(node.parents):
                 if isinstance(parent, Node) and parent in self.alive:
                     rows.append(self.derivative(node, i, parent))
@@ -212,8 +200,7 @@ class Chain:
             if i in ones:
                 return f"{partial(self.symbols[node], self.symbols[parent])} = {written(ones[i])}", ""
         shapes = [
-            shape_text(n.shape) or "a number" if n.shape is not None else "several arrays"
-            for n in (node, parent)
+            shape_text(n.shape) or "a number" if n.shape is not None else "several arrays" for n in (node, parent)
         ]
         flow = rf"{bar(self.symbols[parent])} \leftarrow {bar(self.symbols[node])}"
         return flow, f"the rule takes {shapes[0]} to {shapes[1]}"
@@ -372,9 +359,7 @@ def write_markdown(steps) -> str:
     lines = []
     for title, sentence, rows in steps:
         lines += [f"### {title}", "", *([sentence, ""] if sentence else [])]
-        lines += [
-            f"- ${latex}$" + (f" ({plain_name(remark, 100)})" if remark else "") for latex, remark in rows
-        ]
+        lines += [f"- ${latex}$" + (f" ({plain_name(remark, 100)})" if remark else "") for latex, remark in rows]
         lines.append("")
     return "\n".join(lines)
 
@@ -384,10 +369,7 @@ def write_latex(steps) -> str:
     lines = []
     for title, sentence, rows in steps:
         lines += [rf"\subsection*{{{title}}}", *([sentence] if sentence else []), r"\begin{align*}"]
-        body = [
-            f"& {latex}" + (rf" && \text{{{plain_name(remark, 100)}}}" if remark else "")
-            for latex, remark in rows
-        ]
+        body = [f"& {latex}" + (rf" && \text{{{plain_name(remark, 100)}}}" if remark else "") for latex, remark in rows]
         lines += [" \\\\\n".join(body), r"\end{align*}", ""]
     return "\n".join(lines)
 

@@ -145,9 +145,7 @@ class Writer:
                 rows += self.summary("", array.value, quiet)
             if "gradient" in self.graph.show and array.gradient is not None:
                 light = colour if colour == "#ffffff" else GRADIENT_TEXT
-                rows += self.summary(
-                    "gradient" + ("\n" if "\n" in array.gradient.text else " "), array.gradient, light
-                )
+                rows += self.summary("gradient" + ("\n" if "\n" in array.gradient.text else " "), array.gradient, light)
         if "formula" in self.graph.show and vertex.formula:
             rows.append(small(escape(to_text(vertex.formula), 90), quiet))
         if "saved" in self.graph.show and vertex.is_op and vertex.saved_bytes:
@@ -169,9 +167,7 @@ class Writer:
         return [
             replace(
                 group[0],
-                name=", ".join(a.name for a in group)
-                if len(group) < 4
-                else f"{group[0].name}…{group[-1].name}",
+                name=", ".join(a.name for a in group) if len(group) < 4 else f"{group[0].name}…{group[-1].name}",
             )
             for group in alike.values()
         ]
@@ -201,9 +197,7 @@ class Writer:
         arrive."""
         head = '<table border="0" cellborder="0" cellspacing="0" cellpadding="1">'
         if len(rows) == 1 and not ports:
-            return (
-                rows[0] if not rows[0].startswith("<table") else f"{head}<tr><td>{rows[0]}</td></tr></table>"
-            )
+            return rows[0] if not rows[0].startswith("<table") else f"{head}<tr><td>{rows[0]}</td></tr></table>"
         facts = "".join(f"<tr><td>{row}</td></tr>" for row in rows)
         if not ports:
             return f"{head}{facts}</table>"
@@ -244,9 +238,7 @@ class Writer:
         tail, head = edge.source, edge.target
         if tail.is_op and head.is_op and not edge.carried:
             attributes.append("weight=3")  # the main path straight, parameters aside
-        if (
-            edge.kind == "gradient"
-        ):  # laid out against its direction, so that inputs stay on the side of the inputs
+        if edge.kind == "gradient":  # laid out against its direction, so that inputs stay on the side of the inputs
             tail, head = head, tail
             attributes.append("dir=back")
             if edge.carried:
@@ -278,13 +270,9 @@ class Writer:
                 continue
             style = ' style="dashed"' if "dashed" in more else ' style="rounded"' if "rounded" in more else ""
             mark = small("+", outline) if kind == "sum" else ""
-            swatch = (
-                f'<td border="1" width="22" height="12" bgcolor="{fill}" color="{outline}"{style}>{mark}</td>'
-            )
+            swatch = f'<td border="1" width="22" height="12" bgcolor="{fill}" color="{outline}"{style}>{mark}</td>'
             cells.append(f'{swatch}<td align="left">{small(words, GREY)}</td>')
-        kinds = dict.fromkeys(
-            "carried" if e.carried and e.kind == "value" else e.kind for e in self.graph.edges
-        )
+        kinds = dict.fromkeys("carried" if e.carried and e.kind == "value" else e.kind for e in self.graph.edges)
         if any(edge.highlighted for edge in self.graph.edges):
             kinds["highlight"] = None
         for kind in (kind for kind in EDGES if kind in kinds and (kind != "value" or len(kinds) > 1)):
@@ -333,9 +321,7 @@ def entities(text: str) -> str:
 def clean(text: str, longest: int) -> str:
     """One line of printable letters, at most ``longest``; line ends and control letters as ``\\n``,
     ``\\x00``."""
-    shown = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1]
-    )
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1])
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 

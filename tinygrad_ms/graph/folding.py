@@ -112,19 +112,13 @@ class Folding:
             here = stack.pop()
             items = contents.items(here)
             keys = [
-                (plain(item.name), signature[item])
-                if isinstance(item, Scope)
-                else contents.describe(item, {}, here)
+                (plain(item.name), signature[item]) if isinstance(item, Scope) else contents.describe(item, {}, here)
                 for item in items
             ]
             skipped = set()
             for start, period, times in runs(items, keys, least):
                 blocks = [items[start + period * k : start + period * (k + 1)] for k in range(times)]
-                if any(
-                    isinstance(item, Scope) and matches(item, self.expand)
-                    for block in blocks
-                    for item in block
-                ):
+                if any(isinstance(item, Scope) and matches(item, self.expand) for block in blocks for item in block):
                     continue
                 group = blocks[0][0]
                 if period > 1:
@@ -205,11 +199,7 @@ class Folding:
             made = drawn[vertex] = (
                 self.draw_box(vertex, stands_for) if vertex.kind == "box" else self.draw(vertex, stands_for)
             )
-            scope = (
-                self.scope_parent(vertex.scope)
-                if vertex.kind == "box"
-                else self.moved.get(vertex, vertex.scope)
-            )
+            scope = self.scope_parent(vertex.scope) if vertex.kind == "box" else self.moved.get(vertex, vertex.scope)
             if boxed.get(vertex, 0) is None and vertex.kind == "constant":
                 scope = self.outside(scope)
             made.scope = self.copy_scope(scope, scopes)
@@ -298,9 +288,7 @@ class Folding:
         self.add_up(made, stands_for)
         made.count = self.counts.get(box.scope, 1)
         inside = set(stands_for)
-        leaving = [
-            e for e in self.graph.edges if e.kind == "value" and e.source in inside and e.target not in inside
-        ]
+        leaving = [e for e in self.graph.edges if e.kind == "value" and e.source in inside and e.target not in inside]
         ends = dict.fromkeys([v for v in stands_for if v.is_output] + [edge.source for edge in leaving])
         arrays = {}
         for vertex in ends:
@@ -385,9 +373,7 @@ def repetitions(keys, start, period) -> int:
 
 
 def same_leaf(a: Vertex, b: Vertex) -> bool:
-    return (
-        a.kind == b.kind and a.arrays[0].shape == b.arrays[0].shape and a.arrays[0].dtype == b.arrays[0].dtype
-    )
+    return a.kind == b.kind and a.arrays[0].shape == b.arrays[0].shape and a.arrays[0].dtype == b.arrays[0].dtype
 
 
 class Contents:

@@ -83,7 +83,12 @@ def level_data(number, depth, graph, formulas) -> dict:
         else "all scopes closed"
     )
     deep = 10**6 if depth is None else depth
-    return {"id": number, "depth": deep, "words": f"{words} ({len(graph)} nodes)", "steps": list(steps(graph, formulas))}
+    return {
+        "id": number,
+        "depth": deep,
+        "words": f"{words} ({len(graph)} nodes)",
+        "steps": list(steps(graph, formulas)),
+    }
 
 
 def steps(graph, formulas):
@@ -215,9 +220,7 @@ def backward_sentence(vertex, terms) -> str:
         return f"{met}Nothing flows on: this is what .grad receives."
     if vertex.kind == "box":
         return f"{met}The gradient flows through the {vertex.ops} op{'s' * (vertex.ops != 1)} of the closed scope."
-    return (
-        f"{met}The rule of {vertex.title} turns the gradient of its result into gradients of its arguments."
-    )
+    return f"{met}The rule of {vertex.title} turns the gradient of its result into gradients of its arguments."
 
 
 def place(vertex) -> str:
@@ -226,9 +229,7 @@ def place(vertex) -> str:
 
 
 def clip(text: str) -> str:
-    shown = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: LONGEST + 1]
-    )
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: LONGEST + 1])
     return shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…"
 
 

@@ -55,9 +55,7 @@ def sequence(tokens, i):
     out = ""
     while i < len(tokens) and tokens[i] != "}":
         piece, i = one(tokens, i)
-        if (
-            piece in (", ", "; ", "]", ")") and tokens[i - 1] != piece
-        ):  # from & and \\\\ and the end of a matrix
+        if piece in (", ", "; ", "]", ")") and tokens[i - 1] != piece:  # from & and \\\\ and the end of a matrix
             out = out.rstrip()
         if out and out[-1].isalnum() and piece[:1].isalpha() and len(piece) > 2 and piece in FUNCTIONS:
             out += " "
@@ -117,9 +115,7 @@ def one(tokens, i):
         return group(tokens, i)
     if name in ("begin", "end"):
         what, i = group(tokens, i)
-        opening, closing = {"cases": ("{ ", ""), "bmatrix": ("[", "]"), "pmatrix": ("(", ")")}.get(
-            what, ("", "")
-        )
+        opening, closing = {"cases": ("{ ", ""), "bmatrix": ("[", "]"), "pmatrix": ("(", ")")}.get(what, ("", ""))
         return (opening, skip_space(tokens, i)) if name == "begin" else (closing, i)
     if name == "\\":
         return "; ", skip_space(tokens, i)

@@ -16,9 +16,7 @@ def find_renderer() -> str | None:
     Python."""
     if named := os.environ.get("TINYGRAD_MS_DOT"):
         return shutil.which(named)
-    beside = os.pathsep.join(
-        (os.path.dirname(sys.executable), os.path.dirname(os.path.realpath(sys.executable)))
-    )
+    beside = os.pathsep.join((os.path.dirname(sys.executable), os.path.dirname(os.path.realpath(sys.executable))))
     return shutil.which("dot") or shutil.which("graphviz-pure") or shutil.which("graphviz-pure", path=beside)
 
 

@@ -50,9 +50,7 @@ class Summary:
             return []
         low, high = float(numpy.nanmin(self.strip)), float(numpy.nanmax(self.strip))
         span = (high - low) or 1.0
-        return [
-            [(float(v) - low) / span if math.isfinite(v) else math.nan for v in row] for row in self.strip
-        ]
+        return [[(float(v) - low) / span if math.isfinite(v) else math.nan for v in row] for row in self.strip]
 
 
 def block_means(array) -> numpy.ndarray | None:
@@ -64,9 +62,7 @@ def block_means(array) -> numpy.ndarray | None:
         n = matrix.shape[axis]
         if n > most:
             edges = [n * k // most for k in range(most + 1)]
-            parts = [
-                matrix.take(range(a, b), axis).mean(axis, keepdims=True) for a, b in zip(edges, edges[1:])
-            ]
+            parts = [matrix.take(range(a, b), axis).mean(axis, keepdims=True) for a, b in zip(edges, edges[1:])]
             matrix = numpy.concatenate(parts, axis)
     return matrix
 
@@ -165,9 +161,7 @@ def run_again(node, arrays) -> tuple:
     """The outputs of the op of ``node``, which ran without complaint on these arrays before."""
     primitive, xp = node.plan.primitive, node.backend.xp
     if primitive.floats:
-        arrays = [
-            a if not hasattr(a, "dtype") or is_float(a.dtype) else a.astype(numpy.float32) for a in arrays
-        ]
+        arrays = [a if not hasattr(a, "dtype") or is_float(a.dtype) else a.astype(numpy.float32) for a in arrays]
     y = primitive.forward(xp, *arrays, **node.constants)
     outputs = tuple(y) if primitive.outputs else (y,)
     return tuple(a if type(a) in BACKENDS else xp.asarray(a) for a in outputs)

@@ -15,14 +15,8 @@ class Sequential(Module):
     def __init__(self, *layers: Callable):
         for i, layer in enumerate(layers):
             if not callable(layer):
-                hint = (
-                    "; pass the layers one by one: Sequential(*layers)"
-                    if isinstance(layer, (list, tuple))
-                    else ""
-                )
-                raise TypeError(
-                    f"Sequential: layer {i} is {type(layer).__name__}, expected a module or function{hint}"
-                )
+                hint = "; pass the layers one by one: Sequential(*layers)" if isinstance(layer, (list, tuple)) else ""
+                raise TypeError(f"Sequential: layer {i} is {type(layer).__name__}, expected a module or function{hint}")
         self.layers = list(layers)
 
     def _fields(self):

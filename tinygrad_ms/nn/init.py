@@ -87,9 +87,7 @@ glorot_normal, glorot_uniform = xavier_normal, xavier_uniform
 def fans(shape) -> tuple[int, int]:
     """(fan_in, fan_out) of a weight of shape (out, in, ...): how many links each output and input has."""
     if len(shape) < 2:
-        raise ValueError(
-            f"init: fan_in and fan_out need a shape (out, in, ...), this is {tuple(shape)}; use normal"
-        )
+        raise ValueError(f"init: fan_in and fan_out need a shape (out, in, ...), this is {tuple(shape)}; use normal")
     rest = prod(shape[2:])
     return shape[1] * rest, shape[0] * rest
 

@@ -27,22 +27,14 @@ class Linear(Module):
         check_sizes(self, in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         rng, bound = generator(rng), 1 / sqrt(in_features)
-        self.weight = Parameter(
-            init.uniform((out_features, in_features), -bound, bound, rng, dtype), device=device
-        )
-        self.bias = (
-            Parameter(init.uniform((out_features,), -bound, bound, rng, dtype), device=device)
-            if bias
-            else None
-        )
+        self.weight = Parameter(init.uniform((out_features, in_features), -bound, bound, rng, dtype), device=device)
+        self.bias = Parameter(init.uniform((out_features,), -bound, bound, rng, dtype), device=device) if bias else None
 
     def forward(self, x):
         return linear(x, self.weight, self.bias)
 
     def extra_repr(self):
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-        )
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
 class Embedding(Module):
@@ -55,9 +47,7 @@ class Embedding(Module):
     def __init__(self, num_embeddings, embedding_dim, *, rng=None, device=None, dtype=DEFAULT_FLOAT):
         check_sizes(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.weight = Parameter(
-            init.normal((num_embeddings, embedding_dim), rng=rng, dtype=dtype), device=device
-        )
+        self.weight = Parameter(init.normal((num_embeddings, embedding_dim), rng=rng, dtype=dtype), device=device)
 
     def forward(self, indices):
         return embedding(self.weight, indices)
@@ -150,9 +140,7 @@ class Identity(Module):
 def check_sizes(module, **sizes):
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
-            raise ValueError(
-                f"{type(module).__name__}: {name} is {size!r}, expected an integer of at least 1"
-            )
+            raise ValueError(f"{type(module).__name__}: {name} is {size!r}, expected an integer of at least 1")
 
 
 def as_shape(module, shape) -> tuple[int, ...]:
@@ -167,6 +155,4 @@ def check_last_axes(module, x, sizes, name):
     found = tuple(getattr(x, "shape", ()))
     if found[-len(sizes) :] != sizes:
         expected = f"(..., {', '.join(map(str, sizes))})"
-        raise ValueError(
-            f"{type(module).__name__}: x has shape {found}, expected {expected}, given by {name}"
-        )
+        raise ValueError(f"{type(module).__name__}: x has shape {found}, expected {expected}, given by {name}")

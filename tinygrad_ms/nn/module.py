@@ -122,11 +122,7 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
         """The modules among the attributes, or in lists, tuples, dicts there; under each of their names."""
-        return (
-            (name, part)
-            for name, part in walk(self, below=False)
-            if isinstance(part, Module) and part is not self
-        )
+        return ((name, part) for name, part in walk(self, below=False) if isinstance(part, Module) and part is not self)
 
     def children(self) -> list["Module"]:
         """The same, each once."""
@@ -188,12 +184,8 @@ class Module:
         """Convert the floating-point parameters, buffers and gradients to ``dtype``, in place."""
         dtype = as_dtype(dtype)
         if not is_float(dtype):
-            raise TypeError(
-                f"astype: {type(self).__name__} can be converted to floating-point dtypes, not to {dtype}"
-            )
-        return self._convert(
-            lambda raw: raw.astype(dtype) if is_float(raw.dtype) and raw.dtype != dtype else raw
-        )
+            raise TypeError(f"astype: {type(self).__name__} can be converted to floating-point dtypes, not to {dtype}")
+        return self._convert(lambda raw: raw.astype(dtype) if is_float(raw.dtype) and raw.dtype != dtype else raw)
 
     def _convert(self, convert):
         for _, part in self._unique((Parameter, Buffer)):
@@ -227,9 +219,7 @@ class Module:
         names appears under both.
         """
         return {
-            name: part.bit_generator.state
-            if isinstance(part, numpy.random.Generator)
-            else numpy.array(part.numpy())
+            name: part.bit_generator.state if isinstance(part, numpy.random.Generator) else numpy.array(part.numpy())
             for name, part in self._state().items()
         }
 
@@ -246,15 +236,9 @@ class Module:
             raise TypeError(
                 f"{caller}: the state is {type(state).__name__}, expected a dict as state_dict() returns it"
             )
-        keys = Keys(
-            [name for name in mine if name not in state], [name for name in state if name not in mine]
-        )
+        keys = Keys([name for name in mine if name not in state], [name for name in state if name not in mine])
         if strict and (keys.missing or keys.unexpected):
-            problems = [
-                f"{what} {', '.join(names)}"
-                for what, names in zip(("missing:", "unexpected:"), keys)
-                if names
-            ]
+            problems = [f"{what} {', '.join(names)}" for what, names in zip(("missing:", "unexpected:"), keys) if names]
             raise ValueError(f"{caller}: {'; '.join(problems)}. strict=False would load the names in common")
         found = [name for name in mine if name in state]
         wrong = [problem for name in found if (problem := mismatch(mine[name], name, state[name]))]
@@ -363,9 +347,7 @@ class Summary(str):
 
     @classmethod
     def of(cls, head, rows, total):
-        cells = [
-            [cell if isinstance(cell, str) else f"{cell:,}" for cell in row] for row in (head, *rows, total)
-        ]
+        cells = [[cell if isinstance(cell, str) else f"{cell:,}" for cell in row] for row in (head, *rows, total)]
         widths = [max(map(len, column)) for column in zip(*cells)]
         lines = [
             "  ".join(
@@ -420,9 +402,7 @@ def mismatch(part, name, value) -> str | None:
         try:
             kind().state = value
         except (TypeError, ValueError, KeyError):
-            return (
-                f"{name} must be the state of a random generator, {kind.__name__}, and is {str(value)[:40]}"
-            )
+            return f"{name} must be the state of a random generator, {kind.__name__}, and is {str(value)[:40]}"
         return None
     value = value.data if isinstance(value, Tensor) else value
     if type(value) not in BACKENDS and not isinstance(value, numpy.generic):
@@ -468,9 +448,7 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
             raise ValueError(f"functional_call: {type(module).__name__} has no parameter {name!r}")
         if not isinstance(value, Tensor) or value.shape != state[name].shape:
             what = value.shape if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(
-                f"functional_call: {name} is {what}, expected a Tensor of shape {state[name].shape}"
-            )
+            raise ValueError(f"functional_call: {name} is {what}, expected a Tensor of shape {state[name].shape}")
         value.version_counter()
     if module._name is None:
         module._name_parts()

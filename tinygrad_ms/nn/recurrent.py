@@ -63,9 +63,7 @@ class RNNCell(RecurrentCell):
 
     def __init__(self, input_size, hidden_size, bias=True, *, nonlinearity="tanh", **options):
         if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(
-                f"{type(self).__name__}: nonlinearity is {nonlinearity!r}, expected 'tanh' or 'relu'"
-            )
+            raise ValueError(f"{type(self).__name__}: nonlinearity is {nonlinearity!r}, expected 'tanh' or 'relu'")
         super().__init__(input_size, hidden_size, bias, **options)
         self.nonlinearity = nonlinearity
 
@@ -106,8 +104,7 @@ class Recurrent(Module):
         if x.ndim != 3 or not x.shape[1]:
             size = self.cell.input_size
             raise ValueError(
-                f"{type(self).__name__}: x has shape {tuple(x.shape)},"
-                f" expected (batch, T, {size}) with T >= 1"
+                f"{type(self).__name__}: x has shape {tuple(x.shape)}, expected (batch, T, {size}) with T >= 1"
             )
         h, outputs = self.cell.start(x) if h is None else h, []
         for token in unstack(self.cell.read(x), axis=1):

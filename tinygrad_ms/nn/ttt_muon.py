@@ -146,9 +146,7 @@ class TTTMuonCell(Module):
         weights: each (heads, n, m), for all sequences; norms: of their rows; momentum: None stands for zero.
         """
         weights = tuple(self.weights)
-        norms = tuple(
-            (w * w).sum(axis=i, keepdims=True) ** 0.5 for w, i in zip(weights, self.network.row_axes)
-        )
+        norms = tuple((w * w).sum(axis=i, keepdims=True) ** 0.5 for w, i in zip(weights, self.network.row_axes))
         return weights, None, norms
 
     def forward(self, state, q):
@@ -196,9 +194,7 @@ def with_row_norms(w, norms, axis):
 
 def one_of(module, name, value, choices):
     if value not in choices:
-        raise ValueError(
-            f"{type(module).__name__}: {name} is {value!r}, expected {' or '.join(map(repr, choices))}"
-        )
+        raise ValueError(f"{type(module).__name__}: {name} is {value!r}, expected {' or '.join(map(repr, choices))}")
 
 
 # --- the layer ----------------------------------------------------------------------------------------------
@@ -244,9 +240,7 @@ class TTTMuon(Module):
         )
         options = dict(rng=generator(rng), device=device, dtype=dtype)
         d = dim // heads
-        taps = numpy.array([[1.0], [0.5], [0.0]]) * numpy.ones(
-            dim
-        )  # of this token, the one before, two before
+        taps = numpy.array([[1.0], [0.5], [0.0]]) * numpy.ones(dim)  # of this token, the one before, two before
         self.taps = Parameter(taps.astype(dtype), device=device)
         self.qkv = Linear(dim, 3 * dim, bias=False, **options)
         self.cell = TTTMuonCell(d, heads, hidden, **options, **cell)
@@ -303,8 +297,7 @@ class TTTMuon(Module):
         check_last_axes(self, x, (self.dim,), "dim")
         if x.ndim != 3 or not x.shape[1]:
             raise ValueError(
-                f"{type(self).__name__}: x has shape {tuple(x.shape)},"
-                f" expected (batch, T, {self.dim}) with T >= 1"
+                f"{type(self).__name__}: x has shape {tuple(x.shape)}, expected (batch, T, {self.dim}) with T >= 1"
             )
 
     def _convolve(self, x, before):

@@ -6,9 +6,7 @@ from tinygrad_ms.engine.backend import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor, tensor
 
 
-def clip_grad_norm(
-    parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
-) -> Tensor:
+def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
     r"""Scale all gradients, in place, by one factor, so that their common norm is at most ``max_norm``.
 
     $g \leftarrow g \min(1, c / (\lVert g\rVert + 10^{-6}))$; norm_type: 2, the Euclidean norm, or inf, the
@@ -35,9 +33,7 @@ def clip_grad_norm(
             total = total + xp.sum(xp.square(g, dtype="float64"))
     norm = xp.asarray(total if norm_type == inf else xp.sqrt(total))
     if error_if_nonfinite and not xp.isfinite(norm):
-        raise RuntimeError(
-            f"clip_grad_norm: the norm of the gradients is {float(norm)}: {nonfinite(parameters)}"
-        )
+        raise RuntimeError(f"clip_grad_norm: the norm of the gradients is {float(norm)}: {nonfinite(parameters)}")
     factor = xp.where(xp.isfinite(norm), xp.minimum(max_norm / (norm + 1e-6), 1.0), 1.0)
     for p in parameters:
         g = p.grad.data

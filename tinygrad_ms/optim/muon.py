@@ -64,9 +64,7 @@ class Muon(AdamW):
         super().check(options)
         self.demand(0 <= options["momentum"] < 1, options, "momentum", "at least 0 and below 1")
         self.demand(options["scale"] in SCALES, options, "scale", " or ".join(map(repr, SCALES)))
-        self.demand(
-            options["method"] in ("newton_schulz", "svd"), options, "method", "'newton_schulz' or 'svd'"
-        )
+        self.demand(options["method"] in ("newton_schulz", "svd"), options, "method", "'newton_schulz' or 'svd'")
         if options["muon"]:
             for p in options["params"]:
                 if getattr(p, "ndim", 2) < 2:
@@ -74,9 +72,7 @@ class Muon(AdamW):
                         f"Muon: {p.name or 'a parameter'} has shape {p.shape}, which is no matrix; leave out"
                         ' "muon": True, and AdamW updates it'
                     )
-        make_plan(
-            options["steps"], hashable(options["coefficients"]), 1, 1, 1e-7
-        )  # its sentence says what is wrong
+        make_plan(options["steps"], hashable(options["coefficients"]), 1, 1, 1e-7)  # its sentence says what is wrong
 
     def buffers(self, options):
         return ("momentum_buffer",) if options["muon"] else super().buffers(options)

@@ -67,13 +67,9 @@ class Optimizer:
         """Optimize further parameters, with options of their own: ``{"params": [...], "lr": 0.1}``."""
         name = type(self).__name__
         if not isinstance(group, dict) or "params" not in group:
-            raise TypeError(
-                f'{name}: a group is a dict such as {{"params": [...], "lr": 0.1}}, not {str(group)[:60]}'
-            )
+            raise TypeError(f'{name}: a group is a dict such as {{"params": [...], "lr": 0.1}}, not {str(group)[:60]}')
         if unknown := [key for key in group if key not in self.defaults and key != "params"]:
-            raise ValueError(
-                f"{name}: unknown option {', '.join(unknown)}; its options are {', '.join(self.defaults)}"
-            )
+            raise ValueError(f"{name}: unknown option {', '.join(unknown)}; its options are {', '.join(self.defaults)}")
         params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
         if not params:
             raise ValueError(f"{name}: the list of parameters of group {len(self.param_groups)} is empty")
@@ -177,14 +173,10 @@ class Optimizer:
         """
         caller = f"load_state_dict of {type(self).__name__}"
         if not isinstance(state, dict) or not {"state", "param_groups"} <= state.keys():
-            raise ValueError(
-                f"{caller}: expected a dict with state and param_groups, as state_dict() returns it"
-            )
+            raise ValueError(f"{caller}: expected a dict with state and param_groups, as state_dict() returns it")
         groups, entries = state["param_groups"], state["state"]
         if len(groups) != len(self.param_groups):
-            raise ValueError(
-                f"{caller}: the state has {len(groups)} groups and the optimizer {len(self.param_groups)}"
-            )
+            raise ValueError(f"{caller}: the state has {len(groups)} groups and the optimizer {len(self.param_groups)}")
         number, restored = 0, {}
         for i, (group, new) in enumerate(zip(self.param_groups, groups)):
             if len(new.get("params", ())) != len(group["params"]):
@@ -211,9 +203,7 @@ class Optimizer:
 
     def _restore(self, p, entry, names, which):
         if set(entry) != {"step", *names}:
-            raise ValueError(
-                f"{which} has {', '.join(entry)} in the state, expected {', '.join(('step', *names))}"
-            )
+            raise ValueError(f"{which} has {', '.join(entry)} in the state, expected {', '.join(('step', *names))}")
         restored = {"step": int(entry["step"])}
         for name in names:
             array, buffer = host(entry[name]), self.new_buffer(p.data)

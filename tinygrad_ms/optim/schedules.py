@@ -20,9 +20,7 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer):
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"{type(self).__name__}: optimizer is {type(optimizer).__name__}, expected an Optimizer"
-            )
+            raise TypeError(f"{type(self).__name__}: optimizer is {type(optimizer).__name__}, expected an Optimizer")
         self.optimizer = optimizer
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.steps = 0
@@ -52,9 +50,7 @@ class Schedule:
         """
         name = type(self).__name__
         if not isinstance(state, dict) or state.keys() != {"steps", "base_lrs"}:
-            raise ValueError(
-                f"load_state_dict of {name}: expected a dict of steps and base_lrs, as of state_dict()"
-            )
+            raise ValueError(f"load_state_dict of {name}: expected a dict of steps and base_lrs, as of state_dict()")
         if len(state["base_lrs"]) != len(self.base_lrs):
             raise ValueError(
                 f"load_state_dict of {name}: the state has {len(state['base_lrs'])} groups and the optimizer"

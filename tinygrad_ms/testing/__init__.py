@@ -13,7 +13,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-
 def from_host(host, index):
     return strict.asarray(host)
 

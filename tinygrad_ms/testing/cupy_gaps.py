@@ -29,27 +29,40 @@ _SPREADS = _words("nanstd nanvar std var")
 
 # keyword -> functions and methods that do not take it
 MISSING_KEYWORDS = {
-    "where": _EXTREMA | _SUMS | _SPREADS | _words("all any mean nanmean"), "initial": _EXTREMA | _SUMS,
-    "mean": _SPREADS, "correction": _SPREADS,
+    "where": _EXTREMA | _SUMS | _SPREADS | _words("all any mean nanmean"),
+    "initial": _EXTREMA | _SUMS,
+    "mean": _SPREADS,
+    "correction": _SPREADS,
     "device": _FRESH | _LIKES | _words("fftfreq rfftfreq"),
     "like": _FRESH | _words("ascontiguousarray require"),
-    "order": _words("argpartition argsort partition sort"), "stable": _words("argsort sort"),
+    "order": _words("argpartition argsort partition sort"),
+    "stable": _words("argsort sort"),
     "kind": _words("argpartition isin partition"),
     "subok": _words("broadcast_arrays broadcast_to copy matmul"),
-    "min": _words("clip"), "max": _words("clip"), "out": _words("einsum"), "shape": _words("reshape"),
-    "arrays": _words("concat concatenate stack"), "weights": _words("percentile quantile"),
-    "keepdims": _words("count_nonzero"), "sorted": _words("unique"), "upper": _words("cholesky"),
-    "hermitian": _words("matrix_rank pinv svd"), "rtol": _words("matrix_rank pinv"),
+    "min": _words("clip"),
+    "max": _words("clip"),
+    "out": _words("einsum"),
+    "shape": _words("reshape"),
+    "arrays": _words("concat concatenate stack"),
+    "weights": _words("percentile quantile"),
+    "keepdims": _words("count_nonzero"),
+    "sorted": _words("unique"),
+    "upper": _words("cholesky"),
+    "hermitian": _words("matrix_rank pinv svd"),
+    "rtol": _words("matrix_rank pinv"),
 }
 
 # How many leading arguments are arrays, where it is not one. The others are passed as they are, so that a
 # device array given as an axis or a shape fails for want of __index__, as it does on CuPy.
 ARRAY_ARGUMENTS = {
     **dict.fromkeys(_FRESH, 0),
-    **dict.fromkeys(_words("""
+    **dict.fromkeys(
+        _words("""
     allclose append array_equal array_equiv bincount compress convolve copyto correlate cross digitize
     dot extract fill_diagonal full_like inner intersect1d isclose isin kron lstsq matmul outer polyval
-    searchsorted select setdiff1d solve tensordot tensorsolve trapezoid union1d vdot"""), 2),
+    searchsorted select setdiff1d solve tensordot tensorsolve trapezoid union1d vdot"""),
+        2,
+    ),
     **dict.fromkeys(_words("choose clip interp place putmask where"), 3),
     **dict.fromkeys(_words("atleast_1d atleast_2d atleast_3d broadcast_arrays einsum meshgrid"), 99),
 }
@@ -81,7 +94,11 @@ RANDOM_GENERATOR = _words("""
 _BITS = _words("int32 int64 uint32 uint64")
 _ORDERED = _words("float32 float64 int32 uint32 uint64")
 UFUNC_AT = {
-    "add": _BITS | _words("float16 float32 float64"), "subtract": _words("int32 uint32"),
-    "maximum": _ORDERED, "minimum": _ORDERED,
-    "bitwise_and": _BITS, "bitwise_or": _BITS, "bitwise_xor": _BITS,
+    "add": _BITS | _words("float16 float32 float64"),
+    "subtract": _words("int32 uint32"),
+    "maximum": _ORDERED,
+    "minimum": _ORDERED,
+    "bitwise_and": _BITS,
+    "bitwise_or": _BITS,
+    "bitwise_xor": _BITS,
 }

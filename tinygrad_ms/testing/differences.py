@@ -159,9 +159,7 @@ def as_outputs(f, result) -> list[Tensor]:
 def evaluate(f, inputs, wanted, moved=None):
     """Run ``f`` on fresh leaves (with ``moved`` values for some): the arguments and the outputs."""
     moved = moved or {}
-    arguments = [
-        leaf(moved.get(i, to_numpy(x)), x.device) if i in wanted else x for i, x in enumerate(inputs)
-    ]
+    arguments = [leaf(moved.get(i, to_numpy(x)), x.device) if i in wanted else x for i, x in enumerate(inputs)]
     with enable_grad():
         return arguments, as_outputs(f, f(*arguments))
 

@@ -26,7 +26,15 @@ import numpy as np
 from tinygrad_ms.testing import cupy_gaps as gaps
 
 __all__ = [
-    "STATS", "SyncForbidden", "array", "asarray", "asnumpy", "forbid_sync", "ndarray", "reset_stats", "xp",
+    "STATS",
+    "SyncForbidden",
+    "array",
+    "asarray",
+    "asnumpy",
+    "forbid_sync",
+    "ndarray",
+    "reset_stats",
+    "xp",
 ]
 
 STATS = SimpleNamespace(calls=0, sync=0, h2d=0, d2h=0)
@@ -56,8 +64,10 @@ def forbid_sync():
 
 def _synchronize(what):
     if _sync_forbidden.get():
-        raise SyncForbidden(f"{what} makes the host wait for the device, which forbid_sync() forbids here: "
-                            "keep the value on the device, or read it after the block")
+        raise SyncForbidden(
+            f"{what} makes the host wait for the device, which forbid_sync() forbids here: "
+            "keep the value on the device, or read it after the block"
+        )
     STATS.sync += 1
 
 
@@ -162,8 +172,9 @@ def _function(name, f):
         if kwargs:
             for key in missing.intersection(kwargs):
                 raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
-            named = {k: _operand(v) if k != "axis" and isinstance(v, (ndarray, np.ndarray)) else v
-                     for k, v in kwargs.items()}
+            named = {
+                k: _operand(v) if k != "axis" and isinstance(v, (ndarray, np.ndarray)) else v for k, v in kwargs.items()
+            }
         if name in gaps.SYNCHRONIZING or (name == "where" and len(args) == 1):
             _synchronize(f"{name}()")
         with np.errstate(all="ignore"):
@@ -175,6 +186,7 @@ def _function(name, f):
 
 
 # -- The array -----------------------------------------------------------------------------------------------
+
 
 def _yields_to(other):
     """Whether an operator leaves the work to that of `other`: by NEP 13, else by `__array_priority__`."""
@@ -195,6 +207,7 @@ def _operator(f, reflected=False, inplace=False):
                 f(a, b, out=a)
                 return self
             return _result(f(b, a) if reflected else f(a, b))
+
     return method
 
 
@@ -218,8 +231,10 @@ def _index(shape, key):
     if masks:
         _synchronize("a boolean mask as index")
     if arrays:
-        widths = [0 if k is None or k is Ellipsis else
-                  k.ndim if isinstance(k, np.ndarray) and k.dtype.kind == "b" else 1 for k in items]
+        widths = [
+            0 if k is None or k is Ellipsis else k.ndim if isinstance(k, np.ndarray) and k.dtype.kind == "b" else 1
+            for k in items
+        ]
         axis = 0
         for i, (k, width) in enumerate(zip(items, widths, strict=True)):
             if k is Ellipsis:
@@ -251,8 +266,10 @@ class ndarray:
         return self if self._base is None else self._base
 
     def __array__(self, *args, **kwargs):
-        raise TypeError("Implicit conversion to a NumPy array is not allowed. "
-                        "Please use `.get()` to construct a NumPy array explicitly.")
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. "
+            "Please use `.get()` to construct a NumPy array explicitly."
+        )
 
     # NumPy's functions on device arrays are sent on to their namesakes here, as CuPy does.
     def __array_ufunc__(self, f, method, *inputs, **kwargs):
@@ -344,6 +361,7 @@ def _attach():
             _synchronize(f"{name.strip('_')}()")
             STATS.d2h += 1
             return f(self._a, *args)
+
         return read
 
     for f in (bool, int, float, complex, repr, str, format):
@@ -352,10 +370,22 @@ def _attach():
         setattr(ndarray, f.__name__, reader(f.__name__, f))
     ndarray.get = reader("get", np.ndarray.copy)
 
-    ufuncs = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "matmul": np.matmul, "pow": np.power,
-              "truediv": np.divide, "floordiv": np.floor_divide, "mod": np.remainder, "divmod": np.divmod,
-              "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
-              "lshift": np.left_shift, "rshift": np.right_shift}
+    ufuncs = {
+        "add": np.add,
+        "sub": np.subtract,
+        "mul": np.multiply,
+        "matmul": np.matmul,
+        "pow": np.power,
+        "truediv": np.divide,
+        "floordiv": np.floor_divide,
+        "mod": np.remainder,
+        "divmod": np.divmod,
+        "and": np.bitwise_and,
+        "or": np.bitwise_or,
+        "xor": np.bitwise_xor,
+        "lshift": np.left_shift,
+        "rshift": np.right_shift,
+    }
     for name, f in ufuncs.items():
         setattr(ndarray, f"__{name}__", _operator(f))
         setattr(ndarray, f"__r{name}__", _operator(f, reflected=True))
@@ -371,6 +401,7 @@ _attach()
 
 
 # -- Functions that need more than unwrapping ----------------------------------------------------------------
+
 
 def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False) -> Any:
     """`cupy.array`: always a copy of host data; a copy of a device array unless `copy` is false."""
@@ -419,6 +450,7 @@ def _take_along_axis(a, indices, axis):
 
 def _without_errors(f):
     """`f` on a stack of matrices, NaN where NumPy raises LinAlgError: CuPy ignores the status codes."""
+
     def call(a, *rest, **kwargs):
         square = f.__name__ not in ("svd", "pinv", "qr", "lstsq")
         try:
@@ -436,7 +468,7 @@ def _without_errors(f):
         r = f(a, *rest, **kwargs)
         parts = [np.array(part) for part in (r if isinstance(r, tuple) else (r,))]
         for part in parts:
-            if part.dtype.kind in "fc" and part.shape[:bad.ndim] == bad.shape:
+            if part.dtype.kind in "fc" and part.shape[: bad.ndim] == bad.shape:
                 part[bad] = np.nan
         return tuple(parts) if isinstance(r, tuple) else parts[0]
 
@@ -446,8 +478,10 @@ def _without_errors(f):
 
 def _solve(a, b):
     if b.ndim > 1 and a.shape[:-1] != b.shape[:-1]:
-        raise ValueError(f"solve: a has shape {a.shape} and b has shape {b.shape}: CuPy does not broadcast, "
-                         "it takes a (..., M, M) with b (M,) or b (..., M, K)")
+        raise ValueError(
+            f"solve: a has shape {a.shape} and b has shape {b.shape}: CuPy does not broadcast, "
+            "it takes a (..., M, M) with b (M,) or b (..., M, K)"
+        )
     return _without_errors(np.linalg.solve)(a, b)
 
 
@@ -468,6 +502,7 @@ class _Random:
             STATS.calls += 1
             r = _result(getattr(self._source, name)(*map(_host, args), **kwargs))
             return r if dtype is None else r.astype(dtype)
+
         return call
 
     def seed(self, seed=None):
@@ -479,6 +514,7 @@ class _Random:
 
 # -- The module facade ---------------------------------------------------------------------------------------
 
+
 class ufunc:
     """A universal function with as much of NumPy's interface as CuPy has."""
 
@@ -487,7 +523,7 @@ class ufunc:
 
     def __call__(self, *args, **kwargs):
         STATS.calls += 1
-        inputs, out = [_operand(x) for x in args[:self.nin]], args[self.nin:]
+        inputs, out = [_operand(x) for x in args[: self.nin]], args[self.nin :]
         if kwargs:
             if kwargs.keys() - {"out", "dtype", "casting"}:
                 raise TypeError(f"Wrong arguments {kwargs}")
@@ -546,14 +582,33 @@ def _on_host(f):
 
 
 xp: Any = Namespace(
-    "cupy", np, gaps.MISSING, ndarray=ndarray, ufunc=ufunc, array=array, asarray=asarray, asanyarray=asarray,
-    asnumpy=asnumpy, empty=ndarray, empty_like=_empty_like, full=_full,
-    take=_take, take_along_axis=_take_along_axis,
+    "cupy",
+    np,
+    gaps.MISSING,
+    ndarray=ndarray,
+    ufunc=ufunc,
+    array=array,
+    asarray=asarray,
+    asanyarray=asarray,
+    asnumpy=asnumpy,
+    empty=ndarray,
+    empty_like=_empty_like,
+    full=_full,
+    take=_take,
+    take_along_axis=_take_along_axis,
     astype=lambda x, dtype, copy=True: x.astype(dtype, copy=copy),
     get_array_module=lambda *arrays: xp if ndarray in map(type, arrays) else np,
     fft=Namespace("cupy.fft", np.fft, frozenset({"test"})),
     random=_Random("module 'cupy.random'", np.random.RandomState, None, gaps.RANDOM),
-    linalg=Namespace("cupy.linalg", np.linalg, gaps.MISSING_LINALG, solve=_function("solve", _solve), **{
-        name: _function(name, _without_errors(getattr(np.linalg, name)))
-        for name in "cholesky det eig eigh eigvals eigvalsh inv lstsq pinv qr slogdet svd".split()}))
+    linalg=Namespace(
+        "cupy.linalg",
+        np.linalg,
+        gaps.MISSING_LINALG,
+        solve=_function("solve", _solve),
+        **{
+            name: _function(name, _without_errors(getattr(np.linalg, name)))
+            for name in "cholesky det eig eigh eigvals eigvalsh inv lstsq pinv qr slogdet svd".split()
+        },
+    ),
+)
 """Stands for the module `cupy`."""

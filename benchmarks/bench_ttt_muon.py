@@ -28,15 +28,15 @@ if __name__ == "__main__":
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(OPTIONS.threads)  # read when NumPy is imported
 
-import numpy as np  # noqa: E402
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import train_ttt_muon as example  # noqa: E402
-from measure import blas, milliseconds, ratio, turns, write  # noqa: E402
+import train_ttt_muon as example
+from measure import blas, milliseconds, ratio, turns, write
 
-import tinygrad_ms as tg  # noqa: E402
-from tinygrad_ms import optim  # noqa: E402
-from tinygrad_ms.nn.ttt_muon import smooth_table  # noqa: E402
+import tinygrad_ms as tg
+from tinygrad_ms import optim
+from tinygrad_ms.nn.ttt_muon import smooth_table
 
 EPS, CHUNK, GAMMA, BASE_LR, HEADS = 1e-2, 32, 0.3, 0.3, 2
 AXES = (-1, -2, -1)  # of the rows of W0, W1 and W2 in W0, W1^T and W2

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-import train_mlp  # noqa: E402
+import train_mlp
 
 COLOURS = {"adamw": "#D55E00", "muon": "#0072B2"}
 

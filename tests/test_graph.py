@@ -79,7 +79,7 @@ def test_structure_of_a_layer():
     assert [e.argument for e in graph.edges if e.source is add and e.target is multiply] == ["a", "b"]
     assert graph.find("matmul")[0].ports == ["a", "b"] and not multiply.ports
     assert add.arrays[0].shape == (4, 2) and add.arrays[0].dtype == "float64"
-    assert add.line.endswith(".py:%d" % (mlp.__code__.co_firstlineno + 4))
+    assert add.line.endswith(f".py:{mlp.__code__.co_firstlineno + 4}")
 
 
 def test_numbers_and_keywords_are_in_the_label():

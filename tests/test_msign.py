@@ -49,7 +49,7 @@ def test_gaussian_matrices(method):
         for dtype, bar in [("float64", 1e-13), ("float32", 3e-5)]:
             M, G = matrix("gaussian", n, m, 1, dtype, seed=5), matrix("gaussian", n, m, 1, dtype, seed=6)
             O, expected = msign_and_gradient(M, G)
-            f = lambda x: tg.msign(x, method=method)  # noqa: E731
+            f = lambda x: tg.msign(x, method=method)
             assert error(f(tg.tensor(M)).numpy(), O) < bar
             assert error(gradient(f, M, G), expected) < bar
 
@@ -82,10 +82,10 @@ def closed_form(M, G, eps):
 @pytest.mark.parametrize("eps", [1e-3, 1e-2, 0.3])
 def test_smooth_msign_of_any_rank(options, steps, eps):
     random = np.random.default_rng(0)
-    low = lambda n, m, r: random.standard_normal((n, r)) @ random.standard_normal((r, m))  # noqa: E731
+    low = lambda n, m, r: random.standard_normal((n, r)) @ random.standard_normal((r, m))
     cases = [low(6, 6, 3), low(6, 10, 3), low(10, 6, 3), low(5, 5, 1)]
     cases += [matrix("geometric", n, m, 1e8, "float64") for n, m in [(8, 8), (8, 32), (4, 32)]]
-    f = lambda x: tg.msign(x, eps=eps, steps=steps, **options)  # noqa: E731
+    f = lambda x: tg.msign(x, eps=eps, steps=steps, **options)
     for M in cases:
         G = random.standard_normal(M.shape)
         value, pulled, pushed_forward = closed_form(M, G, eps)
@@ -103,7 +103,7 @@ def test_rounding_errors_of_the_smooth_msign_are_of_the_order_of_u_over_eps(eps)
         G = random.standard_normal((n, m)).astype("float32")
         value, pulled, _ = closed_form(M.astype(float), G.astype(float), eps)
         for recompute in (False, True):
-            f = lambda x: tg.msign(x, eps=eps, steps=9, recompute=recompute)  # noqa: B023, E731
+            f = lambda x: tg.msign(x, eps=eps, steps=9, recompute=recompute)
             assert error(f(tg.tensor(M)).numpy(), value) < 2e-7 + 6e-8 / eps
             assert error(gradient(f, M, G), pulled) < 2e-7 + 1.2e-7 / eps
 
@@ -116,7 +116,7 @@ def test_the_derivative_of_an_unconverged_smooth_msign_stays_bounded(options):
     for shape in [(8, 8), (8, 24)]:
         M, G = random.standard_normal(shape), random.standard_normal(shape)
         for recompute in (False, True):
-            f = lambda x: tg.msign(x, eps=1e-2, recompute=recompute, **options)  # noqa: B023, E731
+            f = lambda x: tg.msign(x, eps=1e-2, recompute=recompute, **options)
             g = gradient(f, M, G)
             assert np.isfinite(g).all() and np.linalg.norm(g) < 4 * np.linalg.norm(G) / (1e-2 * np.linalg.norm(M))
 
@@ -145,7 +145,7 @@ def test_second_and_third_derivatives_where_svd_rules_give_nan(name, options):
     def reverse(f):  # <gradient, E>, by backward over what f records
         return lambda x: (tg.grad(f)(x) * tg.tensor(E)).sum()
 
-    f = lambda x: (tg.msign(x, **options) * tg.tensor(G)).sum()  # noqa: E731
+    f = lambda x: (tg.msign(x, **options) * tg.tensor(G)).sum()
     first, second, third = along(f), along(along(f)), along(along(along(f)))
     h = 1e-4
     for lower, higher in ((first, second), (second, third)):
@@ -163,7 +163,7 @@ def test_second_and_third_derivatives_where_svd_rules_give_nan(name, options):
 @pytest.mark.parametrize("eps", [0.0, 0.01])
 @pytest.mark.parametrize("shape", [(3, 3), (3, 5), (5, 3), (1, 1), (1, 3), (2, 0, 3), (0, 3, 3), (3, 0)])
 def test_zero_and_empty(method, eps, shape):
-    f = lambda x: tg.msign(x, method=method, eps=eps)  # noqa: E731
+    f = lambda x: tg.msign(x, method=method, eps=eps)
     M = np.zeros(shape)
     assert not f(tg.tensor(M)).numpy().any()
     for derivative in (gradient(f, M, np.ones(shape)), pushed(f, M, np.ones(shape))):
@@ -204,10 +204,10 @@ def test_rank_deficient_input():
         least = 25 * 8**0.5 * np.finfo(dtype).eps / 2
         assert np.linalg.norm(g) < 20 / least * np.linalg.norm(G) / np.linalg.norm(M)
     u, s, vt = np.linalg.svd(M)
-    f = lambda x: tg.msign(x, method="svd")  # noqa: E731
+    f = lambda x: tg.msign(x, method="svd")
     np.testing.assert_allclose(f(tg.tensor(M)).numpy(), u[:, :3] @ vt[:3], atol=1e-13)
     dl, dr, h = random.standard_normal((6, 3)), random.standard_normal((3, 8)), 1e-6
-    path = lambda t: f(tg.tensor((left + t * dl) @ (right + t * dr))).numpy()  # noqa: E731
+    path = lambda t: f(tg.tensor((left + t * dl) @ (right + t * dr))).numpy()
     tangent = dl @ right + left @ dr
     np.testing.assert_allclose(pushed(f, M, tangent), (path(h) - path(-h)) / (2 * h), atol=1e-7)
     assert abs((gradient(f, M, G) * tangent).sum() - (G * pushed(f, M, tangent)).sum()) < 1e-12
@@ -392,9 +392,9 @@ def test_polar_and_nuclear_norm():
         assert np.linalg.eigvalsh(H.numpy()).min() > -1e-13
         for shape in [(4, 6), (6, 4), (5, 5)]:
             G = np.random.default_rng(13).standard_normal(shape)
-            f = lambda x, k: (tg.polar(x, side)[k]).sum()  # noqa: B023, E731
+            f = lambda x, k: (tg.polar(x, side)[k]).sum()
             for k in (0, 1):
-                g = gradient(lambda x: f(x, k), G, np.ones(()))  # noqa: B023
+                g = gradient(lambda x: f(x, k), G, np.ones(()))
                 E, h = np.random.default_rng(14).standard_normal(shape), 1e-6
                 numeric = (f(tg.tensor(G + h * E), k) - f(tg.tensor(G - h * E), k)).item() / (2 * h)
                 assert abs((g * E).sum() - numeric) < 1e-6
@@ -420,7 +420,7 @@ def test_mcsgn_is_not_msign_on_the_block_of_the_source():
     O, expected = msign_and_gradient(M, G)
     O = O.astype(float)
     block = np.block([[M @ O.T, -G], [np.zeros((6, 6)), -(O.T @ M)]])
-    solve = lambda sign: -sign(block)[:6, 6:] / 2  # noqa: E731
+    solve = lambda sign: -sign(block)[:6, 6:] / 2
     right, wrong = solve(tg.mcsgn), solve(tg.msign)
     assert error(right - O @ right.T @ O, expected) < 1e-12
     assert error(wrong - O @ wrong.T @ O, expected) > 0.3

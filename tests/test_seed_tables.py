@@ -457,7 +457,7 @@ def test_the_four_equations_of_back_propagation_of_002():
         return 0.5 * tg.sum((target - v) ** 2)
 
     for l in range(3):
-        f_b = lambda v: network(weights, [*biases[:l], v, *biases[l + 1 :]])  # noqa: B023
-        f_w = lambda v: network([*weights[:l], v, *weights[l + 1 :]], biases)  # noqa: B023
+        f_b = lambda v: network(weights, [*biases[:l], v, *biases[l + 1 :]])
+        f_w = lambda v: network([*weights[:l], v, *weights[l + 1 :]], biases)
         check(f_b, biases[l], "tensor", delta[l])  # (82); dC/db = dC/dz, so this is (80) and (81) too
         check(f_w, weights[l], "tensor", delta[l] @ a[l].T)  # (83)

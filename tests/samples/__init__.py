@@ -6,8 +6,9 @@ Each file has ``SAMPLES: dict[str, list[Sample]]`` by the registered name of the
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 

@@ -75,7 +75,7 @@ ADVANCED = {
 
 
 def has_mask(index):
-    return any(getattr(i, "dtype", None) == bool for i in index)
+    return any(getattr(i, "dtype", None) == np.bool_ for i in index)
 
 
 def samples(cases, reference, transposed=False):

@@ -282,4 +282,4 @@ def spread(t, node):
     return t if t.dtype == node.dtype else t.astype(node.dtype)
 
 
-setattr(Tensor, "backward", backward)
+Tensor.backward = backward

@@ -4,10 +4,11 @@ import ctypes
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import Any, Callable
+from typing import Any
 
 import numpy
 

@@ -3,9 +3,10 @@
 The straight-line code of this file runs once per op: its time is what tiny ops cost.
 """
 
+from collections.abc import Callable
 from functools import update_wrapper
 from sys import _getframe
-from typing import Any, Callable
+from typing import Any
 
 from tinygrad_ms.engine.backend import (
     BACKENDS,
@@ -90,7 +91,7 @@ def _binary_op(primitive: Primitive) -> Callable:
     return op
 
 
-def call(primitive: Primitive, args, constants, state):
+def call(primitive: Primitive, args, constants, state):  # noqa: C901
     """Run an op on any arguments: sort them out, run the forward, record a node where a gradient is wanted."""
     outputs, count = primitive.outputs, len(primitive.arguments)
     if len(args) != count and primitive.variadic is None:

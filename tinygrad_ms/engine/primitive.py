@@ -14,8 +14,8 @@ of argument ``x``. A rule that is given raw arrays computes; given tensors, unde
 """
 
 import inspect
+from collections.abc import Callable
 from functools import update_wrapper
-from typing import Callable
 
 from tinygrad_ms.engine.call import make_op
 from tinygrad_ms.engine.rules import Joint, Linear, Multilinear, PerArgument, Primitive, is_joint, saved_names

@@ -1,7 +1,8 @@
 """What is known of an op: Primitive; what of it one pattern of calls saves and runs: Plan; the kinds of JVP rules."""
 
 import inspect
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from tinygrad_ms.engine.backend import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor
@@ -174,7 +175,7 @@ def of_several(rule, count: int):
     def whole(g, *saved):
         return rule(tuple(map(g.get, range(count))), *saved)
 
-    setattr(whole, "saves", saved_names(rule))
+    whole.saves = saved_names(rule)
     return whole
 
 

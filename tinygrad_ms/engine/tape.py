@@ -128,7 +128,7 @@ class State:
         return State(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__[:-1]})
 
 
-_state: ContextVar[State] = ContextVar("tinygrad_ms.state", default=State())
+_state: ContextVar[State] = ContextVar("tinygrad_ms.state", default=State())  # noqa: B039  (nothing changes a State)
 current_state = _state.get
 
 

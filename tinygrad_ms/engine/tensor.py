@@ -1,8 +1,9 @@
 """Tensor: a raw array, its gradient, and its place on the tape. The operators and methods are attached by ops/."""
 
 import weakref
+from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 from tinygrad_ms.engine.backend import (
     BACKENDS,

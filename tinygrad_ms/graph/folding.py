@@ -245,9 +245,8 @@ class Folding:
                 if target is not None and source is not target:
                     fed.add(target)
         for vertex, box in boxed.items():
-            if vertex.kind == "constant" and box is not None:
-                if box not in fed:
-                    boxed[vertex] = None
+            if vertex.kind == "constant" and box is not None and box not in fed:
+                boxed[vertex] = None
 
     def outside(self, scope):
         """The innermost scope around a constant that is not a box."""

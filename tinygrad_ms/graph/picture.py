@@ -1,7 +1,7 @@
 """Graph: vertices, edges and scopes together, with the ways to show them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Iterator
 
 from tinygrad_ms.graph.dot_text import write
 from tinygrad_ms.graph.renderer import draw, find_renderer, render

@@ -1,6 +1,6 @@
 """Modules made of other functions: Sequential."""
 
-from typing import Callable
+from collections.abc import Callable
 
 from tinygrad_ms.nn.module import Module
 

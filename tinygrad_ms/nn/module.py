@@ -3,8 +3,10 @@
 Nothing is registered: the tree is read off the attributes.
 """
 
+from collections.abc import Iterator
+from functools import partial
 from html import escape
-from typing import Any, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -177,7 +179,7 @@ class Module:
             if is_dtype(target):
                 self.astype(target)
             else:
-                self._convert(lambda raw: to_device(raw, target))
+                self._convert(partial(to_device, device=target))
         return self
 
     def astype(self, dtype) -> "Module":

@@ -3,8 +3,9 @@
 A method is a subclass of a few lines.
 """
 
+from collections.abc import Iterable
 from numbers import Real
-from typing import Any, Iterable
+from typing import Any
 
 import numpy
 
@@ -152,10 +153,10 @@ class Optimizer:
 
         Parameters are known by their numbers, counted through the groups; ``tinygrad_ms.save`` writes it.
         """
-        state, groups, number = {}, [], 0
+        state, groups, first = {}, [], 0
         for group in self.param_groups:
-            groups.append({**group, "params": list(range(number, number + len(group["params"])))})
-            for number, p in enumerate(group["params"], number):
+            groups.append({**group, "params": list(range(first, first + len(group["params"])))})
+            for number, p in enumerate(group["params"], first):
                 if p in self.state:
                     kept = self.state[p]
                     arrays = {name: kept[name] for name in self.buffers(group) if name in kept}
@@ -163,7 +164,7 @@ class Optimizer:
                         "step": kept["step"],
                         **{k: numpy.array(host(a)) for k, a in arrays.items()},
                     }
-            number += 1
+            first += len(group["params"])
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -177,7 +178,7 @@ class Optimizer:
         groups, entries = state["param_groups"], state["state"]
         if len(groups) != len(self.param_groups):
             raise ValueError(f"{caller}: the state has {len(groups)} groups and the optimizer {len(self.param_groups)}")
-        number, restored = 0, {}
+        first, restored = 0, {}
         for i, (group, new) in enumerate(zip(self.param_groups, groups)):
             if len(new.get("params", ())) != len(group["params"]):
                 raise ValueError(
@@ -190,13 +191,13 @@ class Optimizer:
                     f" state and {', '.join(self.defaults)} here: another method?"
                 )
             self.check(new)
-            for number, p in enumerate(group["params"], number):
+            for number, p in enumerate(group["params"], first):
                 if number in entries:
                     which = f"{caller}: parameter {number}" + (f" ({p.name})" if p.name else "")
                     restored[p] = self._restore(p, entries[number], self.buffers(new), which)
-            number += 1
-        if unknown := [key for key in entries if key not in range(number)]:
-            raise ValueError(f"{caller}: the state has parameters {unknown[:5]} and there are {number} here")
+            first += len(group["params"])
+        if unknown := [key for key in entries if key not in range(first)]:
+            raise ValueError(f"{caller}: the state has parameters {unknown[:5]} and there are {first} here")
         for group, new in zip(self.param_groups, groups):
             group.update({key: value for key, value in new.items() if key != "params"})
         self.state = restored

@@ -1,7 +1,8 @@
 """Schedules: learning rates that are the first ones times a factor, a function of the step."""
 
+from collections.abc import Callable
 from math import cos, pi
-from typing import Any, Callable
+from typing import Any
 
 from tinygrad_ms.optim.optimizer import Optimizer
 

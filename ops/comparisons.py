@@ -1,7 +1,7 @@
 """Comparisons, and functions that choose between elements: where, maximum, minimum, clip."""
 
-from tinygrad_ms.engine.backend import DEFAULT_FLOAT
-from tinygrad_ms.engine.call import NUMBERS
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
+from tinygrad_ms.engine.around.arguments import NUMBERS
 from tinygrad_ms.engine.primitive import elementwise, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
 

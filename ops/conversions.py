@@ -2,7 +2,9 @@
 
 import numpy
 
-from tinygrad_ms.engine.backend import BACKENDS, as_dtype, is_float, parse_device, to_device
+from tinygrad_ms.arrays.devices import parse_device, to_device
+from tinygrad_ms.arrays.dtypes import as_dtype, is_float
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
 

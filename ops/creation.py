@@ -9,15 +9,11 @@ from operator import index as as_int
 
 import numpy
 
-from tinygrad_ms.engine.backend import (
-    BACKENDS,
-    DEFAULT_FLOAT,
-    as_dtype,
-    default_device,
-    is_host_value,
-    to_device,
-)
-from tinygrad_ms.engine.tensor import Tensor, asarray
+from tinygrad_ms.arrays.devices import default_device, to_device
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, as_dtype, is_host_value
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.constructors import asarray
+from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.random import generator
 
 __all__ = [

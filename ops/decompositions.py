@@ -6,7 +6,7 @@ vectors can turn freely and have no derivative: it is a ValueError on the CPU, a
 would make the host wait. The values alone (``eigvalsh``, ``svdvals``) have a first derivative there, too.
 """
 
-from tinygrad_ms.engine.backend import BACKENDS
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.ops.linear_algebra import DIVERGED, failing, matrices, solve_triangular, symmetric
 from tinygrad_ms.ops.matrix_parts import diagonal, embed_diagonal, tril, triu

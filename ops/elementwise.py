@@ -6,7 +6,7 @@ Sources: 001 Parr and Howard, The Matrix Calculus You Need For Deep Learning, 20
 
 import math
 
-from tinygrad_ms.engine.call import NUMBERS
+from tinygrad_ms.engine.around.arguments import NUMBERS
 from tinygrad_ms.engine.primitive import elementwise, linear, multilinear
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where

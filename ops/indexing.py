@@ -13,7 +13,10 @@ from types import EllipsisType, NoneType
 
 import numpy
 
-from tinygrad_ms.engine.backend import BACKENDS, DEFAULT_FLOAT, host_array, is_float, to_device
+from tinygrad_ms.arrays.devices import to_device
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, host_array, is_float
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.sums import sum_to
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.shapes import along, broadcast_to, one_axis, operand, ravel
@@ -265,7 +268,10 @@ def one_hot(xp, indices, /, num_classes, dtype=None):
 
 
 @linear(
-    transpose=(lambda g, index: _index_update(g, 0, index=index), lambda g, index: g[index]),
+    transpose=(
+        lambda g, index: _index_update(g, 0, index=index),
+        lambda g, value_shape, index: sum_to(g[index], value_shape),
+    ),
     formula=r"y = x, \; y[i] = v:\quad \bar x = \bar y \text{ but } \bar x[i] = 0, \quad \bar v = \bar y[i]",
     source=SELECTION,
 )

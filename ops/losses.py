@@ -2,9 +2,11 @@
 
 from math import prod
 
-from tinygrad_ms.engine.backend import BACKENDS, is_float
+from tinygrad_ms.arrays.dtypes import is_float
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.primitive import elementwise, linear, primitive
-from tinygrad_ms.engine.tensor import Tensor, asarray
+from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.activations import sigmoid, softplus
 from tinygrad_ms.ops.comparisons import clip, where
 from tinygrad_ms.ops.elementwise import exp, sign

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy
 
-from tinygrad_ms.engine.backend import BACKENDS
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.matrix_equations import solve_lyapunov, solve_skew_with_inverse, symmetric

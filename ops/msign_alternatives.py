@@ -8,7 +8,7 @@ times the work.
 
 import numpy
 
-from tinygrad_ms.engine.backend import BACKENDS
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.newton_schulz import check_matrices, orthogonalise, transpose
 from tinygrad_ms.ops.quintics import fixed_rows

@@ -15,7 +15,7 @@ from math import prod, sqrt
 
 import numpy
 
-from tinygrad_ms.engine.backend import BACKENDS
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.ops.quintics import Plan, hashable, make_plan, rows_to_one
 
 

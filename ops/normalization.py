@@ -8,7 +8,7 @@ the arguments are saved: computing c and r again costs less than keeping them.
 
 from math import prod
 
-from tinygrad_ms.engine.backend import sum_over
+from tinygrad_ms.arrays.sums import sum_over
 from tinygrad_ms.engine.primitive import primitive
 
 __all__ = ["layer_norm", "rms_norm"]

@@ -4,8 +4,8 @@ from functools import lru_cache
 from math import prod
 from string import ascii_letters
 
+from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.primitive import multilinear
-from tinygrad_ms.engine.rules import shape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.matrix_parts import diagonal
 from tinygrad_ms.ops.shapes import operand, permute_dims

@@ -8,7 +8,7 @@ ValueError.
 import builtins
 import math
 
-from tinygrad_ms.engine.backend import DEFAULT_FLOAT, is_float
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
 from tinygrad_ms.engine.primitive import linear, no_derivative, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where

@@ -8,8 +8,9 @@ from operator import index as as_int
 
 import numpy
 
+from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.primitive import linear, primitive
-from tinygrad_ms.engine.tensor import Tensor, asarray
+from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.creation import as_shape, zeros_like
 
 __all__ = [

@@ -5,9 +5,9 @@ import pytest
 
 import tinygrad_ms as tg
 from tests.conftest import require
-from tinygrad_ms.engine.autodiff import push_forward
-from tinygrad_ms.engine.backend import to_device
-from tinygrad_ms.engine.tape import forward_mode
+from tinygrad_ms.arrays.devices import to_device
+from tinygrad_ms.engine.around.forward import push_forward
+from tinygrad_ms.engine.around.modes import forward_mode
 
 
 def test_astype_copies_and_its_gradient_returns_in_the_first_dtype():

@@ -11,10 +11,10 @@ import pytest
 import tinygrad_ms as tg
 from tests.conftest import require
 from tests.samples import Sample, all_samples
-from tinygrad_ms.engine.autodiff import push_forward
-from tinygrad_ms.engine.backend import to_device
+from tinygrad_ms.arrays.devices import to_device
+from tinygrad_ms.engine.around.forward import push_forward
+from tinygrad_ms.engine.around.modes import forward_mode
 from tinygrad_ms.engine.primitive import REGISTRY
-from tinygrad_ms.engine.tape import forward_mode
 from tinygrad_ms.testing import check_jvp, forbid_sync, gradcheck, gradgradcheck
 from tinygrad_ms.testing.differences import check_pairing, differentiated, to_numpy
 

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 import tinygrad_ms as tg
-from tinygrad_ms.engine.autodiff import push_forward, rewrap
-from tinygrad_ms.engine.backend import sum_over
+from tinygrad_ms.arrays.sums import sum_over
+from tinygrad_ms.engine.around.forward import push_forward
+from tinygrad_ms.engine.around.modes import forward_mode
+from tinygrad_ms.engine.backward import saved_as_tensors
 from tinygrad_ms.engine.primitive import linear, multilinear, primitive
-from tinygrad_ms.engine.tape import Node, forward_mode, tape_of
+from tinygrad_ms.engine.tape import Node, tape_of
 
 
 def leaf(*values, dtype=np.float64):
@@ -419,7 +421,7 @@ class TestInPlace:
             return a * b * c
 
         b, c = leaf(2.0), leaf(3.0)
-        _, again_b, again_c = rewrap(product_of_three(np.ones(1), b, c).node)
+        _, again_b, again_c = saved_as_tensors(product_of_three(np.ones(1), b, c).node)
         assert again_b.version_counter() is b.version_counter() and again_c.version_counter() is c.version_counter()
 
     def test_unsaved_data_may_change(self):

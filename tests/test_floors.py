@@ -1,13 +1,14 @@
-"""Each room of the house imports only from floors below it, in no circles; only engine/backend knows CuPy.
+"""Each room of the house imports only from floors below it, in no circles; only arrays/registry knows CuPy.
 
 The floors, from the bottom:
 
 0. `_version`; `random`: the generator that initial values and masks come from; `tree`: nested containers
-1. `engine.backend`: which array library an array belongs to
-2. the rest of `engine`: Tensor and tape
+1. `arrays`: which array library an array belongs to
+2. `engine`: Tensor and tape
 3. `ops`: the primitives
 4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`
-5. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
+5. `notebook`: what is built on these rooms
+6. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
 """
 
 import ast
@@ -22,7 +23,7 @@ FLOORS = {
     "tinygrad_ms._version": 0,
     "tinygrad_ms.random": 0,
     "tinygrad_ms.tree": 0,
-    "tinygrad_ms.engine.backend": 1,
+    "tinygrad_ms.arrays": 1,
     "tinygrad_ms.engine": 2,
     "tinygrad_ms.ops": 3,
     "tinygrad_ms.nn": 4,
@@ -35,8 +36,9 @@ FLOORS = {
     "tinygrad_ms.anomaly": 4,
     "tinygrad_ms.profiler": 4,
     "tinygrad_ms.reference": 4,
-    "tinygrad_ms": 5,
-    "tinygrad_ms.__main__": 6,
+    "tinygrad_ms.notebook": 5,
+    "tinygrad_ms": 6,
+    "tinygrad_ms.__main__": 7,
 }
 
 
@@ -55,6 +57,12 @@ def is_type_checking(node):
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
+def named_in(argument):
+    """The module that ``import_module(argument)`` names, as far as the source says: what is computed is ``?``."""
+    parts = argument.values if isinstance(argument, ast.JoinedStr) else [argument]
+    return "".join(part.value if isinstance(part, ast.Constant) else "?" for part in parts)
+
+
 def imports(path, modules):
     """(name of what is imported, line, whether it happens when the file is imported) for each import in a file."""
 
@@ -67,6 +75,8 @@ def imports(path, modules):
             for alias in node.names:
                 whole = f"{module}.{alias.name}"
                 yield (whole if whole in modules else module), node.lineno, at_once
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield named_in(node.args[0]), node.lineno, at_once
         inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         children = node.orelse if is_type_checking(node) else ast.iter_child_nodes(node)
         for child in children:
@@ -92,7 +102,7 @@ def is_ours(name):
 
 def test_the_walk_sees_the_library():
     assert {"tinygrad_ms", "tinygrad_ms.ops.elementwise", "tinygrad_ms.engine.tensor"} <= FILES.keys()
-    assert any(name == "tinygrad_ms.engine.backend" for name, _, _ in IMPORTS["tinygrad_ms.engine.tensor"])
+    assert any(name == "tinygrad_ms.arrays.registry" for name, _, _ in IMPORTS["tinygrad_ms.engine.tensor"])
 
 
 @pytest.mark.parametrize("module", sorted(FILES))
@@ -121,7 +131,7 @@ def test_only_the_backend_imports_cupy():
     users = {
         module for module, found in IMPORTS.items() for name, _, _ in found if name.split(".")[0] in ("cupy", "cupyx")
     }
-    assert users <= {"tinygrad_ms.engine.backend"}
+    assert users <= {"tinygrad_ms.arrays.registry"}
 
 
 @pytest.mark.parametrize("module", sorted(FILES))
@@ -131,3 +141,9 @@ def test_at_import_nothing_but_numpy_and_the_standard_library(module):
         assert not at_once or top in sys.stdlib_module_names or top in ("numpy", "tinygrad_ms"), (
             f"{FILES[module]}:{line}: import {name} inside the function that needs it"
         )
+
+
+def test_no_room_below_the_top_computes_what_it_imports():
+    """The walk above could not see where such an import leads. ``reference`` lists the files of its own floor's ``ops``."""
+    computed = {module for module, found in IMPORTS.items() for name, _, _ in found if "?" in name}
+    assert computed <= {"tinygrad_ms", "tinygrad_ms.reference"}

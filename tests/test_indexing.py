@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import tinygrad_ms as tg
 from tests.samples.indexing import added
-from tinygrad_ms.engine.backend import to_device
+from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.testing import forbid_sync, gradcheck, gradgradcheck
 
 RANDOM = np.random.default_rng(0)

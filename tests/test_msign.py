@@ -10,7 +10,7 @@ import pytest
 import tinygrad_ms as tg
 from tests.msign_oracle import error, matrix, msign_and_gradient
 from tests.test_msign_kernels import BARS
-from tinygrad_ms.engine.backend import BACKENDS, Backend
+from tinygrad_ms.arrays.registry import BACKENDS, Backend
 from tinygrad_ms.ops.matrix_functions import _derivative, _polar
 from tinygrad_ms.ops.msign_alternatives import msign_dense_vjp, msign_unrolled
 from tinygrad_ms.testing import forbid_sync

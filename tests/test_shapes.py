@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tinygrad_ms as tg
-from tinygrad_ms.engine.backend import to_device
+from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.testing import forbid_sync, gradcheck
 
 X = np.random.default_rng(0).standard_normal((2, 1, 3, 1))

@@ -10,9 +10,12 @@ if not _os.path.isdir(_os.path.join(__path__[0], "ops")) and all(
 ):
     __path__.append(_root)
 
+import tinygrad_ms.notebook as _notebook
 from tinygrad_ms._version import __version__
 from tinygrad_ms.anomaly import detect_nan
-from tinygrad_ms.engine.backend import default_device, device_info, set_default_device
+from tinygrad_ms.arrays.devices import default_device, device_info, set_default_device
+from tinygrad_ms.engine.around.constructors import asarray, tensor
+from tinygrad_ms.engine.around.modes import enable_grad, hooks, inference_mode, is_grad_enabled, no_grad, scope
 from tinygrad_ms.engine.primitive import (
     custom_vjp,
     elementwise,
@@ -21,8 +24,7 @@ from tinygrad_ms.engine.primitive import (
     no_derivative,
     primitive,
 )
-from tinygrad_ms.engine.tape import enable_grad, hooks, inference_mode, is_grad_enabled, no_grad, scope
-from tinygrad_ms.engine.tensor import Tensor, asarray, tensor
+from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops import *
 from tinygrad_ms.transforms import (
     checkpoint,

@@ -1,7 +1,8 @@
 """Find the op that made the first NaN: an observer of every op and every rule."""
 
-from tinygrad_ms.engine.backend import BACKENDS, is_float
-from tinygrad_ms.engine.tape import hooks
+from tinygrad_ms.arrays.dtypes import is_float
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.modes import hooks
 from tinygrad_ms.engine.tensor import Tensor
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import prod
 from time import perf_counter
 
-from tinygrad_ms.engine.backend import BACKENDS
-from tinygrad_ms.engine.tape import current_state, hooks
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.modes import current_state, hooks
 
 
 @dataclass

@@ -8,12 +8,17 @@ tensor that requires a gradient.
 
 from functools import wraps
 
-from tinygrad_ms.engine.autodiff import make_seed, push_forward, walk
-from tinygrad_ms.engine.backend import BACKENDS, is_float
+from tinygrad_ms.arrays.dtypes import is_float
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.constructors import asarray
+from tinygrad_ms.engine.around.forward import push_forward
+from tinygrad_ms.engine.around.modes import current_state, enable_grad, forward_mode
+from tinygrad_ms.engine.around.rules import Joint, Rule
+from tinygrad_ms.engine.backward import make_seed, walk
 from tinygrad_ms.engine.call import make_op
-from tinygrad_ms.engine.rules import Joint, Primitive
-from tinygrad_ms.engine.tape import Leaf, Node, current_state, enable_grad, forward_mode, tape_of
-from tinygrad_ms.engine.tensor import Tensor, asarray
+from tinygrad_ms.engine.primitive import Primitive
+from tinygrad_ms.engine.tape import Leaf, Node, tape_of
+from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.aliases import alias
 from tinygrad_ms.ops.shapes import reshape, stack
 from tinygrad_ms.random import recorded, replayed
@@ -403,5 +408,5 @@ def _checkpoint_op(run_on, count, outside, values):
     forward.__name__ = "checkpoint"
     return make_op(Primitive(
         forward, formula=r"\bar x = \left(\frac{\partial f}{\partial x}\right)^T \bar y", source="recomputation of f",
-        vjp=vjp_rule, jvp=Joint(jvp_rule), outputs=outputs,
+        vjp=Rule.of(vjp_rule), jvp=Joint(jvp_rule), outputs=outputs,
     ))  # fmt: skip

@@ -6,7 +6,7 @@ import operator
 import numpy as np
 
 from tinygrad_ms.data.datasets import Dataset, rows_of
-from tinygrad_ms.engine.tensor import tensor
+from tinygrad_ms.engine.around.constructors import tensor
 
 
 class DataLoader:

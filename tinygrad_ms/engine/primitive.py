@@ -1,4 +1,4 @@
-"""Primitives: a forward on raw arrays with its derivative rule, and the call that runs and records it.
+"""Primitives: what is known of an op (Primitive), what of it one pattern of calls needs (Plan), how ops are defined.
 
 Three kinds cover almost all functions (each a decorator of the forward, which becomes the public op):
 
@@ -7,7 +7,8 @@ Three kinds cover almost all functions (each a decorator of the forward, which b
     @primitive(vjp=..., jvp=..., ...)                       the general case
 
 The forward takes the array library ``xp``, then raw arrays, then constants: the parameters behind ``/`` where there is
-one (``def broadcast_to(xp, x, /, shape)``), else those with a default and the keyword-only ones.
+one (``def broadcast_to(xp, x, /, shape)``), else those with a default and the keyword-only ones. It calls the functions
+of ``xp``, and of other ops the forward (``erf.primitive.forward``), never the ops themselves.
 A rule is ordinary mathematics in operators and ops. Its parameter names say what the tape saves: the name of an
 argument (its value), of an output (``y`` unless ``outputs`` names several), of a constant, or ``x_shape`` for the shape
 of argument ``x``. A rule that is given raw arrays computes; given tensors, under ``create_graph``, it records itself.
@@ -16,9 +17,189 @@ of argument ``x``. A rule that is given raw arrays computes; given tensors, unde
 import inspect
 from collections.abc import Callable
 from functools import update_wrapper
+from typing import Any
 
+from tinygrad_ms.engine.around.rules import Joint, Linear, Multilinear, PerArgument, Rule, each, starts_with
+from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.call import make_op
-from tinygrad_ms.engine.rules import Joint, Linear, Multilinear, PerArgument, Primitive, is_joint, saved_names
+
+
+class Primitive:
+    """What is known of an op: forward, rules, formula, source, facts. ``op.primitive`` of every public op.
+
+    formula: LaTeX. source: paper and equation. notes: hazards (domain, ties, conventions).
+    outputs: names of several outputs, "*" for a varying number, or None for one called y.
+    cache: names of what the forward leaves for its first-order rules: it returns (result, tuple of raw arrays). Rules
+        read them by these names; under ``create_graph`` they are None, and the rule computes from inputs and outputs.
+    view: the output may share memory with the first argument.
+    floats: integer arguments become the default float first.
+    moves: the op only moves data: no floating-point operation.
+    flops: (arrays, outputs, constants) -> floating-point operations; None: one for each element.
+    symmetric: the order of the arguments says nothing.
+    notation: how mathematics writes the op, in LaTeX with {0}, {1} for the arguments; None: by its name.
+    """
+
+    def __init__(
+        self, forward, *, formula="", source="", notes="", vjp=None, jvp=None, outputs=None, cache=(), view=False,
+        floats=False, moves=False, flops=None, symmetric=False, notation=None,
+    ):  # fmt: skip
+        self.name = forward.__name__.strip("_")  # _concat is the primitive of the public function concat
+        self.forward = forward
+        self.doc = inspect.getdoc(forward) or ""
+        self.formula, self.source, self.notes = formula, source, notes
+        self.outputs, self.cache, self.view, self.floats = outputs, cache, view, floats
+        self.moves, self.flops, self.symmetric, self.notation = moves, flops, symmetric, notation
+        self._read_signature(forward)
+        self.vjp, self.jvp = vjp, jvp  # vjp: a joint Rule, or a tuple with a Rule for each argument
+        self.differentiable = vjp is not None
+        self._plans: dict[tuple[int, bool], Plan] = {}
+        self.op: Any = None
+
+    def _read_signature(self, forward):
+        parameters = list(inspect.signature(forward).parameters.values())[1:]
+        plain, before_slash = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY
+        self.signature = inspect.Signature(parameters)
+        slash = any(p.kind is before_slash for p in parameters)
+        arrays = [p for p in parameters if p.kind is before_slash or (p.kind is plain and not slash)]
+        self.arguments = [p.name for p in arrays if p.default is p.empty]
+        self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+        constants = [p for p in parameters if p.name not in self.arguments and p.name != self.variadic]
+        self.constants = [p.name for p in constants]
+        self.positional = [p.name for p in constants if p.kind is plain]
+        self.defaults = {p.name: p.default for p in constants if p.default is not p.empty}
+
+    def bind(self, args, kwargs):
+        """Sort a call into arrays and constants: constants may be positional, arrays may be named."""
+        count = len(self.arguments)
+        after = dict(zip(self.positional, args[count:]))
+        if 0 < len(args) - count == len(after) and after.keys().isdisjoint(kwargs):  # x.sum(0): the quick way
+            return args[:count], after | kwargs
+        try:
+            bound = self.signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.signature}: {error}") from None
+        arrays = bound.get(self.variadic, ()) if self.variadic else [bound[name] for name in self.arguments]
+        return arrays, {name: bound[name] for name in self.constants if name in bound}
+
+    def run(self, xp, arrays, constants) -> tuple[tuple, tuple]:
+        """The forward on raw arrays: (outputs, cached values)."""
+        y = self.forward(xp, *arrays, **constants)
+        y, cached = y if self.cache else (y, ())
+        return tuple(y) if self.outputs else (y,), cached
+
+    def plan(self, pattern: int, forward_mode: bool) -> "Plan":
+        """What calls of one pattern need. ``pattern``: as ``Plan.key`` makes it."""
+        plan = self._plans.get((pattern, forward_mode))
+        if plan is None:
+            plan = self._plans[pattern, forward_mode] = Plan(self, pattern, forward_mode)
+        return plan
+
+    def argument_name(self, i: int) -> str:
+        return f"{self.variadic}[{i}]" if self.variadic else self.arguments[i]
+
+    def __repr__(self):
+        return f"<primitive {self.name}{self.signature}>"
+
+
+class Plan:
+    """What one call pattern of a primitive needs: which arguments want a gradient, what to save, which rules to run.
+
+    What is saved stands in the order of ``names``: inputs, outputs, then constants, shapes and cached values.
+    """
+
+    __slots__ = (
+        "primitive", "needed", "joint", "pullbacks", "inputs", "outputs", "extras", "cached", "names", "forward_mode",
+        "slots", "_positions",
+    )  # fmt: skip
+
+    def __init__(self, primitive: Primitive, pattern: int, forward_mode: bool):
+        count = pattern.bit_length() - 1
+        self.primitive, self.forward_mode = primitive, forward_mode
+        self.needed = tuple(bool(pattern >> i & 1) for i in range(count))
+        several = primitive.outputs not in (None, "*")
+        self.slots = range(len(primitive.outputs)) if several else None  # rules get a tuple of cotangents
+        joint = isinstance(primitive.vjp, Rule)
+        rules = [
+            (i, r)
+            for i, r in enumerate([primitive.vjp] if joint else primitive.vjp)
+            if joint or self.needed[i : i + 1] == (True,)
+        ]
+        wanted = {name for _, rule in rules for name in rule.saves}
+        if forward_mode and primitive.jvp is not None:
+            wanted |= primitive.jvp.names(primitive, self.needed)
+        self._lay_out(wanted, count)
+        self._positions: dict[int, list[int] | None] = {}
+        self.joint = primitive.vjp if joint else None
+        # (argument, function, positions of what it reads in the saved values; None: all of them in order)
+        self.pullbacks = () if joint else tuple((i, r.function, self.positions(r)) for i, r in rules)
+
+    @staticmethod
+    def key(needed) -> int:
+        """The pattern of a call: a bit for each argument, set where it wants a gradient, and one above the highest."""
+        return sum(1 << i for i, wanted in enumerate(needed) if wanted) + (1 << len(needed))
+
+    def _lay_out(self, wanted, count):
+        """Decide the order of what is saved."""
+        primitive = self.primitive
+        arguments = [primitive.variadic] if primitive.variadic else primitive.arguments
+        self.inputs: list[int] = []
+        self.outputs: list[int] = []
+        self.extras: list[tuple] = []  # (kind of extra, which)
+        self.cached: list[int] = []  # positions of cached values
+        self.names: list[str] = []
+        for i, name in enumerate(arguments):
+            if name in wanted:
+                self.names.append(name)
+                self.inputs += range(count) if primitive.variadic else [i]
+        for i, name in enumerate(primitive.outputs or ["y"]):
+            if name in wanted:
+                self.names.append(name)
+                self.outputs.append(i)
+        for name in sorted(wanted - set(self.names)):
+            base = name.removesuffix("_shape")
+            if name in primitive.constants:
+                self.extras.append(("constant", name))
+            elif name in primitive.cache:
+                self.cached.append(len(self.inputs) + len(self.outputs) + len(self.extras))
+                self.extras.append(("cached", primitive.cache.index(name)))
+            elif base != name and base in arguments:
+                self.extras.append(("shape", None if primitive.variadic else arguments.index(base)))
+            else:
+                raise TypeError(f"rule of {primitive.name}: {name!r} is no argument, output, constant or shape")
+            self.names.append(name)
+
+    def positions(self, rule: Rule) -> list[int] | None:
+        """Where the names that ``rule`` reads stand among ``names``; None: all of them in order."""
+        where = self._positions.get(id(rule), ())
+        if where == ():
+            where = [self.names.index(name) for name in rule.saves]
+            where = self._positions[id(rule)] = None if where == list(range(len(self.names))) else where
+        return where
+
+    def read_extras(self, arrays, constants, cached):
+        """The constants, shapes and cached values that the rules name."""
+        for kind, which in self.extras:
+            if kind == "constant":
+                yield constants[which] if which in constants else self.primitive.defaults[which]
+            elif kind == "cached":
+                yield cached[which]
+            else:
+                yield tuple(map(shape_of, arrays)) if which is None else shape_of(arrays[which])
+
+    def shapes_in(self, saved):
+        """The saved shapes by argument."""
+        extras = saved[len(self.inputs) + len(self.outputs) :]
+        shapes = {which: value for value, (kind, which) in zip(extras, self.extras) if kind == "shape"}
+        return shapes.get(None, shapes)
+
+    def pick(self, rule: Rule, saved):
+        """The saved values that ``rule`` names, in its order. Saved variadic arguments count as one tuple."""
+        if self.primitive.variadic and self.inputs:
+            n = len(self.inputs)
+            saved = (tuple(saved[:n]), *saved[n:])
+        positions = self.positions(rule)
+        return saved if positions is None else [saved[p] for p in positions]
+
 
 REGISTRY: dict[str, Primitive] = {}  # every primitive by name
 
@@ -30,58 +211,44 @@ def _define(forward, **facts) -> Callable:
         raise ValueError(f"a primitive named {made.name!r} exists already, in {known.forward.__module__}")
     made.op = make_op(made)
     if made.differentiable:
-        everything = 0b111 if made.variadic else (2 << len(made.arguments)) - 1
-        made.plan(everything, made.jvp is not None)  # a misspelt rule fails here
+        made.plan(
+            Plan.key([True] * (2 if made.variadic else len(made.arguments))), made.jvp is not None
+        )  # misspelt rules
     REGISTRY[made.name] = made
     return made.op
 
 
-def _rules(rule):
-    return tuple(r or no_gradient for r in rule) if isinstance(rule, (tuple, list)) else (rule,)
+def _vjp(rule):
+    return Rule.of(rule) if starts_with(rule, "needed") else each(rule)
 
 
-def no_gradient(g):
-    """The rule of an argument that gets no gradient, also written None."""
-
-
-def elementwise(derivative=None, *, rule=None, formula: str, source: str = "", **facts):
+def elementwise(derivative=None, *, rule=None, **facts) -> Callable[[Callable], Callable]:
     """A function of each element. ``derivative``: dy/dx from x, y and constants; a tuple for several arguments.
 
     Where g * dy/dx would be wrong or wasteful (a mask; a division) give ``rule``: ``(g, saved...)`` -> g dy/dx.
     """
     if rule is not None:
-        return primitive(rule, rule, formula=formula, source=source, **facts)
-    derivatives = _rules(derivative)
+        return primitive(rule, rule, **facts)
+    derivatives = derivative if isinstance(derivative, (tuple, list)) else (derivative,)
 
     def times(d):
-        if d is no_gradient:
-            return d
+        return Rule(lambda g, *saved: g * d(*saved), Rule.of(d, skip=0).saves) if d else each(None)[0]
 
-        def rule(g, *saved):
-            return g * d(*saved)
-
-        rule.saves = saved_names(d, skip=0)
-        return rule
-
-    return lambda forward: _define(
-        forward, formula=formula, source=source, vjp=tuple(map(times, derivatives)),
-        jvp=PerArgument(tuple(map(times, derivatives))), **facts,
-    )  # fmt: skip
+    rules = tuple(map(times, derivatives))
+    return lambda forward: _define(forward, vjp=rules, jvp=PerArgument(rules), **facts)
 
 
-def linear(transpose, *, formula: str, source: str = "", **facts):
+def linear(transpose, **facts) -> Callable[[Callable], Callable]:
     """Linear in all arguments together. ``transpose``: g -> cotangent per argument, or jointly ``(needed, g, ...)``."""
-    vjp = transpose if is_joint(transpose) else _rules(transpose)
-    return lambda forward: _define(forward, formula=formula, source=source, vjp=vjp, jvp=Linear(), **facts)
+    return lambda forward: _define(forward, vjp=_vjp(transpose), jvp=Linear(), **facts)
 
 
-def multilinear(transpose, *, formula: str, source: str = "", **facts):
+def multilinear(transpose, **facts) -> Callable[[Callable], Callable]:
     """Linear in each argument. ``transpose``: per argument ``(g, others...)``, or jointly ``(needed, g, ...)``."""
-    vjp = transpose if is_joint(transpose) else _rules(transpose)
-    return lambda forward: _define(forward, formula=formula, source=source, vjp=vjp, jvp=Multilinear(), **facts)
+    return lambda forward: _define(forward, vjp=_vjp(transpose), jvp=Multilinear(), **facts)
 
 
-def primitive(vjp, jvp=None, *, formula: str = "", source: str = "", **facts):
+def primitive(vjp, jvp=None, **facts) -> Callable[[Callable], Callable]:
     """The general kind.
 
     vjp: per argument ``(g, saved...)``, or jointly ``(needed, g, saved...)`` -> tuple.
@@ -89,15 +256,11 @@ def primitive(vjp, jvp=None, *, formula: str = "", source: str = "", **facts):
     With ``outputs=("q", "r")`` the cotangent g, and the result of the JVP, is a tuple, with None for outputs nobody
     used. With ``outputs="*"`` their number varies, and g is a dict of the cotangents by output.
     """
-    vjp_rule = vjp if is_joint(vjp) else _rules(vjp)
-    if jvp is None:
-        return lambda forward: _define(forward, formula=formula, source=source, vjp=vjp_rule, **facts)
-    joint_jvp = callable(jvp) and next(iter(inspect.signature(jvp).parameters), "") == "tangents"
-    jvp_rule = Joint(jvp) if joint_jvp else PerArgument(_rules(jvp))
-    return lambda forward: _define(forward, formula=formula, source=source, vjp=vjp_rule, jvp=jvp_rule, **facts)
+    kind = None if jvp is None else Joint(jvp) if starts_with(jvp, "tangents") else PerArgument(each(jvp))
+    return lambda forward: _define(forward, vjp=_vjp(vjp), jvp=kind, **facts)
 
 
-def custom_vjp(vjp, jvp=None, **facts):
+def custom_vjp(vjp, jvp=None, **facts) -> Callable[[Callable], Callable]:
     """Hide a black box behind a rule: ``@custom_vjp(lambda g, x, y: ...)`` above a function of raw arrays.
 
     The function may call anything (SciPy, a solver, another language); the rule is written as for ``primitive``. It is
@@ -111,12 +274,13 @@ def custom_vjp(vjp, jvp=None, **facts):
         update_wrapper(forward, function)
         parameters = list(inspect.signature(function).parameters.values())
         kind = min((p.kind for p in parameters), default=inspect.Parameter.POSITIONAL_ONLY)
-        forward.__signature__ = inspect.Signature([inspect.Parameter("xp", kind), *parameters])
+        signature = inspect.Signature([inspect.Parameter("xp", kind), *parameters])
+        vars(forward).update(__signature__=signature)
         return primitive(vjp, jvp, **facts)(forward)
 
     return decorate
 
 
-def no_derivative(*, formula: str = "", source: str = "definition", **facts):
+def no_derivative(*, source: str = "definition", **facts) -> Callable[[Callable], Callable]:
     """A function whose results carry no gradient: comparisons, argmax, one_hot."""
-    return lambda forward: _define(forward, formula=formula, source=source, **facts)
+    return lambda forward: _define(forward, source=source, **facts)

@@ -1,12 +1,10 @@
-"""The tape: what a recorded op leaves behind (Node), and the modes that say whether and how ops record."""
+"""The tape: what a recorded op leaves behind (Node), where gradients end (Leaf), and the order of it all (tape_of)."""
 
-import functools
-import inspect
 import itertools
 import weakref
-from contextvars import ContextVar
 from operator import attrgetter
-from pathlib import Path
+
+from tinygrad_ms.engine.around.modes import current_state
 
 _number = itertools.count(1)
 _sequence = attrgetter("seq")
@@ -15,22 +13,22 @@ _sequence = attrgetter("seq")
 class Node:
     """One recorded op.
 
-    It keeps raw arrays, never tensors, so that dropping a result frees the graph with no garbage collector.
+    A node keeps raw arrays, never tensors. So dropping a result frees the graph, with no garbage collector.
     """
 
     __slots__ = (
-        "seq", "plan", "parents", "saved", "guards", "constants", "shape", "dtype", "backend", "scope", "code",
+        "seq", "plan", "parents", "saved", "versions_at_save", "constants", "shape", "dtype", "backend", "scope", "code",
         "offset", "hooks", "__weakref__",
     )  # fmt: skip
 
-    def __init__(self, plan, parents, saved, guards, constants, shape, dtype, backend, scope, code, offset):
+    def __init__(self, plan, parents, saved, versions_at_save, constants, shape, dtype, backend, scope, code, offset):
         self.seq = next(_number)  # grows along the tape: a topological order for free
-        self.plan = plan  # the primitive, and what of it this call needs (primitive.Plan)
+        self.plan = plan  # the primitive, and what of it this call needs (primitive.Plan); None: no op
         self.parents = parents  # per argument: Node, Constant, or the Python number itself
-        self.saved = saved  # raw inputs, outputs and constants for the rules; None once freed
-        self.guards = guards  # (version counter, version when saved) of every saved tensor
+        self.saved = saved  # what the rules read, in the order of plan.names; None once freed
+        self.versions_at_save = versions_at_save  # (counter, its value, argument) of every saved tensor
         self.constants = constants  # keyword arguments of the call: axis=, keepdims=, ...
-        self.shape = shape  # of the output; None for an op with several, whose items are nodes of their own
+        self.shape = shape  # of the output; None for an op with several, each of which is an Output
         self.dtype = dtype
         self.backend = backend
         self.scope = scope
@@ -40,6 +38,11 @@ class Node:
     @property
     def op(self) -> str:
         return self.plan.primitive.name
+
+    @property
+    def caller(self) -> "Node":
+        """The node of the op that the user called: of an Output, the op whose output it is."""
+        return self
 
     @property
     def line(self) -> str:
@@ -67,6 +70,23 @@ class Leaf(Node):
         super().__init__(None, (), (), (), {}, shape, dtype, backend, current_state().scope, None, 0)
         self.tensor = weakref.ref(tensor) if tensor is not None else None  # where ``backward`` leaves the gradient
         self.name = name
+
+
+class Output(Node):
+    """One of the several outputs of the op ``parents[0]``: ``constants["index"]`` says which."""
+
+    __slots__ = ()
+    op = "item"
+
+    def __init__(self, node: Node, index: int, array):
+        super().__init__(
+            None, (node,), (), (), {"index": index}, array.shape, array.dtype, node.backend, node.scope, node.code,
+            node.offset,
+        )  # fmt: skip
+
+    @property
+    def caller(self) -> Node:
+        return self.parents[0]
 
 
 class Constant:
@@ -103,179 +123,36 @@ def tape_of(roots, until=(), since: int = 0) -> list[Node]:
     return tape
 
 
-# The files of this package: frames in them are not where the user called from.
-_HERE = Path(__file__).parents[1]
-OURS = {str(p) for folder in (_HERE, _HERE / "ops", _HERE.parent / "ops") for p in folder.rglob("*.py")}
+def nodes_reaching(targets, tape) -> set[Node]:
+    """The nodes of ``tape`` from which a gradient can reach ``targets``."""
+    reaching = set(targets)
+    for node in tape:
+        if any(isinstance(parent, Node) and parent in reaching for parent in node.parents):
+            reaching.add(node)
+    return reaching
 
 
-# --- modes ---------------------------------------------------------------------------------------------------------
+class Tape(list):
+    """The nodes of a result in recording order; ``print`` shows them as a Wengert list."""
 
+    def __str__(self):
+        number = {node: f"v{i}" for i, node in enumerate(self)}
 
-class State:
-    """What ops look at, once per call: one context variable, so local to the thread and the async task."""
+        def show(value):
+            if isinstance(value, Node):
+                return number.get(value, "?")
+            if isinstance(value, Constant):
+                return value.name or f"{value.dtype}{list(value.shape)}"
+            return repr(value)
 
-    __slots__ = ("recording", "forward_mode", "inference", "scope", "hooks", "simple")
-
-    def __init__(self, recording=True, forward_mode=False, inference=False, scope=(), hooks=()):
-        self.recording = recording  # record ops on the tape
-        self.forward_mode = forward_mode  # save what the JVP rules need, too
-        self.inference = inference  # recording cannot be switched on again
-        self.scope = scope  # names of the enclosing scopes, outermost first
-        self.hooks = hooks  # observers called around every op and every rule
-        self.simple = not forward_mode and not hooks  # ordinary reverse mode with nobody watching
-
-    def replace(self, **changes):
-        return State(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__[:-1]})
-
-
-_state: ContextVar[State] = ContextVar("tinygrad_ms.state", default=State())  # noqa: B039  (nothing changes a State)
-current_state = _state.get
-
-
-class Mode:
-    """A change of state for a ``with`` block, or as a decorator for a function, a generator or a coroutine.
-
-    A decorated generator has the mode only while its body runs, not while it is suspended
-    (a bare ``with`` around a ``yield`` would leak into the caller).
-    """
-
-    def __new__(cls, *args, **kwargs):
-        mode = super().__new__(cls)
-        mode._tokens = []
-        if args and cls.__init__ is object.__init__:  # @no_grad without parentheses
-            return mode(args[0])
-        return mode
-
-    def change(self, state: State) -> State:
-        return state
-
-    def __enter__(self):
-        self._tokens.append(_state.set(self.change(_state.get())))
-        return self
-
-    def __exit__(self, *exception):
-        _state.reset(self._tokens.pop())
-
-    def _fresh(self):
-        """A twin of this mode: the decorated function may run in several threads at once."""
-        twin = Mode.__new__(type(self))
-        twin.__dict__.update(self.__dict__, _tokens=[])
-        return twin
-
-    def __call__(self, function):
-        if inspect.isgeneratorfunction(function):
-
-            @functools.wraps(function)
-            def wrapper(*args, **kwargs):
-                generator = function(*args, **kwargs)
-                resume, value = generator.send, None
-                while True:
-                    try:
-                        with self._fresh():
-                            item = resume(value)
-                    except StopIteration as stop:
-                        return stop.value
-                    try:
-                        resume, value = generator.send, (yield item)
-                    except GeneratorExit:
-                        with self._fresh():
-                            generator.close()
-                        raise
-                    except BaseException as error:
-                        resume, value = generator.throw, error
-
-        elif inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def wrapper(*args, **kwargs):
-                with self._fresh():
-                    return await function(*args, **kwargs)
-
-        else:
-
-            @functools.wraps(function)
-            def wrapper(*args, **kwargs):
-                with self._fresh():
-                    return function(*args, **kwargs)
-
-        return wrapper
-
-
-class no_grad(Mode):
-    """Ops inside record nothing; their results require no gradient. ``with no_grad():`` or ``@no_grad()``."""
-
-    def change(self, state):
-        return state.replace(recording=False)
-
-
-class enable_grad(Mode):
-    """Ops inside record again, within ``no_grad``. Raises RuntimeError within ``inference_mode``."""
-
-    def change(self, state):
-        if state.inference:
-            raise RuntimeError("enable_grad: nothing can be recorded inside inference_mode; use no_grad there instead")
-        return state.replace(recording=True)
-
-
-class inference_mode(Mode):
-    """``no_grad`` that cannot be switched off again inside."""
-
-    def change(self, state):
-        return state.replace(recording=False, inference=True)
-
-
-class Visit(str):
-    """The name of a scope, a new object each time it is entered: pictures tell two visits of one scope apart by it."""
-
-    __slots__ = ()
-
-
-class scope(Mode):
-    """Name the ops recorded inside: they become one cluster of the picture. Scopes nest."""
-
-    def __init__(self, name: str):
-        self.name = str(name)
-
-    def change(self, state):  # spelled out: modules do this at every call
-        names = (*state.scope, Visit(self.name))
-        return State(state.recording, state.forward_mode, state.inference, names, state.hooks)
-
-
-EVENTS = ("before_op", "after_op", "before_rule", "after_rule")
-
-
-class hooks(Mode):
-    """Call ``observers`` around every op and every rule: the door for profilers, pictures, NaN detection.
-
-    An observer may define any of ``before_op(primitive, arrays)``, ``after_op(primitive, arrays, outputs, node)``
-    (raw arrays, outputs a tuple; node is None where nothing was recorded), ``before_rule(node, gradient)`` and
-    ``after_rule(node, gradient, gradients)`` (gradients: list of (parent node, gradient)).
-    """
-
-    def __init__(self, *observers):
-        for observer in observers:
-            if not any(hasattr(observer, event) for event in EVENTS):
-                raise TypeError(f"hooks: an observer, {type(observer).__name__}, has none of {', '.join(EVENTS)}")
-        self.observers = observers
-
-    def change(self, state):
-        return state.replace(hooks=(*state.hooks, *self.observers))
-
-
-class forward_mode(Mode):
-    """Ops inside record, and also save what their JVP rules need."""
-
-    def change(self, state):
-        return state.replace(forward_mode=True, recording=True)
-
-
-def notify(observers, event: str, *args) -> None:
-    for observer in observers:
-        method = getattr(observer, event, None)
-        if method is not None:
-            method(*args)
-
-
-def is_grad_enabled() -> bool:
-    """Whether ops record on the tape here."""
-    return _state.get().recording
+        lines = []
+        for node in self:
+            arguments = [show(parent) for parent in node.parents]
+            arguments += [f"{key}={value!r}" for key, value in node.constants.items() if len(repr(value)) < 40]
+            what = (
+                f"leaf {node.name or ''}".rstrip() if isinstance(node, Leaf) else f"{node.op}({', '.join(arguments)})"
+            )
+            shape = "" if node.shape is None else f"  # {node.dtype} {list(node.shape)}"
+            scope = f"  in {'/'.join(node.scope)}" if node.scope else ""
+            lines.append(f"{number[node]} = {what}{shape}{scope}")
+        return "\n".join(lines)

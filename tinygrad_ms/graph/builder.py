@@ -1,7 +1,8 @@
 """From a tape to a Graph: ``build``."""
 
-from tinygrad_ms.engine.autodiff import make_seed, walk
-from tinygrad_ms.engine.tape import Constant, Leaf, Node, Visit, hooks, tape_of
+from tinygrad_ms.engine.around.modes import Visit, hooks
+from tinygrad_ms.engine.backward import make_seed, walk
+from tinygrad_ms.engine.tape import Constant, Leaf, Node, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.folding import check_size, place_leaves
 from tinygrad_ms.graph.picture import Graph

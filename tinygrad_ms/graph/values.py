@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy
 
-from tinygrad_ms.engine.autodiff import fit, fits, walk
-from tinygrad_ms.engine.backend import BACKENDS, is_float
-from tinygrad_ms.engine.tape import Constant, Leaf, Node, hooks
+from tinygrad_ms.arrays.dtypes import is_float
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.modes import hooks
+from tinygrad_ms.engine.backward import unbroadcast, walk
+from tinygrad_ms.engine.tape import Constant, Leaf, Node
 from tinygrad_ms.engine.tensor import Tensor
 
 SMALL = 9  # arrays of up to so many elements are shown in full
@@ -162,8 +164,7 @@ def run_again(node, arrays) -> tuple:
     primitive, xp = node.plan.primitive, node.backend.xp
     if primitive.floats:
         arrays = [a if not hasattr(a, "dtype") or is_float(a.dtype) else a.astype(numpy.float32) for a in arrays]
-    y = primitive.forward(xp, *arrays, **node.constants)
-    outputs = tuple(y) if primitive.outputs else (y,)
+    outputs, _ = primitive.run(xp, arrays, node.constants)
     return tuple(a if type(a) in BACKENDS else xp.asarray(a) for a in outputs)
 
 
@@ -184,8 +185,7 @@ class Backward:
 
     def after_rule(self, node, gradient, gradients):
         self.sent[node] = [
-            (parent, self.keep(g if isinstance(g, dict) or fits(g, parent) else fit(g, parent, node)))
-            for parent, g in gradients
+            (parent, self.keep(g if isinstance(g, dict) else unbroadcast(g, parent, node))) for parent, g in gradients
         ]
 
 

@@ -10,7 +10,7 @@ from math import prod, sqrt
 
 import numpy
 
-from tinygrad_ms.engine.backend import DEFAULT_FLOAT
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.random import generator
 
 

@@ -4,8 +4,10 @@ from math import prod, sqrt
 
 import numpy
 
-from tinygrad_ms.engine.backend import DEFAULT_FLOAT, to_device
-from tinygrad_ms.engine.tensor import Tensor, asarray
+from tinygrad_ms.arrays.devices import to_device
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
+from tinygrad_ms.engine.around.constructors import asarray
+from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.module import Module, Parameter
 from tinygrad_ms.ops.affine import linear

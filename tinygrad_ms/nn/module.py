@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from tinygrad_ms.engine.backend import BACKENDS, as_dtype, is_float, to_device
-from tinygrad_ms.engine.tape import current_state, no_grad, scope
-from tinygrad_ms.engine.tensor import Tensor, tensor
+from tinygrad_ms.arrays.devices import to_device
+from tinygrad_ms.arrays.dtypes import as_dtype, is_float
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.constructors import tensor
+from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
+from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.conversions import is_dtype
 
 
@@ -431,9 +434,6 @@ def shape_text(result) -> str:
     return str(tuple(result.shape)) if hasattr(result, "shape") else type(result).__name__
 
 
-PLACE = ("data", "node", "_version", "_constant")  # what makes a Tensor this value at this place on the tape
-
-
 def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwargs):
     """``module(*args, **kwargs)`` with other Tensors in the place of parameters and buffers, by dotted name.
 
@@ -451,17 +451,14 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
         if not isinstance(value, Tensor) or value.shape != state[name].shape:
             what = value.shape if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"functional_call: {name} is {what}, expected a Tensor of shape {state[name].shape}")
-        value.version_counter()
     if module._name is None:
         module._name_parts()
     parts = [state[name] for name in parameters]
-    before = [[getattr(part, slot) for slot in PLACE] for part in parts]
+    before = [part.place() for part in parts]
     try:
-        for part, value in zip(parts, parameters.values()):
-            for slot in PLACE:
-                setattr(part, slot, getattr(value, slot))
+        for part, place in zip(parts, [value.place() for value in parameters.values()]):
+            part.take_place(place)
         return module(*args, **kwargs)
     finally:
         for part, place in zip(parts, before):
-            for slot, value in zip(PLACE, place):
-                setattr(part, slot, value)
+            part.take_place(place)

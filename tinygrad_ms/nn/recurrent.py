@@ -2,8 +2,8 @@
 
 from math import sqrt
 
-from tinygrad_ms.engine.backend import DEFAULT_FLOAT
-from tinygrad_ms.engine.tape import scope
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
+from tinygrad_ms.engine.around.modes import scope
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.layers import check_last_axes, check_sizes
 from tinygrad_ms.nn.module import Module, Parameter

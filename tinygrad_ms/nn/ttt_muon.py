@@ -11,9 +11,9 @@ from math import expm1, log, sqrt
 
 import numpy
 
-from tinygrad_ms.engine.backend import DEFAULT_FLOAT
-from tinygrad_ms.engine.tape import scope
-from tinygrad_ms.engine.tensor import asarray
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
+from tinygrad_ms.engine.around.constructors import asarray
+from tinygrad_ms.engine.around.modes import scope
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.layers import Linear, RMSNorm, check_last_axes, check_sizes
 from tinygrad_ms.nn.module import Module, Parameter

@@ -2,8 +2,9 @@
 
 from math import inf
 
-from tinygrad_ms.engine.backend import BACKENDS
-from tinygrad_ms.engine.tensor import Tensor, tensor
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.constructors import tensor
+from tinygrad_ms.engine.tensor import Tensor
 
 
 def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
@@ -38,7 +39,7 @@ def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if
     for p in parameters:
         g = p.grad.data
         xp.multiply(g, factor.astype(g.dtype), out=g)
-        p.grad.version_counter()[0] += 1
+        p.grad.touch()
     return Tensor(norm)
 
 
@@ -48,7 +49,7 @@ def clip_grad_value(parameters, clip_value: float) -> None:
     for p in with_gradients(parameters):
         g = p.grad.data
         BACKENDS[type(g)].xp.clip(g, -clip_value, clip_value, out=g)
-        p.grad.version_counter()[0] += 1
+        p.grad.touch()
 
 
 def with_gradients(parameters):

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy
 
-from tinygrad_ms.engine.backend import BACKENDS, DEFAULT_FLOAT, to_device
+from tinygrad_ms.arrays.devices import to_device
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor
 
 
@@ -129,7 +131,7 @@ class Optimizer:
                     raw[...] = exact.astype(raw.dtype)
                 else:
                     self.update(xp, raw, g, state, group)
-                p.version_counter()[0] += 1
+                p.touch()
 
     def new_buffer(self, raw):
         dtype = DEFAULT_FLOAT if raw.dtype.itemsize < 4 else raw.dtype

@@ -3,7 +3,7 @@
 Importing this module makes ``device="strict"`` known.
 """
 
-from tinygrad_ms.engine.backend import Backend, register
+from tinygrad_ms.arrays.registry import Backend, register
 from tinygrad_ms.testing import strict
 from tinygrad_ms.testing.differences import GradcheckError, check_jvp, gradcheck, gradgradcheck
 from tinygrad_ms.testing.strict import SyncForbidden, forbid_sync

@@ -7,9 +7,12 @@ element; large arrays are probed along random vectors: a wrong Jacobian shows wi
 
 import numpy
 
-from tinygrad_ms.engine.autodiff import push_forward, walk
-from tinygrad_ms.engine.backend import BACKENDS, is_float, to_device
-from tinygrad_ms.engine.tape import enable_grad, forward_mode
+from tinygrad_ms.arrays.devices import to_device
+from tinygrad_ms.arrays.dtypes import is_float
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.forward import push_forward
+from tinygrad_ms.engine.around.modes import enable_grad, forward_mode
+from tinygrad_ms.engine.backward import walk
 from tinygrad_ms.engine.tensor import Tensor
 
 FULL = 32  # inputs of up to so many elements together are checked element by element,

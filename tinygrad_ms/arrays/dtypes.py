@@ -1,0 +1,51 @@
+"""dtypes and host values: what carries gradients, what Python numbers and lists become, how values are printed."""
+
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
+
+DEFAULT_FLOAT = numpy.dtype("float32")
+
+
+def host_array(value, dtype=None) -> numpy.ndarray:
+    """A NumPy array of a Python number, a list or a NumPy value. Raises TypeError where that is not numeric."""
+    try:
+        array = numpy.asarray(value, dtype=dtype)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"cannot make a tensor of {type(value).__name__}: {error}") from None
+    if not is_number_dtype(array.dtype):
+        raise TypeError(
+            f"cannot make a tensor of dtype {array.dtype} ({type(value).__name__}): numbers and booleans only"
+        )
+    return array
+
+
+def is_number_dtype(dtype) -> bool:
+    return dtype.kind in "fiub" or dtype.name == "bfloat16"
+
+
+def is_float(dtype) -> bool:
+    """Carries gradients: float16, bfloat16 (which NumPy calls a void), float32, float64."""
+    return dtype.kind == "f" or (dtype.kind == "V" and dtype.name == "bfloat16")
+
+
+def is_host_value(value) -> bool:
+    """A NumPy array or scalar: data that brings its own dtype."""
+    return isinstance(value, (numpy.ndarray, numpy.generic))
+
+
+def format_array(array, indent: int = 0, **options) -> str:
+    """The values as NumPy prints them (this copies a device array to the host)."""
+    host = BACKENDS[type(array)].to_host(array)
+    return numpy.array2string(host, separator=", ", prefix=" " * indent, threshold=100, **options)
+
+
+def as_dtype(dtype) -> numpy.dtype:
+    """The NumPy dtype of a name or type. Raises TypeError for what is unknown, and for no number (complex, text)."""
+    try:
+        result = numpy.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype={dtype!r} is unknown; expected one such as 'float32', 'int64' or 'bool'") from None
+    if not is_number_dtype(result):
+        raise TypeError(f"dtype={dtype!r} cannot be that of a tensor: it holds floats, integers or booleans")
+    return result

@@ -1,0 +1,1 @@
+"""What surrounds the core: modes, odd arguments, error sentences, forward mode, constructors."""

@@ -1,0 +1,72 @@
+"""Odd arguments of ops: numbers alone, lists, integers, mixed devices; converted or refused."""
+
+from tinygrad_ms.arrays.devices import default_device, parse_device, to_device
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, host_array, is_float, is_host_value
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.sentences import describe, mixed_devices
+
+NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
+
+
+def convert_arguments(primitive, args, arrays, wants_tensor):
+    """The less usual arguments of a call, by the rules of docs: (raw arrays and numbers, their backend, whether tensors).
+
+    Python numbers stay weak scalars; lists become arrays; integers become floats where the op asks for floats.
+    """
+    refuse_what_is_no_number(primitive, arrays)
+    backend = common_backend(primitive, args, arrays)
+    if backend is None:
+        arrays, backend, made = from_host_alone(arrays)
+        wants_tensor = wants_tensor or made
+    own = [a for a in arrays if type(a) is backend.array_type]
+    floating = next((a.dtype for a in own if is_float(a.dtype)), None)
+    device = backend.device_of(own[0])
+    arrays = [list_to_array(a, floating, device) if isinstance(a, (list, tuple)) else a for a in arrays]
+    if floating is None and (primitive.floats or any(type(a) is float for a in arrays)):
+        arrays = [a.astype(DEFAULT_FLOAT) if type(a) is backend.array_type else a for a in arrays]
+    return arrays, backend, wants_tensor
+
+
+def refuse_what_is_no_number(primitive, arrays):
+    """Complex numbers, None, text, dicts and objects are refused by name."""
+    for i, value in enumerate(arrays):
+        if getattr(value, "dtype", DEFAULT_FLOAT).kind == "c":
+            raise TypeError(f"{primitive.name}: complex numbers are not supported ({describe(primitive, arrays)})")
+        known = type(value) in BACKENDS or type(value) in NUMBERS or is_host_value(value)
+        if not known and not isinstance(value, (list, tuple)):
+            raise TypeError(
+                f"{primitive.name}: {primitive.argument_name(i)} is {type(value).__name__};"
+                " expected a Tensor, an array or a number"
+            )
+
+
+def common_backend(primitive, args, arrays):
+    """The backend of the arrays, which must be one and on one device; None where there is no array."""
+    kinds = {type(value) for value in arrays if type(value) in BACKENDS}
+    if not kinds:
+        return None
+    backend = BACKENDS[kinds.pop()]
+    indices = {backend.index_of(a) for a in arrays if type(a) is backend.array_type} if backend.multi_device else ()
+    if kinds or len(indices) > 1:
+        raise mixed_devices(primitive, args)
+    return backend
+
+
+def from_host_alone(arrays):
+    """Numbers and lists make tensors on the default device; NumPy scalars, also with numbers, stay NumPy."""
+    host = [is_host_value(value) for value in arrays]
+    if any(host) and all(own or type(value) in NUMBERS for own, value in zip(host, arrays)):
+        backend, _ = parse_device("cpu")
+        return [host_array(value) if own else value for own, value in zip(host, arrays)], backend, False
+    backend, index = parse_device(default_device())
+    return [backend.from_host(default_floats(value), index) for value in arrays], backend, True
+
+
+def list_to_array(value, floating, device):
+    """A list beside arrays takes their float dtype; beside integers alone its own, floats as float32."""
+    return to_device(default_floats(value) if floating is None else host_array(value, floating), device)
+
+
+def default_floats(value):
+    host = host_array(value)
+    return host if is_host_value(value) or host.dtype.kind != "f" else host.astype(DEFAULT_FLOAT)

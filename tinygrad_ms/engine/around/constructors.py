@@ -1,0 +1,55 @@
+"""Tensors from data: copies, shared arrays."""
+
+from tinygrad_ms.arrays.devices import default_device, parse_device, to_device
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, as_dtype, host_array, is_host_value
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.tensor import Tensor
+
+
+def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str | None = None) -> Tensor:
+    """A new tensor with a copy of ``data``: a number, nested lists, a NumPy or CuPy array, or a Tensor (its values).
+
+    dtype: kept for arrays; Python floats become float32, Python integers int64, booleans bool.
+    device: "cpu", "cuda", "cuda:1"; without it, device arrays stay where they are and host data goes to the
+    default device. Raises TypeError for what is not numeric, or for ``requires_grad`` of integers.
+    """
+    raw = data.data if isinstance(data, Tensor) else data
+    backend = BACKENDS.get(type(raw))
+    if backend is None or (backend.name == "cpu" and not isinstance(data, Tensor)):
+        host = _unwrap_list(raw)
+        own_dtype = is_host_value(host)
+        host = host_array(host)
+        if dtype is None and not own_dtype and host.dtype.kind == "f":
+            dtype = DEFAULT_FLOAT
+        if dtype is not None:
+            host = host.astype(as_dtype(dtype), copy=False)
+        family, index = parse_device(default_device() if device is None else device)
+        array = family.from_host(host, index)
+    else:
+        array = raw if device is None else to_device(raw, device)
+        array = array.astype(as_dtype(dtype)) if dtype is not None else array.copy() if array is raw else array
+    result = Tensor(array)
+    if name is not None:
+        result.name = name
+    if requires_grad:
+        result.requires_grad = True
+    return result
+
+
+def asarray(data, dtype=None, device=None) -> Tensor:
+    """Like ``tensor``, but a Tensor is returned as it is and an array shares its memory where dtype and device allow."""
+    if isinstance(data, Tensor) and dtype is None and device in (None, data.device):
+        return data
+    if not isinstance(data, Tensor) and type(data) in BACKENDS and dtype in (None, data.dtype):
+        as_dtype(data.dtype)  # raises for complex numbers and text
+        where = device or (default_device() if BACKENDS[type(data)].name == "cpu" else None)
+        if where in (None, BACKENDS[type(data)].device_of(data)):
+            return Tensor(data)
+    return tensor(data, dtype, device)
+
+
+def _unwrap_list(value):
+    """Nested lists may hold 0-d tensors."""
+    if isinstance(value, (list, tuple)):
+        return [_unwrap_list(item) for item in value]
+    return value.tolist() if isinstance(value, Tensor) else value

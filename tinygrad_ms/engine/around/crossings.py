@@ -1,0 +1,150 @@
+"""Where tensors become something else and back: NumPy arrays, Python numbers, text, copies, pickles."""
+
+from typing import Any
+
+from tinygrad_ms.arrays.devices import parse_device, to_device
+from tinygrad_ms.arrays.dtypes import as_dtype, format_array, host_array
+from tinygrad_ms.arrays.registry import BACKENDS
+
+
+class Crossings:
+    """The methods of a Tensor that leave the tape, and what Python asks of a container."""
+
+    __slots__ = ()
+
+    data: Any
+    node: Any
+    grad: Any
+    name: str | None
+    requires_grad: bool
+    shape: tuple[int, ...]
+    dtype: Any
+    size: int
+    device: str
+    is_leaf: bool
+    unstack: Any
+    _of: Any
+
+    def numpy(self):
+        """The values as a NumPy array; on the CPU it shares this tensor's memory."""
+        return BACKENDS[type(self.data)].to_host(self.data)
+
+    def __array__(self, dtype=None, copy=None):
+        if BACKENDS[type(self.data)].name != "cpu":
+            raise TypeError(f"a tensor on {self.device} is not converted to NumPy silently: call .numpy() or .cpu()")
+        if dtype is not None and as_dtype(dtype) != self.dtype:
+            return self.data.astype(dtype)
+        return self.data.copy() if copy else self.data
+
+    def __dlpack__(self, **options):
+        return self.data.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.data.__dlpack_device__()
+
+    def item(self):
+        """The Python number of a tensor of one element."""
+        if self.size != 1:
+            raise ValueError(f"item: a tensor of shape {self.shape} has {self.size} elements; it must have one")
+        return self.data.item()
+
+    def tolist(self):
+        return self.data.tolist()
+
+    def __float__(self):
+        return float(self.item())
+
+    def __int__(self):
+        return int(self.item())
+
+    def __index__(self):
+        if self.dtype.kind not in "iu":
+            raise TypeError(f"only an integer tensor can be an index, this one is {self.dtype}")
+        return int(self.item())
+
+    def __bool__(self):
+        if self.size != 1:
+            raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use .any() or .all()")
+        return bool(self.item())
+
+    def __len__(self):
+        if not self.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __iter__(self):
+        if not self.shape:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter(self.unstack())
+
+    def __contains__(self, value):
+        return bool((self.data == raw_like(value, self, "in")).any())
+
+    __hash__ = object.__hash__  # == compares elements; a tensor as a dict key is itself
+
+    def __format__(self, spec):
+        return format(self.item(), spec) if spec else str(self)
+
+    def __repr__(self):
+        facts = [f"dtype={self.dtype}"]
+        if 0 in self.shape:
+            facts.insert(0, f"shape={self.shape}")
+        if self.device != "cpu":
+            facts.append(f"device={self.device!r}")
+        if self.name:
+            facts.append(f"name={self.name!r}")
+        if self.node is not None:
+            facts.append("requires_grad=True" if self.is_leaf else f"op={self.node.caller.op}")
+        return f"Tensor({format_array(self.data, len('Tensor('))}, {', '.join(facts)})"
+
+    # --- copies ----------------------------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo):
+        self._check_no_history()
+        result = memo[id(self)] = self._of(self.data.copy(), self.name, self.requires_grad)
+        if self.grad is not None:
+            result.grad = self.grad._of(self.grad.data.copy())
+        return result
+
+    def __copy__(self):
+        return self.__deepcopy__({})
+
+    def __reduce__(self):
+        self._check_no_history()
+        return unpickle, (type(self), self.numpy(), self.device, self.requires_grad, self.name)
+
+    def _check_no_history(self):
+        if not self.is_leaf:
+            raise RuntimeError(
+                f"copy or pickle of a tensor with history (result of {self.node.op}, {self.node.line});"
+                " use .detach() to copy the values, .clone() to stay on the tape"
+            )
+
+
+def unpickle(cls, host, device, requires_grad, name):
+    """A tensor of the class ``cls`` from what ``__reduce__`` kept."""
+    backend, index = parse_device(device)
+    return cls._of(backend.from_host(host, index), name, requires_grad)
+
+
+def raw(x):
+    """The raw array of a Tensor; anything else as it is."""
+    return x.data if isinstance(x, Crossings) else x
+
+
+def raw_index(index):
+    """An index with the raw arrays of the tensors in it."""
+    return tuple(map(raw_index, index)) if isinstance(index, tuple) else raw(index)
+
+
+def raw_like(value, like: Crossings, op: str):
+    """The raw array of ``value`` for an in-place write into ``like``, on the same device."""
+    value = raw(value)
+    if type(value) in BACKENDS:
+        if type(value) is not type(like.data):
+            there = BACKENDS[type(value)].device_of(value)
+            raise ValueError(f"{op}: the tensor is on {like.device} and the value on {there}; move one with .to()")
+        return value
+    if isinstance(value, (list, tuple)):
+        return to_device(host_array(value, like.dtype), like.device)
+    return value

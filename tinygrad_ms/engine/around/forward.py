@@ -1,0 +1,53 @@
+"""Forward mode: one walk over the tape from its start with the JVP rules."""
+
+from contextlib import nullcontext
+
+from tinygrad_ms.engine.around.modes import enable_grad
+from tinygrad_ms.engine.around.sentences import freed_error, in_place_error
+from tinygrad_ms.engine.backward import saved_as_tensors
+from tinygrad_ms.engine.call import as_array
+from tinygrad_ms.engine.tape import Leaf, Node, Output, tape_of
+from tinygrad_ms.engine.tensor import Tensor
+
+
+def push_forward(nodes, tangents: dict, create_graph=False, since=0) -> list:
+    """Carry ``tangents`` (by node) along the tape to ``nodes``; None for a node that does not depend on them."""
+    tangents = dict(tangents)
+    with enable_grad() if create_graph else nullcontext():
+        for node in tape_of(nodes, until=tangents, since=since):
+            if node in tangents or isinstance(node, Leaf):
+                continue
+            incoming = [tangents.get(parent) if isinstance(parent, Node) else None for parent in node.parents]
+            if all(t is None for t in incoming):
+                continue
+            t = (
+                incoming[0][node.constants["index"]]
+                if isinstance(node, Output)
+                else run_rule(node, incoming, create_graph)
+            )
+            if t is not None:
+                tangents[node] = t if node.shape is None else matching(t, node)
+    return [tangents.get(node) for node in nodes]
+
+
+def run_rule(node, incoming, create_graph):
+    """What the JVP rule of a node makes of the tangents of its arguments (None: none)."""
+    if node.saved is None:
+        raise freed_error(node)
+    for counter, version, argument in node.versions_at_save:
+        if counter[0] != version:
+            raise in_place_error(node, argument)
+    if node.plan.primitive.jvp is None:
+        raise RuntimeError(f"jvp: {node.op} has no JVP rule; give its primitive jvp=")
+    if not node.plan.forward_mode:
+        raise RuntimeError(f"jvp: {node.op} (recorded at {node.line}) was not recorded for forward mode")
+    saved = saved_as_tensors(node) if create_graph else node.saved
+    return node.plan.primitive.jvp(node.plan, incoming, saved, node.constants)
+
+
+def matching(t, node):
+    """A tangent in the shape of the output, to which an argument may have been broadcast, and in its dtype."""
+    if t.shape != node.shape:
+        t = t + node.backend.xp.zeros(node.shape, dtype=node.dtype)
+    t = t if t.dtype == node.dtype else t.astype(node.dtype)
+    return t if isinstance(t, Tensor) else as_array(t, node.backend)

@@ -1,0 +1,175 @@
+"""Whether and how ops record: the state every call looks at, and the modes that change it for a while."""
+
+import functools
+import inspect
+from contextvars import ContextVar
+
+
+class State:
+    """What ops look at, once per call: one context variable, so local to the thread and the async task."""
+
+    __slots__ = ("recording", "forward_mode", "inference", "scope", "hooks", "simple")
+
+    def __init__(self, recording=True, forward_mode=False, inference=False, scope=(), hooks=()):
+        self.recording = recording  # record ops on the tape
+        self.forward_mode = forward_mode  # save what the JVP rules need, too
+        self.inference = inference  # recording cannot be switched on again
+        self.scope = scope  # names of the enclosing scopes, outermost first
+        self.hooks = hooks  # observers called around every op and every rule
+        self.simple = not forward_mode and not hooks  # ordinary reverse mode with nobody watching
+
+    def replace(self, **changes):
+        return State(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__[:-1]})
+
+
+_state: ContextVar[State] = ContextVar("tinygrad_ms.state", default=State())  # noqa: B039  (nothing changes a State)
+current_state = _state.get
+
+
+class Mode:
+    """A change of state for a ``with`` block, or as a decorator for a function, a generator or a coroutine.
+
+    A decorated generator has the mode only while its body runs, not while it is suspended
+    (a bare ``with`` around a ``yield`` would leak into the caller).
+    """
+
+    def __new__(cls, *args, **kwargs):
+        mode = super().__new__(cls)
+        mode._tokens = []
+        if args and cls.__init__ is object.__init__:  # @no_grad without parentheses
+            return mode(args[0])
+        return mode
+
+    def change(self, state: State) -> State:
+        return state
+
+    def __enter__(self):
+        self._tokens.append(_state.set(self.change(_state.get())))
+        return self
+
+    def __exit__(self, *exception):
+        _state.reset(self._tokens.pop())
+
+    def _fresh(self):
+        """A twin of this mode: the decorated function may run in several threads at once."""
+        twin = Mode.__new__(type(self))
+        twin.__dict__.update(self.__dict__, _tokens=[])
+        return twin
+
+    def __call__(self, function):
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def wrapper(*args, **kwargs):
+                generator = function(*args, **kwargs)
+                resume, value = generator.send, None
+                while True:
+                    try:
+                        with self._fresh():
+                            item = resume(value)
+                    except StopIteration as stop:
+                        return stop.value
+                    try:
+                        resume, value = generator.send, (yield item)
+                    except GeneratorExit:
+                        with self._fresh():
+                            generator.close()
+                        raise
+                    except BaseException as error:
+                        resume, value = generator.throw, error
+
+        elif inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def wrapper(*args, **kwargs):
+                with self._fresh():
+                    return await function(*args, **kwargs)
+
+        else:
+
+            @functools.wraps(function)
+            def wrapper(*args, **kwargs):
+                with self._fresh():
+                    return function(*args, **kwargs)
+
+        return wrapper
+
+
+class no_grad(Mode):
+    """Ops inside record nothing; their results require no gradient. ``with no_grad():`` or ``@no_grad()``."""
+
+    def change(self, state):
+        return state.replace(recording=False)
+
+
+class enable_grad(Mode):
+    """Ops inside record again, within ``no_grad``. Raises RuntimeError within ``inference_mode``."""
+
+    def change(self, state):
+        if state.inference:
+            raise RuntimeError("enable_grad: nothing can be recorded inside inference_mode; use no_grad there instead")
+        return state.replace(recording=True)
+
+
+class inference_mode(Mode):
+    """``no_grad`` that cannot be switched off again inside."""
+
+    def change(self, state):
+        return state.replace(recording=False, inference=True)
+
+
+class Visit(str):
+    """The name of a scope, a new object each time it is entered: pictures tell two visits of one scope apart by it."""
+
+    __slots__ = ()
+
+
+class scope(Mode):
+    """Name the ops recorded inside: they become one cluster of the picture. Scopes nest."""
+
+    def __init__(self, name: str):
+        self.name = str(name)
+
+    def change(self, state):  # spelled out: modules do this at every call
+        names = (*state.scope, Visit(self.name))
+        return State(state.recording, state.forward_mode, state.inference, names, state.hooks)
+
+
+EVENTS = ("before_op", "after_op", "before_rule", "after_rule")
+
+
+class hooks(Mode):
+    """Call ``observers`` around every op and every rule: the door for profilers, pictures, NaN detection.
+
+    An observer may define any of ``before_op(primitive, arrays)``, ``after_op(primitive, arrays, outputs, node)``
+    (raw arrays, outputs a tuple; node is None where nothing was recorded), ``before_rule(node, gradient)`` and
+    ``after_rule(node, gradient, gradients)`` (gradients: list of (parent node, gradient)).
+    """
+
+    def __init__(self, *observers):
+        for observer in observers:
+            if not any(hasattr(observer, event) for event in EVENTS):
+                raise TypeError(f"hooks: an observer, {type(observer).__name__}, has none of {', '.join(EVENTS)}")
+        self.observers = observers
+
+    def change(self, state):
+        return state.replace(hooks=(*state.hooks, *self.observers))
+
+
+class forward_mode(Mode):
+    """Ops inside record, and also save what their JVP rules need."""
+
+    def change(self, state):
+        return state.replace(forward_mode=True, recording=True)
+
+
+def notify(observers, event: str, *args) -> None:
+    for observer in observers:
+        method = getattr(observer, event, None)
+        if method is not None:
+            method(*args)
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops record on the tape here."""
+    return _state.get().recording

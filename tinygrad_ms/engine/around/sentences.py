@@ -1,0 +1,63 @@
+"""The errors of calls as sentences: which op, which argument, shapes, dtypes, devices, what to do."""
+
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.crossings import raw
+
+
+def shape_of(value) -> tuple:
+    """The shape of an array or Tensor; () of a number."""
+    return value.shape if hasattr(value, "shape") else ()
+
+
+def describe(primitive, values) -> str:
+    """``a: float32 (2, 3) on cpu, b: 2.0``."""
+    parts = []
+    for i, value in enumerate(values):
+        value = raw(value)
+        backend = BACKENDS.get(type(value))
+        what = f"{value.dtype} {value.shape} on {backend.device_of(value)}" if backend else repr(value)[:40]
+        parts.append(f"{primitive.argument_name(i)}: {what}")
+    return ", ".join(parts)
+
+
+def mixed_devices(primitive, args) -> ValueError:
+    return ValueError(
+        f"{primitive.name}: arguments on different devices ({describe(primitive, args)}); move one with .to(device)"
+    )
+
+
+def complaint(primitive, arrays, constants, error) -> Exception:
+    """The array library's complaint as a sentence that names the op, the arguments and the fix."""
+    text = str(error)
+    if text.startswith(primitive.name + ":"):
+        return error
+    kind = type(error) if type(error) in (TypeError, ValueError, IndexError, MemoryError) else ValueError
+    if "broadcast" in text:
+        shapes = [f"{primitive.argument_name(i)} has shape {shape_of(a)}" for i, a in enumerate(arrays)]
+        text = f"{' and '.join(shapes)}: these do not broadcast (sizes must be equal or 1, aligned at the right)"
+        return kind(f"{primitive.name}: {text}")
+    keywords = "".join(f", {key}={value!r}" for key, value in constants.items())
+    return kind(f"{primitive.name}: {text} ({describe(primitive, arrays)}{keywords})")
+
+
+def freed_error(node) -> RuntimeError:
+    return RuntimeError(
+        f"backward: the tape was freed by an earlier backward (at {node.op}, recorded at {node.line});"
+        " pass retain_graph=True to the first one to walk it twice"
+    )
+
+
+def in_place_error(node, argument: int) -> RuntimeError:
+    primitive = node.plan.primitive
+    what = f"argument {primitive.argument_name(argument)}" if argument >= 0 else "the result"
+    return RuntimeError(
+        f"backward: {what} of {node.op} (recorded at {node.line}) was changed in place after it had been saved for the"
+        " gradient; change a copy (.clone()) or change it after backward"
+    )
+
+
+def shape_error(node, gradient, parent) -> RuntimeError:
+    return RuntimeError(
+        f"the rule of {node.op} (recorded at {node.line}) returned a gradient of shape {gradient.shape}"
+        f" for an argument of shape {parent.shape}; is a transpose or a sum missing?"
+    )

@@ -1,0 +1,201 @@
+"""Backward: one walk over the tape from its end, with one step: run the rules of a node, add up what they send."""
+
+from contextlib import nullcontext
+from typing import Any
+
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.sums import may_sum_to, sum_to
+from tinygrad_ms.engine.around.constructors import asarray
+from tinygrad_ms.engine.around.modes import current_state, enable_grad, notify
+from tinygrad_ms.engine.around.sentences import freed_error, in_place_error, shape_error
+from tinygrad_ms.engine.call import as_array
+from tinygrad_ms.engine.tape import Leaf, Node, Output, nodes_reaching, tape_of
+from tinygrad_ms.engine.tensor import Tensor
+
+
+def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None, create_graph: bool = False) -> None:
+    """Add d(tensor)/d(leaf), weighted with ``gradient``, to the ``.grad`` of every leaf it was computed from.
+
+    gradient: same shape as the tensor; may be left out for one element, where it is 1.
+    retain_graph: keep what the ops saved, for another backward. Default: only with ``create_graph``.
+    create_graph: record the backward pass, so that the gradients can be differentiated in turn.
+    Raises RuntimeError off the tape, on a freed tape, for a non-scalar without ``gradient``, and where a value the
+    tape had saved was changed in place.
+    """
+    if tensor.node is None:
+        raise RuntimeError(
+            "backward: this tensor has no history: no input had requires_grad=True, or it was computed under no_grad()"
+        )
+    retain = create_graph if retain_graph is None else retain_graph
+    seed = make_seed(tensor, gradient, create_graph, "backward")
+    leaves, _ = walk([(tensor.node, seed)], retain=retain, create_graph=create_graph)
+    for node, g in leaves:
+        accumulate(node, g)
+
+
+def make_seed(tensor, gradient, create_graph, op):
+    """The cotangent of ``tensor`` as a raw array, or as a Tensor under ``create_graph``."""
+    raw = tensor.data
+    if gradient is None:
+        if tensor.size != 1:
+            raise RuntimeError(
+                f"{op}: the tensor has shape {tensor.shape}; only a tensor of one element has an implicit gradient of 1."
+                " Pass gradient=, of the same shape, or reduce to a scalar first"
+            )
+        seed = Tensor(BACKENDS[type(raw)].xp.ones_like(raw))
+    else:
+        seed = asarray(gradient, device=None if hasattr(gradient, "device") else tensor.device)
+        if type(seed.data) is not type(raw):
+            raise ValueError(
+                f"{op}: gradient is on {seed.device} and the tensor on {tensor.device}; move it with .to()"
+            )
+        if seed.shape != tensor.shape:
+            raise ValueError(f"{op}: gradient has shape {seed.shape} and the tensor {tensor.shape}; they must be equal")
+        if seed.dtype != raw.dtype:
+            seed = Tensor(seed.data.astype(raw.dtype)) if seed.node is None else seed.astype(raw.dtype)
+    return seed if create_graph else seed.data
+
+
+def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=False, since=0):
+    """Backpropagate ``seeds``, pairs (node, cotangent); return (leaf, gradient) pairs and the gradients of ``targets``.
+
+    Every node is visited once, from the end of the tape to its start; what it saved and the gradient of its output
+    are dropped as soon as they are used. With ``targets``, only the nodes between them and the seeds are walked:
+    the walk ends at a target, or goes on ``through_targets`` where one depends on another. What was recorded before
+    number ``since`` is left out.
+    """
+    grads: dict[Node, Any] = {}  # of the outputs of nodes, as far as they have come in
+    for node, seed in seeds:
+        grads[node] = grads[node] + seed if node in grads else seed
+    wanted, leaves, found = set(targets or ()), [], {}
+    tape = tape_of(grads, until=() if through_targets else wanted, since=since)
+    wanted_by = None if targets is None else nodes_reaching(wanted, tape)
+    observers = current_state().hooks
+    with enable_grad() if create_graph else nullcontext():
+        for node in reversed(tape):
+            g = grads.pop(node, None)
+            if g is not None:
+                if node.hooks:
+                    g = run_hooks(node, g)
+                if wanted and node in wanted:
+                    found[node] = g
+                    if not through_targets:
+                        continue
+                if isinstance(node, Leaf):
+                    leaves.append((node, g))
+                    continue
+                if node.saved is None:
+                    raise freed_error(node)
+                for counter, version, argument in node.versions_at_save:
+                    if counter[0] != version:
+                        raise in_place_error(node, argument)
+                step(node, g, grads, wanted_by, create_graph, observers)
+            if not (retain or (wanted and node in wanted)):
+                node.saved = None
+                node.versions_at_save = ()
+    return leaves, found
+
+
+def step(node, g, grads, wanted_by, create_graph, observers):
+    """Run the rules of one node and add what they send to the gradients of its parents.
+
+    wanted_by: the nodes that are worth a rule (None: all). create_graph: the rules get tensors and record themselves.
+    """
+    if observers:
+        notify(observers, "before_rule", node, g)
+    parents = node.parents
+    saved = saved_as_tensors(node) if create_graph and node.saved else node.saved
+    sent = sent_by(node, g, saved, wanted_by)
+    if observers:
+        notify(observers, "after_rule", node, g, [(parents[i], d) for i, d in sent])
+    for i, d in sent:
+        parent = parents[i]
+        if parent.shape is None:  # an op with several outputs: their gradients by output
+            others = grads.setdefault(parent, {})
+            for k, part in d.items():
+                others[k] = others[k] + part if k in others else part
+            continue
+        if d.dtype is not parent.dtype or d.shape != parent.shape:
+            d = unbroadcast(d, parent, node)
+        grads[parent] = grads[parent] + d if parent in grads else d
+
+
+def sent_by(node, g, saved, wanted_by=None) -> list[tuple]:
+    """What the rules of a node make of the gradient ``g`` of its output: pairs (argument, gradient)."""
+    plan, parents = node.plan, node.parents
+    if plan is None:  # an Output
+        return [(0, {node.constants["index"]: g})]
+    if plan.slots is not None:
+        g = tuple([g.get(k) for k in plan.slots])
+    if plan.joint is None:
+        sent = [
+            (i, rule(g, *saved) if positions is None else rule(g, *[saved[p] for p in positions]))
+            for i, rule, positions in plan.pullbacks
+            if wanted_by is None or parents[i] in wanted_by
+        ]
+    else:
+        needed = plan.needed
+        if wanted_by is not None:
+            needed = tuple([wanted and parent in wanted_by for wanted, parent in zip(needed, parents)])
+        gradients = plan.joint.function(needed, g, *plan.pick(plan.joint, saved))
+        sent = [(i, d) for i, (d, wanted) in enumerate(zip(gradients, needed)) if wanted]
+    return [pair for pair in sent if pair[1] is not None]
+
+
+def saved_as_tensors(node) -> list:
+    """What a node saved, as tensors at their places on the tape: the rules that read them then record themselves."""
+    plan, saved = node.plan, list(node.saved)
+    counters = {argument: counter for counter, _, argument in node.versions_at_save}
+    for position, i in enumerate(plan.inputs):
+        if isinstance(node.parents[i], Node):
+            saved[position] = Tensor(saved[position], node.parents[i])
+            saved[position]._version = counters.get(i)
+    for position, k in enumerate(plan.outputs, len(plan.inputs)):
+        source = Output(node, k, saved[position]) if plan.primitive.outputs else node
+        saved[position] = Tensor(saved[position], source)
+        saved[position]._version = counters[-1 - k]
+    for position in plan.cached:  # shortcuts of the forward, which create_graph could not see
+        saved[position] = None
+    return saved
+
+
+def unbroadcast(d, parent, node):
+    """A gradient summed over the axes that broadcasting added to the argument, in the dtype of the argument.
+
+    Raises RuntimeError for any other shape: the rule is wrong, and a reshape would hide it.
+    """
+    if d.shape != parent.shape:
+        added = d.shape[: max(len(d.shape) - len(parent.shape), 0)]
+        if not may_sum_to(d.shape, parent.shape) or (node.shape is not None and node.shape[: len(added)] != added):
+            raise shape_error(node, d, parent)
+        d = sum_to(d, parent.shape)
+    return d if d.dtype == parent.dtype else d.astype(parent.dtype)
+
+
+def run_hooks(node, g):
+    for hook in node.hooks:
+        given = g if isinstance(g, Tensor) else Tensor(as_array(g, node.backend))
+        answer = hook(given)
+        if answer is not None:
+            if not isinstance(answer, Tensor) or answer.shape != node.shape:
+                raise ValueError(
+                    f"a hook on {node.op} must return None or a Tensor of shape {node.shape}, not {answer!r}"
+                )
+            g = answer if isinstance(g, Tensor) else answer.data
+    return g
+
+
+def accumulate(leaf, g):
+    """Add a finished gradient to the ``.grad`` of the tensor of a leaf, which owns its memory."""
+    tensor = leaf.tensor() if leaf.tensor is not None else None
+    if tensor is None:
+        return
+    if isinstance(g, Tensor):
+        tensor.grad = g if tensor.grad is None else tensor.grad + g
+    elif tensor.grad is None:
+        tensor.grad = Tensor(as_array(g, leaf.backend).copy())
+    else:
+        tensor.grad = Tensor(as_array(tensor.grad.data + g, leaf.backend))
+
+
+Tensor.backward = backward

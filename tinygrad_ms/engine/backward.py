@@ -81,8 +81,11 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
                     found[node] = g
                     if not through_targets:
                         continue
-                if isinstance(node, Leaf):
-                    leaves.append((node, g))
+                if node.plan is None:
+                    if isinstance(node, Leaf):
+                        leaves.append((node, g))
+                    else:
+                        hand_on(node, g, grads, observers)
                     continue
                 if node.saved is None:
                     raise freed_error(node)
@@ -103,43 +106,47 @@ def step(node, g, grads, wanted_by, create_graph, observers):
     """
     if observers:
         notify(observers, "before_rule", node, g)
-    parents = node.parents
-    saved = saved_as_tensors(node) if create_graph and node.saved else node.saved
-    sent = sent_by(node, g, saved, wanted_by)
-    if observers:
-        notify(observers, "after_rule", node, g, [(parents[i], d) for i, d in sent])
-    for i, d in sent:
+    plan, parents = node.plan, node.parents
+    sent: list[tuple] = []
+    saved = saved_as_tensors(node) if create_graph else node.saved
+    if plan.slots is not None:
+        g = tuple(map(g.get, plan.slots))
+    for i, rule, positions in plan.pullbacks or joint_pullbacks(node, g, saved, wanted_by):
         parent = parents[i]
-        if parent.shape is None:  # an op with several outputs: their gradients by output
-            others = grads.setdefault(parent, {})
-            for k, part in d.items():
-                others[k] = others[k] + part if k in others else part
+        if wanted_by is not None and parent not in wanted_by:
             continue
+        if len(positions) == 1:  # unrolled: most rules read one value
+            d = rule(g, saved[positions[0]])
+        else:
+            d = rule(g, *[saved[p] for p in positions]) if positions else rule(g)
+        if d is None:
+            continue
+        if observers:
+            sent.append((parent, d))
         if d.dtype is not parent.dtype or d.shape != parent.shape:
             d = unbroadcast(d, parent, node)
         grads[parent] = grads[parent] + d if parent in grads else d
+    if observers:
+        notify(observers, "after_rule", node, g, sent)
 
 
-def sent_by(node, g, saved, wanted_by=None) -> list[tuple]:
-    """What the rules of a node make of the gradient ``g`` of its output: pairs (argument, gradient)."""
-    plan, parents = node.plan, node.parents
-    if plan is None:  # an Output
-        return [(0, {node.constants["index"]: g})]
-    if plan.slots is not None:
-        g = tuple([g.get(k) for k in plan.slots])
-    if plan.joint is None:
-        sent = [
-            (i, rule(g, *saved) if positions is None else rule(g, *[saved[p] for p in positions]))
-            for i, rule, positions in plan.pullbacks
-            if wanted_by is None or parents[i] in wanted_by
-        ]
-    else:
-        needed = plan.needed
-        if wanted_by is not None:
-            needed = tuple([wanted and parent in wanted_by for wanted, parent in zip(needed, parents)])
-        gradients = plan.joint.function(needed, g, *plan.pick(plan.joint, saved))
-        sent = [(i, d) for i, (d, wanted) in enumerate(zip(gradients, needed)) if wanted]
-    return [pair for pair in sent if pair[1] is not None]
+def joint_pullbacks(node, g, saved, wanted_by=None) -> list[tuple]:
+    """What a joint rule made of ``g`` for all arguments at once, one by one in the form of ``plan.pullbacks``."""
+    plan, needed = node.plan, node.plan.needed
+    if wanted_by is not None:
+        needed = tuple([wanted and parent in wanted_by for wanted, parent in zip(needed, node.parents)])
+    gradients = plan.joint.function(needed, g, *plan.pick(plan.joint, saved))
+    return [(i, lambda g, d=d: d, ()) for i, (d, wanted) in enumerate(zip(gradients, needed)) if wanted]
+
+
+def hand_on(node, g, grads, observers):
+    """An Output gives its gradient to the op it comes from, which collects the gradients of its outputs in a dict."""
+    (op,), k = node.parents, node.constants["index"]
+    if observers:
+        notify(observers, "before_rule", node, g)
+        notify(observers, "after_rule", node, g, [(op, {k: g})])
+    slots = grads.setdefault(op, {})
+    slots[k] = slots[k] + g if k in slots else g
 
 
 def saved_as_tensors(node) -> list:
@@ -153,7 +160,6 @@ def saved_as_tensors(node) -> list:
     for position, k in enumerate(plan.outputs, len(plan.inputs)):
         source = Output(node, k, saved[position]) if plan.primitive.outputs else node
         saved[position] = Tensor(saved[position], source)
-        saved[position]._version = counters[-1 - k]
     for position in plan.cached:  # shortcuts of the forward, which create_graph could not see
         saved[position] = None
     return saved

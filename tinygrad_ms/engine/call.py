@@ -6,7 +6,6 @@ This code runs once per op: its time is what tiny ops cost (``benchmarks/bench_o
 from collections.abc import Callable
 from functools import update_wrapper
 from sys import _getframe
-from typing import Any
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -23,76 +22,76 @@ NO_CONSTANTS: dict = {}
 
 def make_op(primitive) -> Callable:
     """The public function of a primitive."""
-    forward, several, view = primitive.forward, bool(primitive.outputs), primitive.view
+    forward, several, cache, view = primitive.forward, bool(primitive.outputs), bool(primitive.cache), primitive.view
+    plans, forward_plans, differentiable = primitive.plans, primitive.forward_plans, primitive.differentiable
     count = None if primitive.variadic else len(primitive.arguments)
     expected = "f" if primitive.floats else "fiub"  # kinds of dtypes that need no conversion
 
+    door = count == 1 and not (several or cache)
+
     def op(*args, **constants):
+        if door and args and type(args[0]) in BACKENDS and not constants:  # rules run on raw arrays: just the forward
+            x = args[0]
+            backend = BACKENDS[type(x)]
+            if x.dtype.kind == "f" and not (backend.multi_device or current_state().hooks or len(args) != 1):
+                try:
+                    return forward(backend.xp, x)
+                except Exception as error:
+                    raise complaint(primitive, args, constants, error) from error
         if len(args) != count and count is not None:
             args, constants = primitive.bind(args, constants)
         state = current_state()
 
-        # Unwrap. ``pattern`` gets a bit for each argument that wants a gradient, and at last one above the highest.
-        arrays: list[Any] = []
-        kind = None  # the type of the arrays
-        tensors = floats = weak = odd = (
-            False  # seen: a Tensor; an array of floats; a Python float; what needs converting
-        )
-        pattern, bit = 0, 1
+        # Unwrap: raw arrays, their one type, their places on the tape. ``pattern``: see Plan.key.
+        arrays, parents = [], []
+        kind, pattern, bit = None, 0, 1
+        tensors = floats = weak = odd = False  # seen: a Tensor, floats, a Python float, what must be converted
         for value in args:
+            node = None
             if isinstance(value, Tensor):
-                tensors = True
-                if value.node is not None:
+                tensors, node, value = True, value.node, value.data
+            this = type(value)
+            if this is float or this is int:
+                weak = weak or this is float
+            else:
+                if this is not kind:
+                    odd, kind = odd or kind is not None, this
+                if node is not None:
+                    floats = True
                     pattern += bit
-                    floats = True
-                elif not floats:
-                    floats = value.data.dtype.kind == "f"
-                    odd = odd or not (floats or value.data.dtype.kind in expected)
-                value = value.data
-                if type(value) is not kind:
-                    odd, kind = odd or kind is not None, type(value)
-            elif type(value) is float:
-                weak = True
-            elif type(value) in BACKENDS:
-                if value.dtype.kind == "f":
-                    floats = True
-                elif value.dtype.kind not in expected:
-                    odd = True
-                if type(value) is not kind:
-                    odd, kind = odd or kind is not None, type(value)
-            elif type(value) is not int:
-                odd = True
+                else:
+                    dtype = value.dtype.kind if this in BACKENDS else "?"
+                    floats = floats or dtype == "f"
+                    odd = odd or dtype not in expected
             arrays.append(value)
+            parents.append(node)
             bit += bit
         backend = BACKENDS.get(kind)
         if odd or backend is None or backend.multi_device or (weak and not floats):
             arrays, backend, tensors = convert_arguments(primitive, args, arrays, tensors)
-            kind = backend.array_type
 
         # Run.
         if state.hooks:
             notify(state.hooks, "before_op", primitive, arrays)
         try:
-            y = forward(backend.xp, *arrays, **constants)
+            y = forward(backend.xp, *arrays, **constants) if constants or bit > 2 else forward(backend.xp, arrays[0])
         except Exception as error:
             raise complaint(primitive, arrays, constants, error) from error
 
-        # Wrap, and record.
-        node, cached = None, NOTHING
-        if primitive.cache:
+        # Wrap and record.
+        cached, node = NOTHING, None
+        if cache:
             y, cached = y
-        if not tensors:
-            results = tuple(y) if several else (y,)
-        elif several:
-            results = tuple([Tensor(as_array(value, backend)) for value in y])
+        if several:
+            results = tuple([Tensor(as_array(value, backend)) for value in y] if tensors else y)
         else:
-            results = (Tensor(y if type(y) is kind else as_array(y, backend)),)
-        if tensors and view and isinstance(args[0], Tensor):  # views count in-place changes with what they show
-            for result in results:
-                result._version = args[0].version_counter()
-        if pattern and state.recording and primitive.differentiable:
-            plan = primitive.plan(pattern + bit, state.forward_mode)
-            node = record(plan, args, arrays, results, cached, constants, state, _getframe(1))
+            results = (Tensor(y if type(y) is kind else as_array(y, backend)) if tensors else y,)
+        if view and tensors:
+            share_counter(args[0], results)
+        if pattern and differentiable and state.recording:
+            chosen = forward_plans if state.forward_mode else plans
+            plan = chosen.get(pattern + bit) or primitive.plan(pattern + bit, state.forward_mode)
+            node = record(plan, parents, args, arrays, results, cached, constants, state, _getframe(1))
         if state.hooks:
             notify(state.hooks, "after_op", primitive, arrays, tuple(map(raw, results)), node)
         return results if several else results[0]
@@ -102,55 +101,38 @@ def make_op(primitive) -> Callable:
     return op
 
 
-def record(plan, args, arrays, results, cached, constants, state, frame) -> Node:
+def record(plan, parents, args, arrays, results, cached, constants, state, frame) -> Node:
     """Put a node on the tape, with what the rules of ``plan`` will need, and give the results their places on it."""
-    saved = versions = NOTHING
-    if plan.names:
-        values, counts = [], []
-        for i in plan.inputs:
-            values.append(arrays[i])
-            if isinstance(args[i], Tensor):
-                counter = args[i]._version or args[i].version_counter()
-                counts.append((counter, counter[0], i))
-        for k in plan.outputs:
-            counter = results[k]._version or results[k].version_counter()
-            values.append(results[k].data)
-            counts.append((counter, counter[0], -1 - k))
-        if plan.extras:
-            values += plan.read_extras(arrays, constants, cached)
-        saved, versions = tuple(values), tuple(counts)
-    first = results[0].data
-    backend = BACKENDS[type(first)]
-    several = plan.primitive.outputs
-    shape, dtype = (None, None) if several else (first.shape, first.dtype)
-    parents = []
-    for value in args:
-        if not isinstance(value, Tensor):
-            parents.append(value if type(value) in NUMBERS else constant(value))
-        elif value.node is None:
-            parents.append(value._constant or value.as_constant())
-        else:
-            parents.append(value.node)
-            if value.node.shape == shape:
-                shape = value.node.shape  # one tuple for a chain of equal shapes: less for the collector to visit
+    saved, versions = NOTHING, NOTHING
+    for i in plan.inputs:
+        saved += (arrays[i],)
+        if isinstance(args[i], Tensor):
+            counter = args[i]._version or args[i].version_counter()
+            versions += ((counter, counter[0], i),)
+    for k in plan.outputs:
+        result = results[k]
+        saved += (result.data,)
+        if result._version is not None:  # a view; else Node.counter_of adds it when somebody asks
+            versions += ((result._version, result._version[0], -1 - k),)
+    if plan.extras:
+        saved = (*saved, *plan.read_extras(arrays, constants, cached))
+    for i in plan.off_tape:
+        parents[i] = constant(args[i])
+    y = results[0].data
+    shape, dtype = y.shape, y.dtype
+    if plan.several:
+        shape = dtype = None
+    elif parents[plan.first].shape == shape:  # one tuple for a chain of equal shapes: less for the collector to visit
+        shape = parents[plan.first].shape
     code = frame.f_code
-    while ours(frame, code) and frame.f_back:
+    while is_ours.get(code.co_filename, True) and frame.f_back and ours(frame):
         frame = frame.f_back
         code = frame.f_code
     node = Node(
-        plan,
-        parents,
-        saved,
-        versions,
-        constants or NO_CONSTANTS,
-        shape,
-        dtype,
-        backend,
-        state.scope,
-        code,
+        plan, parents, saved, versions, constants or NO_CONSTANTS, shape, dtype, BACKENDS[type(y)], state.scope, code,
         frame.f_lasti,
-    )
-    if several:
+    )  # fmt: skip
+    if plan.several:
         for k, result in enumerate(results):
             if is_float(result.dtype):
                 result.node = Output(node, k, result.data)
@@ -159,16 +141,21 @@ def record(plan, args, arrays, results, cached, constants, state, frame) -> Node
     return node
 
 
-_ours: dict[str, bool] = {}  # by file: whether its code belongs to this package
+def share_counter(x, views) -> None:
+    """Views count in-place changes with what they show."""
+    if isinstance(x, Tensor):
+        for view in views:
+            view._version = x.version_counter()
 
 
-def ours(frame, code) -> bool:
+is_ours: dict[str, bool] = {}  # by file: whether its code belongs to this package
+
+
+def ours(frame) -> bool:
     """Whether a frame is not where the user called from."""
-    known = _ours.get(code.co_filename)
-    if known is None:
-        name = frame.f_globals.get("__name__", "")
-        known = _ours[code.co_filename] = name == "tinygrad_ms" or name.startswith("tinygrad_ms.")
-    return known
+    name = frame.f_globals.get("__name__", "")
+    answer = is_ours[frame.f_code.co_filename] = name == "tinygrad_ms" or name.startswith("tinygrad_ms.")
+    return answer
 
 
 def as_array(value, backend):
@@ -176,6 +163,10 @@ def as_array(value, backend):
     return value if type(value) in BACKENDS else backend.xp.asarray(value)
 
 
-def constant(value) -> Constant:
-    """How the tape shows an argument that is no tensor; it must not keep the data alive."""
+def constant(value):
+    """How the tape shows an argument that wants no gradient: a number as it is, else facts that keep no data alive."""
+    if isinstance(value, Tensor):
+        return value._constant or value.as_constant()
+    if type(value) in NUMBERS:
+        return value
     return Constant(shape_of(value), getattr(value, "dtype", type(value).__name__), BACKENDS.get(type(value)))

@@ -52,7 +52,8 @@ class Primitive:
         self._read_signature(forward)
         self.vjp, self.jvp = vjp, jvp  # vjp: a joint Rule, or a tuple with a Rule for each argument
         self.differentiable = vjp is not None
-        self._plans: dict[tuple[int, bool], Plan] = {}
+        self.plans: dict[int, Plan] = {}  # by the pattern of the call, for reverse mode
+        self.forward_plans: dict[int, Plan] = {}  # for both modes
         self.op: Any = None
 
     def _read_signature(self, forward):
@@ -88,10 +89,9 @@ class Primitive:
         return tuple(y) if self.outputs else (y,), cached
 
     def plan(self, pattern: int, forward_mode: bool) -> "Plan":
-        """What calls of one pattern need. ``pattern``: as ``Plan.key`` makes it."""
-        plan = self._plans.get((pattern, forward_mode))
-        if plan is None:
-            plan = self._plans[pattern, forward_mode] = Plan(self, pattern, forward_mode)
+        """What calls of one pattern need, kept in ``plans``. ``pattern``: as ``Plan.key`` makes it."""
+        plan = Plan(self, pattern, forward_mode)
+        (self.forward_plans if forward_mode else self.plans)[pattern] = plan
         return plan
 
     def argument_name(self, i: int) -> str:
@@ -108,16 +108,19 @@ class Plan:
     """
 
     __slots__ = (
-        "primitive", "needed", "joint", "pullbacks", "inputs", "outputs", "extras", "cached", "names", "forward_mode",
-        "slots", "_positions",
+        "primitive", "needed", "off_tape", "first", "several", "slots", "joint", "pullbacks", "inputs", "outputs",
+        "extras", "cached", "names", "forward_mode", "_positions",
     )  # fmt: skip
 
     def __init__(self, primitive: Primitive, pattern: int, forward_mode: bool):
         count = pattern.bit_length() - 1
         self.primitive, self.forward_mode = primitive, forward_mode
         self.needed = tuple(bool(pattern >> i & 1) for i in range(count))
-        several = primitive.outputs not in (None, "*")
-        self.slots = range(len(primitive.outputs)) if several else None  # rules get a tuple of cotangents
+        self.off_tape = [i for i, wanted in enumerate(self.needed) if not wanted]
+        self.first = self.needed.index(True)
+        self.several = bool(primitive.outputs)
+        named = self.several and primitive.outputs != "*"
+        self.slots = range(len(primitive.outputs)) if named else None  # whose cotangents the rules get as a tuple
         joint = isinstance(primitive.vjp, Rule)
         rules = [
             (i, r)
@@ -128,9 +131,9 @@ class Plan:
         if forward_mode and primitive.jvp is not None:
             wanted |= primitive.jvp.names(primitive, self.needed)
         self._lay_out(wanted, count)
-        self._positions: dict[int, list[int] | None] = {}
+        self._positions: dict[int, list[int]] = {}
         self.joint = primitive.vjp if joint else None
-        # (argument, function, positions of what it reads in the saved values; None: all of them in order)
+        # (argument, function, positions of what it reads in the saved values)
         self.pullbacks = () if joint else tuple((i, r.function, self.positions(r)) for i, r in rules)
 
     @staticmethod
@@ -168,13 +171,11 @@ class Plan:
                 raise TypeError(f"rule of {primitive.name}: {name!r} is no argument, output, constant or shape")
             self.names.append(name)
 
-    def positions(self, rule: Rule) -> list[int] | None:
-        """Where the names that ``rule`` reads stand among ``names``; None: all of them in order."""
-        where = self._positions.get(id(rule), ())
-        if where == ():
-            where = [self.names.index(name) for name in rule.saves]
-            where = self._positions[id(rule)] = None if where == list(range(len(self.names))) else where
-        return where
+    def positions(self, rule: Rule) -> list[int]:
+        """Where the names that ``rule`` reads stand among ``names``."""
+        if id(rule) not in self._positions:
+            self._positions[id(rule)] = [self.names.index(name) for name in rule.saves]
+        return self._positions[id(rule)]
 
     def read_extras(self, arrays, constants, cached):
         """The constants, shapes and cached values that the rules name."""
@@ -197,8 +198,7 @@ class Plan:
         if self.primitive.variadic and self.inputs:
             n = len(self.inputs)
             saved = (tuple(saved[:n]), *saved[n:])
-        positions = self.positions(rule)
-        return saved if positions is None else [saved[p] for p in positions]
+        return [saved[p] for p in self.positions(rule)]
 
 
 REGISTRY: dict[str, Primitive] = {}  # every primitive by name
@@ -232,7 +232,10 @@ def elementwise(derivative=None, *, rule=None, **facts) -> Callable[[Callable], 
     derivatives = derivative if isinstance(derivative, (tuple, list)) else (derivative,)
 
     def times(d):
-        return Rule(lambda g, *saved: g * d(*saved), Rule.of(d, skip=0).saves) if d else each(None)[0]
+        if d is None:
+            return each(d)[0]
+        saves = Rule.of(d, skip=0).saves
+        return Rule((lambda g, saved: g * d(saved)) if len(saves) == 1 else (lambda g, *saved: g * d(*saved)), saves)
 
     rules = tuple(map(times, derivatives))
     return lambda forward: _define(forward, vjp=rules, jvp=PerArgument(rules), **facts)

@@ -39,6 +39,16 @@ class Node:
     def op(self) -> str:
         return self.plan.primitive.name
 
+    def counter_of(self, k: int = 0) -> list[int]:
+        """The version counter of output ``k``: made when somebody asks, which whoever can change the data has to."""
+        for counter, _, argument in self.versions_at_save:
+            if argument == -1 - k:
+                return counter
+        counter = [0]
+        if self.plan is not None and k in self.plan.outputs:
+            self.versions_at_save = (*self.versions_at_save, (counter, 0, -1 - k))
+        return counter
+
     @property
     def caller(self) -> "Node":
         """The node of the op that the user called: of an Output, the op whose output it is."""
@@ -83,6 +93,9 @@ class Output(Node):
             None, (node,), (), (), {"index": index}, array.shape, array.dtype, node.backend, node.scope, node.code,
             node.offset,
         )  # fmt: skip
+
+    def counter_of(self, k: int = 0) -> list[int]:
+        return self.parents[0].counter_of(self.constants["index"])
 
     @property
     def caller(self) -> Node:

@@ -153,7 +153,7 @@ class Tensor(InPlace, Methods):
     def version_counter(self) -> list[int]:
         """Counts the in-place changes of the storage; shared by views and ``detach``."""
         if self._version is None:
-            self._version = [0]
+            self._version = [0] if self.node is None else self.node.counter_of()
         return self._version
 
     def touch(self) -> None:

@@ -9,7 +9,7 @@ import re
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.backward import make_seed, sent_by
+from tinygrad_ms.engine.backward import joint_pullbacks, make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.builder import Names, sent_arguments, show, tensors
@@ -196,7 +196,7 @@ class Chain:
     def derivative(self, node, i, parent):
         """The local derivative: a number between scalars, else what the rule does with shapes."""
         if node.shape == () and parent.shape == ():
-            ones = dict(sent_by(node, node.backend.xp.ones((), node.dtype), node.saved))
+            ones = dict(local_products(node, node.backend.xp.ones((), node.dtype)))
             if i in ones:
                 return f"{partial(self.symbols[node], self.symbols[parent])} = {written(ones[i])}", ""
         shapes = [
@@ -252,6 +252,15 @@ class Chain:
             factors.append(partial(self.symbols[user], self.symbols[here]))
             here = user
         return r" \cdot ".join(reversed(factors)) if len(factors) > 1 else ""
+
+
+def local_products(node, g):
+    """(argument, what the rule of ``node`` sends it) for the cotangent ``g`` of its output."""
+    saved = node.saved
+    for i, rule, positions in node.plan.pullbacks or joint_pullbacks(node, g, saved):
+        d = rule(g, *[saved[p] for p in positions])
+        if d is not None:
+            yield i, d
 
 
 # --- LaTeX --------------------------------------------------------------------------------------------------

@@ -172,7 +172,8 @@ def unbroadcast(d, parent, node):
     """
     if d.shape != parent.shape:
         added = d.shape[: max(len(d.shape) - len(parent.shape), 0)]
-        if not may_sum_to(d.shape, parent.shape) or (node.shape is not None and node.shape[: len(added)] != added):
+        known = node.shape is None or may_sum_to(node.shape[: len(added)], added)  # of size one: summed by the rule
+        if not (known and may_sum_to(d.shape, parent.shape)):
             raise shape_error(node, d, parent)
         d = sum_to(d, parent.shape)
     return d if d.dtype == parent.dtype else d.astype(parent.dtype)

@@ -58,6 +58,6 @@ def in_place_error(node, argument: int) -> RuntimeError:
 
 def shape_error(node, gradient, parent) -> RuntimeError:
     return RuntimeError(
-        f"the rule of {node.op} (recorded at {node.line}) returned a gradient of shape {gradient.shape}"
-        f" for an argument of shape {parent.shape}; is a transpose or a sum missing?"
+        f"the rule of {node.op} returned a gradient of shape {gradient.shape} for an argument of shape {parent.shape}"
+        f" (recorded at {node.line}); is a transpose or a sum missing?"
     )

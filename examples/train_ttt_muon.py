@@ -396,4 +396,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    tg.keep_freed_memory()
     main()

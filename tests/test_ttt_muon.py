@@ -119,7 +119,7 @@ def test_the_closed_inner_gradient_is_that_of_the_framework_and_so_is_its_deriva
             gradients.append(tg.gradients(loss, list(weights), create_graph=True))
         return tg.stack([gradients[i][i] for i in range(network.matrices)])
 
-    closed, found = tg.stack(network.ascent(weights, k, v, rates)), by_the_framework(*weights)
+    closed, found = tg.stack(network.score_gradient(weights, k, v, rates)), by_the_framework(*weights)
     np.testing.assert_allclose(closed.numpy(), found.numpy(), rtol=1e-12, atol=1e-12)
     cotangent = tg.tensor(rng.normal(size=closed.shape))
     inputs = [k, v, rates] if fast == "linear" else [*weights, k, v, rates]

@@ -641,8 +641,8 @@ import tinygrad_ms as tg
     [
         ({}, "", [], "freed arrays go back to the system (tg.keep_freed_memory() keeps them for the next ones)"),
         ({"TINYGRAD_MS_KEEP_MEMORY": "0"}, "", [], "freed arrays go back to the system"),
-        ({"TINYGRAD_MS_KEEP_MEMORY": "1"}, "", [(-3, 2**25), (-1, 2**28)], "up to 256 MiB of freed arrays are kept"),
-        ({}, "assert tg.keep_freed_memory(2**27)", [(-3, 2**25), (-1, 2**27)], "up to 128 MiB of freed arrays are kept"),
+        ({"TINYGRAD_MS_KEEP_MEMORY": "1"}, "", [(-3, 2**25), (-1, 2**28)], "up to 256 MiB of freed arrays"),
+        ({}, "assert tg.keep_freed_memory(2**27)", [(-3, 2**25), (-1, 2**27)], "up to 128 MiB of freed arrays"),
         ({"MALLOC_ARENA_MAX": "1"}, "assert not tg.keep_freed_memory()", [], "freed arrays go back to the system"),
     ],
 )  # fmt: skip

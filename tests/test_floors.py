@@ -145,6 +145,6 @@ def test_at_import_nothing_but_numpy_and_the_standard_library(module):
 
 
 def test_no_room_below_the_top_computes_what_it_imports():
-    """The walk above could not see where such an import leads. ``reference`` lists the files of its own floor's ``ops``."""
+    """The walk above could not see where such an import leads. ``reference`` lists the files of ``ops``, below it."""
     computed = {module for module, found in IMPORTS.items() for name, _, _ in found if "?" in name}
     assert computed <= {"tinygrad_ms", "tinygrad_ms.reference"}

@@ -44,7 +44,7 @@ def set_default_device(device: str | None) -> None:
 
 
 def device_info() -> dict[str, str]:
-    """What was found: the default device, the array libraries and versions, why CuPy is not usable if so, the memory."""
+    """What was found: the default device, the array libraries, why CuPy is not usable if so, and the allocator."""
     problem = probe_cuda()
     cuda = f"not usable: {problem}" if problem else f"CuPy {FAMILIES['cuda'].xp.__version__}"
     return {

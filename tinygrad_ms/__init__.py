@@ -38,10 +38,10 @@ from tinygrad_ms.transforms import (
 )
 
 __all__ = [  # every name stands once in this list or in that of ops: none may overwrite another
-    "Tensor", "asarray", "checkpoint", "custom_vjp", "default_device", "detect_nan", "device_info", "elementwise",
-    "enable_grad", "grad", "gradients", "hessian", "hooks", "hvp", "inference_mode", "is_grad_enabled", "jacobian",
-    "jvp", "keep_freed_memory", "linearize", "multilinear", "no_derivative", "no_grad", "ops", "primitive", "rules",
-    "scope", "set_default_device", "signm", "tensor", "value_and_grad", "vjp",
+    "Tensor", "__version__", "asarray", "checkpoint", "custom_vjp", "default_device", "detect_nan", "device_info",
+    "elementwise", "enable_grad", "grad", "gradients", "hessian", "hooks", "hvp", "inference_mode", "is_grad_enabled",
+    "jacobian", "jvp", "keep_freed_memory", "linearize", "multilinear", "no_derivative", "no_grad", "ops", "primitive",
+    "rules", "scope", "set_default_device", "signm", "tensor", "value_and_grad", "vjp",
     # loaded when first used: rooms, and what stands in some of them
     "data", "graph", "nn", "optim", "random", "serialization", "testing", "transforms",
     "CheckpointError", "explain", "load", "manual_seed", "profile", "save",
@@ -56,9 +56,8 @@ _ELSEWHERE = {  # names at the top level, and their modules
 # Parts of the rules of other ops, which were public by accident. Until 0.3 they are found here, with a warning.
 _INTERNAL = ("alias", "embed_diagonal", "getitem", "msign_dense_vjp", "sinc_derivative")
 
-if (
-    _typing.TYPE_CHECKING
-):  # what __getattr__ does, said to type checkers: they must not see it, or any name would be right
+# Type checkers read the imports and must not see __getattr__: with it any name would be right to them.
+if _typing.TYPE_CHECKING:
     from tinygrad_ms import data, graph, nn, optim, random, serialization, testing, transforms
     from tinygrad_ms.graph import explain
     from tinygrad_ms.profiler import profile

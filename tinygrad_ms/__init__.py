@@ -53,8 +53,11 @@ _ELSEWHERE = {  # names at the top level, and their modules
     "manual_seed": "random", "save": "serialization", "load": "serialization", "CheckpointError": "serialization",
     "profile": "profiler", "explain": "graph",
 }  # fmt: skip
-# Parts of the rules of other ops, which were public by accident. Until 0.3 they are found here, with a warning.
-_INTERNAL = ("alias", "embed_diagonal", "getitem", "msign_dense_vjp", "sinc_derivative")
+_INTERNAL = {  # parts of the rules of other ops, public by accident: until 0.3 found here, with a warning
+    "alias": "ops.aliases.alias", "getitem": "ops.indexing.getitem",
+    "embed_diagonal": "ops.matrix_parts.embed_diagonal",
+    "msign_dense_vjp": "ops.msign_alternatives.msign_dense_vjp", "sinc_derivative": "ops.special.sinc_derivative",
+}  # fmt: skip
 
 # Type checkers read the imports and must not see __getattr__: with it any name would be right to them.
 if _typing.TYPE_CHECKING:
@@ -72,10 +75,9 @@ else:
         if name in _ELSEWHERE:
             return getattr(_importlib.import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)
         if name in _INTERNAL:
-            function = getattr(ops, name)
-            new = f"{function.__module__}.{name}"
-            _warnings.warn(f"tinygrad_ms.{name} goes in 0.3; it is {new}", DeprecationWarning, stacklevel=2)
-            return function
+            module, _, now = f"{__name__}.{_INTERNAL[name]}".rpartition(".")
+            _warnings.warn(f"{__name__}.{name} goes in 0.3; it is {module}.{now}", DeprecationWarning, stacklevel=2)
+            return getattr(_importlib.import_module(module), now)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -75,4 +75,5 @@ def main():
 
 
 if __name__ == "__main__":
+    tg.keep_freed_memory()
     main()

@@ -299,4 +299,5 @@ def main():
 
 
 if __name__ == "__main__":
+    tg.keep_freed_memory()
     main()

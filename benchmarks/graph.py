@@ -40,4 +40,5 @@ def main(sizes):
 
 
 if __name__ == "__main__":
+    tg.keep_freed_memory()
     main([int(n) for n in sys.argv[1:]] or [200, 2000])

@@ -16,6 +16,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 import train_mlp
 
+import tinygrad_ms as tg
+
 COLOURS = {"adamw": "#D55E00", "muon": "#0072B2"}
 
 
@@ -85,4 +87,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    tg.keep_freed_memory()
     main()

@@ -202,6 +202,7 @@ def main(size=128, out="runs/msign", seed=0):
 
 
 if __name__ == "__main__":
+    tg.keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--out", default="runs/msign")

@@ -334,4 +334,5 @@ def train(options):
 
 
 if __name__ == "__main__":
+    tg.keep_freed_memory()
     main()

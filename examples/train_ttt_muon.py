@@ -283,11 +283,15 @@ def finish(run):
     options, last = run.options, run.history[-1]
     figures = {k: v for k, v in last.items() if k != "step"}
     per_step = 1000 * run.seconds / max(1, run.steps)
-    print(f"{options.task}, {options.update}, seed {options.seed}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items())
-          + f" after {run.steps} steps, {run.seconds:.0f} s ({per_step:.0f} ms a step)")  # fmt: skip
+    reached = ", ".join(f"{k} {v:.4f}" for k, v in figures.items())
+    print(
+        f"{options.task}, {options.update}, seed {options.seed}: {reached} after {run.steps} steps,"
+        f" {run.seconds:.0f} s ({per_step:.0f} ms a step)"
+    )
     result = {
         "settings": settings(options), **figures, "steps": run.steps, "seconds": run.seconds, "ms per step": per_step,
-        "parameters": sum(p.size for p in run.model.parameters()), "device": run.model.device, "version": tg.__version__,
+        "parameters": sum(p.size for p in run.model.parameters()), "device": run.model.device,
+        "version": tg.__version__,
         "history": run.history, "losses": [round(loss, 5) for loss in run.losses],
     }  # fmt: skip
     (options.out / "result.json").write_text(json.dumps(result, indent=1))
@@ -396,4 +400,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    tg.keep_freed_memory()
     main()

@@ -619,10 +619,53 @@ def test_sum_over_is_the_sum(dtype):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's memory allocation")
 def test_freed_arrays_are_kept_for_the_next_ones():
-    """A training step that allocates 96 MB causes no page faults once it has run."""
-    script = """
+    """Once a program has asked for it, a training step that allocates 96 MB causes no page faults after the first."""
+    assert page_faults("print(tg.keep_freed_memory())") < 1000  # 96 MB are 23,438 pages
+    assert page_faults("print(True)", TINYGRAD_MS_KEEP_MEMORY="1") < 1000
+
+
+WATCHED = """
+import ctypes
+calls = []
+class CDLL:
+    def __init__(self, name):
+        self.mallopt = lambda parameter, value: calls.append((parameter, value)) or 1
+ctypes.CDLL = CDLL
+import tinygrad_ms as tg
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="about glibc's memory allocation")
+@pytest.mark.parametrize(
+    "environment, then, expected, memory",
+    [
+        ({}, "", [], "freed arrays go back to the system (tg.keep_freed_memory() keeps them for the next ones)"),
+        ({"TINYGRAD_MS_KEEP_MEMORY": "0"}, "", [], "freed arrays go back to the system"),
+        ({"TINYGRAD_MS_KEEP_MEMORY": "1"}, "", [(-3, 2**25), (-1, 2**28)], "up to 256 MiB of freed arrays"),
+        ({}, "assert tg.keep_freed_memory(2**27)", [(-3, 2**25), (-1, 2**27)], "up to 128 MiB of freed arrays"),
+        ({"MALLOC_ARENA_MAX": "1"}, "assert not tg.keep_freed_memory()", [], "freed arrays go back to the system"),
+    ],
+)  # fmt: skip
+def test_only_who_asks_for_it_changes_the_allocator(environment, then, expected, memory):
+    """A plain import calls no mallopt: the memory of the host program is its own."""
+    script = f"{WATCHED}{then}\nprint(calls)\nprint(tg.device_info()['memory'])"
+    said = subprocess.check_output(
+        [sys.executable, "-c", script], text=True, env={**clean_environment(), **environment}
+    ).splitlines()
+    assert said[0] == str(expected) and said[1].startswith(memory)
+
+
+def clean_environment():
+    ours = ("MALLOC_", "TINYGRAD_MS_KEEP_MEMORY")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def page_faults(start, **environment):
+    """How many page faults a step causes that allocates 96 MB, after ``start``, which prints True."""
+    script = f"""
 import resource, numpy
 import tinygrad_ms as tg
+{start}
 def step():
     arrays = [numpy.ones(4_000_000, numpy.float32) for _ in range(6)]
 for _ in range(3):
@@ -632,6 +675,7 @@ for _ in range(5):
     step()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 5)
 """
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    faults = float(subprocess.check_output([sys.executable, "-c", script], env=clean))
-    assert faults < 1000  # 96 MB are 23,438 pages
+    command = [sys.executable, "-c", script]
+    said, faults = subprocess.check_output(command, text=True, env={**clean_environment(), **environment}).split()
+    assert said == "True"
+    return float(faults)

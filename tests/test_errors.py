@@ -84,7 +84,8 @@ CASES = {
     "mixed devices": (
         lambda: ones(2) + ones(2, device="strict"),
         ValueError,
-        r"add: arguments on different devices \(a: float32 \(2,\) on cpu, b: float32 \(2,\) on strict\); move one with .to",
+        r"add: arguments on different devices \(a: float32 \(2,\) on cpu, b: float32 \(2,\) on strict\);"
+        " move one with .to",
     ),
     "gradient on another device": (
         lambda: (leaf(2) * 2.0).backward(ones(2, device="strict")),

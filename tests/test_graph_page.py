@@ -145,8 +145,11 @@ def test_a_hairball_is_refused():
         page(h)
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "@@DATA@@", "</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>"],
-                         ids=str.__len__)  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [*HOSTILE, "@@DATA@@", "</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>"],
+    ids=str.__len__,
+)
 def test_no_name_breaks_the_page(name):
     x = tg.tensor([1.0, 2.0], requires_grad=True, name=name)
     with tg.scope(name):

@@ -156,10 +156,10 @@ def test_an_index_changed_after_the_call_does_not_change_the_gradient(kind):
 
 def test_an_array_with_a_tensor_as_index_gives_a_tensor():
     index = tg.tensor([2, 0])
-    for y in (tg.getitem(M, index), tg.take(M, index, axis=0), tg.embedding(M, index)):
+    for y in (tg.ops.indexing.getitem(M, index), tg.take(M, index, axis=0), tg.embedding(M, index)):
         assert isinstance(y, tg.Tensor)
         np.testing.assert_array_equal(y.data, M[[2, 0]])
-    assert type(tg.getitem(M, ([2, 0],))) is np.ndarray
+    assert type(tg.ops.indexing.getitem(M, ([2, 0],))) is np.ndarray
 
 
 def test_float16_gradients_are_accumulated_in_float32():

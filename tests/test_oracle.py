@@ -145,7 +145,7 @@ def derivative_of_sinc(x):
         return torch.autograd.grad(torch.sinc(x).sum(), x, create_graph=True)[0]
 
 
-case("sinc_derivative", derivative_of_sinc, between(0.3, 2), ours=lambda x: tg.sinc_derivative(x, order=1))
+case("sinc_derivative", derivative_of_sinc, between(0.3, 2), ours=lambda x: tg.ops.special.sinc_derivative(x, order=1))
 
 # activations
 same("leaky_relu elu selu silu softplus gelu hardtanh relu6 mish", X, module=F)
@@ -200,7 +200,7 @@ case("unstack", lambda x: x.unbind(1), X, ours=lambda x: tg.unstack(x, 1))
 
 # parts of matrices
 case("diagonal", lambda x: x.diagonal(1, -2, -1), normal(2, 3, 4), ours=lambda x: tg.diagonal(x, 1))
-case("embed_diagonal", torch.diag_embed, normal(2, 3), ours=lambda x: tg.embed_diagonal(x, shape=(2, 3, 3)))
+case("embed_diagonal", torch.diag_embed, normal(2, 3), ours=lambda x: REGISTRY["embed_diagonal"].op(x, shape=(2, 3, 3)))
 case("tril", lambda x: x.tril(-1), normal(2, 3, 4), ours=lambda x: tg.tril(x, -1))
 case("triu", lambda x: x.triu(1), normal(2, 3, 4), ours=lambda x: tg.triu(x, 1))
 case("diag", torch.diag, V)
@@ -217,7 +217,12 @@ def into_zeros(g):
     return zeros
 
 
-case("getitem", lambda x: x[1:, ::2], X, ours=lambda x: tg.getitem(x, (slice(1, None), slice(None, None, 2))))
+case(
+    "getitem",
+    lambda x: x[1:, ::2],
+    X,
+    ours=lambda x: tg.ops.indexing.getitem(x, (slice(1, None), slice(None, None, 2))),
+)
 case(
     "place",
     into_zeros,
@@ -512,10 +517,7 @@ NO_COUNTERPART = {
         "arange eye full full_like linspace ones ones_like rand randn zeros zeros_like".split(),
         "makes constants: nothing to differentiate",
     ),
-    **dict.fromkeys(
-        ("msign_dense_vjp", "msign_unrolled"),
-        "other ways to the gradient of msign, kept for comparison with it in test_msign",
-    ),
+    "msign_unrolled": "another way to the gradient of msign, kept for comparison with it in test_msign",
 }
 
 

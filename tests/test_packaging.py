@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_types import check_user
+
 ROOT = Path(__file__).parents[1]
 # Everything but the symlink tinygrad_ms/ops and what tools leave behind.
 LITTER = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "runs")
@@ -29,6 +31,8 @@ try:
     import ops
 except ModuleNotFoundError:
     pass
+except ImportError as error:  # editable_mode=compat puts the checkout on the path
+    assert "import tinygrad_ms.ops, not the source folder" in str(error)
 else:
     raise AssertionError("the folder ops was installed under a name of its own")
 print(json.dumps([tinygrad_ms.__file__, tinygrad_ms.ops.__file__, names]))
@@ -121,12 +125,24 @@ def test_wheel_in_a_fresh_environment_imports_every_module(wheel, fresh_python, 
         assert (tmp_path / "venv") in path.parents
 
 
+def readme_command(name):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [command] = re.findall(rf"^<!-- command: {name} -->\n```sh\n(.*)\n```$", text, re.MULTILINE)
+    return command
+
+
 @pytest.mark.slow
-def test_editable_install_is_found_from_another_folder(checkout, fresh_python, tmp_path):
-    pip("--python", fresh_python, "install", "-e", checkout, cwd=tmp_path)
+@pytest.mark.parametrize("way", ["plain", "readme"])
+def test_editable_install_is_found_from_another_folder(checkout, fresh_python, tmp_path, way):
+    """With the options of the README type checkers see it, too: mypy checks a user's file."""
+    options = readme_command("test").partition(']" ')[2].partition(" &&")[0].split()
+    assert options == ["--config-settings", "editable_mode=compat"]
+    pip("--python", fresh_python, "install", "-e", checkout, *(options if way == "readme" else ()), cwd=tmp_path)
     package, ops = imported_from(fresh_python, tmp_path)
     assert package == checkout / "tinygrad_ms" / "__init__.py"
     assert ops.resolve() == checkout / "ops" / "__init__.py"
+    if way == "readme":
+        check_user(tmp_path, "--python-executable", fresh_python)
 
 
 BARE = "import tinygrad_ms as tg, tinygrad_ms.ops as o; print(tg.__file__, o.__file__, o.__name__, sep='\\n')"
@@ -165,8 +181,7 @@ def test_import_needs_numpy_alone():
     ],
 )
 def test_readme_commands_are_one_line_each(name, words):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    [command] = re.findall(rf"^<!-- command: {name} -->\n```sh\n(.*)\n```$", text, re.MULTILINE)
+    command = readme_command(name)
     assert words in command and command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
 
 

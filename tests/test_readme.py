@@ -1,11 +1,16 @@
 """The README runs: every Python block, with the output it shows."""
 
 import contextlib
+import inspect
 import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
+
+import tinygrad_ms as tg
+from tinygrad_ms.engine import backward
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -30,6 +35,28 @@ def test_the_picture_is_the_one_the_ten_lines_draw(tmp_path, monkeypatch):
     committed = (ROOT / "docs" / "images" / "ten_lines.svg").read_text()
     texts = [re.findall(r"<text[^>]*>([^<]*)</text>", svg) for svg in (drawn, committed)]
     assert sorted(texts[0]) == sorted(texts[1])  # renderers place things differently; the contents are ours
+
+
+def test_backward_leads_to_the_line_that_adds_gradients_in_three_files():
+    """The files whose functions are entered from loss.backward() to the step of the walk, which adds them."""
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    loss = (tg.tanh(x) * x).sum()
+    visited = []
+
+    def watch(frame, event, argument):
+        visited.append(frame.f_code)
+
+    sys.setprofile(watch)
+    try:
+        loss.backward()
+    finally:
+        sys.setprofile(None)
+    trip = visited[: visited.index(backward.step.__code__) + 1]
+    files = {Path(code.co_filename) for code in trip if "tinygrad_ms" in Path(code.co_filename).parts}
+    assert {file.relative_to(ROOT / "tinygrad_ms").as_posix() for file in files} <= {
+        "engine/backward.py", "engine/tensor.py", "engine/tape.py",
+    }  # fmt: skip
+    assert "grads[parent] = " in inspect.getsource(backward.step)
 
 
 def test_links_lead_somewhere():

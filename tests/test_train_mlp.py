@@ -76,10 +76,15 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(train_mlp, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TINYGRAD_MS_DEVICE": "cpu"}
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), "--epochs", "100000", "--quiet", "--out", str(tmp_path)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
+    # A program that was started with SIGINT ignored (nohup, a script's background job) passes that on to its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), "--epochs", "100000", "--quiet", "--out", str(tmp_path)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         deadline = time.monotonic() + 60
         while not (tmp_path / "checkpoint.npz").exists() and time.monotonic() < deadline:

@@ -119,7 +119,7 @@ def test_the_closed_inner_gradient_is_that_of_the_framework_and_so_is_its_deriva
             gradients.append(tg.gradients(loss, list(weights), create_graph=True))
         return tg.stack([gradients[i][i] for i in range(network.matrices)])
 
-    closed, found = tg.stack(network.ascent(weights, k, v, rates)), by_the_framework(*weights)
+    closed, found = tg.stack(network.score_gradient(weights, k, v, rates)), by_the_framework(*weights)
     np.testing.assert_allclose(closed.numpy(), found.numpy(), rtol=1e-12, atol=1e-12)
     cotangent = tg.tensor(rng.normal(size=closed.shape))
     inputs = [k, v, rates] if fast == "linear" else [*weights, k, v, rates]
@@ -144,7 +144,8 @@ def test_gradients_equal_central_differences(variant):
 
 def test_gradients_of_a_whole_model_equal_central_differences():
     model = nn.Sequential(
-        nn.Embedding(12, 8, rng=0, dtype="float64"), nn.RMSNorm(8, dtype="float64"), layer(chunk=3), layer("plain", chunk=5),
+        nn.Embedding(12, 8, rng=0, dtype="float64"), nn.RMSNorm(8, dtype="float64"),
+        layer(chunk=3), layer("plain", chunk=5),
         nn.Linear(8, 12, rng=1, dtype="float64"),
     )  # fmt: skip
     tokens = np.random.default_rng(2).integers(0, 12, (2, 13))
@@ -211,7 +212,7 @@ def test_gradients_flow_through_a_carried_state():
         np.testing.assert_allclose(p.grad.numpy(), g, rtol=1e-9, atol=1e-11)
 
 
-# --- chunks ------------------------------------------------------------------------------------------------------------
+# --- chunks -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_chunk_is_answered_by_the_weights_of_the_chunks_before_it():
@@ -279,7 +280,7 @@ def test_msign_keeps_an_eighth_of_what_five_recorded_steps_keep():
     assert 7.5 * max(smooth, pure) <= unrolled, kept
 
 
-# --- the msign of the cell ---------------------------------------------------------------------------------------------
+# --- the msign of the cell --------------------------------------------------------------------------------------------
 
 
 def test_the_table_of_the_smooth_msign_brings_every_singular_value_to_one():
@@ -330,7 +331,7 @@ def test_extreme_inputs_have_finite_gradients():
         assert all(np.isfinite(t.grad.numpy()).all() for t in (x, *module.parameters())), scale
 
 
-# --- learning ----------------------------------------------------------------------------------------------------------
+# --- learning ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_layer_learns_associative_recall():
@@ -354,7 +355,7 @@ def test_a_layer_learns_associative_recall():
     assert accuracy["muon"] > 0.9 and accuracy["frozen"] < 0.4, accuracy
 
 
-# --- errors ------------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -383,7 +384,7 @@ def test_inputs_of_other_shapes_are_refused():
             layer()(tg.tensor(np.zeros(shape)))
 
 
-# --- the page ----------------------------------------------------------------------------------------------------------
+# --- the page ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_code_of_the_page_prints_what_it_shows(capsys):

@@ -2,8 +2,8 @@
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.around.modes import hooks
-from tinygrad_ms.engine.tensor import Tensor
 
 
 class detect_nan(hooks):
@@ -34,24 +34,24 @@ class detect_nan(hooks):
 
 
 def has_nan(value) -> bool:
-    raw = value.data if isinstance(value, Tensor) else value
-    if type(raw) not in BACKENDS or not is_float(raw.dtype):
-        return raw != raw if isinstance(raw, float) else False
-    return bool((raw != raw).any())
+    x = raw(value)
+    if type(x) not in BACKENDS or not is_float(x.dtype):
+        return x != x if isinstance(x, float) else False
+    return bool((x != x).any())
 
 
 def describe_values(value) -> str:
     """``float32 (2, 3) in [-1.5, 4.0], with 2 inf``."""
-    raw = value.data if isinstance(value, Tensor) else value
-    if type(raw) not in BACKENDS or not raw.size or not is_float(raw.dtype):
-        return f"{getattr(raw, 'dtype', type(raw).__name__)} {getattr(raw, 'shape', raw)}"
-    xp = BACKENDS[type(raw)].xp
-    finite = xp.isfinite(raw)
-    parts = [f"{raw.dtype} {raw.shape}"]
+    x = raw(value)
+    if type(x) not in BACKENDS or not x.size or not is_float(x.dtype):
+        return f"{getattr(x, 'dtype', type(x).__name__)} {getattr(x, 'shape', x)}"
+    xp = BACKENDS[type(x)].xp
+    finite = xp.isfinite(x)
+    parts = [f"{x.dtype} {x.shape}"]
     if bool(finite.any()):
-        low, high = float(xp.where(finite, raw, xp.inf).min()), float(xp.where(finite, raw, -xp.inf).max())
+        low, high = float(xp.where(finite, x, xp.inf).min()), float(xp.where(finite, x, -xp.inf).max())
         parts.append(f"in [{low:.4g}, {high:.4g}]")
-    nans, infs = int((raw != raw).sum()), int(xp.isinf(raw).sum())
+    nans, infs = int((x != x).sum()), int(xp.isinf(x).sum())
     if nans or infs:
         parts.append(f"with {nans} NaN and {infs} inf")
     return " ".join(parts)

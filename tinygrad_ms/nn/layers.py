@@ -25,6 +25,9 @@ class Linear(Module):
     Raises ValueError for an input whose last axis is not in_features.
     """
 
+    weight: Parameter
+    bias: Parameter | None
+
     def __init__(self, in_features, out_features, bias=True, *, rng=None, device=None, dtype=DEFAULT_FLOAT):
         check_sizes(self, in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
@@ -46,6 +49,8 @@ class Embedding(Module):
     outside 0 ... num_embeddings - 1 (to see that, the host waits for a GPU) and for what is no integer.
     """
 
+    weight: Parameter
+
     def __init__(self, num_embeddings, embedding_dim, *, rng=None, device=None, dtype=DEFAULT_FLOAT):
         check_sizes(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
@@ -64,6 +69,9 @@ class LayerNorm(Module):
     shape: the sizes of these axes, an int or a tuple. weight starts as ones; bias as zeros, or is None with
     ``bias=False``. Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, equation 3.
     """
+
+    weight: Parameter
+    bias: Parameter | None
 
     def __init__(self, shape, eps: float = 1e-5, bias=True, *, device=None, dtype=DEFAULT_FLOAT):
         self.shape, self.eps = as_shape(self, shape), eps
@@ -84,6 +92,8 @@ class RMSNorm(Module):
     shape: the sizes of these axes, an int or a tuple. weight starts as ones.
     Source: Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.
     """
+
+    weight: Parameter
 
     def __init__(self, shape, eps: float = 1e-6, *, device=None, dtype=DEFAULT_FLOAT):
         self.shape, self.eps = as_shape(self, shape), eps

@@ -14,6 +14,7 @@ from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import tensor
+from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.conversions import is_dtype
@@ -65,7 +66,7 @@ class Module:
     """
 
     training = True
-    _name: str | None = None  # as an attribute of its parent: the scope of the ops recorded in its forward
+    _name = ""  # as an attribute of its parent: the scope of the ops recorded in its forward
 
     def __setattr__(self, name, value):
         """Refuse to lose a parameter: what is put in its place must be one, too, or None."""
@@ -81,7 +82,7 @@ class Module:
 
     def __call__(self, *args, **kwargs):
         """Run ``forward``. The ops inside are one scope, named as the attribute: a cluster of a picture."""
-        if self._name is None:
+        if not self._name:
             self._name_parts()
         with scope(self._name):
             try:
@@ -99,7 +100,7 @@ class Module:
 
     def _unique(self, kind) -> Iterator[tuple[str, Any]]:
         seen = set()
-        for name, part in walk(self):
+        for name, part in parts_of(self):
             if isinstance(part, kind) and id(part) not in seen:
                 seen.add(id(part))
                 yield name, part
@@ -127,7 +128,9 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
         """The modules among the attributes, or in lists, tuples, dicts there; under each of their names."""
-        return ((name, part) for name, part in walk(self, below=False) if isinstance(part, Module) and part is not self)
+        return (
+            (name, part) for name, part in parts_of(self, below=False) if isinstance(part, Module) and part is not self
+        )
 
     def children(self) -> list["Module"]:
         """The same, each once."""
@@ -190,14 +193,14 @@ class Module:
         dtype = as_dtype(dtype)
         if not is_float(dtype):
             raise TypeError(f"astype: {type(self).__name__} can be converted to floating-point dtypes, not to {dtype}")
-        return self._convert(lambda raw: raw.astype(dtype) if is_float(raw.dtype) and raw.dtype != dtype else raw)
+        return self._convert(lambda old: old.astype(dtype) if is_float(old.dtype) and old.dtype != dtype else old)
 
     def _convert(self, convert):
         for _, part in self._unique((Parameter, Buffer)):
-            if (raw := convert(part.data)) is part.data:
+            if (converted := convert(part.data)) is part.data:
                 continue
             wanted, name, grad = part.requires_grad, part.name, part.grad
-            Tensor.__init__(part, raw)  # the same Parameter with another array, on no tape yet
+            Tensor.__init__(part, converted)  # the same Parameter with another array, on no tape yet
             part.name, part.requires_grad = name, wanted
             part.grad = None if grad is None else Tensor(convert(grad.data))
         return self
@@ -207,7 +210,7 @@ class Module:
     def _state(self) -> dict[str, Any]:
         """Every Tensor and Generator of the state under each of its names."""
         state = {}
-        for name, part in walk(self):
+        for name, part in parts_of(self):
             if not isinstance(part, Module):
                 if name in state:
                     raise ValueError(
@@ -282,7 +285,7 @@ class Module:
         """Jupyter shows a module as its table."""
         return f"<pre>{escape(str(self.summary()))}</pre>"
 
-    def summary(self, *inputs) -> "Summary":
+    def summary(self, *inputs) -> "Table":
         """A table of the modules: layer, shape of the output, parameters, and how many of them are trainable.
 
         inputs: the arguments of ``forward`` for one trial run (in evaluation mode, nothing recorded): Tensors
@@ -304,7 +307,7 @@ class Module:
             label = "  " * (len(path) + bool(name)) + f"{short} {type(module).__name__}".lstrip()
             path += [name] if name else []
             rows.append((label, shapes.get(id(module), ""), *counts(own[name])))
-        return Summary.of(
+        return Table.of(
             ("layer", "output shape", "parameters", "trainable"),
             rows,
             ("total", "", *counts(self.parameters())),
@@ -345,7 +348,7 @@ class Module:
         return shapes
 
 
-class Summary(str):
+class Table(str):
     """A table that an interactive session shows with its line breaks."""
 
     __repr__ = str.__str__
@@ -367,7 +370,7 @@ class Summary(str):
 STATE = (Parameter, Buffer, numpy.random.Generator)
 
 
-def walk(value, name="", above=(), below=True) -> Iterator[tuple[str, Any]]:
+def parts_of(value, name="", above=(), below=True) -> Iterator[tuple[str, Any]]:
     """(dotted name, part) of the modules and state in ``value``, depth first, in the order of definition.
 
     What has several names comes under each of them. The walk does not enter what it is inside of already:
@@ -392,7 +395,7 @@ def walk(value, name="", above=(), below=True) -> Iterator[tuple[str, Any]]:
         return
     if id(value) not in above:
         for key, item in items:
-            yield from walk(item, f"{name}.{key}" if name else str(key), (*above, id(value)), below)
+            yield from parts_of(item, f"{name}.{key}" if name else str(key), (*above, id(value)), below)
 
 
 def counts(parameters) -> tuple[int, int]:
@@ -409,7 +412,7 @@ def mismatch(part, name, value) -> str | None:
         except (TypeError, ValueError, KeyError):
             return f"{name} must be the state of a random generator, {kind.__name__}, and is {str(value)[:40]}"
         return None
-    value = value.data if isinstance(value, Tensor) else value
+    value = raw(value)
     if type(value) not in BACKENDS and not isinstance(value, numpy.generic):
         return f"{name} is {type(value).__name__}, expected an array or a Tensor of shape {part.shape}"
     if value.shape != part.shape:
@@ -423,8 +426,8 @@ def arriving(part, value):
     """``value`` on the device of ``part``."""
     if isinstance(part, numpy.random.Generator):
         return value
-    raw = value.data if isinstance(value, Tensor) else value
-    return Tensor(to_device(raw if type(raw) in BACKENDS else numpy.asarray(raw), part.device))
+    array = raw(value)
+    return Tensor(to_device(array if type(array) in BACKENDS else numpy.asarray(array), part.device))
 
 
 def shape_text(result) -> str:
@@ -451,7 +454,7 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
         if not isinstance(value, Tensor) or value.shape != state[name].shape:
             what = value.shape if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"functional_call: {name} is {what}, expected a Tensor of shape {state[name].shape}")
-    if module._name is None:
+    if not module._name:
         module._name_parts()
     parts = [state[name] for name in parameters]
     before = [part.place() for part in parts]

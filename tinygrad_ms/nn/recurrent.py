@@ -24,6 +24,10 @@ class RecurrentCell(Module):
     """
 
     gates = 1
+    weight_ih: Parameter
+    weight_hh: Parameter
+    bias_ih: Parameter | None
+    bias_hh: Parameter | None
 
     def __init__(self, input_size, hidden_size, bias=True, *, rng=None, device=None, dtype=DEFAULT_FLOAT):
         check_sizes(self, input_size=input_size, hidden_size=hidden_size)

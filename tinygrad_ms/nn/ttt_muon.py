@@ -8,6 +8,7 @@ large chunks, SwiGLU, Muon, weight normalisation). docs/ttt_muon.md derives the 
 """
 
 from math import expm1, log, sqrt
+from typing import Any
 
 import numpy
 
@@ -52,7 +53,7 @@ class SwiGLU:
         return (silu(x @ w0.mT) * (x @ w2.mT)) @ w1
 
     @staticmethod
-    def ascent(weights, k, v, rates):
+    def score_gradient(weights, k, v, rates):
         r"""The gradient of $\sum_i \eta_i \langle f(k_i), v_i\rangle$ by the weights, in closed form.
 
         rates (..., C, 3), one for each token and matrix W0, W1, W2. Result D0, D1^T, D2, each (..., d_h, d).
@@ -84,12 +85,12 @@ class LinearMap:
         return x @ weights[0].mT
 
     @staticmethod
-    def ascent(weights, k, v, rates):
+    def score_gradient(weights, k, v, rates):
         """sum_i eta_i v_i k_i^T, which does not depend on W."""
         return ((v * rates).mT @ k,)
 
 
-FAST_NETWORKS = {"swiglu": SwiGLU, "linear": LinearMap}
+FAST_NETWORKS: dict[str, Any] = {"swiglu": SwiGLU, "linear": LinearMap}
 
 # --- the inner step -----------------------------------------------------------------------------------------
 
@@ -118,6 +119,8 @@ class TTTMuonCell(Module):
         coefficients, with the derivative through the steps). All run a fixed number of steps: nothing waits
         for a GPU.
     """
+
+    weights: list[Parameter]
 
     def __init__(
         self, d, heads=1, hidden=None, *, fast="swiglu", update="muon", msign="smooth", eps=1e-2,
@@ -163,8 +166,8 @@ class TTTMuonCell(Module):
             return state
         weights, m, norms = state
         with scope("update"):
-            ascent = stack(self.network.ascent(weights, k, v, rates))
-            m = ascent if m is None or not self.momentum else ascent + beta * m
+            gradient = stack(self.network.score_gradient(weights, k, v, rates))
+            m = gradient if m is None or not self.momentum else gradient + beta * m
             step = m if self.update == "plain" else self.orthogonal(m) * self.inner_step
             weights = tuple(w + part for w, part in zip(weights, unstack(step)))
             if self.weight_norm:

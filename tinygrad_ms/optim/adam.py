@@ -23,8 +23,8 @@ class Adam(Optimizer):
     def check(self, options):
         super().check(options)
         fine = len(options["betas"]) == 2 and all(0 <= beta < 1 for beta in options["betas"])
-        self.demand(fine, options, "betas", "two numbers of at least 0 and below 1")
-        self.demand(options["eps"] >= 0, options, "eps", "at least 0")
+        self.require(fine, options, "betas", "two numbers of at least 0 and below 1")
+        self.require(options["eps"] >= 0, options, "eps", "at least 0")
 
     def buffers(self, options):
         return ("exp_avg", "exp_avg_sq")

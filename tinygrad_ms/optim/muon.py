@@ -62,9 +62,9 @@ class Muon(AdamW):
 
     def check(self, options):
         super().check(options)
-        self.demand(0 <= options["momentum"] < 1, options, "momentum", "at least 0 and below 1")
-        self.demand(options["scale"] in SCALES, options, "scale", " or ".join(map(repr, SCALES)))
-        self.demand(options["method"] in ("newton_schulz", "svd"), options, "method", "'newton_schulz' or 'svd'")
+        self.require(0 <= options["momentum"] < 1, options, "momentum", "at least 0 and below 1")
+        self.require(options["scale"] in SCALES, options, "scale", " or ".join(map(repr, SCALES)))
+        self.require(options["method"] in ("newton_schulz", "svd"), options, "method", "'newton_schulz' or 'svd'")
         if options["muon"]:
             for p in options["params"]:
                 if getattr(p, "ndim", 2) < 2:

@@ -3,6 +3,7 @@
 A method is a subclass of a few lines.
 """
 
+import warnings
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any
@@ -12,6 +13,7 @@ import numpy
 from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.tensor import Tensor
 
 
@@ -58,11 +60,17 @@ class Optimizer:
         for name in ("lr", "weight_decay"):
             if not isinstance(options[name], Real):
                 raise TypeError(f"{type(self).__name__}: {name} is {options[name]!r}, expected a number")
-            self.demand(options[name] >= 0, options, name, "at least 0")
+            self.require(options[name] >= 0, options, name, "at least 0")
 
-    def demand(self, satisfied, options, name, expected) -> None:
+    def require(self, satisfied, options, name, expected) -> None:
+        """Raise ValueError that names the option and what is expected of it, unless ``satisfied``."""
         if not satisfied:
             raise ValueError(f"{type(self).__name__}: {name} is {options[name]}, expected {expected}")
+
+    def demand(self, satisfied, options, name, expected) -> None:
+        """The former name of ``require``."""
+        warnings.warn("Optimizer.demand goes in 0.3; it is Optimizer.require", DeprecationWarning, stacklevel=2)
+        self.require(satisfied, options, name, expected)
 
     # --- groups ---------------------------------------------------------------------------------------------
 
@@ -114,28 +122,28 @@ class Optimizer:
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                raw, g = p.data, p.grad.data
-                if g.shape != raw.shape or type(g) is not type(raw):
+                array, g = p.data, p.grad.data
+                if g.shape != array.shape or type(g) is not type(array):
                     raise ValueError(
                         f"{type(self).__name__}: {p.name or 'a parameter'} has shape {p.shape} on {p.device}"
                         f" and its gradient {g.shape} on {p.grad.device}"
                     )
                 state = self.state.setdefault(p, {"step": 0})
                 if len(state) <= len(names):
-                    state.update({name: self.new_buffer(raw) for name in names if name not in state})
+                    state.update({name: self.new_buffer(array) for name in names if name not in state})
                 state["step"] += 1
-                xp = BACKENDS[type(raw)].xp
-                if raw.dtype.itemsize < 4:
-                    exact = raw.astype(DEFAULT_FLOAT)
+                xp = BACKENDS[type(array)].xp
+                if array.dtype.itemsize < 4:
+                    exact = array.astype(DEFAULT_FLOAT)
                     self.update(xp, exact, g.astype(DEFAULT_FLOAT), state, group)
-                    raw[...] = exact.astype(raw.dtype)
+                    array[...] = exact.astype(array.dtype)
                 else:
-                    self.update(xp, raw, g, state, group)
+                    self.update(xp, array, g, state, group)
                 p.touch()
 
-    def new_buffer(self, raw):
-        dtype = DEFAULT_FLOAT if raw.dtype.itemsize < 4 else raw.dtype
-        return BACKENDS[type(raw)].xp.zeros_like(raw, dtype=dtype)
+    def new_buffer(self, array):
+        dtype = DEFAULT_FLOAT if array.dtype.itemsize < 4 else array.dtype
+        return BACKENDS[type(array)].xp.zeros_like(array, dtype=dtype)
 
     def scratch(self, p, number: int = 0):
         """Array ``number`` like ``p`` for intermediate results.
@@ -229,5 +237,5 @@ class Optimizer:
 
 def host(value):
     """A Tensor, an array of any device or a NumPy scalar as a NumPy array."""
-    value = value.data if isinstance(value, Tensor) else value
+    value = raw(value)
     return BACKENDS[type(value)].to_host(value) if type(value) in BACKENDS else numpy.asarray(value)

@@ -25,9 +25,9 @@ class SGD(Optimizer):
 
     def check(self, options):
         super().check(options)
-        self.demand(options["momentum"] >= 0, options, "momentum", "at least 0")
+        self.require(options["momentum"] >= 0, options, "momentum", "at least 0")
         plain = options["momentum"] > 0 and options["dampening"] == 0
-        self.demand(plain or not options["nesterov"], options, "nesterov", "False, or momentum > 0 and dampening = 0")
+        self.require(plain or not options["nesterov"], options, "nesterov", "False, or momentum > 0 and dampening = 0")
 
     def buffers(self, options):
         return ("momentum_buffer",) if options["momentum"] else ()

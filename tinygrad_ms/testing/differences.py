@@ -10,6 +10,7 @@ import numpy
 from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.around.forward import push_forward
 from tinygrad_ms.engine.around.modes import enable_grad, forward_mode
 from tinygrad_ms.engine.backward import walk
@@ -212,8 +213,8 @@ def probes(size, one_by_one, random):
 
 
 def to_numpy(x):
-    raw = x.data if isinstance(x, Tensor) else x
-    return BACKENDS[type(raw)].to_host(raw) if type(raw) in BACKENDS else numpy.asarray(raw)
+    array = raw(x)
+    return BACKENDS[type(array)].to_host(array) if type(array) in BACKENDS else numpy.asarray(array)
 
 
 # --- the verdict --------------------------------------------------------------------------------------------

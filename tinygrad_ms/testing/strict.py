@@ -349,8 +349,12 @@ class ndarray:
 def _attach():
     for name in "shape dtype ndim size nbytes itemsize strides flags".split():
         setattr(ndarray, name, property(operator.attrgetter(f"_a.{name}")))
+
+    def part(name):
+        return property(lambda self: _result(getattr(self._a, name), (self,)))
+
     for name in "T mT real imag".split():
-        setattr(ndarray, name, property(lambda self, name=name: _result(getattr(self._a, name), (self,))))
+        setattr(ndarray, name, part(name))
     for name in """all any argmax argmin argpartition argsort choose clip compress conj copy cumprod cumsum
                    diagonal dot flatten max mean min nonzero partition prod ravel repeat reshape round
                    searchsorted sort squeeze std sum swapaxes trace transpose var view""".split():
@@ -366,8 +370,8 @@ def _attach():
 
     for f in (bool, int, float, complex, repr, str, format):
         setattr(ndarray, f"__{f.__name__}__", reader(f.__name__, f))
-    for f in (np.ndarray.item, np.ndarray.tolist, np.ndarray.tobytes):
-        setattr(ndarray, f.__name__, reader(f.__name__, f))
+    for name in ("item", "tolist", "tobytes"):
+        setattr(ndarray, name, reader(name, getattr(np.ndarray, name)))
     ndarray.get = reader("get", np.ndarray.copy)
 
     ufuncs = {

@@ -1,103 +1,177 @@
-"""What one tiny op costs, forward and backward, beside PyTorch eager where it is installed; and that time is linear.
+"""What tiny ops cost, forward and backward: beside another checkout, and beside PyTorch eager where it is installed.
 
-    python benchmarks/bench_ops.py [--repeats 31] [--json FILE]
+    python benchmarks/bench_ops.py [--beside PATH] [--no-torch] [--only chain walk ...] [--repeats 31] [--json FILE]
 
-A chain of 2,000 ops, alternately ``x * c`` and ``x + c``, on two float64 numbers; c is a Python number or a tensor.
-The frameworks take turns in one run; the figures are medians over the repeats, the ratio the median of pairwise ratios.
+The cases stand in cases.py. Each side is a process of its own: this checkout, the one at PATH, PyTorch. They share one
+core and one thread and take turns case by case, so they never run at the same time. A ratio is the median over the
+rounds of the ratios within one round, with its quartiles; below 1 this checkout is the faster one. Without --beside,
+only the cases run that say something alone: chains (beside PyTorch) and raw arrays (beside NumPy).
+At last: the time of 100,000 ops over that of 10,000, which is 10 if time is linear.
 """
 
 import argparse
+import importlib.util
+import json
+import os
 import statistics
-import time
+import subprocess
+import sys
+from pathlib import Path
 
-import numpy as np
-from measure import write
+from cases import CASES
 
-import tinygrad_ms as tg
-
-
-def chain(x, c, n):
-    y = x
-    for _ in range(n // 2):
-        y = y * c
-        y = y + c
-    return y
+HERE = Path(__file__).resolve().parents[1]
+LINEAR = "linear/100,000"
 
 
-def run_ours(c, n):
-    x = tg.tensor(np.ones(2), device="cpu", requires_grad=True)
-    seed = np.ones(2)
-    start = time.perf_counter()
-    y = chain(x, c, n)
-    middle = time.perf_counter()
-    y.backward(seed)
-    return middle - start, time.perf_counter() - middle
+class Side:
+    """A process that runs cases when told to."""
+
+    def __init__(self, kind: str, root: Path):
+        threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+        self.worker = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("cases.py")), kind, str(root)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, **threads, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+        self.kind = kind
+        self.facts = {**self.answer(), **(commit(root) if kind == "ours" else {})}
+
+    def answer(self) -> dict:
+        line = self.worker.stdout.readline()
+        if not line:
+            raise SystemExit(f"bench_ops: a worker ({self.kind}) ended with status {self.worker.wait()}")
+        return json.loads(line)
+
+    def run(self, name: str) -> dict[str, float]:
+        """{part: seconds} of one run."""
+        print(name, file=self.worker.stdin, flush=True)
+        return self.answer()
+
+    def close(self):
+        self.worker.stdin.close()
+        self.worker.wait()
 
 
-def torch_runner():
+def commit(root: Path) -> dict[str, str]:
+    """The commit of a checkout, and whether files differ from it."""
+    git = ["git", "-C", str(root)]
     try:
-        import torch
-    except ImportError:
-        return None, None
-    torch.set_num_threads(1)
-
-    def run(c, n):
-        x = torch.ones(2, dtype=torch.float64, requires_grad=True)
-        seed = torch.ones(2, dtype=torch.float64)
-        start = time.perf_counter()
-        y = chain(x, c, n)
-        middle = time.perf_counter()
-        y.backward(seed)
-        return middle - start, time.perf_counter() - middle
-
-    return run, torch
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": head.stdout.strip() + (" with changes" if changes.returncode else "")}
 
 
-def compare(repeats, n=2000):
-    run_torch, torch = torch_runner()
-    results = {}
-    for kind in ("number", "tensor"):
-        c = 1.0001 if kind == "number" else tg.tensor(np.full(2, 1.0001), device="cpu")
-        ours, theirs = [], []
-        for _ in range(repeats + 2):  # the first two warm up
-            ours.append(run_ours(c, n))
-            if torch:
-                tc = 1.0001 if kind == "number" else torch.full((2,), 1.0001, dtype=torch.float64)
-                theirs.append(run_torch(tc, n))
-        ours, theirs = ours[2:], theirs[2:]
-        row = {"tinygrad_ms": [1e6 * statistics.median(column) / n for column in zip(*ours)]}
-        if torch:
-            row["torch"] = [1e6 * statistics.median(column) / n for column in zip(*theirs)]
-            row["ratio"] = statistics.median(sum(a) / sum(b) for a, b in zip(ours, theirs))
-        results[kind] = row
-    return results
+def take_turns(sides: dict[str, Side], names: list[str], repeats: int) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """{case: {side: parts of each round}}; the order of the sides turns round from round to round."""
+    times = {name: {who: [] for who, side in sides.items() if can_run(side, name)} for name in names}
+    for repeat in range(repeats):
+        for name in names:
+            order = list(times[name])
+            for who in reversed(order) if repeat % 2 else order:
+                times[name][who].append(sides[who].run(name))
+    return times
 
 
-def linearity(repeats=5):
-    def total(n):
-        return sum(run_ours(1.0, n))
+def can_run(side: Side, name: str) -> bool:
+    return side.kind == "ours" or CASES[name].torch
 
-    return statistics.median(total(100_000) / total(10_000) for _ in range(repeats))
+
+def paired(these, others) -> dict[str, float]:
+    """The median, and the quartiles, of the ratios of neighbours in time."""
+    ratios = [a / b for a, b in zip(these, others)]
+    low, median, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return {"median": median, "low": low, "high": high}
+
+
+def summary(name: str, rounds: dict[str, list[dict[str, float]]]) -> dict:
+    """The figures of one case: microseconds by part, and the ratios of this checkout to the others."""
+    scale, raw = 1e6 / CASES[name].calls, name.startswith("raw/")
+    result: dict = {"title": CASES[name].title, "us": {}, "ratio": {}}
+    for who, runs in rounds.items():
+        result["us"][who] = {part: scale * statistics.median(run[part] for run in runs) for part in runs[0]}
+        if raw:
+            result["ratio"][f"{who} / NumPy"] = paired([r["op"] for r in runs], [r["NumPy"] for r in runs])
+    ours = rounds["this"]
+    for who, runs in rounds.items():
+        if who == "this":
+            continue
+        result["ratio"][f"this / {who}"] = ratio = paired([whole(r, raw) for r in ours], [whole(r, raw) for r in runs])
+        if len(ours[0]) > 1 and not raw:
+            ratio["parts"] = {p: paired([r[p] for r in ours], [r[p] for r in runs])["median"] for p in ours[0]}
+    return result
+
+
+def whole(parts: dict[str, float], raw: bool) -> float:
+    return parts["op"] if raw else sum(parts.values())
+
+
+def show(results: dict[str, dict]) -> None:
+    """A table; a new head where the columns change."""
+    head = None
+    for result in results.values():
+        columns = {who: " + ".join(f"{x:,.2f}" for x in parts.values()) for who, parts in result["us"].items()}
+        for what, ratio in result["ratio"].items():
+            columns[what] = "{median:.2f} [{low:.2f}, {high:.2f}]".format(**ratio)
+            columns[what] += "".join(f" {x:.2f}" for x in ratio.get("parts", {}).values())
+        parts = " + ".join(result["us"]["this"])
+        if head != (parts, list(columns)):
+            head = (parts, list(columns))
+            print(f"\n{parts:40}" + "".join(f"{name:>28}" for name in columns))
+        print(f"{result['title']:40}" + "".join(f"{text:>28}" for text in columns.values()))
+
+
+def pick(only: list[str] | None, beside: bool) -> list[str]:
+    groups = only or (["chain", "unary", "walk", "raw", "program"] if beside else ["chain", "raw"])
+    return [name for name in CASES if name != LINEAR and name.startswith(tuple(groups))]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=31)
+    parser.add_argument("--beside", type=Path, metavar="PATH", help="another checkout of this project")
+    parser.add_argument("--torch", action=argparse.BooleanOptionalAction, help="default: where PyTorch is installed")
+    parser.add_argument("--only", nargs="+", metavar="CASE", help="what the names of the cases begin with")
+    parser.add_argument("--repeats", type=int, default=31, help="rounds; at least 15 for a ratio that is to be trusted")
     parser.add_argument("--json", help="also write the figures to this file")
     options = parser.parse_args()
-    ratio = linearity()  # before PyTorch is imported: its many objects make the garbage collector's work uneven
-    results = compare(options.repeats)
-    print("microseconds per op (forward + backward), 2-element float64 chain of 2,000 ops")
-    for kind, row in results.items():
-        line = f"  c a {kind}: tinygrad_ms {row['tinygrad_ms'][0]:.2f} + {row['tinygrad_ms'][1]:.2f}"
-        if "torch" in row:
-            line += f", PyTorch {row['torch'][0]:.2f} + {row['torch'][1]:.2f}, ratio {row['ratio']:.2f}"
-        print(line)
-    if "torch" not in results["number"]:
-        print("  (PyTorch is not installed: pip install torch)")
-    results["time of 100,000 ops over 10,000"] = ratio
-    print(f"time of 100,000 ops over that of 10,000: {ratio:.1f}")
-    write(options.json, results)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # for the workers, too: all on the same core
+    load = [os.getloadavg()]
+    sides = {"this": Side("ours", HERE)}
+    if options.beside:
+        sides["beside"] = Side("ours", options.beside.resolve())
+    if options.torch or (options.torch is None and importlib.util.find_spec("torch")):
+        sides["PyTorch"] = Side("torch", HERE)
+    for who, side in sides.items():
+        print(f"{who}: " + ", ".join(f"{key} {value}" for key, value in side.facts.items()))
+
+    times = take_turns(sides, pick(options.only, bool(options.beside)), options.repeats)
+    results = {name: summary(name, rounds) for name, rounds in times.items()}
+    print("Microseconds of CPU time per op, or per step of a program: medians.")
+    print("Ratios: median [quartiles], then the medians part by part.")
+    show(results)
+    if "PyTorch" not in sides:
+        print("(without PyTorch: pip install torch)")
+    if not options.only:
+        runs = [sides["this"].run(LINEAR) for _ in range(5)]
+        results["time of 100,000 ops over 10,000"] = linear = statistics.median(
+            r["100,000"] / r["10,000"] for r in runs
+        )
+        print(f"time of 100,000 ops over that of 10,000: {linear:.1f}")
+    load.append(os.getloadavg())
+    print("load of the machine over 1, 5, 15 minutes:", " and ".join(" ".join(f"{x:.1f}" for x in l) for l in load))
+    for side in sides.values():
+        side.close()
+    if options.json:
+        from measure import facts
+
+        about = {**facts(), "repeats": options.repeats, "load before and after": load}
+        about["sides"] = {who: side.facts for who, side in sides.items()}
+        Path(options.json).write_text(
+            json.dumps({"facts": about, "results": results}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

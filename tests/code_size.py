@@ -2,7 +2,7 @@
 
     python tests/code_size.py [ROOT]      # per room, the core, and the longest files
 
-A line counts if a token of code stands on it. The lines of a docstring, a string that is a statement of its own, do not.
+A line counts if a token of code stands on it. The lines of a docstring (a string that is a statement) do not.
 ``test_size.py`` holds the library to what the project promised.
 """
 

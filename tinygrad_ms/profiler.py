@@ -7,6 +7,7 @@ from time import perf_counter
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.modes import current_state, hooks
+from tinygrad_ms.engine.tape import Output
 
 
 @dataclass
@@ -73,7 +74,7 @@ class profile(hooks):
         wait_for([g for _, g in gradients])
         seconds = perf_counter() - self._started
         self._rule = None
-        if node.op == "item":
+        if isinstance(node, Output):
             return
         sent = sum(getattr(g, "nbytes", 0) for _, g in gradients)
         work = self._flops.get(node.seq, 0) * len(gradients)
@@ -107,7 +108,7 @@ class profile(hooks):
         return self._grouped(lambda r: ["/".join(r.scope[: k + 1]) for k in range(len(r.scope))] or ["(no scope)"])
 
     def _grouped(self, keys):
-        groups = {}
+        groups: dict[str, list[Record]] = {}
         for record in self.records:
             for key in keys(record):
                 groups.setdefault(key, []).append(record)

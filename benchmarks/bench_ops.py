@@ -3,9 +3,10 @@
     python benchmarks/bench_ops.py [--beside PATH] [--no-torch] [--only chain walk ...] [--repeats 31] [--json FILE]
 
 The cases stand in cases.py. Each side is a process of its own: this checkout, the one at PATH, PyTorch. They share one
-core and one thread and take turns case by case, so they never run at the same time. A ratio is the median over the
-rounds of the ratios within one round, with its quartiles; below 1 this checkout is the faster one. Without --beside,
-only the cases run that say something alone: chains (beside PyTorch) and raw arrays (beside NumPy).
+core, have one thread each and take turns case by case, so they never run at the same time. They start anew twice on the
+way. A ratio is the median over the rounds of the ratios within one round, with its quartiles; below 1 this checkout is
+the faster one. A checkout beside itself had ratios of 0.98 to 1.03 on a busy machine: finer differences say nothing.
+Without --beside, only the cases run that say something alone: chains (beside PyTorch) and raw arrays (beside NumPy).
 At last: the time of 100,000 ops over that of 10,000, which is 10 if time is linear.
 """
 
@@ -22,6 +23,7 @@ from cases import CASES
 
 HERE = Path(__file__).resolve().parents[1]
 LINEAR = "linear/100,000"
+SITTINGS = 3  # the workers start anew so often: where memory happens to lie is worth some percent
 
 
 class Side:
@@ -64,19 +66,16 @@ def commit(root: Path) -> dict[str, str]:
     return {"commit": head.stdout.strip() + (" with changes" if changes.returncode else "")}
 
 
-def take_turns(sides: dict[str, Side], names: list[str], repeats: int) -> dict[str, dict[str, list[dict[str, float]]]]:
-    """{case: {side: parts of each round}}; the order of the sides turns round from round to round."""
-    times = {name: {who: [] for who, side in sides.items() if can_run(side, name)} for name in names}
+Rounds = dict[str, list[dict[str, float]]]  # {side: the parts of each round}
+
+
+def take_turns(sides: dict[str, Side], repeats: int, times: dict[str, Rounds]) -> None:
+    """Run every case of ``times`` on every side, and add what it took; the order turns round from round to round."""
     for repeat in range(repeats):
-        for name in names:
-            order = list(times[name])
+        for name, rounds in times.items():
+            order = [who for who, side in sides.items() if side.kind == "ours" or CASES[name].torch]
             for who in reversed(order) if repeat % 2 else order:
-                times[name][who].append(sides[who].run(name))
-    return times
-
-
-def can_run(side: Side, name: str) -> bool:
-    return side.kind == "ours" or CASES[name].torch
+                rounds.setdefault(who, []).append(sides[who].run(name))
 
 
 def paired(these, others) -> dict[str, float]:
@@ -86,7 +85,7 @@ def paired(these, others) -> dict[str, float]:
     return {"median": median, "low": low, "high": high}
 
 
-def summary(name: str, rounds: dict[str, list[dict[str, float]]]) -> dict:
+def summary(name: str, rounds: Rounds) -> dict:
     """The figures of one case: microseconds by part, and the ratios of this checkout to the others."""
     scale, raw = 1e6 / CASES[name].calls, name.startswith("raw/")
     result: dict = {"title": CASES[name].title, "us": {}, "ratio": {}}
@@ -136,34 +135,38 @@ def main():
     parser.add_argument("--repeats", type=int, default=31, help="rounds; at least 15 for a ratio that is to be trusted")
     parser.add_argument("--json", help="also write the figures to this file")
     options = parser.parse_args()
+    options.repeats = SITTINGS * max(1, round(options.repeats / SITTINGS))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # for the workers, too: all on the same core
-    load = [os.getloadavg()]
-    sides = {"this": Side("ours", HERE)}
+    places = {"this": ("ours", HERE)}
     if options.beside:
-        sides["beside"] = Side("ours", options.beside.resolve())
+        places["beside"] = ("ours", options.beside.resolve())
     if options.torch or (options.torch is None and importlib.util.find_spec("torch")):
-        sides["PyTorch"] = Side("torch", HERE)
-    for who, side in sides.items():
-        print(f"{who}: " + ", ".join(f"{key} {value}" for key, value in side.facts.items()))
-
-    times = take_turns(sides, pick(options.only, bool(options.beside)), options.repeats)
+        places["PyTorch"] = ("torch", HERE)
+    load, linear = [os.getloadavg()], []
+    times: dict[str, Rounds] = {name: {} for name in pick(options.only, bool(options.beside))}
+    for sitting in range(SITTINGS):
+        sides = {who: Side(*place) for who, place in places.items()}
+        take_turns(sides, options.repeats // SITTINGS, times)
+        if not options.only:
+            linear += [sides["this"].run(LINEAR) for _ in range(2)]
+        for who, side in sides.items():
+            side.close()
+            if not sitting:
+                print(f"{who}: " + ", ".join(f"{key} {value}" for key, value in side.facts.items()))
     results = {name: summary(name, rounds) for name, rounds in times.items()}
     print("Microseconds of CPU time per op, or per step of a program: medians.")
     print("Ratios: median [quartiles], then the medians part by part.")
     show(results)
-    if "PyTorch" not in sides:
+    if "PyTorch" not in places:
         print("(without PyTorch: pip install torch)")
-    if not options.only:
-        runs = [sides["this"].run(LINEAR) for _ in range(5)]
-        results["time of 100,000 ops over 10,000"] = linear = statistics.median(
-            r["100,000"] / r["10,000"] for r in runs
+    if linear:
+        results["time of 100,000 ops over 10,000"] = ratio = statistics.median(
+            r["100,000"] / r["10,000"] for r in linear
         )
-        print(f"time of 100,000 ops over that of 10,000: {linear:.1f}")
+        print(f"time of 100,000 ops over that of 10,000: {ratio:.1f}")
     load.append(os.getloadavg())
     print("load of the machine over 1, 5, 15 minutes:", " and ".join(" ".join(f"{x:.1f}" for x in l) for l in load))
-    for side in sides.values():
-        side.close()
     if options.json:
         from measure import facts
 

@@ -7,6 +7,7 @@ from time import perf_counter
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.modes import current_state, hooks
+from tinygrad_ms.engine.tape import Output
 
 
 @dataclass
@@ -73,7 +74,7 @@ class profile(hooks):
         wait_for([g for _, g in gradients])
         seconds = perf_counter() - self._started
         self._rule = None
-        if node.op == "item":
+        if isinstance(node, Output):
             return
         sent = sum(getattr(g, "nbytes", 0) for _, g in gradients)
         work = self._flops.get(node.seq, 0) * len(gradients)

@@ -10,10 +10,11 @@ import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.backward import joint_pullbacks, make_seed
-from tinygrad_ms.engine.tape import Constant, Leaf, Node, tape_of
+from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.graph.builder import Names, sent_arguments, show, tensors
+from tinygrad_ms.graph.builder import output_name, sent_arguments, show
 from tinygrad_ms.graph.latex import to_text
+from tinygrad_ms.graph.outputs import LeafNames, tensors
 from tinygrad_ms.graph.structure import shape_text
 from tinygrad_ms.graph.values import Summary, find_values, is_freed, number, run_backward
 
@@ -79,12 +80,12 @@ class Chain:
         self.targets = leaves if wrt is None else [tensor.node for tensor in tensors(wrt)]
         if any(node is None or node not in tape for node in self.targets):
             raise ValueError("explain: wrt= names a tensor that the output was not computed from")
-        self.root, self.names = output.node, Names(params)
+        self.root, self.names = output.node, LeafNames(params)
         alive = set(self.targets)
         for node in tape:
             if any(isinstance(parent, Node) and parent in alive for parent in node.parents):
                 alive.add(node)
-        self.ops = [n for n in tape if n in alive and not isinstance(n, Leaf) and n.op != "item"]
+        self.ops = [n for n in tape if n in alive and not isinstance(n, Leaf | Output)]
         self.tape, self.alive = tape, alive
         self.values, self.constants = find_values(tape, {output.node: output.data})
         self.seed = make_seed(output, gradient, False, "explain")
@@ -95,11 +96,11 @@ class Chain:
     def run(self):
         """The gradient at every node, and for every node the terms that add up to it: (consumer, array)."""
         watched = run_backward([(self.root, self.seed)], keep=lambda gradient: gradient)
-        terms = {}
+        terms: dict[Node, list[tuple]] = {}
         for node in reversed(self.ops):
             for i, part in sent_arguments(node, watched):
                 parent = node.parents[i]
-                while parent in self.alive and parent.op == "item":  # an output of an op that has several
+                while parent in self.alive and isinstance(parent, Output):
                     parent = parent.parents[0]
                 if parent in self.alive:
                     terms.setdefault(parent, []).append((node, part))
@@ -108,15 +109,14 @@ class Chain:
     # --- names ----------------------------------------------------------------------------------------------
 
     def name_variables(self):
-        taken, count = set(), 0
+        taken: set[str] = set()
+        count = 0
         for node in self.tape:
             if isinstance(node, Leaf):
                 self.symbols[node] = self.leaf_symbol(self.names.of(node), taken)
-            elif node.op == "item":
-                op, k = node.parents[0], node.constants["index"]
-                outputs = op.plan.primitive.outputs
-                name = outputs[k] if isinstance(outputs, (tuple, list)) else str(k)
-                self.symbols[node] = f"{self.symbols[op]}[{name}]"
+            elif isinstance(node, Output):
+                op = node.parents[0]
+                self.symbols[node] = f"{self.symbols[op]}[{output_name(op, node.constants['index'])}]"
             else:
                 count += 1
                 self.symbols[node] = f"u_{{{count}}}" if count > 9 else f"u_{count}"
@@ -208,7 +208,7 @@ class Chain:
     def combine(self, shown):
         rows = []
         for node in reversed(self.tape):
-            if node not in self.alive or node.op == "item" or not (node is self.root or node in self.terms):
+            if node not in self.alive or isinstance(node, Output) or not (node is self.root or node in self.terms):
                 continue
             symbol, g = self.symbols[node], self.received.get(node)
             total = "" if g is None or isinstance(g, dict) else written(g)

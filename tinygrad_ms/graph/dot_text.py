@@ -64,7 +64,8 @@ class Writer:
 
     def body(self):
         """The vertices in their clusters, outer before inner, each cluster where its first vertex is."""
-        children, seen = {self.graph.root: []}, {self.graph.root}
+        children: dict[Scope, list[Scope | Vertex]] = {self.graph.root: []}
+        seen = {self.graph.root}
         for vertex in self.graph.vertices:
             for scope in vertex.scope.ancestors:
                 if scope not in seen:
@@ -72,7 +73,8 @@ class Writer:
                     children[scope] = []
                     children[scope.parent].append(scope)
             children[vertex.scope].append(vertex)
-        number, stack = 0, [("  ", item) for item in reversed(children[self.graph.root])]
+        number = 0
+        stack: list[tuple[str, Scope | Vertex | str]] = [("  ", item) for item in reversed(children[self.graph.root])]
         while stack:
             indent, item = stack.pop()
             if isinstance(item, str):
@@ -128,34 +130,48 @@ class Writer:
         if vertex.kind == "seed":
             return escape(vertex.title)
         quiet = colour if self.look(vertex) == "output" or colour == "#ffffff" else GREY
-        title = vertex.title or vertex.kind
-        rows = [bold(escape(title) + times(vertex.count))]
-        if vertex.name and vertex.name != vertex.title:
-            rows.insert(0, small(escape(vertex.name), quiet, 11))
-        if vertex.arguments:
-            rows += [small(line, quiet) for line in wrap(f"{k}={v}" for k, v in vertex.arguments.items())]
+        rows = self.title_rows(vertex, quiet)
         if vertex.kind == "box":
-            each = " each" if vertex.count > 1 else ""
-            rows.append(small(f"{vertex.ops} op{'s' * (vertex.ops != 1)}{each}", quiet))
-            if vertex.parameters:
-                rows.append(small(f"{vertex.parameters:,} parameters{' in all' if each else ''}", quiet))
+            rows += self.box_rows(vertex, quiet)
         for array in self.arrays(vertex):
-            rows.append(small(escape(self.array_text(array)), quiet))
-            if "value" in self.graph.show and array.value is not None:
-                rows += self.summary("", array.value, quiet)
-            if "gradient" in self.graph.show and array.gradient is not None:
-                light = colour if colour == "#ffffff" else GRADIENT_TEXT
-                rows += self.summary("gradient" + ("\n" if "\n" in array.gradient.text else " "), array.gradient, light)
-        if "formula" in self.graph.show and vertex.formula:
+            rows += self.array_rows(array, colour, quiet)
+        return self.table(rows + self.cost_rows(vertex, quiet), vertex.ports, quiet)
+
+    def title_rows(self, vertex, quiet):
+        title = vertex.title or vertex.kind
+        name = [small(escape(vertex.name), quiet, 11)] if vertex.name and vertex.name != vertex.title else []
+        arguments = [f"{key}={value}" for key, value in vertex.arguments.items()]
+        return [*name, bold(escape(title) + times(vertex.count)), *(small(line, quiet) for line in wrap(arguments))]
+
+    def box_rows(self, vertex, quiet):
+        each = " each" if vertex.count > 1 else ""
+        yield small(f"{vertex.ops} op{'s' * (vertex.ops != 1)}{each}", quiet)
+        if vertex.parameters:
+            yield small(f"{vertex.parameters:,} parameters{' in all' if each else ''}", quiet)
+
+    def array_rows(self, array, colour, quiet):
+        """Shape and dtype, then the numbers that are wanted."""
+        yield small(escape(self.array_text(array)), quiet)
+        if "value" in self.graph.show and array.value is not None:
+            yield from self.summary("", array.value, quiet)
+        if "gradient" in self.graph.show and array.gradient is not None:
+            light = colour if colour == "#ffffff" else GRADIENT_TEXT
+            word = "gradient" + ("\n" if "\n" in array.gradient.text else " ")
+            yield from self.summary(word, array.gradient, light)
+
+    def cost_rows(self, vertex, quiet):
+        """The formula of the derivative, and what it costs: bytes and time."""
+        show, rows = self.graph.show, []
+        if "formula" in show and vertex.formula:
             rows.append(small(escape(to_text(vertex.formula), 90), quiet))
-        if "saved" in self.graph.show and vertex.is_op and vertex.saved_bytes:
+        if "saved" in show and vertex.is_op and vertex.saved_bytes:
             shapes = vertex.saved_shapes if vertex.count == 1 else ()  # the bytes are those of all repetitions
             first, *others = map(shape_text, shapes or [()])
             words = [f"saves {bytes_text(vertex.saved_bytes)}{': ' * bool(first)}{first}", *others]
             rows += [small(line, quiet) for line in wrap(words)]
-        if "time" in self.graph.show and vertex.seconds is not None:
+        if "time" in show and vertex.seconds is not None:
             rows.append(small(seconds_text(vertex.seconds), quiet))
-        return self.table(rows, vertex.ports, quiet)
+        return rows
 
     def arrays(self, vertex) -> list[Array]:
         """The outputs of a vertex; many alike, of which no numbers are shown, as one line: 0…7."""
@@ -181,10 +197,8 @@ class Writer:
     def summary(self, word, summary, colour):
         lines = [small(escape(part, 100), colour) for part in broken((word + summary.text).rstrip())]
         if levels := summary.levels():
-            cells = "".join(
-                "<tr>" + "".join(f'<td width="9" height="7" fixedsize="true" bgcolor="{strip_colour(v)}"></td>' for v in row)
-                + "</tr>" for row in levels
-            )  # fmt: skip
+            cell = '<td width="9" height="7" fixedsize="true" bgcolor="{}"></td>'
+            cells = "".join(f"<tr>{''.join(cell.format(strip_colour(v)) for v in row)}</tr>" for row in levels)
             wide, high = 9 * len(levels[0]), 7 * len(levels)
             lines.append(
                 f'<table border="0" cellborder="0" cellspacing="0" cellpadding="0" fixedsize="true" width="{wide}"'

@@ -37,7 +37,7 @@ def fold(graph: Graph, depth=None, repeats=True, collapse=(), expand=()) -> Grap
     if repeats:
         plan.find_repeats(3 if repeats is True else max(2, int(repeats)))
     plan.find_boxes(depth, patterns(collapse))
-    folded = plan.quotient()
+    folded = plan.merge_repeats()
     if graph.view == "backward":
         drop_values(folded)
     if graph.view in ("backward", "both"):
@@ -87,8 +87,7 @@ def is_input(leaf: Vertex) -> bool:
 
 
 class Folding:
-    """Which vertices stand for others, and the scopes as they will be: filled step by step, then
-    ``quotient``."""
+    """Which vertices stand for others, and the scopes as they will be: filled step by step, then ``merge_repeats``."""
 
     def __init__(self, graph, expand):
         self.graph, self.expand = graph, expand
@@ -186,35 +185,44 @@ class Folding:
             vertex = self.into[vertex]
         return vertex
 
-    def quotient(self) -> Graph:
+    def merge_repeats(self) -> Graph:
+        """The smaller graph: one vertex for all that it stands for, one edge for all that join the same two."""
         graph = self.graph
-        members: dict[Vertex, list[Vertex]] = {}  # what is drawn -> what it stands for
         originals = {vertex: self.resolve(vertex) for vertex in graph.vertices}
         boxed = {v: self.enclosing_box(self.moved.get(v, v.scope)) for v in set(originals.values())}
         self.keep_inputs(originals, boxed)
+        members: dict[Vertex, list[Vertex]] = {}  # what is drawn -> what it stands for
         for vertex, kept in originals.items():
             members.setdefault(boxed[kept] or kept, []).append(vertex)
         scopes, drawn = {graph.root: Scope()}, {}
         for vertex, stands_for in members.items():
-            made = drawn[vertex] = (
-                self.draw_box(vertex, stands_for) if vertex.kind == "box" else self.draw(vertex, stands_for)
-            )
-            scope = self.scope_parent(vertex.scope) if vertex.kind == "box" else self.moved.get(vertex, vertex.scope)
-            if boxed.get(vertex, 0) is None and vertex.kind == "constant":
+            if vertex.kind == "box":
+                made, scope = self.draw_box(vertex, stands_for), self.scope_parent(vertex.scope)
+            else:
+                made, scope = self.draw(vertex, stands_for), self.moved.get(vertex, vertex.scope)
+            if vertex.kind == "constant":
                 scope = self.outside(scope)
             made.scope = self.copy_scope(scope, scopes)
+            drawn[vertex] = made
         image = {v: drawn[boxed[kept] or kept] for v, kept in originals.items()}
+        edges = self.merge_edges(image)
+        self.count_boxes(image)
+        vertices = sorted(drawn.values(), key=lambda vertex: vertex.id)
+        return replace(graph, vertices=vertices, edges=edges, root=scopes[graph.root])
+
+    def merge_edges(self, image) -> list[Edge]:
+        """The edges between the vertices that are drawn; ``image``: vertex -> the one that is drawn for it."""
         edges: dict[tuple, Edge] = {}
         outputs = {}  # of the first of the edges that became one
-        for edge in graph.edges:
+        for edge in self.graph.edges:
             source, target = image[edge.source], image[edge.target]
             groups, there = self.instance.get(edge.source, ()), dict(self.instance.get(edge.target, ()))
             carried = any(there.get(group, k) != k for group, k in groups)
             if source is target and not carried:
                 continue
-            user = target if edge.kind == "value" else source
+            user, maker = (target, source) if edge.kind == "value" else (source, target)
             argument = "" if user.kind == "box" else edge.argument
-            output = "" if (source if edge.kind == "value" else target).kind == "box" else edge.output
+            output = "" if maker.kind == "box" else edge.output
             # one edge from all repetitions, and one to all of them
             fan_in = any(group not in there for group, _ in groups)
             fan_out = any(group not in dict(groups) for group in there)
@@ -232,9 +240,7 @@ class Folding:
             merged.output = span_name(outputs[key], output)
             if fan_in and user.kind != "box" and edge.kind == "value" and argument != merged.argument:
                 merged.label = f"×{merged.count}"
-        self.count_boxes(image)
-        vertices = sorted(drawn.values(), key=lambda vertex: vertex.id)
-        return replace(graph, vertices=vertices, edges=list(edges.values()), root=scopes[graph.root])
+        return list(edges.values())
 
     def keep_inputs(self, originals, boxed):
         """Constants go into a box only where something else flows into it: a box shows what it is fed."""
@@ -310,7 +316,7 @@ class Folding:
 
     def count_boxes(self, image):
         """Gradients that meet at a box meet at the one value that leaves it, if it is one."""
-        entered = {}
+        entered: dict[Vertex, set[Vertex]] = {}
         for edge in self.graph.edges:
             box = image[edge.target]
             if edge.kind == "gradient" and box.kind == "box" and image[edge.source] is not box:
@@ -379,8 +385,11 @@ class Contents:
     """The ops of every scope in the order of recording, and what identifies them."""
 
     def __init__(self, graph):
-        self.inside, self.direct, self.inputs, self.users = {graph.root: []}, {}, {}, {}
-        self.children = {graph.root: []}
+        self.inside: dict[Scope, list[Vertex]] = {graph.root: []}  # the ops in a scope and in those inside it
+        self.children: dict[Scope, list[Scope]] = {graph.root: []}
+        self.direct: dict[Scope, list[Vertex]] = {}  # the ops in a scope alone
+        self.inputs: dict[Vertex, list[Edge]] = {}  # the values that flow into a vertex
+        self.users: dict[Vertex, set[Vertex]] = {}  # the ops that read a leaf
         for vertex in graph.vertices:
             for scope in vertex.scope.ancestors if vertex.is_op else ():
                 if scope not in self.inside:
@@ -406,7 +415,9 @@ class Contents:
 
     def items(self, scope) -> list:
         """Child scopes and own ops by their place on the tape."""
-        placed = [(self.inside[child][0].id, child) for child in self.children.get(scope, ())]
+        placed: list[tuple[int, Scope | Vertex]] = [
+            (self.inside[child][0].id, child) for child in self.children.get(scope, ())
+        ]
         placed += [(op.id, op) for op in self.direct.get(scope, ())]
         return [item for _, item in sorted(placed, key=lambda pair: pair[0])]
 

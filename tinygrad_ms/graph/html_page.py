@@ -11,12 +11,15 @@ from tinygrad_ms.graph.builder import build
 from tinygrad_ms.graph.html_template import TEMPLATE
 from tinygrad_ms.graph.latex import to_text
 from tinygrad_ms.graph.renderer import find_renderer
-from tinygrad_ms.graph.structure import shape_text
+from tinygrad_ms.graph.structure import Edge, Vertex, shape_text
 
 LONGEST = 80  # letters of a name on the page
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
-HARMLESS = {"display", "displaystyle", "scriptlevel", "movablelimits", "stretchy", "fence", "form", "columnalign", "columnspacing", "rowspacing", "width", "accent",
-            "mathvariant", "linethickness", "minsize", "maxsize", "separator", "lspace", "rspace"}  # fmt: skip
+HARMLESS = {
+    "display", "displaystyle", "scriptlevel", "movablelimits", "stretchy", "fence", "form", "columnalign",
+    "columnspacing", "rowspacing", "width", "accent", "mathvariant", "linethickness", "minsize", "maxsize", "separator",
+    "lspace", "rspace",
+}  # fmt: skip
 
 
 def page(outputs, path=None, *, title="Backprop, step by step", depths=None, **options) -> str:
@@ -87,87 +90,108 @@ def level_data(number, depth, graph, formulas) -> dict:
         "id": number,
         "depth": deep,
         "words": f"{words} ({len(graph)} nodes)",
-        "steps": list(steps(graph, formulas)),
+        "steps": list(Steps(graph, formulas)),
     }
 
 
-def steps(graph, formulas):
-    """What the page shows, one dict per step: the inputs, every op forwards, the seed, every op backwards,
-    the leaves."""
-    into, out = {}, {}
-    for i, edge in enumerate(graph.edges):
-        into.setdefault((edge.target, edge.kind), []).append((edge, f"e{i}"))
-        out.setdefault((edge.source, edge.kind), []).append((edge, f"e{i}"))
-    given = [v for v in graph.vertices if v.kind in ("leaf", "parameter", "constant")]
-    ops = [v for v in graph.vertices if v.is_op]
-    yield {
-        "phase": "given", "nodes": [f"n{v.id}" for v in given], "edges": [], "title": "What is given",
-        "text": "Parameters, inputs and constants: where the computation starts.",
-        "rows": [row(label(v), array, array.value) for v in given for array in v.arrays],
-    }  # fmt: skip
-    for vertex in ops:
-        edges = into.get((vertex, "value"), [])
-        rows = [row(argument(edge), source_array(edge), source_array(edge).value) for edge, _ in edges]
-        yield {
+class Steps:
+    """What the page shows, a dict per step: the inputs, every op forwards, the seed, every op backwards, the leaves."""
+
+    def __init__(self, graph, formulas):
+        self.graph, self.formulas = graph, formulas
+        self.into: dict[tuple[Vertex, str], list[tuple[Edge, str]]] = {}  # (vertex, kind) -> (edge, its id)
+        self.out: dict[tuple[Vertex, str], list[tuple[Edge, str]]] = {}
+        for i, edge in enumerate(graph.edges):
+            self.into.setdefault((edge.target, edge.kind), []).append((edge, f"e{i}"))
+            self.out.setdefault((edge.source, edge.kind), []).append((edge, f"e{i}"))
+
+    def __iter__(self):
+        vertices = self.graph.vertices
+        given = [v for v in vertices if v.kind in ("leaf", "parameter", "constant")]
+        ops = [v for v in vertices if v.is_op]
+        yield self.given(given)
+        yield from map(self.forward, ops)
+        yield from (self.seed(v) for v in vertices if v.kind == "seed")
+        for vertex in [*reversed(ops), *(v for v in given if v.kind != "constant")]:
+            if (vertex, "gradient") in self.into:
+                yield self.backward(vertex)
+
+    def given(self, vertices) -> dict:
+        return {
+            "phase": "given", "nodes": [f"n{v.id}" for v in vertices], "edges": [], "title": "What is given",
+            "text": "Parameters, inputs and constants: where the computation starts.",
+            "rows": [row(label(v), array, array.value) for v in vertices for array in v.arrays],
+        }  # fmt: skip
+
+    def forward(self, vertex) -> dict:
+        edges = self.into.get((vertex, "value"), [])
+        return {
             "phase": "forward", "nodes": [f"n{vertex.id}"], "edges": [name for _, name in edges],
-            "title": label(vertex), "scope": clip(vertex.scope.path), "text": sentence(vertex),
-            "box": clip(vertex.title) if vertex.kind == "box" else "",
-            "formula": formula_key(vertex, formulas), "line": place(vertex), "rows": rows,
+            "title": label(vertex), "scope": clip(vertex.scope.path), "text": sentence(vertex), "box": box_name(vertex),
+            "formula": formula_key(vertex, self.formulas), "line": place(vertex),
+            "rows": [row(argument(edge), source_array(edge), source_array(edge).value) for edge, _ in edges],
             "results": [row(f"= {array.name or 'result'}", array, array.value) for array in vertex.arrays],
         }  # fmt: skip
-    for seed in (v for v in graph.vertices if v.kind == "seed"):
-        yield {
-            "phase": "backward", "nodes": [f"n{seed.id}"], "edges": [name for _, name in out[seed, "gradient"]],
-            "title": "seed", "text": "The backward pass starts with the derivative of the result by itself.",
+
+    def seed(self, seed) -> dict:
+        edges = self.out[seed, "gradient"]
+        return {
+            "phase": "backward", "nodes": [f"n{seed.id}"], "edges": [name for _, name in edges], "title": "seed",
+            "text": "The backward pass starts with the derivative of the result by itself.",
             "rows": [row("gradient", array, array.gradient or array.value, seed.title) for array in seed.arrays],
         }  # fmt: skip
-    leaves = [v for v in given if v.kind != "constant"]
-    for vertex in [*reversed(ops), *leaves]:
-        arriving, edges, sums = arrivals(vertex, into)
-        if not arriving:
-            continue
-        sent = out.get((vertex, "gradient"), [])
-        last = vertex.kind in ("leaf", "parameter")
+
+    def backward(self, vertex) -> dict:
+        arriving, edges, sums = self.arrivals(vertex)
+        sent = self.out.get((vertex, "gradient"), [])
         terms = [row(f"from {label(edge.source)}", None, edge.gradient, several(edge)) for edge in arriving]
-        yield {
+        return {
             "phase": "backward", "nodes": [f"n{v.id}" for v in (vertex, *sums)],
             "edges": [*edges, *(name for _, name in sent)], "title": label(vertex), "scope": clip(vertex.scope.path),
-            "text": backward_sentence(vertex, len(arriving)), "formula": formula_key(vertex, formulas),
-            "box": clip(vertex.title) if vertex.kind == "box" else "",
-            "rows": terms if len(arriving) > 1 else [],
-            "sums": [] if vertex.kind == "box" and all(array.gradient is None for array in vertex.arrays) else [
-                row("gradient of this leaf" if last else f"gradient of {array.name or 'its result'}", array, array.gradient)
-                for array in vertex.arrays
-            ],
-            "results": [row(f"to {target_label(edge, out)}", None, edge.gradient, several(edge)) for edge, _ in sent],
+            "text": backward_sentence(vertex, len(arriving)), "formula": formula_key(vertex, self.formulas),
+            "box": box_name(vertex), "rows": terms if len(arriving) > 1 else [], "sums": sum_rows(vertex),
+            "results": [row(f"to {self.target(edge)}", None, edge.gradient, several(edge)) for edge, _ in sent],
         }  # fmt: skip
 
+    def arrivals(self, vertex):
+        """The gradient edges that end at a vertex, those through sums included; the ids of all edges; the sums."""
+        found, names, sums = [], [], []
+        for edge, name in self.into[vertex, "gradient"]:
+            names.append(name)
+            if edge.source.kind == "sum":
+                sums.append(edge.source)
+                for inner, inner_name in self.into.get((edge.source, "gradient"), []):
+                    found.append(inner)
+                    names.append(inner_name)
+            else:
+                found.append(edge)
+        return found, names, sums
 
-def arrivals(vertex, into):
-    """The gradient edges that end at a vertex, those through sums included; names of all edges; the sums."""
-    found, names, sums = [], [], []
-    for edge, name in into.get((vertex, "gradient"), []):
-        names.append(name)
-        if edge.source.kind == "sum":
-            sums.append(edge.source)
-            for inner, inner_name in into.get((edge.source, "gradient"), []):
-                found.append(inner)
-                names.append(inner_name)
-        else:
-            found.append(edge)
-    return found, names, sums
+    def target(self, edge) -> str:
+        target = edge.target
+        if target.kind == "sum":
+            target = self.out[target, "gradient"][0][0].target
+        words = label(target)
+        return f"{words} (argument {edge.argument})" if edge.argument else words
+
+
+def sum_rows(vertex) -> list[dict]:
+    """The gradients that were summed up; of a closed scope only if one is known."""
+    if vertex.kind == "box" and all(array.gradient is None for array in vertex.arrays):
+        return []
+    last = vertex.kind in ("leaf", "parameter")
+    return [
+        row("gradient of this leaf" if last else f"gradient of {array.name or 'its result'}", array, array.gradient)
+        for array in vertex.arrays
+    ]
+
+
+def box_name(vertex) -> str:
+    return clip(vertex.title) if vertex.kind == "box" else ""
 
 
 def several(edge) -> str | None:
     return f"{edge.count} gradients" if edge.count > 1 else None
-
-
-def target_label(edge, out) -> str:
-    target = edge.target
-    if target.kind == "sum":
-        target = out[target, "gradient"][0][0].target
-    words = label(target)
-    return f"{words} (argument {edge.argument})" if edge.argument else words
 
 
 def source_array(edge):

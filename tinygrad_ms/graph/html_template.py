@@ -28,8 +28,9 @@ h1 { font-size: 1rem; margin: 0 auto 0 0; overflow-wrap: anywhere; }
 button, select { font: inherit; color: inherit; background: var(--back); border: 1px solid var(--line);
 border-radius: .35rem;
   padding: .2rem .6rem; min-height: 2rem; }
-button:focus-visible, select:focus-visible, .node:focus-visible, .cluster:focus-visible { outline: 3px solid var(--focus);
-outline-offset: 1px; } #where { font-variant-numeric: tabular-nums; min-width: 6rem; text-align: center; }
+button:focus-visible, select:focus-visible, .node:focus-visible, .cluster:focus-visible {
+  outline: 3px solid var(--focus); outline-offset: 1px; }
+#where { font-variant-numeric: tabular-nums; min-width: 6rem; text-align: center; }
 main { overflow: auto; padding: .8rem; }
 .level svg { max-width: none; height: auto; display: block; margin: 0 auto; }
 aside { overflow: auto; padding: .8rem 1rem; background: var(--panel); border-left: 1px solid var(--line); }

@@ -9,7 +9,8 @@ SYMBOLS = {
     "Lambda": "Λ", "Sigma": "Σ", "Phi": "Φ", "Psi": "Ψ", "Omega": "Ω", "partial": "∂", "nabla": "∇", "infty": "∞",
     "sum": "Σ", "prod": "Π", "int": "∫", "cdot": "·", "times": "×", "odot": "⊙", "oplus": "⊕", "otimes": "⊗",
     "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "ne": "≠", "neq": "≠", "approx": "≈", "equiv": "≡", "in": "∈",
-    "to": "→", "leftarrow": "←", "rightarrow": "→", "mapsto": "↦", "ldots": "…", "cdots": "…", "dots": "…", "circ": "∘", "pm": "±",
+    "to": "→", "leftarrow": "←", "rightarrow": "→", "mapsto": "↦", "ldots": "…", "cdots": "…", "dots": "…",
+    "circ": "∘", "pm": "±",
     "wedge": "∧", "vee": "∨", "neg": "¬", "top": "T", "mid": "|", "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈",
     "rceil": "⌉", "langle": "⟨", "rangle": "⟩", "exists": "∃", "forall": "∀", "bmod": "mod", "star": "*", "ast": "*",
     "quad": "  ", "qquad": "   ", ",": " ", ";": " ", ":": " ", "!": "", " ": " ", "#": "#", "%": "%", "_": "_",
@@ -88,7 +89,7 @@ def one(tokens, i):
     if token == "^":
         text, i = group(tokens, i)
         if text and all(c in SUPERSCRIPTS for c in text):
-            return "".join(map(SUPERSCRIPTS.get, text)), i
+            return "".join(SUPERSCRIPTS[c] for c in text), i
         return "^" + bracketed(text), i
     if token == "_":
         text, i = group(tokens, i)

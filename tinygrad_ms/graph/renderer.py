@@ -29,8 +29,8 @@ def draw(dot: str, form: str = "svg", timeout: float = SECONDS, dpi: int | None 
         named = os.environ.get("TINYGRAD_MS_DOT")
         where = f"TINYGRAD_MS_DOT={named!r} is no program" if named else "no Graphviz renderer was found"
         raise RuntimeError(
-            f"render: {where}; `pip install graphviz-pure` (svg, png) or `apt-get install graphviz` (also pdf) brings one,"
-            " and a path that ends in .dot needs none"
+            f"render: {where}; `pip install graphviz-pure` (svg, png) or `apt-get install graphviz` (also pdf) brings"
+            " one, and a path that ends in .dot needs none"
         )
     if form == "pdf" and Path(program).stem == "graphviz-pure":
         raise RuntimeError(

@@ -1,5 +1,4 @@
-"""Numbers for pictures: summaries of arrays, and where to find the values and gradients that the tape does
-not keep."""
+"""Numbers for pictures: summaries of arrays, and where to find the values and gradients that the tape does not keep."""
 
 import math
 from typing import Any
@@ -8,24 +7,23 @@ import numpy
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.around.modes import hooks
 from tinygrad_ms.engine.backward import unbroadcast, walk
-from tinygrad_ms.engine.tape import Constant, Leaf, Node
-from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output
 
 SMALL = 9  # arrays of up to so many elements are shown in full
 STRIP = (4, 12)  # rows and columns of a heat strip
 
 
 class Summary:
-    """What a picture shows of an array: small ones in full, of large ones the range, mean, deviation and a
-    heat strip."""
+    """What a picture shows of an array: small ones in full, of large ones range, mean, deviation and a heat strip."""
 
     __slots__ = ("shape", "dtype", "small", "low", "high", "mean", "std", "norm", "bad", "strip")
 
-    def __init__(self, raw):
-        raw = raw.data if isinstance(raw, Tensor) else raw
-        host = BACKENDS[type(raw)].to_host(raw) if type(raw) in BACKENDS else numpy.asarray(raw)
+    def __init__(self, array):
+        array = raw(array)
+        host = BACKENDS[type(array)].to_host(array) if type(array) in BACKENDS else numpy.asarray(array)
         self.shape, self.dtype = host.shape, host.dtype
         self.small = host.copy() if host.size <= SMALL else None
         wide = host.astype(numpy.float64) if is_float(host.dtype) or host.dtype.kind in "iub" else host
@@ -117,40 +115,54 @@ class recording(hooks):
 
 
 def find_values(tape, known) -> tuple[dict, dict]:
-    """Raw values of the nodes of ``tape`` (tuples, one entry per output) and of the constants on it, where
-    they can be had.
+    """Raw values of the nodes of ``tape`` (tuples, one entry per output) and of its constants, where they can be had.
 
     They come from ``known`` (node -> raw array, such as the outputs), from the tensors of leaves, from what
     the nodes saved, and from running forwards again.
     """
-    values, constants = {node: (raw,) for node, raw in known.items()}, {}
+    values: dict[Node, tuple] = {node: (value,) for node, value in known.items()}
+    constants: dict[Constant, Any] = {}
     for node in tape:
         if isinstance(node, Leaf):
             tensor = node.tensor() if node.tensor is not None else None
             if tensor is not None:
                 values[node] = (tensor.data,)
-        elif node.saved is not None and node.op != "item":
-            plan, several = node.plan, node.plan.primitive.outputs
-            for value, i in zip(node.saved, plan.inputs):
-                parent = node.parents[i]
-                if isinstance(parent, Node):
-                    values.setdefault(parent, (value,))
-                elif isinstance(parent, Constant):
-                    constants[parent] = value
-            if not several:
-                for value in node.saved[len(plan.inputs) :][: len(plan.outputs)]:
-                    values[node] = (value,)
+        elif node.saved is not None and node.plan is not None:
+            read_saved(node, values, constants)
     for node in tape:
-        if node in values or isinstance(node, Leaf):
-            continue
-        arrays = [argument_value(parent, values, constants) for parent in node.parents]
-        if any(array is None for array in arrays):
-            continue
-        if node.op == "item":
-            values[node] = (values[node.parents[0]][node.constants["index"]],)
-        else:
-            values[node] = run_again(node, arrays)
+        if node not in values and not isinstance(node, Leaf):
+            outputs = run_again(node, values, constants)
+            if outputs is not None:
+                values[node] = outputs
     return values, constants
+
+
+def read_saved(node, values, constants) -> None:
+    """What a node saved are values of its parents and its own."""
+    plan = node.plan
+    for value, i in zip(node.saved, plan.inputs):
+        parent = node.parents[i]
+        if isinstance(parent, Node):
+            values.setdefault(parent, (value,))
+        elif isinstance(parent, Constant):
+            constants[parent] = value
+    if not plan.primitive.outputs:
+        for value in node.saved[len(plan.inputs) :][: len(plan.outputs)]:
+            values[node] = (value,)
+
+
+def run_again(node, values, constants) -> tuple | None:
+    """The outputs of a node, whose op ran without complaint on these arguments before; None if one is unknown."""
+    arrays = [argument_value(parent, values, constants) for parent in node.parents]
+    if any(array is None for array in arrays):
+        return None
+    if isinstance(node, Output):
+        return (values[node.parents[0]][node.constants["index"]],)
+    primitive, xp = node.plan.primitive, node.backend.xp
+    if primitive.floats:
+        arrays = [a if not hasattr(a, "dtype") or is_float(a.dtype) else a.astype(numpy.float32) for a in arrays]
+    outputs, _ = primitive.run(xp, arrays, node.constants)
+    return tuple(a if type(a) in BACKENDS else xp.asarray(a) for a in outputs)
 
 
 def argument_value(parent, values, constants):
@@ -159,21 +171,11 @@ def argument_value(parent, values, constants):
     return constants.get(parent) if isinstance(parent, Constant) else parent
 
 
-def run_again(node, arrays) -> tuple:
-    """The outputs of the op of ``node``, which ran without complaint on these arrays before."""
-    primitive, xp = node.plan.primitive, node.backend.xp
-    if primitive.floats:
-        arrays = [a if not hasattr(a, "dtype") or is_float(a.dtype) else a.astype(numpy.float32) for a in arrays]
-    outputs, _ = primitive.run(xp, arrays, node.constants)
-    return tuple(a if type(a) in BACKENDS else xp.asarray(a) for a in outputs)
-
-
 # --- gradients ----------------------------------------------------------------------------------------------
 
 
 class Backward:
-    """What flowed where in a backward pass: the gradient at every node and what every rule sent to its
-    parents."""
+    """What flowed where in a backward pass: the gradient at every node and what every rule sent to its parents."""
 
     def __init__(self, keep):
         self.keep = keep

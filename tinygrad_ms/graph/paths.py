@@ -1,0 +1,47 @@
+"""Paths in a Graph: what lies between some tensors and the outputs, to keep it alone or to draw it in bold."""
+
+from tinygrad_ms.graph.structure import Vertex
+
+
+def reach(starts, edges, forward: bool) -> set[Vertex]:
+    """The vertices that ``starts`` lead to along value edges, or (not ``forward``) that lead to them."""
+    following: dict[Vertex, list[Vertex]] = {}
+    for edge in edges:
+        if edge.kind == "value":
+            here, there = (edge.source, edge.target) if forward else (edge.target, edge.source)
+            following.setdefault(here, []).append(there)
+    seen, stack = set(starts), list(starts)
+    while stack:
+        for vertex in following.get(stack.pop(), ()):
+            if vertex not in seen:
+                seen.add(vertex)
+                stack.append(vertex)
+    return seen
+
+
+def prune(graph, targets) -> None:
+    """Keep what lies on a path from ``targets`` to the outputs, and the constants that meet it there."""
+    alive = reach(targets, graph.edges, True)
+    alive |= {e.source for e in graph.edges if e.target in alive and e.source.kind == "constant"}
+    alive |= {e.source for e in graph.edges if e.target in alive and e.source.kind == "seed"}
+    keep(graph, alive)
+
+
+def keep(graph, alive) -> None:
+    graph.vertices = [vertex for vertex in graph.vertices if vertex in alive]
+    graph.edges = [edge for edge in graph.edges if edge.source in alive and edge.target in alive]
+    incoming: dict[Vertex, int] = {}
+    for edge in graph.edges:
+        if edge.kind == "gradient":
+            incoming[edge.target] = incoming.get(edge.target, 0) + 1
+    for i, vertex in enumerate(graph.vertices):
+        vertex.id = i
+        vertex.contributions = incoming.get(vertex, 0)
+
+
+def highlight_paths(graph, starts) -> None:
+    path = reach(starts, graph.edges, True)
+    for vertex in path:
+        vertex.highlighted = True
+    for edge in graph.edges:
+        edge.highlighted = edge.source in path and edge.target in path

@@ -10,6 +10,7 @@ if not _os.path.isdir(_os.path.join(__path__[0], "ops")) and all(
 ):
     __path__.append(_root)
 
+import tinygrad_ms.moved as _moved
 import tinygrad_ms.notebook as _notebook
 from tinygrad_ms._version import __version__
 from tinygrad_ms.anomaly import detect_nan
@@ -38,6 +39,8 @@ from tinygrad_ms.transforms import (
     value_and_grad,
     vjp,
 )
+
+_moved.install()
 
 _ROOMS = ("data", "graph", "nn", "optim", "random", "serialization", "testing", "transforms")
 _ELSEWHERE = {  # names at the top level, and their modules

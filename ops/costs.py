@@ -21,7 +21,7 @@ def dense(factor: float) -> Callable[..., int]:
 
 
 def product(arrays, outputs, constants) -> int:
-    """Of a @ b: a multiplication and an addition for each element of a row of a, times the elements of the result."""
+    """2 k for each element of the result of a product, where the last axis of the first argument has size k."""
     return 2 * prod(outputs[0].shape) * arrays[0].shape[-1]
 
 

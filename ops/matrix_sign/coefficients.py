@@ -21,7 +21,7 @@ def with_safety(rows, factor=1.01):
 
 
 TABLES = {
-    # 000, the table after (8), for singular values in [1e-3, 1] of M / ||M||_F. Row 6 is printed with +1.268 there.
+    # 000, the table after (5), for singular values in [1e-3, 1] of M / ||M||_F. Row 6 is printed with +1.268 there.
     # The safety factor stays off the last two rows, where it would move the fixed point to 1 - 2.4e-6.
     "su": (
         *with_safety((

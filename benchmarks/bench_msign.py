@@ -16,8 +16,9 @@ import numpy as np
 from measure import blas, milliseconds, ratio, turns, write
 
 import tinygrad_ms as tg
-from tinygrad_ms.ops.msign_alternatives import msign_dense_vjp, msign_unrolled
-from tinygrad_ms.ops.quintics import fixed_rows
+from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows
+from tinygrad_ms.ops.matrix_sign.polar_iteration import msign_unrolled
+from tinygrad_ms.ops.matrix_sign.sylvester import msign_dense_vjp
 
 SHAPES = [(128, 32, 32), (128, 128), (256, 256), (512, 512), (128, 512), (64, 512)]
 
@@ -80,7 +81,7 @@ def dense_products(M, steps):
 
 
 def dense_as_written(M, G, O, steps, eps=1e-3):
-    """``msign_dense_vjp`` with the iteration as 000 (8) has it: X <- a X + (b S + c S S) X with S = X X."""
+    """``msign_dense_vjp`` with the iteration as 000 (6) has it: X <- a X + (b S + c S S) X with S = X X."""
     n, m = M.shape[-2:]
     M = M / np.linalg.norm(M, axis=(-2, -1), keepdims=True)
     X = np.zeros((*M.shape[:-2], n + m, n + m), M.dtype)

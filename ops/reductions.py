@@ -1,4 +1,4 @@
-"""Reductions over axes: sums, products, extremes, moments, norms. Sources: 001 Parr and Howard, 2018.
+"""Reductions over axes: sums, products, extremes, moments. Sources: 001 Parr and Howard, 2018.
 
 ``axis`` is None (all axes), an int or a tuple, negative ones counting from the end; ``keepdims`` keeps the
 reduced axes with size one. Empty arrays, float16 and integers are summed as NumPy sums them. Bad axes raise
@@ -8,12 +8,11 @@ ValueError.
 import builtins
 import math
 
-from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
 from tinygrad_ms.engine.primitive import linear, no_derivative, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.creation import ones_like, zeros_like
-from tinygrad_ms.ops.elementwise import abs, exp
+from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.shapes import (
     all_axes,
     along,
@@ -22,14 +21,12 @@ from tinygrad_ms.ops.shapes import (
     expand_reduced,
     flip,
     inverse_permutation,
-    operand,
     permute_dims,
-    squeeze,
 )
 
 __all__ = [
     "all", "any", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "logsumexp", "max", "mean", "min",
-    "norm", "prod", "std", "sum", "var",
+    "prod", "std", "sum", "var",
 ]  # fmt: skip
 
 
@@ -266,7 +263,7 @@ def std(xp, x, axis=None, correction=0, keepdims=False):
     return wide(x).std(axis=axis, ddof=correction, keepdims=keepdims).astype(x.dtype, copy=False)
 
 
-# --- norms --------------------------------------------------------------------------------------------------
+# --- the logarithm of a sum of exponentials --------------------------------------------------------------------------------------------------
 
 
 def shares(x, axis):
@@ -302,64 +299,6 @@ def logsumexp(xp, x, axis=None, keepdims=False):
     return y if keepdims else y.squeeze(axis=axes)
 
 
-@primitive(
-    vjp=lambda g, x, y, axis, keepdims: expand_reduced(g * inverse_or_zero(y), x.shape, axis, keepdims) * x,
-    jvp=lambda t, x, y, axis, keepdims: inverse_or_zero(y) * (t * x).sum(axis=axis, keepdims=keepdims),
-    formula=r"y = \sqrt{\textstyle\sum_i x_i^2}:\quad \bar x = \bar y \, \frac{x}{y}",
-    source="004, section 1, and the chain rule",
-    floats=True,
-    notes="The gradient at 0 is 0.",
-)
-def euclidean_norm(xp, x, axis=None, keepdims=False):
-    """The square root of the sum of squares over ``axis``."""
-    z = wide(x)
-    return xp.sqrt((z * z).sum(axis=axis, keepdims=keepdims)).astype(x.dtype, copy=False)
-
-
-VECTOR_NORMS = {  # ord: function of (x, axis, keepdims)
-    2: euclidean_norm,
-    1: lambda x, axis, keepdims: sum(abs(x), axis=axis, keepdims=keepdims),
-    math.inf: lambda x, axis, keepdims: max(abs(x), axis=axis, keepdims=keepdims),
-}
-MATRIX_NORMS = {  # ord: function of (x, axis, keepdims), axis being those of the rows and the columns
-    "fro": euclidean_norm,
-    1: lambda x, axis, keepdims: _largest_sum(x, axis[0], axis[1], keepdims),
-    math.inf: lambda x, axis, keepdims: _largest_sum(x, axis[1], axis[0], keepdims),
-}
-
-
-def _largest_sum(x, summed, compared, keepdims):
-    y = max(sum(abs(x), axis=summed, keepdims=True), axis=compared, keepdims=True)
-    return y if keepdims else squeeze(y, (summed, compared))
-
-
-def norm(x, ord=None, axis=None, keepdims=False):
-    """The norm of vectors or matrices, as ``numpy.linalg.norm`` defines it.
-
-    axis: an int for vectors along it, two for matrices with those rows and columns; None: x as a whole.
-    ord: None: the root of the sum of squares, of any number of axes.
-        Of vectors: 2 (the same), 1 (the sum of absolute values), inf (the largest of them).
-        Of matrices: "fro" (as None), 1 (the largest such sum of a column), inf (of a row),
-        2 and -2 (the largest and smallest singular value), "nuc" (the sum of the singular values).
-    The gradient of every norm at 0 is 0; the largest share it equally at ties. Raises ValueError for any
-    other ord.
-    """
-    x = operand(x)
-    if not is_float(x.dtype):
-        x = x.astype(DEFAULT_FLOAT)
-    if ord is None:
-        return euclidean_norm(x, axis=axis, keepdims=keepdims)
-    axes = all_axes("norm", axis, x.ndim)
-    norms = {1: VECTOR_NORMS, 2: MATRIX_NORMS}.get(len(axes), {})
-    if ord not in norms:
-        what = {1: "vectors", 2: "matrices"}.get(len(axes), f"{len(axes)} axes together")
-        raise ValueError(
-            f"norm: ord={ord!r} of {what} (x has shape {x.shape}, axis={axis}) is unknown;"
-            f" expected {', '.join(map(repr, (None, *norms)))}"
-        )
-    return norms[ord](x, axis=axes, keepdims=keepdims)
-
-
 # --- truth --------------------------------------------------------------------------------------------------
 
 
@@ -387,7 +326,6 @@ Tensor.prod = prod
 Tensor.var = var
 Tensor.std = std
 Tensor.logsumexp = logsumexp
-Tensor.norm = norm
 Tensor.max = max
 Tensor.min = min
 Tensor.argmax = argmax

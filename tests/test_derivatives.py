@@ -15,6 +15,7 @@ from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.engine.around.forward import push_forward
 from tinygrad_ms.engine.around.modes import forward_mode
 from tinygrad_ms.engine.primitive import REGISTRY
+from tinygrad_ms.engine.tape import tape_of
 from tinygrad_ms.testing import check_jvp, forbid_sync, gradcheck, gradgradcheck
 from tinygrad_ms.testing.differences import check_pairing, differentiated, to_numpy
 
@@ -316,6 +317,52 @@ def test_create_graph_gives_the_same_gradient(name, sample):
     if total is not None:
         total.backward(create_graph=True)
     assert_all_close([args[i].grad for i in varied(sample)], plain)
+
+
+# --- what a forward leaves for its rules ----------------------------------------------------------------------
+
+
+def forget_caches(outputs):
+    """Take away what forwards on the tape of ``outputs`` have left for their rules, as ``create_graph`` does."""
+    for node in tape_of([y.node for y in outputs]):
+        if node.plan is not None and node.plan.cached:
+            node.saved = tuple(None if i in node.plan.cached else value for i, value in enumerate(node.saved))
+
+
+def two_orders(name, sample, forget):
+    """JVP, gradients and the gradients of their sum, with the caches or without them."""
+    forget = forget_caches if forget else lambda outputs: None
+    with forward_mode():
+        args = arguments(sample)
+        outputs = [y for y in as_tuple(call(name, sample, *args)) if y.requires_grad]
+    forget(outputs)
+    inputs = [args[i] for i in varied(sample)]
+    tangents = {x.node: v.data for x, v in zip(inputs, weights(inputs, "cpu"))}
+    pushed = push_forward([y.node for y in outputs], tangents)
+    first = tg.gradients(weighted_sum(outputs), inputs, create_graph=True, allow_unused=True)
+    second, total = [], weighted_sum([g for g in first if g is not None])
+    if total is not None:
+        forget([total])
+        second = tg.gradients(total, inputs, retain_graph=True, allow_unused=True)
+    plain = tg.gradients(weighted_sum(outputs), inputs, allow_unused=True)
+    return [t for t in (*pushed, *plain, *first, *second) if t is not None]
+
+
+@each_sample(lambda name, sample: bool(PRIMITIVES[name].cache) and smooth(name, sample))
+def test_rules_with_and_without_their_cache_give_the_same(name, sample):
+    kept, forgotten = two_orders(name, sample, False), two_orders(name, sample, True)
+    assert_all_close(kept, forgotten, 1e-9)
+
+
+def test_a_cache_is_on_the_node_and_nowhere_else():
+    """It is no output, and it goes with what else the node saved."""
+    x = tg.tensor(np.eye(3, 2), requires_grad=True)
+    y = tg.msign(x, method="svd")
+    plan = y.node.plan
+    assert [plan.names[i] for i in plan.cached] == sorted(plan.primitive.cache)
+    assert all(isinstance(y.node.saved[i], np.ndarray) for i in plan.cached)
+    y.sum().backward()
+    assert y.node.saved is None
 
 
 # --- memory layouts and devices -----------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import pytest
 import scipy.linalg
 
 import tinygrad_ms as tg
-from tests.samples.decompositions import SPREAD, SQUARE, TALL, WIDE, positive_definite, with_singular_values
-from tests.samples.linear_algebra import by_minors, regular
+from tests.samples.linalg.decompositions import SPREAD, SQUARE, TALL, WIDE, positive_definite, with_singular_values
+from tests.samples.linalg.solve import by_minors, regular
 from tinygrad_ms.testing import check_jvp, gradcheck, gradgradcheck
 
 RANDOM = np.random.default_rng(0)

@@ -11,8 +11,11 @@ import tinygrad_ms as tg
 from tests.msign_oracle import error, matrix, msign_and_gradient
 from tests.test_msign_kernels import BARS
 from tinygrad_ms.arrays.registry import BACKENDS, Backend
-from tinygrad_ms.ops.matrix_functions import _derivative, _polar
-from tinygrad_ms.ops.msign_alternatives import msign_dense_vjp, msign_unrolled
+from tinygrad_ms.ops.matrix_sign.block_solve import InverseOf
+from tinygrad_ms.ops.matrix_sign.lyapunov import _solve_lyapunov, polar_derivative
+from tinygrad_ms.ops.matrix_sign.msign import _msign_tall
+from tinygrad_ms.ops.matrix_sign.polar_iteration import msign_unrolled
+from tinygrad_ms.ops.matrix_sign.sylvester import msign_dense_vjp
 from tinygrad_ms.testing import forbid_sync
 
 
@@ -240,8 +243,10 @@ def test_bad_matrices_are_named():
         tg.msign(np.eye(3, dtype="float16"))
     with pytest.raises(ValueError, match="parity"):
         tg.solve_lyapunov(np.eye(2), np.eye(2), parity=2)
-    with pytest.raises(TypeError, match="known is a ndarray"):
-        tg.solve_lyapunov(np.eye(2), np.eye(2), known=np.eye(2))
+    with pytest.raises(TypeError, match="inverse is a ndarray"):
+        _solve_lyapunov(np.eye(2), np.eye(2), inverse=np.eye(2))
+    with pytest.raises(TypeError, match="inverse"):
+        tg.solve_lyapunov(np.eye(2), np.eye(2), inverse=InverseOf(np.eye(2), 1.0))
     with pytest.raises(ValueError, match="not positive definite"):
         tg.sqrtm(-np.eye(3))
     with pytest.raises(ValueError, match="solve_sylvester: C has shape"):
@@ -323,9 +328,9 @@ def test_work_of_the_vjp_in_products_of_two_small_matrices(n, m, units, monkeypa
     counting = Backend("counting", CountingNumPy(), CountingArray, lambda h, i: h.view(CountingArray), np.asarray)
     monkeypatch.setitem(BACKENDS, CountingArray, counting)
     M, G = (matrix("gaussian", n, m, 1, "float64", seed=k).view(CountingArray) for k in (1, 2))
-    O, P = (x.view(CountingArray) for x in _polar(M.mT, steps=8))
+    O, P = (x.view(CountingArray) for x in _msign_tall(M.mT, steps=8))
     CountingArray.work = 0
-    g = _derivative(M.mT, O, G.mT, 8, None, None if n == m else P).mT  # as the rules of square and tall M call it
+    g = polar_derivative(M.mT, O, G.mT, 8, None, None if n == m else P).mT  # as the rules of square and tall M call it
     assert error(np.asarray(g), msign_and_gradient(np.asarray(M), np.asarray(G))[1]) < 1e-12
     assert 50 < CountingArray.work / n**3 <= units
 

@@ -5,17 +5,18 @@ import pytest
 from scipy.linalg import solve_sylvester
 
 from tests.msign_oracle import error, matrix, msign_and_gradient
-from tinygrad_ms.ops.newton_schulz import KnownInverse, orthogonalise, solve_symmetric
-from tinygrad_ms.ops.quintics import (
+from tinygrad_ms.ops.matrix_sign.block_solve import InverseOf, solve_symmetric
+from tinygrad_ms.ops.matrix_sign.coefficients import (
     POLISH,
     TABLES,
     converge,
-    make_plan,
+    make_schedule,
     minimax_coefficients,
     minimax_quintic,
     rows_to_one,
     shifts,
 )
+from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
 
 
 def plain(M, rows):
@@ -212,7 +213,7 @@ def test_a_known_inverse_gives_the_same_solution_for_fewer_products(dtype, bar, 
         C = C if parity == 0 else C + parity * C.mT
         expected = Q @ ((Q.mT @ C @ Q) / (p.mT + p)) @ Q.mT
         count, P, inverse, C = [], P.astype(dtype), inverse.astype(dtype), C.astype(dtype)
-        W = solve_symmetric(Counting(count), P, C, parity, known=KnownInverse(inverse, spread))
+        W = solve_symmetric(Counting(count), P, C, parity, inverse=InverseOf(inverse, spread))
         assert error(W, expected) < bar * (1 if dtype == "float64" else max(1, spread / 10))
         if parity and spread <= 10:
             work = sum(a * b * c for a, b, c in count) / 8**3
@@ -311,4 +312,4 @@ def test_nan_and_infinity_give_nan_in_their_matrix_only(bad, steps, shape):
 
 def test_the_plan_reaches_down_to_the_rounding_noise():
     for precision, chunks in [(2.0**-24, 2), (2.0**-53, 5)]:
-        assert len(make_plan(None, None, 32, 32, precision).chunks) == chunks
+        assert len(make_schedule(None, None, 32, 32, precision).chunks) == chunks

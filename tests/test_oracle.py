@@ -482,11 +482,12 @@ def smoothed(s):
 
 msign_of, smooth_of = of_svd(torch.ones_like), of_svd(smoothed)
 case("msign", msign_of, regular(4, 4, 2))
+case("msign_square", msign_of, regular(4, 4, 2), ours=tg.msign)
 for shape in ((5, 3), (3, 5)):
-    case("polar", msign_of, regular(*shape, 2), ours=tg.msign)  # the primitive of matrices that are not square
+    case("msign_tall", msign_of, regular(*shape, 2), ours=tg.msign)  # the primitive of matrices that are not square
 for name, options in (
     ("msign_smooth", {}),
-    ("msign_smooth_lean", {"recompute": True}),
+    ("msign_smooth_recomputing", {"recompute": True}),
     ("msign_svd", {"method": "svd"}),
 ):
     for shape in ((4, 4), (5, 3)):

@@ -12,6 +12,7 @@ if not _os.path.isdir(_os.path.join(__path__[0], "ops")) and all(
 ):
     __path__.append(_root)
 
+import tinygrad_ms.moved as _moved
 import tinygrad_ms.notebook as _notebook
 from tinygrad_ms import ops, rules
 from tinygrad_ms._version import __version__
@@ -47,6 +48,7 @@ __all__ = [  # every name stands once in this list or in that of ops: none may o
     "CheckpointError", "explain", "load", "manual_seed", "profile", "save",
 ]  # fmt: skip
 __all__ += ops.__all__
+_moved.install()
 
 _ROOMS = ("data", "graph", "nn", "optim", "random", "serialization", "testing", "transforms")
 _ELSEWHERE = {  # names at the top level, and their modules
@@ -55,8 +57,8 @@ _ELSEWHERE = {  # names at the top level, and their modules
 }  # fmt: skip
 _INTERNAL = {  # parts of the rules of other ops, public by accident: until 0.3 found here, with a warning
     "alias": "ops.aliases.alias", "getitem": "ops.indexing.getitem",
-    "embed_diagonal": "ops.matrix_parts.embed_diagonal",
-    "msign_dense_vjp": "ops.msign_alternatives.msign_dense_vjp", "sinc_derivative": "ops.special.sinc_derivative",
+    "embed_diagonal": "ops.linalg.parts.embed_diagonal",
+    "msign_dense_vjp": "ops.matrix_sign.sylvester.msign_dense_vjp", "sinc_derivative": "ops.special.sinc_derivative",
 }  # fmt: skip
 
 # Type checkers read the imports and must not see __getattr__: with it any name would be right to them.

@@ -193,7 +193,7 @@ DENSE = {  # factors of m n^2 for an (m, n) matrix with m >= n: Golub and Van Lo
     "cholesky": 1 / 3, "solve": 2 / 3, "inv": 2, "det": 2 / 3, "slogdet": 2 / 3, "qr": 10 / 3, "svd": 21, "svdvals": 8 / 3,
     "eigh": 9, "eigvalsh": 4 / 3, "solve_triangular": 1, "pinv": 21,
     # iterations: their usual number of steps times the products of a step
-    "msign": 10 * 6, "polar": 10 * 6, "msign_smooth": 10 * 6, "msign_smooth_lean": 10 * 6,
+    "msign_square": 10 * 6, "msign_tall": 10 * 6, "msign_smooth": 10 * 6, "msign_smooth_recomputing": 10 * 6,
     "msign_svd": 21, "mcsgn": 10 * 6, "sqrtm": 10 * 6,
     "inv_sqrtm": 10 * 6, "nuclear_norm": 10 * 6, "solve_sylvester": 10 * 10, "solve_lyapunov": 10 * 10,
     "solve_skew_with_inverse": 10 * 10, "expm": 20,

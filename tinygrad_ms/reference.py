@@ -79,8 +79,8 @@ def entry(name: str, show=as_math) -> str:
 
 
 def _modules():
-    names = sorted(module.name for module in pkgutil.iter_modules(ops.__path__))
-    return [importlib.import_module(f"{ops.__name__}.{name}") for name in names]
+    names = sorted(module.name for module in pkgutil.walk_packages(ops.__path__, f"{ops.__name__}."))
+    return [importlib.import_module(name) for name in names]
 
 
 class _Topic:
@@ -97,7 +97,7 @@ class _Topic:
 
 
 def _file(module: str) -> str:
-    return f"ops/{module.rpartition('.')[2]}.py"
+    return f"{module.removeprefix('tinygrad_ms.').replace('.', '/')}.py"
 
 
 def _anchor(heading):

@@ -50,7 +50,8 @@ def positive(*shape, seed=0):
 def all_samples() -> dict[str, list[Sample]]:
     """The samples of every topic, by the name of the primitive."""
     merged: dict[str, list[Sample]] = {}
-    for module in pkgutil.iter_modules(__path__):
-        for name, samples in importlib.import_module(f"{__name__}.{module.name}").SAMPLES.items():
+    topics = [module.name for module in pkgutil.walk_packages(__path__, f"{__name__}.") if not module.ispkg]
+    for topic in topics:
+        for name, samples in importlib.import_module(topic).SAMPLES.items():
             merged.setdefault(name, []).extend(samples)
     return merged

@@ -2,8 +2,8 @@
 
 from math import sqrt
 
-from tinygrad_ms.ops.matrix_functions import msign
-from tinygrad_ms.ops.quintics import hashable, make_plan
+from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows
+from tinygrad_ms.ops.matrix_sign.msign import msign
 from tinygrad_ms.optim.adam import AdamW
 from tinygrad_ms.optim.optimizer import Optimizer
 
@@ -72,7 +72,7 @@ class Muon(AdamW):
                         f"Muon: {p.name or 'a parameter'} has shape {p.shape}, which is no matrix; leave out"
                         ' "muon": True, and AdamW updates it'
                     )
-        make_plan(options["steps"], hashable(options["coefficients"]), 1, 1, 1e-7)  # its sentence says what is wrong
+        fixed_rows(options["steps"], options["coefficients"])  # its sentence says what is wrong
 
     def buffers(self, options):
         return ("momentum_buffer",) if options["muon"] else super().buffers(options)

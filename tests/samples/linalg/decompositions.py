@@ -1,9 +1,9 @@
-"""Samples of ops/decompositions.py. Vectors are compared with LAPACK's: their gauge is part of the value."""
+"""Samples of ops/linalg/decompositions.py. Vectors are compared with LAPACK's: their gauge is part of the value."""
 
 import numpy as np
 
 from tests.samples import Sample, normal
-from tests.samples.linear_algebra import each_matrix, regular
+from tests.samples.linalg.solve import each_matrix, regular
 
 
 def positive_definite(*shape, seed=0):

@@ -1,10 +1,10 @@
-"""Samples of ops/matrix_functions.py."""
+"""Samples of ops/matrix_sign/msign.py and smooth.py, and of the square roots of lyapunov.py."""
 
 import numpy as np
 from scipy.linalg import sqrtm
 
 from tests.samples import Sample, normal
-from tests.samples.matrix_equations import ADAPTS, batched, spd
+from tests.samples.matrix_sign.equations import ADAPTS, batched, spd
 
 
 def msign(M, eps=0.0, **_):
@@ -57,7 +57,7 @@ SMOOTH = [
 ]
 
 SAMPLES = {
-    "msign": [
+    "msign_square": [
         Sample((wide,), {}, msign, order=3, sync=ADAPTS),
         Sample((tall,), {"steps": 9}, msign, order=3),
         Sample((square,), {"steps": 9}, msign, order=3),
@@ -70,7 +70,7 @@ SAMPLES = {
         Sample((np.zeros((0, 4)),), {}, lambda M: M, note="empty"),
     ],
     "msign_smooth": SMOOTH,
-    "msign_smooth_lean": SMOOTH,
+    "msign_smooth_recomputing": SMOOTH,
     "msign_svd": [
         Sample((tall,), {}, msign, order=3, sync=ADAPTS),
         Sample((square,), {"steps": 9}, msign, order=3),
@@ -80,7 +80,7 @@ SAMPLES = {
         zero(3, 2),
         Sample((np.zeros((0, 4, 3)),), {}, lambda M: M, note="empty"),
     ],
-    "polar": [
+    "msign_tall": [
         Sample((tall,), {}, polar, order=3, sync=ADAPTS),
         Sample((normal(2, 4, 2),), {"steps": 9}, polar),
         Sample((square,), {"steps": 9}, polar),

@@ -1,4 +1,4 @@
-"""Samples of ops/products.py."""
+"""Samples of ops/linalg/products.py and einsum.py."""
 
 import numpy as np
 

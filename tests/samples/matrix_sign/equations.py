@@ -1,4 +1,4 @@
-"""Samples of ops/matrix_equations.py."""
+"""Samples of ops/matrix_sign/lyapunov.py and sylvester.py: the equations, and mcsgn."""
 
 import numpy as np
 from scipy.linalg import signm

@@ -1,4 +1,4 @@
-"""Samples of ops/matrix_parts.py."""
+"""Samples of ops/linalg/parts.py."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Linear equations and determinants: inv, solve, solve_triangular, pinv, det, slogdet, matrix_power, expm.
+"""Linear equations: inv, solve, solve_triangular, pinv.
 
 All take matrices in the last two axes and a batch before them. float16 is refused: LAPACK and cuSOLVER lack
 it. What LAPACK cannot do (a singular matrix, no convergence) is a ValueError on the CPU. On a GPU, where
@@ -13,20 +13,11 @@ from numpy import broadcast_shapes
 
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.ops.matrix_parts import diagonal, embed_diagonal, tril, triu
-from tinygrad_ms.ops.shapes import concat, operand
+from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.linalg.parts import check_matrices, tril, triu
+from tinygrad_ms.ops.shapes import operand
 
-__all__ = ["cofactors", "det", "expm", "inv", "matrix_power", "pinv", "slogdet", "solve", "solve_triangular"]
-
-
-def matrices(op, x, square=False, name="x"):
-    """x, once it is known to hold (square) matrices, of a dtype that LAPACK has."""
-    if x.ndim < 2 or (square and x.shape[-1] != x.shape[-2]):
-        kind = "square matrices (..., n, n)" if square else "matrices (..., n, m)"
-        raise ValueError(f"{op}: {name} has shape {x.shape}; expected {kind}")
-    if x.dtype.name in ("float16", "bfloat16"):
-        raise TypeError(f"{op}: {name} is {x.dtype}; LAPACK needs float32 or float64, use .astype('float32')")
-    return x
+__all__ = ["inv", "pinv", "solve", "solve_triangular"]
 
 
 DIVERGED = "the iteration of LAPACK did not converge; does x hold inf or NaN?"
@@ -41,14 +32,6 @@ def failing(sentence):
         raise ValueError(sentence) from None
 
 
-def symmetric(x):
-    """(X + X^T) / 2."""
-    return (x + x.mT) * 0.5
-
-
-# --- equations ----------------------------------------------------------------------------------------------
-
-
 @primitive(
     vjp=lambda g, y: -(y.mT @ g @ y.mT),
     jvp=lambda t, y: -(y @ t @ y),
@@ -56,10 +39,11 @@ def symmetric(x):
     source="Giles 2008, section 2.2.3; 004, section 3",
     floats=True,
     notes="singular x: ValueError on the CPU, inf or NaN on a GPU",
+    flops=dense(2),
 )
 def inv(xp, x):
     """The inverse of square matrices (..., n, n). Raises ValueError where one is singular."""
-    matrices("inv", x, square=True)
+    check_matrices("inv", x, square=True)
     with failing(f"inv: x, of shape {x.shape}, is singular; use pinv, or add a multiple of the identity"):
         return xp.linalg.inv(x)
 
@@ -88,6 +72,7 @@ def _change(t_a, t_b, y):
     source="Giles 2008, section 2.2.4",
     floats=True,
     notes="singular a: ValueError on the CPU, inf or NaN on a GPU",
+    flops=dense(2 / 3),
 )
 def _solve(xp, a, b):
     """Y with A Y = B, matrices both."""
@@ -113,8 +98,8 @@ def _of_vectors(solver, a, b, **constants):
 
 def _for_columns(xp, op, solver, a, b):
     """``solver(a, b)`` on broadcast batches, which CuPy lacks; one matrix meets a batch b as columns."""
-    matrices(op, a, square=True, name="a")
-    matrices(op, b, name="b")
+    check_matrices(op, a, square=True, name="a")
+    check_matrices(op, b, name="b")
     if a.shape[-1] != b.shape[-2]:
         rows = f"the numbers of rows, {a.shape[-2]} and {b.shape[-2]}, differ"
         raise ValueError(f"{op}: a has shape {a.shape} and b has shape {b.shape}: {rows}")
@@ -154,6 +139,7 @@ def _triangle(x, lower, unit_diagonal):
     source="Giles 2008, section 2.2.4, restricted to the triangle",
     floats=True,
     notes="the other triangle is not read; zero on the diagonal: ValueError on the CPU, inf or NaN on a GPU",
+    flops=dense(1),
 )
 def _solve_triangular(xp, a, b, /, lower, unit_diagonal):
     """Y with A Y = B, where only the upper (or ``lower``) triangle of A is read."""
@@ -210,10 +196,11 @@ def _pinv_jvp(t, x, y):
     source="Golub and Pereyra 1973, equation (4.12)",
     floats=True,
     notes="differentiable where the rank does not change; singular values up to rtol max(s) count as zero",
+    flops=dense(21),
 )
 def pinv(xp, x, rtol=None):
     """The Moore-Penrose inverse (..., m, n) of (..., n, m). rtol: by default max(n, m) machine epsilons."""
-    matrices("pinv", x)
+    check_matrices("pinv", x)
     if not x.size:
         return xp.zeros((*x.shape[:-2], x.shape[-1], x.shape[-2]), dtype=x.dtype)
     with failing(f"pinv: {DIVERGED}"):
@@ -225,149 +212,4 @@ def pinv(xp, x, rtol=None):
     return xp.matmul(vh.mT * inverse[..., None, :], u.mT).astype(x.dtype)
 
 
-# --- determinants -------------------------------------------------------------------------------------------
-
-
-def _last_two(g):
-    """Room for a matrix behind every number."""
-    return g.reshape((*g.shape, 1, 1))
-
-
-def _cofactors_vjp(g, x, y):
-    inverse = inv(x).mT
-    return _last_two((g * y).sum(axis=(-2, -1))) * inverse - y @ g.mT @ inverse
-
-
-def _cofactors_jvp(t, x, y):
-    inverse = inv(x).mT
-    return _last_two((t * inverse).sum(axis=(-2, -1))) * y - inverse @ t.mT @ y
-
-
-@primitive(
-    vjp=_cofactors_vjp,
-    jvp=_cofactors_jvp,
-    formula=r"Y = \det(X)\,X^{-T}:\quad dY = \mathrm{tr}(X^{-1} dX)\,Y - X^{-T} dX^T Y",
-    source="Giles 2008, sections 2.2.3 and 2.2.5",
-    floats=True,
-    notes="the value exists for singular x, too; its derivative needs x invertible",
-)
-def cofactors(xp, x):
-    """The cofactors (..., n, n) of square matrices: the gradient of det; det(X) X^-T where X is invertible.
-
-    With X = U S V^T they are det(U V^T) U diag(prod_{j != i} s_j) V^T, whether X is singular or not.
-    """
-    matrices("cofactors", x, square=True)
-    with failing(f"cofactors: {DIVERGED}"):
-        u, s, vh = xp.linalg.svd(x, full_matrices=False)
-    others = xp.where(xp.eye(x.shape[-1], dtype=bool), 1, s[..., None, :]).prod(axis=-1)
-    sign = xp.sign(xp.linalg.det(u) * xp.linalg.det(vh))
-    return (_last_two(sign) * xp.matmul(u * others[..., None, :], vh)).astype(x.dtype)
-
-
-@primitive(
-    vjp=lambda g, x: _last_two(g) * cofactors(x),
-    jvp=lambda t, x: (cofactors(x) * t).sum(axis=(-2, -1)),
-    formula=r"\frac{d \det X}{dX} = \det(X)\,X^{-T}",
-    source="Giles 2008, section 2.2.5; 004, section 3",
-    floats=True,
-    notes="the first derivative is exact for singular x (its cofactors); the second needs x invertible",
-)
-def det(xp, x):
-    """The determinants (...) of square matrices (..., n, n)."""
-    return xp.linalg.det(matrices("det", x, square=True))
-
-
-def _slogdet_vjp(needed, g, x):
-    g_sign, g_log = g
-    return (x * 0 if g_log is None else _last_two(g_log) * inv(x).mT,)
-
-
-def _slogdet_jvp(tangents, x):
-    return None, (inv(x).mT * tangents[0]).sum(axis=(-2, -1))
-
-
-@primitive(
-    vjp=_slogdet_vjp,
-    jvp=_slogdet_jvp,
-    outputs=("sign", "logabsdet"),
-    formula=r"\frac{d \ln |\det X|}{dX} = X^{-T}",
-    source="Giles 2008, section 2.2.5",
-    floats=True,
-    notes="of a singular matrix: (0, -inf), and its gradient is an error; the sign has gradient zero",
-)
-def slogdet(xp, x):
-    """Sign (...) and ln |det| (...) of square matrices (..., n, n): a determinant that cannot overflow."""
-    sign, logarithm = xp.linalg.slogdet(matrices("slogdet", x, square=True))
-    return sign, logarithm
-
-
-# --- functions of a matrix ----------------------------------------------------------------------------------
-
-
-def matrix_power(x, n: int):
-    """x @ x @ ... of square matrices (..., k, k), by repeated squaring; for negative n, of their inverse."""
-    x = matrices("matrix_power", operand(x), square=True)
-    if not isinstance(n, int):
-        raise TypeError(f"matrix_power: n is {n!r}; it must be an integer")
-    if n < 0:
-        return matrix_power(inv(x), -n)
-    if n == 0:
-        return embed_diagonal(diagonal(x) * 0 + 1, shape=x.shape)
-    if n == 1:
-        return x
-    half = matrix_power(x, n // 2)
-    return half @ half @ x if n % 2 else half @ half
-
-
-def _frechet(x, direction):
-    """L(X, E), the change of exp(X) along E: the upper right block of exp([[X, E], [0, X]])."""
-    if not x.size:
-        return direction
-    raw = direction.data if isinstance(direction, Tensor) else direction
-    size = abs(raw).max(axis=(-2, -1), keepdims=True)
-    size = size + (size == 0)  # L is linear in E: a large E must not cost squarings
-    block = concat([concat([x, direction / size], axis=-1), concat([x * 0, x], axis=-1)], axis=-2)
-    n = x.shape[-1]
-    return expm(block)[..., :n, n:] * size
-
-
-# The largest 1-norm at which the approximant [13/13] is exact to double precision (Higham 2005, table 2.3),
-# and the coefficients of its numerator, c_k = c_{k-1} (14 - k) / (k (27 - k)).
-_THETA = 5.371920351148152
-_PADE = [1.0]
-for _k in range(1, 14):
-    _PADE.append(_PADE[-1] * (14 - _k) / (_k * (27 - _k)))
-
-
-@primitive(
-    vjp=lambda g, x: _frechet(x.mT, g),
-    jvp=lambda t, x: _frechet(x, t),
-    formula=r"Y = e^X:\quad \exp \begin{pmatrix} X & dX \\ 0 & X \end{pmatrix} ="
-    r" \begin{pmatrix} Y & dY \\ 0 & Y \end{pmatrix},\quad \bar X = d\exp(X^T)[\bar Y]",
-    source="Van Loan 1978; Higham 2008, Functions of Matrices, (3.16); forward: Higham 2005",
-    floats=True,
-    notes="the host reads the norm of x to choose the number of squarings",
-)
-def expm(xp, x):
-    """The exponential of square matrices (..., n, n): scaling and squaring, Pade approximant [13/13]."""
-    matrices("expm", x, square=True)
-    if not x.size:
-        return x.copy()
-    norm = abs(x).sum(axis=-2).max(axis=-1)
-    squarings = xp.ceil(xp.log2(xp.where(xp.isfinite(norm), xp.maximum(norm, _THETA), _THETA) / _THETA))
-    x = x * _last_two(xp.exp2(-squarings)).astype(x.dtype)
-    x2 = x @ x
-    x4 = x2 @ x2
-    x6 = x4 @ x2
-    one = xp.eye(x.shape[-1], dtype=x.dtype)
-    c = _PADE
-    odd = x @ (x6 @ (c[13] * x6 + c[11] * x4 + c[9] * x2) + c[7] * x6 + c[5] * x4 + c[3] * x2 + c[1] * one)
-    even = x6 @ (c[12] * x6 + c[10] * x4 + c[8] * x2) + c[6] * x6 + c[4] * x4 + c[2] * x2 + c[0] * one
-    y = xp.linalg.solve(even - odd, even + odd)
-    for k in range(int(squarings.max())):
-        y = xp.where(_last_two(k < squarings), y @ y, y)
-    return y
-
-
 Tensor.inv = inv
-Tensor.det = det

@@ -1,7 +1,7 @@
 """Odd quintics x <- a x + b x^3 + c x^5 for Newton-Schulz: tables of coefficients, minimax rows, which rows to run.
 
-Sources: 000 (Su Jianlin, the derivative of msign), the table after (8); Amsel et al., Polar Express, arXiv 2505.16932.
-The iterations that run them are in ``newton_schulz``.
+Sources: 000 (Su Jianlin, the derivative of msign), the table after (5); Amsel et al., Polar Express, arXiv 2505.16932.
+The iterations that run them are ``polar_iteration`` and ``block_solve``.
 """
 
 from functools import lru_cache
@@ -9,6 +9,8 @@ from math import copysign, prod, sqrt
 from typing import NamedTuple
 
 import numpy
+
+__all__ = ["minimax_coefficients"]
 
 POLISH = (1.875, -1.25, 0.375)  # x (15 - 10 x^2 + 3 x^4) / 8: cubic convergence to one, e -> 5/2 e^3
 
@@ -19,7 +21,7 @@ def with_safety(rows, factor=1.01):
 
 
 TABLES = {
-    # 000, the table after (8), for singular values in [1e-3, 1] of M / ||M||_F. Row 6 is printed with +1.268 there.
+    # 000, the table after (5), for singular values in [1e-3, 1] of M / ||M||_F. Row 6 is printed with +1.268 there.
     # The safety factor stays off the last two rows, where it would move the fixed point to 1 - 2.4e-6.
     "su": (
         *with_safety((
@@ -120,7 +122,7 @@ def as_rows(coefficients) -> tuple:
 
 
 def hashable(coefficients):
-    """Coefficients as ``make_plan`` caches them: None, a table's name, or a tuple of rows."""
+    """Coefficients as ``make_schedule`` caches them: None, a table's name, or a tuple of rows."""
     return coefficients if coefficients is None or isinstance(coefficients, str) else as_rows(coefficients)
 
 
@@ -152,7 +154,7 @@ def fixed_rows(steps, coefficients):
     return (rows + rows[-1:] * count)[:count]
 
 
-def least(n, m, precision):
+def noise_floor(n, m, precision):
     """What stands out of the rounding noise of an n x m matrix of ||M||_F = 1, measured at 1 to 2 sqrt(max(n, m)) u."""
     return 25 * sqrt(max(n, m, 1)) * precision
 
@@ -162,7 +164,7 @@ def converge(steps, coefficients, lower, n, m, precision) -> bool:
     """Whether those rows bring all of [lower, 1] to one, within a hundredth."""
     rows = fixed_rows(steps, coefficients)
     if rows is None:
-        return lower >= least(n, m, precision)
+        return lower >= noise_floor(n, m, precision)
     x = numpy.geomspace(lower, 1, 500)
     with numpy.errstate(all="ignore"):
         for row in rows:
@@ -170,33 +172,44 @@ def converge(steps, coefficients, lower, n, m, precision) -> bool:
     return bool((abs(x - 1) < 0.01).all())
 
 
-class Plan(NamedTuple):
-    """What to run: ``chunks`` of (start scale, shifts), then the shifts ``polish``, where given, until convergence."""
+class Schedule(NamedTuple):
+    """What to run: ``chunks`` of (start scale, shifts), then the shifts ``polishing``, where given, until convergence."""
 
     chunks: tuple
     end: float = 1.0  # the scale after each chunk
-    polish: tuple | None = None
+    polishing: tuple | None = None
     tolerance: float = 0.0  # of the residual ||X^T X - I||_F
 
 
 @lru_cache(maxsize=256)
-def make_plan(steps, coefficients, n: int, m: int, precision: float) -> Plan:
+def make_schedule(steps, coefficients, n: int, m: int, precision: float) -> Schedule:
     """The rows for an n x m matrix of roundoff ``precision``; ``coefficients`` is a table's name, rows or None.
 
     Adaptive without ``steps`` and ``coefficients``. The table "su" lifts singular values by 1,820, so further chunks
-    follow while the residual is large, down to the ``least`` that stands out of the rounding noise. That cap is what
-    keeps rank-deficient matrices safe: their noise stays below about 0.1 and is never lifted to one.
+    follow while the residual is large, down to the ``noise_floor``. That cap is what keeps rank-deficient matrices safe:
+    their noise stays below about 0.1 and is never lifted to one.
     """
     rows = fixed_rows(steps, coefficients)
     if rows is not None:
-        return Plan((shifts(rows),))
+        return Schedule((shifts(rows),))
     end = POLISH[2] ** -0.25  # the scale that a polishing step leaves as it is
     table = TABLES["su"][:6]
-    gain, floor = prod(row[0] for row in table), least(n, m, precision)
+    gain, floor = prod(row[0] for row in table), noise_floor(n, m, precision)
     chunks, lower = [table], floor * gain
     while lower < 0.5:  # what is left of the range below
         short = lower < 1e-3
         chunks.append(table if short else minimax_coefficients(lower, safety=1.01))
         lower = lower * gain if short else 1.0
-    polish = shifts((POLISH,), end)[1][0]
-    return Plan(tuple(shifts(rows, end) for rows in chunks), end, polish, sqrt(n) * precision)
+    polishing = shifts((POLISH,), end)[1][0]
+    return Schedule(tuple(shifts(rows, end) for rows in chunks), end, polishing, sqrt(n) * precision)
+
+
+def roundoff(dtype) -> float:
+    """The unit roundoff u of a float dtype."""
+    return float(numpy.finfo(dtype.name).eps) / 2
+
+
+def schedule_for(shape, dtype, steps, coefficients) -> Schedule:
+    """``make_schedule`` for matrices of this shape, in whichever orientation."""
+    n, m = sorted(shape[-2:])
+    return make_schedule(steps, hashable(coefficients), n, m, roundoff(dtype))

@@ -7,6 +7,27 @@ from tinygrad_ms.ops.shapes import operand
 __all__ = ["diag", "diagonal", "embed_diagonal", "trace", "tril", "triu", "vec"]
 
 
+def check_matrices(op, x, square=False, name="x", lapack=True):
+    """x, once it is known to hold (square) matrices, of a dtype that LAPACK has; without ``lapack``, a float one."""
+    if x.ndim < 2 or (square and x.shape[-1] != x.shape[-2]):
+        kind = "square matrices (..., n, n)" if square else "matrices (..., n, m)"
+        raise ValueError(f"{op}: {name} has shape {x.shape}; expected {kind}")
+    if x.dtype.name in ("float16", "bfloat16") or not (lapack or x.dtype.name in ("float32", "float64")):
+        who = "LAPACK" if lapack else op
+        raise TypeError(f"{op}: {name} is {x.dtype}; {who} needs float32 or float64, use .astype('float32')")
+    return x
+
+
+def symmetric(x):
+    """The symmetric part (X + X^T) / 2 of (..., n, n)."""
+    return (x + x.mT) * 0.5
+
+
+def per_matrix(x):
+    """A number for each matrix, (...), as (..., 1, 1): it multiplies the matrices of a batch."""
+    return x.reshape((*x.shape, 1, 1))
+
+
 def _axes(ndim, axis1, axis2):
     """The two axes counted from the left."""
     return axis1 % ndim, axis2 % ndim
@@ -19,6 +40,7 @@ def _axes(ndim, axis1, axis2):
     formula=r"y_i = x_{ii}:\quad \bar x_{ij} = \delta_{ij}\,\bar y_i",
     source="linear map; its transpose",
     view=True,
+    moves=True,
 )
 def diagonal(xp, x, offset=0, axis1=-2, axis2=-1):
     """The diagonal of the matrices in the axes ``axis1`` and ``axis2``, as a new last axis.
@@ -33,6 +55,7 @@ def diagonal(xp, x, offset=0, axis1=-2, axis2=-1):
     transpose=lambda g, offset, axis1, axis2: diagonal(g, offset=offset, axis1=axis1, axis2=axis2),
     formula=r"Y = \mathrm{diag}(x):\quad \bar x_i = \bar y_{ii}",
     source="linear map; its transpose",
+    moves=True,
 )
 def embed_diagonal(xp, x, /, shape, offset=0, axis1=-2, axis2=-1):
     """Zeros of ``shape`` with x on the diagonal of two axes: the transpose of ``diagonal``."""
@@ -63,6 +86,7 @@ def trace(x, offset=0):
     transpose=lambda g, k: tril(g, k=k),
     formula=r"\bar X = \mathrm{tril}(\bar Y)",
     source="a projection is its own transpose",
+    moves=True,
 )
 def tril(xp, x, k=0):
     """The lower triangle of (..., n, m): zeros above the k-th diagonal."""
@@ -73,6 +97,7 @@ def tril(xp, x, k=0):
     transpose=lambda g, k: triu(g, k=k),
     formula=r"\bar X = \mathrm{triu}(\bar Y)",
     source="a projection is its own transpose",
+    moves=True,
 )
 def triu(xp, x, k=0):
     """The upper triangle of (..., n, m): zeros below the k-th diagonal."""

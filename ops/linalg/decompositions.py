@@ -8,12 +8,12 @@ would make the host wait. The values alone (``eigvalsh``, ``svdvals``) have a fi
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
-from tinygrad_ms.ops.linear_algebra import DIVERGED, failing, matrices, solve_triangular, symmetric
-from tinygrad_ms.ops.matrix_parts import diagonal, embed_diagonal, tril, triu
-from tinygrad_ms.ops.reductions import MATRIX_NORMS, norm
-from tinygrad_ms.ops.shapes import concat, expand_reduced, moveaxis, operand
+from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.linalg.parts import check_matrices, diagonal, embed_diagonal, symmetric, tril, triu
+from tinygrad_ms.ops.linalg.solve import DIVERGED, failing, solve_triangular
+from tinygrad_ms.ops.shapes import concat, operand
 
-__all__ = ["cholesky", "eigh", "eigvalsh", "matrix_norm", "qr", "svd", "svdvals"]
+__all__ = ["cholesky", "eigh", "eigvalsh", "qr", "svd", "svdvals"]
 
 
 def _total(terms):
@@ -48,10 +48,11 @@ def _cholesky_jvp(t, y):
     source="Murray 2016, equations (8) and (10)",
     floats=True,
     notes="of the symmetric part of x; if that is not positive definite: ValueError on the CPU, NaN on a GPU",
+    flops=dense(1 / 3),
 )
 def cholesky(xp, x):
     """The lower triangular L (..., n, n) with L L^T = (X + X^T) / 2, which must be positive definite."""
-    x = symmetric(matrices("cholesky", x, square=True))
+    x = symmetric(check_matrices("cholesky", x, square=True))
     with failing(f"cholesky: x, of shape {x.shape}, is not positive definite; add a small c I"):
         y = xp.linalg.cholesky(x)
     if on_host(x):
@@ -92,10 +93,11 @@ def _qr_jvp(tangents, q, r):
     source="Walter and Lehmann 2013, section 3; Seeger et al. 2017, section 4.2",
     floats=True,
     notes="n >= m; needs full column rank: else ValueError on the CPU, inf or NaN on a GPU",
+    flops=dense(10 / 3),
 )
 def _qr(xp, x):
     """Q with orthonormal columns and upper triangular R, of X = Q R (..., n, m), n >= m."""
-    return tuple(xp.linalg.qr(matrices("qr", x)))
+    return tuple(xp.linalg.qr(check_matrices("qr", x)))
 
 
 def qr(x):
@@ -105,7 +107,7 @@ def qr(x):
     those columns (of a tall X, all) to be independent.
     """
     x = operand(x)
-    n, m = matrices("qr", x).shape[-2:]
+    n, m = check_matrices("qr", x).shape[-2:]
     if n >= m:
         return _qr(x)
     q, r = _qr(x[..., :n])
@@ -116,8 +118,8 @@ def qr(x):
 
 
 @primitive(
-    vjp=lambda g, y: _pull_gaps(g * y * y),
-    jvp=lambda t, y: (_row(t) - _column(t)) * -(y * y),
+    vjp=lambda g, y: _of_gaps(g * y * y),
+    jvp=lambda t, y: (as_row(t) - as_column(t)) * -(y * y),
     formula=r"F_{ij} = \frac{1}{w_j - w_i}\ (i \ne j):\quad dF_{ij} = -F_{ij}^2 (dw_j - dw_i)",
     source="Giles 2008, section 3.1",
     notes="coinciding values: ValueError on the CPU, NaN on a GPU",
@@ -129,7 +131,7 @@ def inverse_gaps(xp, w):
     """
     n = w.shape[-1]
     diagonal = xp.eye(n, dtype=bool)
-    gaps = _row(w) - _column(w)
+    gaps = as_row(w) - as_column(w)
     if not w.size:
         return gaps
     scale = n * float(xp.finfo(w.dtype).eps) * abs(w).max(axis=-1)[..., None, None]
@@ -142,15 +144,16 @@ def inverse_gaps(xp, w):
     return xp.where(diagonal, 0, xp.where(equal, xp.nan, 1 / (gaps + diagonal)))
 
 
-def _row(w):
+def as_row(w):
     return w.reshape((*w.shape[:-1], 1, w.shape[-1]))
 
 
-def _column(w):
+def as_column(w):
     return w.reshape((*w.shape, 1))
 
 
-def _pull_gaps(g):
+def _of_gaps(g):
+    """The cotangent of w, given that of the gaps w_j - w_i."""
     return g.sum(axis=-1) - g.sum(axis=-2)
 
 
@@ -178,17 +181,18 @@ def _eigh_jvp(tangents, w, v):
     floats=True,
     notes="of the symmetric part of x; where eigenvalues coincide, the derivative of v is a ValueError on the"
     " CPU, NaN on a GPU",
+    flops=dense(9),
 )
 def eigh(xp, x):
     """Eigenvalues w (..., n), ascending, and eigenvectors, the columns of v (..., n, n), of (X + X^T) / 2."""
-    x = symmetric(matrices("eigh", x, square=True))
+    x = symmetric(check_matrices("eigh", x, square=True))
     with failing(f"eigh: {DIVERGED}"):
         return tuple(xp.linalg.eigh(x))
 
 
 def _eigvalsh_vjp(g, x):
     v = eigh(x)[1]
-    return symmetric((v * _row(g)) @ v.mT)
+    return symmetric((v * as_row(g)) @ v.mT)
 
 
 def _eigvalsh_jvp(t, x):
@@ -204,10 +208,11 @@ def _eigvalsh_jvp(t, x):
     floats=True,
     notes="of the symmetric part of x; where eigenvalues coincide, the gradient is right for symmetric"
     " functions of them, and the second derivative is an error as that of eigh",
+    flops=dense(4 / 3),
 )
 def eigvalsh(xp, x):
     """Eigenvalues (..., n), ascending, of (X + X^T) / 2; the gradient alone computes the eigenvectors."""
-    x = symmetric(matrices("eigvalsh", x, square=True))
+    x = symmetric(check_matrices("eigvalsh", x, square=True))
     with failing(f"eigvalsh: {DIVERGED}"):
         return xp.linalg.eigvalsh(x)
 
@@ -237,7 +242,7 @@ def inverse_singular_values(xp, s):
 
 def _pair_factors(s):
     """1 / (s_j^2 - s_i^2), zero on the diagonal."""
-    sums = _row(s) + _column(s)
+    sums = as_row(s) + as_column(s)
     return inverse_gaps(s) / (sums + embed_diagonal((s == 0).astype(s.dtype), shape=sums.shape))
 
 
@@ -250,14 +255,14 @@ def _svd_vjp(needed, g, u, s, vh):
     inside = [None if g_s is None else embed_diagonal(g_s, shape=(*s.shape, k))]
     outside = []
     if g_u is not None:
-        inside.append(factors * (u.mT @ g_u - g_u.mT @ u) * _row(s))
+        inside.append(factors * (u.mT @ g_u - g_u.mT @ u) * as_row(s))
         if n > k:
-            scaled = g_u * _row(inverse_singular_values(s))
+            scaled = g_u * as_row(inverse_singular_values(s))
             outside.append((scaled - u @ (u.mT @ scaled)) @ vh)
     if g_v is not None:
-        inside.append(_column(s) * factors * (vh @ g_v - g_v.mT @ v))
+        inside.append(as_column(s) * factors * (vh @ g_v - g_v.mT @ v))
         if m > k:
-            scaled = g_v * _row(inverse_singular_values(s))
+            scaled = g_v * as_row(inverse_singular_values(s))
             outside.append(u @ (scaled - v @ (vh @ scaled)).mT)
     return (_total([u @ _total(inside) @ vh, *outside]),)
 
@@ -268,13 +273,13 @@ def _svd_jvp(tangents, u, s, vh):
     v = vh.mT
     inside = u.mT @ t @ v
     factors = _pair_factors(s)
-    t_u = u @ (factors * (inside * _row(s) + _column(s) * inside.mT))
-    t_v = v @ (factors * (_column(s) * inside + inside.mT * _row(s)))
+    t_u = u @ (factors * (inside * as_row(s) + as_column(s) * inside.mT))
+    t_v = v @ (factors * (as_column(s) * inside + inside.mT * as_row(s)))
     if n > k:
-        tv = t @ v * _row(inverse_singular_values(s))
+        tv = t @ v * as_row(inverse_singular_values(s))
         t_u = t_u + tv - u @ (u.mT @ tv)
     if m > k:
-        tu = t.mT @ u * _row(inverse_singular_values(s))
+        tu = t.mT @ u * as_row(inverse_singular_values(s))
         t_v = t_v + tu - v @ (vh @ tu)
     return t_u, diagonal(inside), t_v.mT
 
@@ -289,20 +294,21 @@ def _svd_jvp(tangents, u, s, vh):
     floats=True,
     notes="derivatives of u and vh need distinct singular values, of a rectangular x also nonzero ones:"
     " else ValueError on the CPU, NaN on a GPU",
+    flops=dense(21),
 )
 def svd(xp, x):
     """The reduced decomposition X = U diag(s) Vh of (..., n, m): u (..., n, k), s (..., k), vh (..., k, m).
 
     k = min(n, m), s descending; the vectors are fixed up to a common sign of u_i and v_i.
     """
-    matrices("svd", x)
+    check_matrices("svd", x)
     with failing(f"svd: {DIVERGED}"):
         return tuple(xp.linalg.svd(x, full_matrices=False))
 
 
 def _svdvals_vjp(g, x):
     u, _, vh = svd(x)
-    return (u * _row(g)) @ vh
+    return (u * as_row(g)) @ vh
 
 
 def _svdvals_jvp(t, x):
@@ -318,31 +324,10 @@ def _svdvals_jvp(t, x):
     floats=True,
     notes="where values coincide, the gradient is right for symmetric functions of them, and at zero it is a"
     " subgradient; the second derivative there is an error as that of svd",
+    flops=dense(8 / 3),
 )
 def svdvals(xp, x):
     """Singular values (..., k), descending, of (..., n, m); the gradient alone computes the vectors."""
-    matrices("svdvals", x)
+    check_matrices("svdvals", x)
     with failing(f"svdvals: {DIVERGED}"):
         return xp.linalg.svd(x, compute_uv=False)
-
-
-# --- norms --------------------------------------------------------------------------------------------------
-
-
-def _spectral(reduce):
-    """A matrix norm as a function of the singular values, in the form of ``reductions.MATRIX_NORMS``."""
-
-    def spectral_norm(x, axis, keepdims):
-        y = reduce(svdvals(moveaxis(x, axis, (-2, -1))))
-        return expand_reduced(y, x.shape, axis, False) if keepdims else y
-
-    return spectral_norm
-
-
-MATRIX_NORMS[2] = _spectral(lambda s: s.max(axis=-1))  # gradient u_1 v_1^T, shared where the largest repeats
-MATRIX_NORMS[-2] = _spectral(lambda s: s.min(axis=-1))
-
-
-def matrix_norm(x, ord="fro", keepdims=False):
-    """The norm of the matrices in the last two axes: "fro", "nuc", 2, -2, 1 or inf, as in ``norm``."""
-    return norm(x, ord, axis=(-2, -1), keepdims=keepdims)

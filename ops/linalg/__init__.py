@@ -1,0 +1,1 @@
+"""Linear algebra: products, parts of matrices, equations, decompositions, functions of a matrix, norms."""

@@ -1,0 +1,204 @@
+"""Sums of products by named axes: einsum, tensordot."""
+
+from functools import lru_cache
+from math import prod
+from string import ascii_letters
+
+from tinygrad_ms.engine.primitive import multilinear
+from tinygrad_ms.ops.costs import contraction
+from tinygrad_ms.ops.linalg.parts import diagonal
+from tinygrad_ms.ops.shapes import operand, permute_dims
+
+__all__ = ["einsum", "tensordot"]
+
+
+def einsum(subscripts, *operands):
+    """Sum of products by named axes: ``einsum("ij,jk->ik", a, b)`` is a @ b.
+
+    A letter that is not in the result is summed over; one that repeats within an operand takes its diagonal;
+    ``...`` stands for leading axes that broadcast. Without ``->`` the result has the letters that occur once,
+    in alphabetical order. Raises ValueError where subscripts and shapes do not fit.
+    """
+    if not isinstance(subscripts, str):
+        raise TypeError(f'einsum: subscripts is {type(subscripts).__name__}; expected a string first, as "ij,jk->ik"')
+    operands = [operand(x) for x in operands]
+    steps, core, output = _plan_einsum(subscripts, tuple(x.shape for x in operands))
+    for i, step, detail in steps:
+        x = operands[i]
+        if step == "diagonal":
+            operands[i] = diagonal(x, axis1=detail[0], axis2=detail[1])
+        else:
+            operands[i] = x.sum(axis=detail)
+    if len(operands) > 1:
+        return _einsum(*operands, subscripts=core)
+    (letters,), _ = _split(core)
+    if letters == output:
+        return operands[0]
+    return permute_dims(operands[0], axes=tuple(letters.index(c) for c in output))
+
+
+def _einsum_transpose(needed, g, operands, subscripts):
+    """Each operand changes places with the result: 'ij,jk->ik' gives 'ik,jk->ij' and 'ij,ik->jk'."""
+    inputs, output = _split(subscripts)
+
+    def swapped(i):
+        exchanged = _join([output, *inputs[:i], *inputs[i + 1 :]], inputs[i])
+        return _einsum(g, *operands[:i], *operands[i + 1 :], subscripts=exchanged)
+
+    return tuple(swapped(i) if wanted else None for i, wanted in enumerate(needed))
+
+
+@multilinear(
+    transpose=_einsum_transpose,
+    formula=r"y_{ik} = \sum_j a_{ij} b_{jk}:\quad \bar a_{ij} = \sum_k \bar y_{ik} b_{jk},\quad"
+    r" \bar b_{jk} = \sum_i a_{ij} \bar y_{ik}",
+    source="the transpose of a contraction is a contraction with the result in place of the operand",
+    notes="the recorded op has two or more operands, no letter twice in one, and each letter in two places",
+    flops=contraction,
+)
+def _einsum(xp, *operands, subscripts):
+    """The core of ``einsum``, to which diagonals and lone sums have been taken away."""
+    inputs, output = _split(subscripts)
+    if len(operands) == 2:
+        return _contract_pair(xp, *operands, *inputs, output)
+    return xp.einsum(subscripts, *operands, optimize=True)
+
+
+def _contract_pair(xp, a, b, left, right, output):
+    """Two operands as one batched matrix product: axes in both and in the result are the batch, axes in both
+    and not in the result are summed, the others are rows (of a) and columns (of b)."""
+    batch, summed, rows, columns = _pair_axes(left, right, output)
+    if not summed:  # an elementwise or outer product
+        letters = batch + rows + columns
+        y = _arrange(xp, a, left, letters) * _arrange(xp, b, right, letters)
+    else:
+        sizes = dict(zip(left, a.shape)) | dict(zip(right, b.shape))
+        batch_shape = [sizes[c] for c in batch]
+        n, k, m = (prod(sizes[c] for c in group) for group in (rows, summed, columns))
+        a = xp.transpose(a, [left.index(c) for c in batch + rows + summed]).reshape((*batch_shape, n, k))
+        b = xp.transpose(b, [right.index(c) for c in batch + summed + columns]).reshape((*batch_shape, k, m))
+        letters = batch + rows + columns
+        y = xp.matmul(a, b).reshape([sizes[c] for c in letters])
+    return y if letters == output else xp.transpose(y, [letters.index(c) for c in output])
+
+
+@lru_cache(maxsize=1024)
+def _pair_axes(left, right, output):
+    return (
+        "".join(c for c in left if c in right and c in output),
+        "".join(c for c in left if c in right and c not in output),
+        "".join(c for c in left if c not in right),
+        "".join(c for c in right if c not in left),
+    )
+
+
+def _arrange(xp, x, names, letters):
+    """The axes of x in the order of ``letters``, with size one where it has none."""
+    order = [c for c in letters if c in names]
+    shape = iter([x.shape[names.index(c)] for c in order])
+    x = xp.transpose(x, [names.index(c) for c in order])
+    return x.reshape([next(shape) if c in names else 1 for c in letters])
+
+
+def _split(subscripts):
+    left, _, output = subscripts.partition("->")
+    return left.split(","), output
+
+
+def _join(inputs, output):
+    return f"{','.join(inputs)}->{output}"
+
+
+@lru_cache(maxsize=1024)
+def _plan_einsum(subscripts, shapes):
+    """What brings a call to the core form: diagonals of repeated letters, sums over letters with no partner.
+
+    Returns the steps (operand, "diagonal" or "sum", axes), the subscripts of the core, and its output.
+    """
+    described = f"einsum: subscripts {subscripts!r} with shapes {', '.join(map(str, shapes))}"
+    text = subscripts.replace(" ", "")
+    inputs = _parse(text, shapes, described)
+    names, output = _expand_ellipsis(text, inputs, shapes)
+    if len(set(output)) != len(output) or not set(output) <= set("".join(names)):
+        raise ValueError(f"{described}: the result must name each of its axes once, by a letter of an operand")
+    steps = _simplify(names, output, shapes, _check_sizes(names, shapes, described))
+    return steps, _join(names, output), output
+
+
+def _parse(text, shapes, described):
+    """The subscripts of each operand, which must name as many axes as it has; "..." stands for any number."""
+    inputs, _ = _split(text)
+    if len(inputs) != len(shapes) or not shapes:
+        raise ValueError(f"{described}: {len(inputs)} operands are named and {len(shapes)} given")
+    for named, shape in zip(inputs, shapes):
+        letters = named.replace("...", "")
+        missing = len(shape) - len(letters)
+        if not letters.isalpha() and letters or named.count("...") > 1:
+            raise ValueError(f"{described}: {named!r} must be letters and at most one '...'")
+        if missing < 0 or (missing and "..." not in named):
+            raise ValueError(f"{described}: {named!r} names {len(letters)} axes of an operand with {len(shape)}")
+    return inputs
+
+
+def _expand_ellipsis(text, inputs, shapes):
+    """The names of the operands and of the result with unused letters for "...", aligned at the right."""
+    counts = [len(shape) - len(named.replace("...", "")) for named, shape in zip(inputs, shapes)]
+    used = set(text)
+    ellipsis = "".join([c for c in ascii_letters if c not in used][: max(counts)])
+    names = [named.replace("...", ellipsis[len(ellipsis) - n :]) for named, n in zip(inputs, counts)]
+    if "->" in text:
+        return names, _split(text)[1].replace("...", ellipsis)
+    letters = text.replace(",", "").replace(".", "")
+    return names, ellipsis + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+
+
+def _check_sizes(names, shapes, described):
+    """The size of each letter; one broadcasts."""
+    sizes: dict[str, int] = {}
+    for named, shape in zip(names, shapes):
+        for c, n in zip(named, shape):
+            if sizes.setdefault(c, n) != n:
+                if 1 not in (n, sizes[c]):
+                    raise ValueError(f"{described}: axis {c!r} has sizes {sizes[c]} and {n}")
+                sizes[c] = max(n, sizes[c])
+    return sizes
+
+
+def _simplify(names, output, shapes, sizes):
+    """The steps that leave no letter twice in one operand, and none without a partner; ``names`` follow them."""
+    steps = []
+    for i, shape in enumerate(shapes):
+        # An axis of size one against a larger one of the same letter: without it, the rest broadcasts.
+        stretched = tuple(k for k, (c, n) in enumerate(zip(names[i], shape)) if n != sizes[c])
+        if stretched:
+            steps.append((i, "sum", stretched))
+            names[i] = "".join(c for k, c in enumerate(names[i]) if k not in stretched)
+        while repeated := next((c for c in names[i] if names[i].count(c) > 1), None):
+            first = names[i].index(repeated)
+            second = names[i].index(repeated, first + 1)
+            steps.append((i, "diagonal", (first, second)))
+            names[i] = "".join(c for k, c in enumerate(names[i]) if k not in (first, second)) + repeated
+    for i in range(len(names)):
+        others = set(output).union(*names[:i], *names[i + 1 :])
+        alone = tuple(k for k, c in enumerate(names[i]) if c not in others)
+        if alone:
+            steps.append((i, "sum", alone))
+            names[i] = "".join(c for c in names[i] if c in others)
+    return steps
+
+
+def tensordot(a, b, axes=2):
+    """The sum over ``axes``: a number n (the last n of a with the first n of b) or (axes of a, axes of b)."""
+    a, b = operand(a), operand(b)
+    rank_a, rank_b = a.ndim, b.ndim
+    if isinstance(axes, int):
+        axes = (range(rank_a - axes, rank_a), range(axes))
+    axes_a, axes_b = ([n] if isinstance(n, int) else list(n) for n in axes)
+    if len(axes_a) != len(axes_b):
+        raise ValueError(f"tensordot: axes {axes} name {len(axes_a)} axes of a and {len(axes_b)} of b")
+    left, right = list(ascii_letters[:rank_a]), list(ascii_letters[rank_a : rank_a + rank_b])
+    for i, j in zip(axes_a, axes_b):
+        right[j] = left[i]
+    summed = {left[i] for i in axes_a}
+    output = "".join(c for c in left + right if c not in summed)
+    return einsum(f"{''.join(left)},{''.join(right)}->{output}", a, b)

@@ -1,0 +1,160 @@
+"""Functions of square matrices: det, slogdet, cofactors, matrix_power, expm.
+
+Sources: Giles 2008, "Collected matrix derivative results for forward and reverse mode AD"; Higham 2008. As for the
+equations in ``solve``, what LAPACK cannot do is a ValueError on the CPU, and inf or NaN on a GPU.
+"""
+
+from tinygrad_ms.engine.around.crossings import raw
+from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.linalg.parts import check_matrices, diagonal, embed_diagonal, per_matrix
+from tinygrad_ms.ops.linalg.solve import DIVERGED, failing, inv
+from tinygrad_ms.ops.shapes import concat, operand
+
+__all__ = ["cofactors", "det", "expm", "matrix_power", "slogdet"]
+
+
+# --- determinants -----------------------------------------------------------------------------------------------------
+
+
+def _cofactors_vjp(g, x, y):
+    inverse = inv(x).mT
+    return per_matrix((g * y).sum(axis=(-2, -1))) * inverse - y @ g.mT @ inverse
+
+
+def _cofactors_jvp(t, x, y):
+    inverse = inv(x).mT
+    return per_matrix((t * inverse).sum(axis=(-2, -1))) * y - inverse @ t.mT @ y
+
+
+@primitive(
+    vjp=_cofactors_vjp,
+    jvp=_cofactors_jvp,
+    formula=r"Y = \det(X)\,X^{-T}:\quad dY = \mathrm{tr}(X^{-1} dX)\,Y - X^{-T} dX^T Y",
+    source="Giles 2008, sections 2.2.3 and 2.2.5",
+    floats=True,
+    notes="the value exists for singular x, too; its derivative needs x invertible",
+    flops=dense(21),
+)
+def cofactors(xp, x):
+    """The cofactors (..., n, n) of square matrices: the gradient of det; det(X) X^-T where X is invertible.
+
+    With X = U S V^T they are det(U V^T) U diag(prod_{j != i} s_j) V^T, whether X is singular or not.
+    """
+    check_matrices("cofactors", x, square=True)
+    with failing(f"cofactors: {DIVERGED}"):
+        u, s, vh = xp.linalg.svd(x, full_matrices=False)
+    others = xp.where(xp.eye(x.shape[-1], dtype=bool), 1, s[..., None, :]).prod(axis=-1)
+    sign = xp.sign(xp.linalg.det(u) * xp.linalg.det(vh))
+    return (per_matrix(sign) * xp.matmul(u * others[..., None, :], vh)).astype(x.dtype)
+
+
+@primitive(
+    vjp=lambda g, x: per_matrix(g) * cofactors(x),
+    jvp=lambda t, x: (cofactors(x) * t).sum(axis=(-2, -1)),
+    formula=r"\frac{d \det X}{dX} = \det(X)\,X^{-T}",
+    source="Giles 2008, section 2.2.5; 004, section 3",
+    floats=True,
+    notes="the first derivative is exact for singular x (its cofactors); the second needs x invertible",
+    flops=dense(2 / 3),
+)
+def det(xp, x):
+    """The determinants (...) of square matrices (..., n, n)."""
+    return xp.linalg.det(check_matrices("det", x, square=True))
+
+
+def _slogdet_vjp(needed, g, x):
+    g_sign, g_log = g
+    return (x * 0 if g_log is None else per_matrix(g_log) * inv(x).mT,)
+
+
+def _slogdet_jvp(tangents, x):
+    return None, (inv(x).mT * tangents[0]).sum(axis=(-2, -1))
+
+
+@primitive(
+    vjp=_slogdet_vjp,
+    jvp=_slogdet_jvp,
+    outputs=("sign", "logabsdet"),
+    formula=r"\frac{d \ln |\det X|}{dX} = X^{-T}",
+    source="Giles 2008, section 2.2.5",
+    floats=True,
+    notes="of a singular matrix: (0, -inf), and its gradient is an error; the sign has gradient zero",
+    flops=dense(2 / 3),
+)
+def slogdet(xp, x):
+    """Sign (...) and ln |det| (...) of square matrices (..., n, n): a determinant that cannot overflow."""
+    sign, logarithm = xp.linalg.slogdet(check_matrices("slogdet", x, square=True))
+    return sign, logarithm
+
+
+# --- powers and the exponential ---------------------------------------------------------------------------------------
+
+
+def matrix_power(x, n: int):
+    """x @ x @ ... of square matrices (..., k, k), by repeated squaring; for negative n, of their inverse."""
+    x = check_matrices("matrix_power", operand(x), square=True)
+    if not isinstance(n, int):
+        raise TypeError(f"matrix_power: n is {n!r}; it must be an integer")
+    if n < 0:
+        return matrix_power(inv(x), -n)
+    if n == 0:
+        return embed_diagonal(diagonal(x) * 0 + 1, shape=x.shape)
+    if n == 1:
+        return x
+    half = matrix_power(x, n // 2)
+    return half @ half @ x if n % 2 else half @ half
+
+
+def _frechet(x, direction):
+    """L(X, E), the change of exp(X) along E: the upper right block of exp([[X, E], [0, X]])."""
+    if not x.size:
+        return direction
+    size = abs(raw(direction)).max(axis=(-2, -1), keepdims=True)
+    size = size + (size == 0)  # L is linear in E: a large E must not cost squarings
+    block = concat([concat([x, direction / size], axis=-1), concat([x * 0, x], axis=-1)], axis=-2)
+    n = x.shape[-1]
+    return expm(block)[..., :n, n:] * size
+
+
+# The largest 1-norm at which the approximant [13/13] is exact to double precision (Higham 2005, table 2.3),
+# and the coefficients of its numerator, c_k = c_{k-1} (14 - k) / (k (27 - k)).
+_THETA = 5.371920351148152
+_PADE = [1.0]
+for _k in range(1, 14):
+    _PADE.append(_PADE[-1] * (14 - _k) / (_k * (27 - _k)))
+
+
+@primitive(
+    vjp=lambda g, x: _frechet(x.mT, g),
+    jvp=lambda t, x: _frechet(x, t),
+    formula=r"Y = e^X:\quad \exp \begin{pmatrix} X & dX \\ 0 & X \end{pmatrix} ="
+    r" \begin{pmatrix} Y & dY \\ 0 & Y \end{pmatrix},\quad \bar X = d\exp(X^T)[\bar Y]",
+    source="Van Loan 1978; Higham 2008, Functions of Matrices, (3.16); forward: Higham 2005",
+    floats=True,
+    notes="the host reads the norm of x to choose the number of squarings",
+    flops=dense(20),
+)
+def expm(xp, x):
+    """The exponential of square matrices (..., n, n): scaling and squaring, Pade approximant [13/13]."""
+    check_matrices("expm", x, square=True)
+    if not x.size:
+        return x.copy()
+    norm = abs(x).sum(axis=-2).max(axis=-1)
+    squarings = xp.ceil(xp.log2(xp.where(xp.isfinite(norm), xp.maximum(norm, _THETA), _THETA) / _THETA))
+    x = x * per_matrix(xp.exp2(-squarings)).astype(x.dtype)
+    x2 = x @ x
+    x4 = x2 @ x2
+    x6 = x4 @ x2
+    one = xp.eye(x.shape[-1], dtype=x.dtype)
+    c = _PADE
+    odd = x @ (x6 @ (c[13] * x6 + c[11] * x4 + c[9] * x2) + c[7] * x6 + c[5] * x4 + c[3] * x2 + c[1] * one)
+    even = x6 @ (c[12] * x6 + c[10] * x4 + c[8] * x2) + c[6] * x6 + c[4] * x4 + c[2] * x2 + c[0] * one
+    y = xp.linalg.solve(even - odd, even + odd)
+    for k in range(int(squarings.max())):
+        y = xp.where(per_matrix(k < squarings), y @ y, y)
+    return y
+
+
+Tensor.det = det

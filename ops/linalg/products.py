@@ -1,0 +1,130 @@
+"""Products of vectors and matrices: matmul, dot, inner, outer, vecdot, kron."""
+
+from math import prod
+
+from tinygrad_ms.engine.around.sentences import shape_of
+from tinygrad_ms.engine.primitive import multilinear
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.costs import product
+from tinygrad_ms.ops.linalg.einsum import einsum, tensordot
+from tinygrad_ms.ops.shapes import operand
+
+__all__ = ["dot", "inner", "kron", "matmul", "outer", "vecdot"]
+
+
+def _left_vjp(g, b, a_shape):
+    """The cotangent of a in a @ b: g b^T."""
+    if len(b.shape) == 1:  # a matrix or vector times a vector
+        return g.reshape((*g.shape, 1)) * b
+    if len(a_shape) == 1:  # a vector times matrices
+        return (b @ g.reshape((*g.shape, 1))).reshape((*b.shape[:-2], a_shape[0]))
+    return matmul(g, b.mT)
+
+
+def _right_vjp(g, a, b_shape):
+    """The cotangent of b in a @ b: a^T g. A batch of a against one matrix b is summed inside one product."""
+    if len(a.shape) == 1:
+        column = a.reshape((a.shape[0], 1))
+        return a * g if len(b_shape) == 1 else column * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
+    if len(b_shape) > 2:
+        return a.mT @ g
+    rows, inner = prod(a.shape[:-1]), a.shape[-1]
+    return a.reshape((rows, inner)).T @ g.reshape((rows, *b_shape[1:]))
+
+
+@multilinear(
+    transpose=(_left_vjp, _right_vjp),
+    formula=r"Y = A B:\quad \bar A = \bar Y B^T,\quad \bar B = A^T \bar Y",
+    source="Giles 2008, section 2.2.2; 004, section 5",
+    notes="vectors are rows at the left and columns at the right; leading dimensions broadcast",
+    notation=r"{0} \, {1}",
+    flops=product,
+)
+def matmul(xp, a, b):
+    """The matrix product a @ b of (..., n, k) and (..., k, m); either may be a vector (k,).
+
+    Leading dimensions are a batch and broadcast.
+    Raises ValueError where the inner dimensions differ, where batches do not broadcast, and for numbers.
+    """
+    try:
+        if a.ndim > 2 and b.ndim == 2:  # one large product instead of a batch of small ones
+            rows = a.reshape((prod(a.shape[:-1]), a.shape[-1]))
+            return xp.matmul(rows, b).reshape((*a.shape[:-1], b.shape[-1]))
+        return xp.matmul(a, b)
+    except (ValueError, AttributeError):
+        raise ValueError(_why_not(shape_of(a), shape_of(b))) from None
+
+
+def _why_not(a, b) -> str:
+    """The sentence for shapes that cannot be multiplied."""
+    if not a or not b:
+        return f"matmul: a has shape {a} and b has shape {b}: a number is no matrix; multiply by it with *"
+    inner = b[-2] if len(b) > 1 else b[0]
+    shapes = f"matmul: a has shape {a} and b has shape {b}"
+    if a[-1] == inner:
+        return f"{shapes}: the batch dimensions {a[:-2]} and {b[:-2]} do not broadcast"
+    text = f"{shapes}: the inner dimensions {a[-1]} and {inner} differ"
+    if len(b) > 1 and a[-1] == b[-1]:
+        return f"{text}; did you mean a @ b.{'T' if len(b) == 2 else 'mT'}?"
+    if len(a) > 1 and a[-2] == inner:
+        return f"{text}; did you mean a.{'T' if len(a) == 2 else 'mT'} @ b?"
+    return text
+
+
+def dot(a, b):
+    """NumPy's dot: a * b of numbers, else the sum over the last axis of a and the last but one of b."""
+    a, b = operand(a), operand(b)
+    if a.ndim == 0 or b.ndim == 0:
+        return a * b
+    if b.ndim == 1 or a.ndim <= 2 >= b.ndim:
+        return matmul(a, b)
+    return tensordot(a, b, axes=((-1,), (-2,)))
+
+
+def inner(a, b):
+    """The sum over the last axes, y_ij = sum_k a_ik b_jk; of two vectors, their scalar product."""
+    a, b = operand(a), operand(b)
+    if a.ndim == 0 or b.ndim == 0:
+        return a * b
+    return tensordot(a, b, axes=((-1,), (-1,)))
+
+
+@multilinear(
+    transpose=(
+        lambda g, b, a_shape: (g @ b.reshape((b.size,))).reshape(a_shape),
+        lambda g, a, b_shape: (a.reshape((a.size,)) @ g).reshape(b_shape),
+    ),
+    formula=r"Y = a b^T:\quad \bar a = \bar Y b,\quad \bar b = \bar Y^T a",
+    source="001, section 4.5",
+)
+def outer(xp, a, b):
+    """y_ij = a_i b_j of two vectors; other shapes are flattened first. Result (a.size, b.size)."""
+    return a.reshape((a.size, 1)) * b.reshape((1, b.size))
+
+
+def vecdot(a, b, axis=-1):
+    """The scalar products along ``axis``, with broadcasting."""
+    return (operand(a) * operand(b)).sum(axis=axis)
+
+
+def kron(a, b):
+    r"""The Kronecker product of matrices, A (x) B = [a_ij B], (..., n, m) and (..., p, q) -> (..., n p, m q).
+
+    vec(A X B) = (B^T (x) A) vec(X). Leading dimensions broadcast; vectors are taken as in NumPy.
+    """
+    a, b = operand(a), operand(b)
+    if a.ndim < 2 and b.ndim < 2:
+        return outer(a, b).reshape((a.size * b.size,))
+    a, b = _as_matrix(a), _as_matrix(b)
+    y = einsum("...ij,...kl->...ikjl", a, b)
+    return y.reshape((*y.shape[:-4], y.shape[-4] * y.shape[-3], y.shape[-2] * y.shape[-1]))
+
+
+def _as_matrix(x):
+    return x.reshape((*(1,) * (2 - x.ndim), *x.shape)) if x.ndim < 2 else x
+
+
+Tensor.matmul = matmul
+Tensor.dot = dot
+Tensor.__matmul__ = matmul
+Tensor.__rmatmul__ = lambda b, a: matmul(a, b)

@@ -1,0 +1,177 @@
+"""What the iterations on batches of raw matrices share: scaling, slices that fit a cache, buffers, and the driver.
+
+An iteration runs rows of ``coefficients`` on a batch: ``polar_iteration`` for msign, ``block_solve`` for an equation.
+"""
+
+from copy import copy
+from math import prod
+
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.ops.linalg.parts import per_matrix
+from tinygrad_ms.ops.matrix_sign.coefficients import Schedule
+
+
+def diagonal(S, n, first_row=0):
+    """A view (batch, n) of the diagonals of the n x n blocks of contiguous S (batch, rows, >= n) from ``first_row``."""
+    width = S.shape[-1]
+    return S.reshape(S.shape[0], -1)[:, first_row * width : (first_row + n) * width : width + 1]
+
+
+def squared_norm(xp, x):
+    """||x_i||_F^2 of a contiguous batch, as products of a row and a column (one BLAS dot each)."""
+    flat = x.reshape(x.shape[0], -1)
+    return xp.matmul(flat[:, None, :], flat[:, :, None])[:, 0, 0]
+
+
+def scale_by_power_of_two(xp, M, out):
+    """out <- M times a power of two per matrix that brings its largest element to [1/2, 1); returns (power, element).
+
+    Squares of the result stay in range.
+    """
+    largest = xp.maximum(M.max(axis=(1, 2)), -M.min(axis=(1, 2)))
+    limit = xp.finfo(M.dtype).maxexp - 4
+    power = xp.minimum(xp.maximum(xp.frexp(largest)[1], -limit), limit)
+    xp.multiply(M, per_matrix(xp.ldexp(xp.ones_like(largest), -power)), out=out)
+    return power, largest
+
+
+def normalise(xp, M, out, scale=1.0, work=None):
+    """out <- M / (scale ||M||_F) per matrix and return ||M||_F, without overflow or underflow; 0 stays 0.
+
+    ``work`` holds M in range in between (contiguous; default: out). A matrix with an infinite element has norm NaN.
+    """
+    work = out if work is None else work
+    power, largest = scale_by_power_of_two(xp, M, work)
+    norm = xp.sqrt(squared_norm(xp, work)) + (largest - largest)
+    xp.multiply(work, per_matrix(1 / xp.where(norm == 0, 1, norm * scale)), out=out)
+    return xp.ldexp(norm, power)
+
+
+SLICE_BYTES = 7 * 2**18  # 1.75 MiB: measured best with second-level caches of 1 and 2 MiB
+
+
+def cache_slices(x, arrays: int):
+    """Even slices of the batch whose ``arrays`` of the size of x fit a CPU's cache; one slice on a GPU."""
+    count = x.shape[0]
+    if not isinstance(x, numpy.ndarray):
+        return [slice(0, count)]
+    limit = max(1, SLICE_BYTES // (arrays * prod(x.shape[1:]) * x.dtype.itemsize))
+    step = -(-count // -(-count // limit))
+    return [slice(i, i + step) for i in range(0, count, step)]
+
+
+class Workspace:
+    """Arrays by name that the slices of a batch share; the first slice is the largest.
+
+    With ``pad`` rows whose length is a multiple of 512 bytes lie one or two cache lines further apart, where a CPU
+    reads columns about twice as fast: they no longer fall on the same few cache sets. (CuPy's products would copy
+    such arrays.)
+    """
+
+    def __init__(self, xp, dtype):
+        self.xp, self.dtype, self.memory = xp, dtype, {}
+
+    def __call__(self, name, *shape, pad=False):
+        if pad and self.xp is numpy and shape[-1] * self.dtype.itemsize % 512 == 0:
+            shape = (*shape[:-1], shape[-1] + 16)
+        if name not in self.memory:
+            self.memory[name] = self.xp.empty(prod(shape), self.dtype)
+        return self.memory[name][: prod(shape)].reshape(shape)
+
+
+def host(x) -> numpy.ndarray:
+    """The values of a raw array as a NumPy array: the host waits for them."""
+    return BACKENDS[type(x)].to_host(x)
+
+
+# --- the driver ----------------------------------------------------------------------------------------------------
+
+
+class Iteration:
+    """A batch in progress; ``arrays`` names what has one entry per matrix, ``results`` what a sub-batch returns."""
+
+    arrays: tuple = ()
+    results: tuple = ()
+
+    def bind(self):
+        """Make the views into the arrays."""
+
+    def take(self, index):
+        """The matrices at ``index`` as an iteration of their own."""
+        part = copy(self)
+        for name in self.arrays:
+            if (array := getattr(self, name)) is not None:
+                setattr(part, name, array[of_batch(array, index)])
+        part.bind()
+        return part
+
+    def put(self, index, part):
+        for name in self.results:
+            if (array := getattr(self, name)) is not None:
+                array[of_batch(array, index)] = getattr(part, name)
+
+
+def of_batch(array, index):
+    """The key of the entries ``index`` along the batch, the third axis from the end of matrices."""
+    return index if array.ndim == 1 else (..., index, slice(None), slice(None))
+
+
+def residual(xp, S, S_diagonal, scale, norm) -> numpy.ndarray:
+    """||scale^2 S - I||_F per matrix, on the host; NaN for a zero matrix. S is left as it was."""
+    target = 1 / scale**2
+    S_diagonal -= target
+    r = xp.sqrt(squared_norm(xp, S)) / target * (norm / norm)
+    S_diagonal += target
+    return host(r).astype(float)
+
+
+def iterate(xp, schedule: Schedule, iteration) -> None:
+    """Run ``schedule`` on an iteration: ``square()`` then ``update(p, q, last)`` for each row.
+
+    Fixed rows run blindly. Adaptive ones read one residual per matrix and step once the first chunk is through: the
+    matrices whose residual is below 0.9 polish (all their singular values are above 0.3, none above one by then), the
+    others go through the next chunk. Each group goes on by itself: iterating converged float32 matrices further would
+    fill them with denormal numbers, which are slow. Polishing takes a residual r to 5/8 r^3: the last step is known
+    beforehand.
+    """
+    if schedule.polishing is None:
+        run_rows(iteration, schedule.chunks[0][1], last=True)
+        return
+    run_rows(iteration, schedule.chunks[0][1])
+    polish(xp, schedule, iteration, schedule.chunks[1:])
+
+
+def run_rows(iteration, pairs, last=False):
+    """One step for each pair (p, q); ``last``: no step follows these."""
+    for i, (p, q) in enumerate(pairs):
+        iteration.square()
+        iteration.update(p, q, last=last and i + 1 == len(pairs))
+
+
+def polish(xp, schedule, iteration, chunks):
+    """Polish what a chunk has brought near one, and give the rest the next of ``chunks``."""
+    for polished in range(1, 13):
+        iteration.square()
+        residual = iteration.residual(schedule.end)  # NaN, as of zero matrices, counts as done
+        large = residual > 0.9
+        groups = [g for g in (large, ~large & (residual > 0.02), ~(residual > 0.02)) if g.any()]
+        if polished == 1 and len(groups) > 1:
+            for group in groups:
+                index = xp.asarray(numpy.flatnonzero(group))
+                part = iteration.take(index)
+                polish(xp, schedule, part, chunks)
+                iteration.put(index, part)
+            return
+        if polished == 1 and chunks and large.any():
+            start, pairs = chunks[0]
+            iteration.rescale(schedule.end / start)
+            run_rows(iteration, pairs)
+            polish(xp, schedule, iteration, chunks[1:])
+            return
+        # past the last chunk a large residual means rank deficiency: stop before the noise has grown
+        done = not (0.625 * residual**3 > schedule.tolerance).any() or polished == (3 if large.any() else 12)
+        iteration.update(*schedule.polishing, last=done)
+        if done:
+            return

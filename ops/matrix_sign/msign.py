@@ -1,0 +1,212 @@
+"""msign, the orthogonal polar factor, and what it gives at once: polar, nuclear_norm. Every order of derivative.
+
+The derivative of O = msign(M) is a Sylvester equation (source 000, equations (13) and (14)). For tall M (m x n, m >= n)
+with P = O^T M = (M^T M)^{1/2} and a direction or cotangent G, reduced to the small side n:
+
+    P W + W P = O^T G - G^T O,        derivative = O W + (G - O O^T G) P^{-1}
+
+It is its own adjoint (msign is the gradient of the nuclear norm), so one function serves both modes. The equation is
+solved by mcsgn (``lyapunov``), whose rule is another such equation: all orders of derivatives exist, also at
+repeated singular values, where rules made of svd or eigh divide by zero.
+"""
+
+import warnings
+
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.crossings import raw
+from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix, symmetric
+from tinygrad_ms.ops.matrix_sign.coefficients import as_rows
+from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
+from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
+from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing, _msign_svd
+from tinygrad_ms.ops.shapes import operand
+
+__all__ = ["msign", "nuclear_norm", "polar"]
+
+
+def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, recompute=False, check=False):
+    """The orthogonal polar factor U V^T of M = U diag(s) V^T: M (..., n, m), float32 or float64, batched.
+
+    Args:
+        eps: 0 is the pure msign. With eps > 0 the smooth M (M^T M + e^2 I)^{-1/2}, e = eps ||M||_F per matrix:
+            differentiable at every M but zero, rank-deficient included, with |gradient| <= |G| / e. For training.
+        method: "newton_schulz" (products only, derivative by the mcsgn Sylvester solve: the choice on a GPU) or "svd"
+            (rank-aware closed form, faster on a CPU; derivatives of second and higher order by the mcsgn solve).
+        steps: None adapts to the residual, which synchronises the host; k runs exactly k steps and does not. Eight
+            suffice while the least singular value is above 1e-3 ||M||_F (eight always with eps >= 1e-3).
+        coefficients: a table ("su", "polar_express", "muon", "muon_you") or rows (a, b, c), the last one repeated as
+            needed; ``minimax_coefficients`` makes some. Without ``steps`` each row runs once. The derivative is that of
+            the exact msign, whatever the table leaves unconverged.
+        recompute: with eps > 0, keep one array of the size of M less for backward, which computes the result again by
+            one product, with rounding errors of order u / eps: those of the result itself where M is rank-deficient.
+        check: look at the values (this synchronises): non-finite input is a ValueError, rank deficiency a warning.
+
+    Zero gives zero with zero gradient; 1 x 1 is the sign; the scale of M does not matter. NaN or infinity makes its
+    matrix NaN. A rank-deficient M, where msign is discontinuous, gives with "newton_schulz" an iterate whose extra
+    singular values stay below about 0.1, with a bounded derivative, and with "svd" U_r V_r^T and the derivative along
+    its rank. Raises ValueError for vectors and bad options, TypeError for other dtypes. Source: 000; docs/msign.md.
+    """
+    if method not in ("newton_schulz", "svd"):
+        raise ValueError(f"msign: method={method!r}; expected 'newton_schulz' or 'svd'")
+    if not (isinstance(eps, (int, float)) and (eps == 0 or 1e-12 <= eps <= 1e6)):
+        raise ValueError(f"msign: eps={eps!r}; expected 0, or a number from 1e-12 to 1e6, relative to ||M||_F")
+    if coefficients is not None and not isinstance(coefficients, str):
+        coefficients = as_rows(coefficients)
+    M = operand(M)
+    shape = M.shape
+    if len(shape) > 1 and shape[-2] < shape[-1]:  # work on the smaller side
+        options = {"eps": eps, "method": method, "steps": steps, "coefficients": coefficients}
+        return msign(M.mT, recompute=recompute, check=check, **options).mT
+    if check:
+        _check_finite(M)
+    if method == "svd":
+        y = _msign_svd(M, eps=float(eps), steps=steps, coefficients=coefficients)
+    elif eps:
+        smooth = _msign_smooth_recomputing if recompute else _msign_smooth
+        y = smooth(M, eps=float(eps), steps=steps, coefficients=coefficients)[0]
+    elif len(shape) > 1 and shape[-2] == shape[-1]:
+        y = _msign_square(M, steps=steps, coefficients=coefficients)
+    else:
+        y = _msign_tall(M, steps=steps, coefficients=coefficients)[0]
+    if check:
+        _warn_of_rank(M, y, eps)
+    return y
+
+
+def _check_finite(M):
+    M = raw(M)
+    bad = int(M.size - BACKENDS[type(M)].xp.isfinite(M).sum())
+    if bad:
+        raise ValueError(f"msign: {bad} of the {M.size} elements of M {M.shape} are not finite")
+
+
+def _warn_of_rank(M, y, eps):
+    M, y = raw(M), raw(y)
+    xp = BACKENDS[type(M)].xp
+    if eps or not M.size:
+        return
+    identity = xp.eye(y.shape[-1], dtype=y.dtype)
+    gram = y.mT @ y - identity
+    residual = float(xp.sqrt((gram * gram).sum(axis=(-2, -1))).max())
+    if residual > 0.1:
+        s = xp.linalg.svd(M, compute_uv=False)
+        warnings.warn(
+            f"msign: M {M.shape} has a numerically rank-deficient matrix: residual ||Y^T Y - I||_F = {residual:.2g},"
+            f" smallest singular value {float(s[..., -1].min()):.2g}, largest {float(s[..., 0].max()):.2g};"
+            " use eps > 0, or method='svd' for the factor of its rank",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+# --- by Newton-Schulz ----------------------------------------------------------------------------------------------
+
+
+@primitive(
+    vjp=lambda g, M, y, steps, coefficients: polar_derivative(M, y, g, steps, coefficients),
+    jvp=lambda t, M, y, steps, coefficients: polar_derivative(M, y, t, steps, coefficients),
+    formula=r"P W + W P = Y^T \bar Y - \bar Y^T Y,\ P = Y^T M:\quad \bar M = Y W",
+    source="000, (13) and (14); docs/msign.md",
+    notes="full rank: msign is discontinuous elsewhere",
+    floats=True,
+    flops=dense(60),
+)
+def _msign_square(xp, M, /, steps=None, coefficients=None):
+    """The pure msign of square M by Newton-Schulz. Of other shapes it is right, too, but ``msign_tall`` is faster."""
+    check_matrices("msign", M, name="M", lapack=False)
+    return orthogonalise(xp, M, steps, coefficients)
+
+
+def _tall_vjp(needed, g, M, y, P, steps, coefficients):
+    gy, gP = g
+    if gP is None:
+        return (polar_derivative(M, y, gy, steps, coefficients, P),)
+    gP = symmetric(gP)  # P = Y^T M feels M directly and through Y
+    gy = M @ gP if gy is None else gy + M @ gP
+    return (polar_derivative(M, y, gy, steps, coefficients, P) + y @ gP,)
+
+
+def _tall_jvp(tangents, M, y, P, steps, coefficients):
+    dy = polar_derivative(M, y, tangents[0], steps, coefficients, P)
+    return dy, symmetric(dy.mT @ M + y.mT @ tangents[0])
+
+
+@primitive(
+    vjp=_tall_vjp,
+    jvp=_tall_jvp,
+    outputs=("y", "P"),
+    formula=r"P W + W P = Y^T \bar Y - \bar Y^T Y,\ P = Y^T M:\quad"
+    r"\bar M = Y W + (\bar Y - Y Y^T \bar Y) P^{-1}",
+    source="000, (13) and (14); docs/msign.md",
+    notes="full rank: msign is discontinuous elsewhere",
+    floats=True,
+    flops=dense(60),
+)
+def _msign_tall(xp, M, /, steps=None, coefficients=None):
+    """The polar factors of tall M: msign(M) and P = (M^T M)^{1/2}, which saves the derivative a large product."""
+    check_matrices("msign", M, name="M", lapack=False)
+    y = orthogonalise(xp, M, steps, coefficients)
+    P = y.mT @ M
+    return y, (P + P.mT) / 2
+
+
+# --- polar decomposition and nuclear norm --------------------------------------------------------------------------
+
+
+def polar(M, side="right", *, steps=None, coefficients=None):
+    """The polar decomposition of M (..., n, m): (U, H) with U = msign(M), and M = U H ("right") or M = H U ("left").
+
+    H = (M^T M)^{1/2} (..., m, m), or (M M^T)^{1/2} (..., n, n), is symmetric positive semidefinite. Derivatives of
+    every order through ``msign``. Raises ValueError for another ``side``. Source: Higham, Functions of Matrices,
+    chapter 8.
+    """
+    if side not in ("right", "left"):
+        raise ValueError(f"polar: side={side!r}; expected 'right' (M = U H) or 'left' (M = H U)")
+    M = operand(M)
+    if side == "left" and len(M.shape) > 1:
+        U, H = polar(M.mT, steps=steps, coefficients=coefficients)
+        return U.mT, H
+    if len(M.shape) > 1 and M.shape[-2] >= M.shape[-1]:
+        return _msign_tall(M, steps=steps, coefficients=coefficients)
+    U = msign(M, steps=steps, coefficients=coefficients)
+    return U, symmetric(U.mT @ M)
+
+
+def _nuclear_vjp(needed, g, M, unitary, steps, coefficients):
+    g_norm, g_unitary = g
+    gradient = None if g_norm is None else per_matrix(g_norm) * unitary
+    if g_unitary is not None:
+        other = polar_derivative(M, unitary, g_unitary, steps, coefficients)
+        gradient = other if gradient is None else gradient + other
+    return (gradient,)
+
+
+def _nuclear_jvp(tangents, M, unitary, steps, coefficients):
+    (t,) = tangents
+    return (unitary * t).sum(axis=(-2, -1)), polar_derivative(M, unitary, t, steps, coefficients)
+
+
+@primitive(
+    vjp=_nuclear_vjp,
+    jvp=_nuclear_jvp,
+    outputs=("norm", "unitary"),
+    formula=r"d\|M\|_* = \langle \mathrm{msign}(M), dM \rangle",
+    source="Watson 1992, Characterization of the subdifferential of some matrix norms",
+    floats=True,
+    flops=dense(60),
+)
+def _nuclear_norm(xp, M, /, steps=None, coefficients=None):
+    """The nuclear norm of each matrix, and its gradient msign(M)."""
+    check_matrices("nuclear_norm", M, name="M", lapack=False)
+    unitary = orthogonalise(xp, M, steps, coefficients)
+    return (unitary * M).sum(axis=(-2, -1)), unitary
+
+
+def nuclear_norm(M, *, steps=None, coefficients=None):
+    """The sum of the singular values of each matrix of M (..., n, m), shape (...): <msign(M), M>, no SVD.
+
+    Its gradient is msign(M), and its Hessian the derivative of msign. At rank-deficient M msign is one subgradient.
+    """
+    return _nuclear_norm(M, steps=steps, coefficients=coefficients)[0]

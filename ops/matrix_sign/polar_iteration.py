@@ -1,0 +1,163 @@
+"""Newton-Schulz on X, for msign: tuned, on raw arrays, pure and smooth; and plain, recorded step by step.
+
+A step is an odd quintic, x <- a x + b x^3 + c x^5, applied to the singular values of X (msign) or to its
+eigenvalues (mcsgn) by matrix products alone. Completing the square and moving c into the scale of X leaves two shifts
+of a diagonal as the only elementwise work of a step of three products:
+
+    a + b s + c s^2 = c (s + b/2c)^2 + (a - b^2/4c),        S = X^T X,  T = (S + p I)^2 + q I,  X <- X T.
+
+Source: 000 (Su Jianlin, the derivative of msign), equations (5), (6). The coefficients are in ``coefficients``, the
+public ops in ``msign``.
+"""
+
+from math import prod, sqrt
+
+import numpy
+
+from tinygrad_ms.ops.linalg.parts import per_matrix
+from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows, schedule_for
+from tinygrad_ms.ops.matrix_sign.iteration import (
+    Iteration,
+    Workspace,
+    cache_slices,
+    diagonal,
+    iterate,
+    normalise,
+    residual,
+)
+
+__all__ = ["msign_unrolled"]
+
+SYMMETRIC_PRODUCT = 1024  # from this size NumPy's X^T X of one array (BLAS syrk) beats the product of two arrays
+
+
+class Orthogonalise(Iteration):
+    """X <- X T(X^T X) for a batch of tall matrices (msign), or X <- X T(X X) for square ones (``mcsgn``).
+
+    With ``eps`` X is [M / ||M||_F; eps I] (smooth msign): the first step spares the products with I. In NumPy S
+    and T have a row to spare: so the diagonals of a whole batch lie n + 1 numbers apart, one vector to shift (CuPy's
+    products would copy such arrays). ``out``: where the last step may leave X.
+    """
+
+    arrays = ("X", "back", "S_rows", "T_rows", "norm")
+    results = ("X",)
+
+    def __init__(self, xp, workspace, M, start, mcsgn=False, eps=0.0, out=None):
+        self.xp, self.mcsgn, self.out = xp, mcsgn, out
+        batch, m, n = M.shape
+        rows = m + n if eps else m
+        self.X, self.back = workspace("X", batch, rows, n), workspace("back", batch, rows, n)
+        height = n + 1 if xp is numpy else n
+        self.S_rows, self.T_rows = workspace("S", batch, height, n), workspace("T", batch, height, n)
+        self.bind()
+        scale = start * sqrt(1 + n * eps * eps)
+        self.norm = normalise(xp, M, self.X[:, :m], scale)
+        self.identity = eps / scale  # what the lower block of X is times I, until the first step is done
+
+    def bind(self):
+        n = self.X.shape[-1]
+        self.S, self.T = self.S_rows[:, :n], self.T_rows[:, :n]
+        self.S_diagonal, self.T_diagonal = diagonal(self.S_rows, n), diagonal(self.T_rows, n)
+
+    def square(self):
+        xp, n = self.xp, self.X.shape[-1]
+        X = self.X[:, : -n if self.identity else None]
+        if self.mcsgn:
+            xp.matmul(X, X, out=self.S)
+        elif xp is not numpy or n >= SYMMETRIC_PRODUCT:
+            xp.matmul(X.mT, X, out=self.S)
+        else:  # in halves: of one array on both sides NumPy makes a symmetric product, slower for small matrices
+            half = n // 2
+            xp.matmul(X[..., :half].mT, X, out=self.S[:, :half])
+            xp.matmul(X[..., half:].mT, X, out=self.S[:, half:])
+        if self.identity:
+            self.S_diagonal += self.identity**2
+
+    def update(self, p, q, last=False):
+        xp, T = self.xp, self.S
+        self.S_diagonal += p
+        if q is not None:
+            T = self.T
+            xp.matmul(self.S, self.S, out=T)
+            self.T_diagonal += q
+        new = self.out if last and self.out is not None else self.back
+        if self.identity:
+            n = T.shape[-1]
+            xp.matmul(self.X[:, :-n], T, out=new[:, :-n])
+            xp.multiply(T, self.identity, out=new[:, -n:])
+            self.identity = 0.0
+        else:
+            xp.matmul(self.X, T, out=new)
+        self.X, self.back = new, self.X
+
+    def residual(self, scale):
+        return residual(self.xp, self.S, self.S_diagonal, scale, self.norm)
+
+    def rescale(self, factor):
+        self.X *= factor
+        self.S *= factor * factor
+
+
+def orthogonalise(xp, M, steps=None, coefficients=None, mcsgn=False):
+    """msign of M (..., n, m) by Newton-Schulz; ``mcsgn``: that of square matrices with real spectra.
+
+    Works on the smaller side; each matrix is scaled by its own Frobenius norm.
+    """
+    if M.shape[-2] < M.shape[-1]:
+        return orthogonalise(xp, M.mT, steps, coefficients).mT
+    schedule = schedule_for(M.shape, M.dtype, steps, coefficients)
+    if M.size == 0:
+        return xp.zeros(M.shape, M.dtype)
+    tall = M.reshape((-1,) + M.shape[-2:])
+    out = xp.empty(tall.shape, M.dtype)
+    with numpy.errstate(all="ignore"):  # NaN in, NaN out
+        if M.shape[-1] == 1:  # a vector, or a number: its direction needs no iteration
+            normalise(xp, tall, out)
+            return out.reshape(M.shape)
+        workspace = Workspace(xp, M.dtype)
+        for part in cache_slices(tall, 4):
+            result = out[part] if schedule.end == 1 else None
+            iteration = Orthogonalise(xp, workspace, tall[part], schedule.chunks[0][0], mcsgn, out=result)
+            iterate(xp, schedule, iteration)
+            if result is None:
+                xp.multiply(iteration.X, schedule.end, out=out[part])
+    return out.reshape(M.shape)
+
+
+def orthogonalise_smooth(xp, M, eps, steps=None, coefficients=None):
+    """The blocks Y (..., m, n) and T (..., n, n) of msign([M / ||M||_F; eps I]) for tall M, and ||M||_F (..., 1, 1).
+
+    T = e (M^T M + e^2 I)^{-1/2} with e = eps ||M||_F. Zero gives zeros.
+    """
+    m, n = M.shape[-2:]
+    schedule = schedule_for((m + n, n), M.dtype, steps, coefficients)
+    tall = M.reshape((prod(M.shape[:-2]), m, n))
+    make = xp.empty if M.size else xp.zeros
+    y, scaled_inverse, norm = (make((len(tall), *shape), M.dtype) for shape in ((m, n), (n, n), (1, 1)))
+    if M.size:
+        with numpy.errstate(all="ignore"):
+            workspace = Workspace(xp, M.dtype)
+            for part in cache_slices(tall, 6):
+                iteration = Orthogonalise(xp, workspace, tall[part], schedule.chunks[0][0], eps=eps)
+                iterate(xp, schedule, iteration)
+                size = norm[part] = per_matrix(iteration.norm)
+                xp.multiply(iteration.X[:, :m], schedule.end, out=y[part])
+                xp.multiply(iteration.X[:, m:], schedule.end * (size != 0), out=scaled_inverse[part])
+    return tuple(x.reshape(M.shape[:-2] + x.shape[1:]) for x in (y, scaled_inverse, norm))
+
+
+def msign_unrolled(M, *, steps=8, coefficients="su"):
+    """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps: its derivative is that of the truncated iteration.
+
+    For comparison and teaching; ``msign`` is what to use. Where the steps converge, the gradient has rounding errors
+    like those of ``msign``. Every step keeps its matrices for backward, steps (2 n^2 + n m) numbers where ``msign`` keeps
+    n m (25 times less, for a square M); wrap the call in ``checkpoint`` to keep M alone and compute the steps twice. Not for M = 0, or scales whose squares leave the range.
+    Source: 000 (5).
+    """
+    if M.shape[-2] > M.shape[-1]:
+        return msign_unrolled(M.mT, steps=steps, coefficients=coefficients).mT
+    X = M / (M * M).sum(axis=(-2, -1), keepdims=True) ** 0.5
+    for a, b, c in fixed_rows(steps, coefficients):
+        S = X @ X.mT
+        X = a * X + (b * S + c * (S @ S)) @ X
+    return X

@@ -1,0 +1,202 @@
+"""msign of tall M in two further forms: smooth, by the iteration on [M; e I], and in closed form on the SVD.
+
+``msign`` is the front door; docs/msign.md, sections 4 and 6, derives both.
+"""
+
+from math import hypot, sqrt
+from typing import Any, NamedTuple
+
+import numpy
+
+from tinygrad_ms.engine.around.crossings import raw
+from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.linalg.parts import check_matrices
+from tinygrad_ms.ops.matrix_sign.block_solve import InverseOf
+from tinygrad_ms.ops.matrix_sign.coefficients import converge, hashable, roundoff
+from tinygrad_ms.ops.matrix_sign.lyapunov import _solve_lyapunov, polar_derivative
+from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise_smooth
+
+__all__: list[str] = []
+
+
+# --- smooth msign --------------------------------------------------------------------------------------------------
+
+
+def _safe(x):
+    """x with its zeros replaced by ones."""
+    return x + (x == 0)
+
+
+def _inner(a, b):
+    """<a, b> per matrix, as (..., 1, 1): a row times a column, which reads both once."""
+    flat = (*a.shape[:-2], 1, a.shape[-2] * a.shape[-1])
+    return a.reshape(flat) @ b.reshape(flat).mT
+
+
+class Scaled(NamedTuple):
+    """What the rule computes with, in units of c, the geometric mean of the bounds of the eigenvalues of P.
+
+    The bounds are e = eps ||M||_F and (1 + eps^2)^{1/2} ||M||_F. Divided by c, they lie symmetrically about one.
+    """
+
+    r: float  # c / ||M||_F
+    u: Any  # M / c
+    p: Any  # P / c
+    p_inverse: Any  # c P^{-1}
+    y: Any  # Y
+
+
+def _scaled(M, y, scaled_inverse, norm, eps) -> Scaled:
+    """The scaled quantities from the outputs of the forward; where ``y`` is None, Y = M P^{-1} = M T / e once more."""
+    r = sqrt(eps) * sqrt(hypot(1, eps))
+    u, q = M / (r * _safe(norm)), scaled_inverse * (r / eps)
+    y = u @ q if y is None else y
+    p = y.mT @ u
+    p += scaled_inverse * (eps / r)
+    return Scaled(r, u, p, q, y)
+
+
+def _smooth_inner(p, p_inverse, B, m, eps, steps, coefficients):
+    """c (W - B P^{-1}) with the W of B. Where the rows converge, c P^{-1} gives the solve its first step."""
+    n, known = p_inverse.shape[-1], raw(p_inverse)
+    lower = eps / sqrt(1 + n * eps * eps)
+    sure = converge(steps, hashable(coefficients), lower, n, m + n, roundoff(known.dtype))
+    inverse = InverseOf(known, sqrt(hypot(1, eps)) / sqrt(eps)) if sure else None
+    inner = _solve_lyapunov(p, B, parity=-1, steps=steps, coefficients=coefficients, inverse=inverse)
+    inner *= 2
+    inner -= B @ p_inverse
+    return inner
+
+
+def _smooth_vjp(needed, g, M, y, scaled_inverse, norm, eps, steps, coefficients):
+    gy, g_scaled, g_norm = g
+    if gy is None and g_scaled is None:
+        return (g_norm * (M / _safe(norm)),)
+    r, u, p, p_inverse, y = _scaled(M, y, scaled_inverse, norm, eps)
+    B = None if gy is None else y.mT @ gy
+    if g_scaled is not None:
+        B = scaled_inverse @ g_scaled if B is None else B + scaled_inverse @ g_scaled
+    gradient = y @ _smooth_inner(p, p_inverse, B, M.shape[-2], eps, steps, coefficients)
+    if gy is not None:
+        gradient += gy @ p_inverse  # at constant e, times c
+    gradient -= (r * r * _inner(gradient, u)) * u  # e follows ||M||_F: nothing changes along M
+    gradient /= r * _safe(norm)
+    return (gradient if g_norm is None else gradient + (r * g_norm) * u,)
+
+
+def _smooth_jvp(tangents, M, y, scaled_inverse, norm, eps, steps, coefficients):
+    (t,) = tangents
+    r, u, p, p_inverse, y = _scaled(M, y, scaled_inverse, norm, eps)
+    along = r * _inner(t, u)
+    t = (t - (r * along) * u) / (r * _safe(norm))
+    inner = _smooth_inner(p, p_inverse, y.mT @ t, M.shape[-2], eps, steps, coefficients)
+    return y @ inner + t @ p_inverse, scaled_inverse @ inner, along
+
+
+SMOOTH: dict[str, Any] = {
+    "outputs": ("y", "scaled_inverse", "norm"),
+    "formula": r"P = Y^T M + e\,T,\ T = e P^{-1}:\quad"
+    r" \bar M = \Pi(Y (W - B P^{-1}) + \bar Y P^{-1}),\ B = Y^T \bar Y,"
+    r"\ \Pi(X) = X - \langle X, M\rangle M / \|M\|_F^2",
+    "source": "docs/msign.md, section 4; 000, (13) and (14) with this P",
+    "notes": "discontinuous at M = 0, where the value and the gradient are 0 by convention",
+    "floats": True,
+    "flops": dense(60),
+}
+
+
+def smooth_primitive(keep_y: bool):
+    """The smooth msign as a primitive that keeps Y for backward, or else computes it again there."""
+    if keep_y:
+        return primitive(vjp=_smooth_vjp, jvp=_smooth_jvp, **SMOOTH)
+    else:
+        return primitive(
+            vjp=lambda needed, g, M, scaled_inverse, norm, eps, steps, coefficients: _smooth_vjp(
+                needed, g, M, None, scaled_inverse, norm, eps, steps, coefficients
+            ),
+            jvp=lambda tangents, M, scaled_inverse, norm, eps, steps, coefficients: _smooth_jvp(
+                tangents, M, None, scaled_inverse, norm, eps, steps, coefficients
+            ),
+            **SMOOTH,
+        )
+
+
+@smooth_primitive(keep_y=True)
+def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
+    """The smooth msign of tall M: the blocks (Y, T) of msign([M; e I]), and ||M||_F as (..., 1, 1)."""
+    check_matrices("msign", M, name="M", lapack=False)
+    return orthogonalise_smooth(xp, M, eps, steps, coefficients)
+
+
+@smooth_primitive(keep_y=False)
+def _msign_smooth_recomputing(xp, M, /, eps, steps=None, coefficients=None):
+    """As ``msign_smooth``, with M and T kept for backward, which computes Y = M T / e: rounding errors of order u / eps."""
+    return _msign_smooth.primitive.forward(xp, M, eps, steps, coefficients)
+
+
+# --- the closed form on the SVD ------------------------------------------------------------------------------------
+
+
+def _svd_derivative(M, y, g, eps, steps, coefficients, factors, jvp):
+    """The formula of ``polar_derivative`` between singular vectors: only h_i + h_j in denominators, h = (s^2 + e^2)^{1/2}.
+
+    Singular values that count as zero have f = h = 0: they are held at zero, and the block between two of them
+    vanishes.
+    """
+    if factors[0] is None:  # under create_graph: the next derivative comes from the mcsgn solve
+        if not eps:
+            return polar_derivative(M, y, g, steps, coefficients)
+        outputs = _msign_smooth(M, eps=eps, steps=steps, coefficients=coefficients)
+        if jvp:
+            return _smooth_jvp((g,), M, *outputs, eps, steps, coefficients)[0]
+        return _smooth_vjp((True,), (g, None, None), M, *outputs, eps, steps, coefficients)[0]
+    u, f, h, vt, norm = factors
+    unit = M / _safe(norm)
+    if eps and jvp:
+        g = g - _inner(g, unit) * unit
+    inverse = (h != 0) / _safe(h)
+    right = g @ vt.mT
+    B = f[..., :, None] * (u.mT @ right)
+    total = h[..., :, None] + h[..., None, :]
+    inner = f[..., :, None] * ((B - B.mT) / _safe(total) - B * inverse[..., None, :])
+    result = (u @ inner + right * inverse[..., None, :]) @ vt
+    return result - _inner(result, unit) * unit if eps and not jvp else result
+
+
+@primitive(
+    vjp=lambda g, M, y, eps, steps, coefficients, u, f, h, vt, norm: _svd_derivative(
+        M, y, g, eps, steps, coefficients, (u, f, h, vt, norm), jvp=False
+    ),
+    jvp=lambda t, M, y, eps, steps, coefficients, u, f, h, vt, norm: _svd_derivative(
+        M, y, t, eps, steps, coefficients, (u, f, h, vt, norm), jvp=True
+    ),
+    cache=("u", "f", "h", "vt", "norm"),
+    formula=r"M = U S V^T,\ F = S/H,\ B = F U^T \bar Y V:\quad"
+    r"\bar M = U\left[F\left(\frac{B - B^T}{h_i + h_j} - B H^{-1}\right)\right]V^T + \bar Y V H^{-1} V^T",
+    source="000, (17) and (18); docs/msign.md",
+    notes="rank-aware: singular values below max(n, m) u s_1 are held at zero",
+    floats=True,
+    flops=dense(21),
+)
+def _msign_svd(xp, M, /, eps=0.0, steps=None, coefficients=None):
+    """msign by the SVD of tall M, pure or smooth. The factors are no outputs: they may turn where values repeat."""
+    check_matrices("msign", M, name="M")
+    if M.size == 0:
+        return M * 1, (None,) * 5
+    with numpy.errstate(all="ignore"):
+        bad = ~xp.isfinite(M).all(axis=(-2, -1), keepdims=True)
+        largest = xp.abs(M).max(axis=(-2, -1), keepdims=True)
+        scale = xp.where(bad | (largest == 0), 1, largest)  # squares below stay in range
+        u, s, vt = xp.linalg.svd(xp.where(bad, 0, M) / scale, full_matrices=False)
+        size = xp.sqrt((s * s).sum(axis=-1, keepdims=True))
+        if eps:
+            h = xp.hypot(s, eps * size)
+        else:
+            cut = max(M.shape[-2:]) * xp.finfo(M.dtype).eps * s.max(axis=-1, keepdims=True)
+            h = xp.where(s > cut, s, 0)
+        f = xp.where(h == 0, 0, s / h)
+        y = xp.where(bad, xp.nan, (u * f[..., None, :]) @ vt).astype(M.dtype)
+        scale = xp.where(bad, xp.nan, scale)[..., 0].astype(M.dtype)
+        h, norm = (h * scale).astype(M.dtype), (size * scale)[..., None]
+    return y, (u, f.astype(M.dtype), h, vt, norm)

@@ -3,9 +3,31 @@
 if __name__ != "tinygrad_ms.ops":
     raise ImportError("import tinygrad_ms.ops, not the source folder 'ops' directly")
 
+from tinygrad_ms.ops import (
+    activations,
+    affine,
+    comparisons,
+    conversions,
+    creation,
+    decompositions,
+    elementwise,
+    indexing,
+    linear_algebra,
+    losses,
+    matrix_equations,
+    matrix_functions,
+    matrix_parts,
+    methods,
+    msign_alternatives,
+    normalization,
+    products,
+    reductions,
+    shapes,
+    special,
+    trigonometric,
+)
 from tinygrad_ms.ops.activations import *
 from tinygrad_ms.ops.affine import *
-from tinygrad_ms.ops.aliases import *
 from tinygrad_ms.ops.comparisons import *
 from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *
@@ -25,6 +47,24 @@ from tinygrad_ms.ops.shapes import *
 from tinygrad_ms.ops.special import *
 from tinygrad_ms.ops.trigonometric import *
 
-__all__ = [  # the functions defined in this room, without the modules and what they import
-    name for name, value in list(globals().items()) if getattr(value, "__module__", "").startswith(__name__ + ".")
-]
+__all__: list[str] = []
+__all__ += activations.__all__
+__all__ += affine.__all__
+__all__ += comparisons.__all__
+__all__ += conversions.__all__
+__all__ += creation.__all__
+__all__ += decompositions.__all__
+__all__ += elementwise.__all__
+__all__ += indexing.__all__
+__all__ += linear_algebra.__all__
+__all__ += losses.__all__
+__all__ += matrix_equations.__all__
+__all__ += matrix_functions.__all__
+__all__ += matrix_parts.__all__
+__all__ += msign_alternatives.__all__
+__all__ += normalization.__all__
+__all__ += products.__all__
+__all__ += reductions.__all__
+__all__ += shapes.__all__
+__all__ += special.__all__
+__all__ += trigonometric.__all__

@@ -4,6 +4,7 @@ from math import prod
 
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.products import matmul
 
 __all__ = ["linear"]
@@ -24,6 +25,8 @@ def _rows(x):
     formula=r"Y = X W^T + b:\quad \bar X = \bar Y W,\quad \bar W = \bar Y^T X,\quad \bar b = \sum_i \bar Y_i",
     source="004, section 5; Giles 2008, section 2.2.2",
     floats=True,
+    flops=product,  # the bias is one of the 2 k operations of each element
+    notation=r"{0} \, {1}^T + {2}",
 )
 def affine(xp, x, weight, bias, /):
     """x weight^T + bias, of (..., n), (m, n) and (m,) or a number."""

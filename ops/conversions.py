@@ -13,7 +13,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@linear(transpose=lambda g: g, formula=r"\bar x = \bar y", source="linear map; its transpose")
+@linear(transpose=lambda g: g, formula=r"\bar x = \bar y", source="linear map; its transpose", moves=True)
 def clone(xp, x):
     """A copy that stays on the tape."""
     return x.copy()
@@ -24,13 +24,14 @@ def clone(xp, x):
     formula=r"\bar x = \bar y",
     source="linear map; its transpose",
     notes="Rounding to a narrower dtype counts as the identity.",
+    moves=True,
 )
 def cast(xp, x, /, dtype):
     """x in another float dtype."""
     return x.astype(dtype)
 
 
-@no_derivative(formula=r"y = \operatorname{trunc} x")
+@no_derivative(formula=r"y = \operatorname{trunc} x", moves=True)
 def cast_discrete(xp, x, /, dtype):
     """x as integers or booleans; no gradient."""
     return x.astype(dtype)
@@ -49,6 +50,7 @@ def astype(x, dtype) -> Tensor:
     formula=r"\bar x = \bar y",
     source="linear map; its transpose",
     view=True,
+    moves=True,
 )
 def copy_to(xp, x, /, device, source):
     """x of device ``source``, copied to ``device`` (itself if it is there); the gradient travels back."""
@@ -112,7 +114,3 @@ def float(x) -> Tensor:
 def double(x) -> Tensor:
     """x in float64."""
     return to(x, dtype="float64")
-
-
-for _op in (astype, clone, to, cpu, cuda, half, float, double):
-    setattr(Tensor, _op.__name__, _op)

@@ -18,3 +18,8 @@ def dense(factor: float) -> Callable[..., int]:
         return int(prod(batch) * factor * max(m, n) * min(m, n) ** 2)
 
     return flops
+
+
+def product(arrays, outputs, constants) -> int:
+    """2 k for each element of the result of a product, where the last axis of the first argument has size k."""
+    return 2 * prod(outputs[0].shape) * arrays[0].shape[-1]

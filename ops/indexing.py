@@ -51,6 +51,7 @@ def getitem(x, index):
     formula=r"y = x[i]:\quad \bar x = 0, \; \bar x[i] = \bar y",
     source=SELECTION,
     view=True,
+    moves=True,
 )
 def _getitem(xp, x, /, index):
     """x[index] for numbers, slices, None and Ellipsis: a view of x."""
@@ -64,6 +65,7 @@ def _getitem(xp, x, /, index):
     transpose=lambda g, index: _getitem(g, index=index),
     formula=r"y = 0, \; y[i] = g:\quad \bar g = \bar y[i]",
     source=SELECTION,
+    moves=True,
 )
 def place(xp, g, /, index, shape):
     """Zeros of ``shape`` with g at the basic ``index``: the transpose of x[index]."""
@@ -76,6 +78,7 @@ def place(xp, g, /, index, shape):
     transpose=lambda g, x_shape, index: scatter_add(g, index=index, shape=x_shape),
     formula=r"y_k = x_{i_k}:\quad \bar x_j = \sum_{k:\, i_k = j} \bar y_k",
     source=SELECTION,
+    moves=True,
 )
 def gather(xp, x, /, index):
     """x[index] with integer arrays or boolean masks in the tuple ``index``: a copy of what they select."""
@@ -94,6 +97,7 @@ def gather(xp, x, /, index):
     transpose=lambda g, index: gather(g, index=index),
     formula=r"y_j = \sum_{k:\, i_k = j} g_k:\quad \bar g_k = \bar y_{i_k}",
     source=SELECTION,
+    flops=lambda arrays, outputs, constants: arrays[0].size,  # one addition each
 )
 def scatter_add(xp, g, /, index, shape):
     """Zeros of ``shape`` with the elements of g added at their places in ``index``: the transpose of gather.
@@ -251,7 +255,7 @@ def embedding(weight, indices):
     return gather(weight, index=(indices,))
 
 
-@no_derivative(formula=r"y_{kc} = [x_k = c]", source="the Iverson bracket")
+@no_derivative(formula=r"y_{kc} = [x_k = c]", source="the Iverson bracket", moves=True)
 def one_hot(xp, indices, /, num_classes, dtype=None):
     """Ones at the integer labels ``indices``, (...), in zeros of shape (..., num_classes).
 
@@ -274,6 +278,7 @@ def one_hot(xp, indices, /, num_classes, dtype=None):
     ),
     formula=r"y = x, \; y[i] = v:\quad \bar x = \bar y \text{ but } \bar x[i] = 0, \quad \bar v = \bar y[i]",
     source=SELECTION,
+    moves=True,
 )
 def _index_update(xp, x, value, /, index):
     """A copy of x with ``value`` at x[index]."""
@@ -337,7 +342,7 @@ def nonzero(xp, x):
     return xp.nonzero(x)
 
 
-@no_derivative(formula=r"x_{i_0} \le x_{i_1} \le \ldots")
+@no_derivative(formula=r"x_{i_0} \le x_{i_1} \le \ldots", moves=True)
 def argsort(xp, x, axis=-1, descending=False):
     """The indices that sort x along ``axis``; equal elements keep their order. NaN counts as largest.
 
@@ -354,9 +359,3 @@ def sort(x, axis: int = -1, descending: bool = False):
     """x sorted along ``axis``, equal elements in their order. The gradient goes to where each came from."""
     x = operand(x)
     return take_along_axis(x, argsort(x, axis=axis, descending=descending), axis)
-
-
-Tensor.__getitem__ = getitem
-Tensor.take = take
-Tensor.argsort = argsort
-Tensor.sort = sort

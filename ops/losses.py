@@ -153,6 +153,7 @@ def _rows(xp, x, labels):
     transpose=lambda g, labels, x_shape: place_label(g, labels=labels, classes=x_shape[-1]),
     formula=r"y_n = x_{n t_n}",
     source="linear map; its transpose",
+    moves=True,
 )
 def pick_label(xp, x, /, labels):
     """The entry of each row that its integer label names: (..., classes), (...) -> (...)."""
@@ -164,6 +165,7 @@ def pick_label(xp, x, /, labels):
     transpose=lambda g, labels: pick_label(g, labels=labels),
     formula=r"Y_{nc} = x_n\,[c = t_n]",
     source="linear map; its transpose",
+    moves=True,
 )
 def place_label(xp, x, /, labels, classes):
     """Rows of zeros with x at the labels: the transpose of ``pick_label``."""

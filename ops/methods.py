@@ -1,25 +1,41 @@
-"""The operators and methods of Tensor that are ops, as editors and type checkers see them.
+"""The operators and methods of Tensor that are ops: one table, which editors read and which is carried out below.
 
-``engine/tensor.py`` inherits this class when types are checked; at run time the files of this room attach the functions.
+``engine/tensor.py`` inherits ``Methods`` when types are checked. At run time the functions of this room take the
+places that it declares: of each name the op so called, or what ``SPELLED`` gives it.
 """
 
 from typing import Any
 
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops import (
+    activations,
+    comparisons,
+    conversions,
+    elementwise,
+    indexing,
+    linear_algebra,
+    matrix_parts,
+    products,
+    reductions,
+    shapes,
+    special,
+    trigonometric,
+)
+from tinygrad_ms.ops.creation import as_shape
+from tinygrad_ms.ops.rows import ArrayLike
 
 Axis = int | tuple[int, ...] | None
 
 
 class Methods:
-    """Declared here, attached by the topics of this room."""
+    """What each method of Tensor takes and gives."""
 
-    # autodiff
-    def backward(
+    def backward(  # the engine's
         self, gradient: Any = None, *, retain_graph: bool | None = None, create_graph: bool = False
     ) -> None: ...
 
-    # elementwise and comparisons
-    def __add__(self, other: Any) -> Tensor: ...
+    # arithmetic, comparisons, bits
+    def __add__(self, other: ArrayLike) -> Tensor: ...
     def __neg__(self) -> Tensor: ...
     def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
     def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
@@ -73,9 +89,10 @@ class Methods:
     cumprod = cumsum
 
     # shapes and indexing
-    T: Tensor
-    mT: Tensor
-
+    @property
+    def T(self) -> Tensor: ...
+    @property
+    def mT(self) -> Tensor: ...
     def reshape(self, *shape: Any) -> Tensor: ...
     def flatten(self, start_axis: int = 0, end_axis: int = -1) -> Tensor: ...
     def ravel(self) -> Tensor: ...
@@ -113,3 +130,58 @@ class Methods:
 
     triu = tril
     inv = det = __neg__
+
+
+TOPICS = (
+    activations, comparisons, conversions, elementwise, indexing, linear_algebra, matrix_parts, products, reductions,
+    shapes, special, trigonometric,
+)  # fmt: skip
+
+
+def reflected(op):
+    """``number + tensor`` comes as ``tensor.__radd__(number)``: the op with its arguments in their order."""
+    return lambda b, a: op(a, b)
+
+
+def comparison(op):
+    """``tensor == None`` and ``tensor == "name"`` are False, as for any Python object."""
+    strangers = (type(None), str, dict, set)
+    return lambda a, b: NotImplemented if isinstance(b, strangers) else op(a, b)
+
+
+def transpose(x, *axes):
+    return shapes.transpose(x, None if axes in ((), (None,)) else as_shape(*axes))
+
+
+REFLECTED = {
+    "add": elementwise.add, "sub": elementwise.subtract, "mul": elementwise.multiply, "truediv": elementwise.divide,
+    "floordiv": elementwise.floor_divide, "mod": elementwise.remainder, "pow": elementwise.power,
+    "lshift": comparisons.bitwise_left_shift, "rshift": comparisons.bitwise_right_shift, "matmul": products.matmul,
+}  # fmt: skip
+SPELLED = {  # the methods that are not called as their op, or differ from it
+    **{f"__{name}__": op for name, op in REFLECTED.items()},
+    **{f"__r{name}__": reflected(op) for name, op in REFLECTED.items()},
+    "__and__": comparisons.bitwise_and, "__rand__": comparisons.bitwise_and,
+    "__or__": comparisons.bitwise_or, "__ror__": comparisons.bitwise_or,
+    "__xor__": comparisons.bitwise_xor, "__rxor__": comparisons.bitwise_xor,
+    "__invert__": comparisons.bitwise_invert, "__neg__": elementwise.negative, "__abs__": elementwise.abs,
+    "__pos__": lambda x: x,
+    "__eq__": comparison(comparisons.equal), "__ne__": comparison(comparisons.not_equal),
+    "__gt__": comparisons.greater, "__ge__": comparisons.greater_equal,
+    "__lt__": comparisons.less, "__le__": comparisons.less_equal,
+    "pow": elementwise.power, "__getitem__": indexing.getitem,
+    "T": property(shapes.transpose), "mT": property(shapes.matrix_transpose), "transpose": transpose,
+    "reshape": lambda x, *shape: shapes.reshape(x, shape=as_shape(*shape)),
+    "permute": lambda x, *axes: shapes.permute_dims(x, axes=as_shape(*axes)),
+    "unsqueeze": shapes.expand_dims,
+}  # fmt: skip
+
+
+def op_called(name: str):
+    """The op of that name, from the topic that defines it."""
+    return next(op for t in TOPICS if getattr(op := vars(t).get(name), "__module__", "") == t.__name__)
+
+
+for _name, _declared in vars(Methods).items():
+    if (callable(_declared) or isinstance(_declared, property)) and _name != "backward":
+        setattr(Tensor, _name, SPELLED.get(_name) or op_called(_name))

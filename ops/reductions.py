@@ -50,6 +50,7 @@ def count(x_shape, axis) -> int:
     transpose=lambda g, x_shape, axis, keepdims: spread(g, x_shape, axis, keepdims),
     formula=r"y = \sum_i x_i:\quad \bar x_i = \bar y",
     source="001, section 4.4",
+    notation=r"\sum {0}",
 )
 def sum(xp, x, axis=None, keepdims=False):
     """The sum over ``axis``; 0 of no elements. Booleans are counted."""
@@ -379,20 +380,3 @@ def all(xp, x, axis=None, keepdims=False):
 def count_nonzero(xp, x, axis=None, keepdims=False):
     """How many elements over ``axis`` are not zero."""
     return (x != 0).sum(axis=axis, keepdims=keepdims)
-
-
-Tensor.sum = sum
-Tensor.mean = mean
-Tensor.prod = prod
-Tensor.var = var
-Tensor.std = std
-Tensor.logsumexp = logsumexp
-Tensor.norm = norm
-Tensor.max = max
-Tensor.min = min
-Tensor.argmax = argmax
-Tensor.argmin = argmin
-Tensor.cumsum = cumsum
-Tensor.cumprod = cumprod
-Tensor.any = any
-Tensor.all = all

@@ -10,7 +10,6 @@ import numpy
 
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.primitive import linear, primitive
-from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.creation import as_shape, zeros_like
 
 __all__ = [
@@ -63,6 +62,7 @@ def operand(x):
     formula=r"\bar x = \mathrm{reshape}(\bar y)",
     source=LINEAR_MAP,
     view=True,
+    moves=True,
 )
 def reshape(xp, x, /, shape):
     """x with the same elements, in row-major order, in another shape, where one size may be -1.
@@ -112,6 +112,7 @@ def expand_dims(x, axis):
     formula=r"\bar x = \bar y \text{ with the axes permuted back}",
     source=LINEAR_MAP,
     view=True,
+    moves=True,
 )
 def permute_dims(xp, x, /, axes):
     """x with its axes in the order ``axes``: axis i of the result is axis ``axes[i]`` of x. A view."""
@@ -165,6 +166,7 @@ def moveaxis(x, source, destination):
     formula=r"\bar x = \sum_{\text{broadcast axes}} \bar y",
     source="001, section 4.3",
     view=True,
+    moves=True,
 )
 def broadcast_to(xp, x, /, shape):
     """x repeated along new axes and axes of size one, without a copy: the result is a read-only view."""
@@ -191,6 +193,7 @@ def expand_reduced(g, x_shape, axis, keepdims):
     formula=r"y_i = x_{n-1-i}:\quad \bar x_i = \bar y_{n-1-i}",
     source=LINEAR_MAP,
     view=True,
+    moves=True,
 )
 def flip(xp, x, axis=None):
     """The order of the elements reversed along ``axis`` (None: all; an int or a tuple). A view."""
@@ -201,6 +204,7 @@ def flip(xp, x, axis=None):
     transpose=lambda g, shift, axis: roll(g, shift=_negated(shift), axis=axis),
     formula=r"y_i = x_{(i - s) \bmod n}:\quad \bar x_i = \bar y_{(i + s) \bmod n}",
     source=LINEAR_MAP,
+    moves=True,
 )
 def roll(xp, x, /, shift, axis=None):
     """The elements moved ``shift`` places along ``axis``, those at the end coming in at the start.
@@ -219,6 +223,7 @@ def _negated(shift):
     jvp=lambda t, widths: _pad(t, widths=widths),
     formula=r"\bar x = \bar y \text{ without the margins}",
     source="an affine map; the transpose of its linear part",
+    moves=True,
 )
 def _pad(xp, x, /, widths, value=0):
     """x in the middle of an array full of ``value``."""
@@ -307,6 +312,7 @@ def _concat_transpose(needed, g, xs_shape, axis):
     transpose=_concat_transpose,
     formula=r"y = [x_1, x_2, \ldots]:\quad [\bar x_1, \bar x_2, \ldots] = \bar y",
     source=LINEAR_MAP,
+    moves=True,
 )
 def _concat(xp, *xs, axis=0):
     """The arrays one after another."""
@@ -331,6 +337,7 @@ def concat(xs, axis=0):
     ],
     formula=r"y_i = x_i:\quad \bar x_i = \bar y_i",
     source=LINEAR_MAP,
+    moves=True,
 )
 def _stack(xp, *xs, axis=0):
     """The arrays along a new axis."""
@@ -358,6 +365,7 @@ def _parts_or_zeros(parts, shapes):
     source=LINEAR_MAP,
     view=True,
     outputs="*",
+    moves=True,
 )
 def _split(xp, x, /, sizes, axis):
     """Consecutive parts of the given sizes."""
@@ -395,6 +403,7 @@ def split(x, indices_or_sections, axis: int = 0) -> tuple:
     source=LINEAR_MAP,
     view=True,
     outputs="*",
+    moves=True,
 )
 def _unstack(xp, x, /, axis):
     """The slices along one axis."""
@@ -410,28 +419,3 @@ def unstack(x, axis: int = 0) -> tuple:
     x = operand(x)
     axis = one_axis("unstack", axis, x.ndim)
     return _unstack(x, axis=axis) if x.shape[axis] else ()
-
-
-def _transpose_method(x, *axes):
-    return transpose(x, None if axes in ((), (None,)) else as_shape(*axes))
-
-
-Tensor.reshape = lambda x, *shape: reshape(x, shape=as_shape(*shape))
-Tensor.flatten = flatten
-Tensor.ravel = ravel
-Tensor.squeeze = squeeze
-Tensor.expand_dims = Tensor.unsqueeze = expand_dims
-Tensor.permute_dims = permute_dims
-Tensor.permute = lambda x, *axes: permute_dims(x, axes=as_shape(*axes))
-Tensor.transpose = _transpose_method
-Tensor.T = property(transpose)
-Tensor.mT = property(matrix_transpose)
-Tensor.swapaxes = swapaxes
-Tensor.moveaxis = moveaxis
-Tensor.broadcast_to = broadcast_to
-Tensor.flip = flip
-Tensor.roll = roll
-Tensor.repeat = repeat
-Tensor.tile = tile
-Tensor.split = split
-Tensor.unstack = unstack

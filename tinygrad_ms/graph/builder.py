@@ -10,15 +10,6 @@ from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex
 from tinygrad_ms.graph.values import Summary, find_values, is_freed, recording, run_backward, summarised
 
 VIEWS = ("forward", "backward", "both", "higher")
-SYMMETRIC = {
-    "add",
-    "multiply",
-    "maximum",
-    "minimum",
-    "hypot",
-    "equal",
-    "not_equal",
-}  # the order of operands says nothing
 SHORT = 24  # letters of an argument in a label
 
 
@@ -293,7 +284,7 @@ class Maker:
                 vertex.arguments[key] = show(value)
         arrays = [name for i, name in enumerate(map(primitive.argument_name, range(len(node.parents))))
                   if (node, i) in self.value_edges]  # fmt: skip
-        if len(primitive.arguments) > 1 and len(arrays) > 1 and primitive.name not in SYMMETRIC:
+        if len(primitive.arguments) > 1 and len(arrays) > 1 and not primitive.symmetric:
             vertex.ports = arrays
 
     def add_constant(self, constant):

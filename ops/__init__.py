@@ -6,6 +6,7 @@ if __name__ != "tinygrad_ms.ops":
 from tinygrad_ms.ops import (
     activations,
     affine,
+    classification,
     comparisons,
     conversions,
     creation,
@@ -28,6 +29,7 @@ from tinygrad_ms.ops import (
 )
 from tinygrad_ms.ops.activations import *
 from tinygrad_ms.ops.affine import *
+from tinygrad_ms.ops.classification import *
 from tinygrad_ms.ops.comparisons import *
 from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *
@@ -50,6 +52,7 @@ from tinygrad_ms.ops.trigonometric import *
 __all__: list[str] = []
 __all__ += activations.__all__
 __all__ += affine.__all__
+__all__ += classification.__all__
 __all__ += comparisons.__all__
 __all__ += conversions.__all__
 __all__ += creation.__all__

@@ -6,6 +6,7 @@ A row makes the forward ``def sin(xp, x): return xp.sin(x)`` and defines the op 
 ``derivative`` or ``rule`` make it elementwise, ``transpose`` linear; without one of these it has no derivative.
 """
 
+import inspect
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -69,6 +70,10 @@ def binary(name: str, doc: str, forward: str | Callable = "", **facts) -> Binary
     return _define(name, doc, forward, same_name, sys._getframe(1), **facts)
 
 
+_PARAMETERS = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("xp", "x", "a", "b")]
+_SIGNATURES = {2: inspect.Signature(_PARAMETERS[:2]), 3: inspect.Signature([_PARAMETERS[0], *_PARAMETERS[2:]])}
+
+
 def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -> Any:
     if not callable(forward):  # as fast as if it were written out, which getattr is not
         code, place = same_name.__code__, row.f_code
@@ -78,6 +83,7 @@ def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -
         forward = same_name
     forward.__name__ = forward.__qualname__ = name
     forward.__doc__, forward.__module__ = doc, row.f_globals["__name__"]
+    forward.__signature__ = _SIGNATURES[forward.__code__.co_argcount]  # one for all: reading it takes import time
     if kind is None:
         kind = (
             linear if "transpose" in facts else elementwise if {"derivative", "rule"} & facts.keys() else no_derivative

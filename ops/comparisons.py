@@ -13,7 +13,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _share(g, mine, other):
+def _maximum_vjp(g, mine, other):
     """The gradient of the larger of two: all of it where mine is, half of it at a tie."""
     return where(mine == other, g / 2, where(mine < other, 0, g))
 
@@ -76,12 +76,12 @@ def where(xp, condition, a, b):
 
 # fmt: off
 maximum = binary("maximum", "The larger of a and b, elementwise with broadcasting.",
-                 rule=(lambda g, a, b: _share(g, a, b), lambda g, a, b: _share(g, b, a)),
+                 rule=(lambda g, a, b: _maximum_vjp(g, a, b), lambda g, a, b: _maximum_vjp(g, b, a)),
                  formula=r"\frac{\partial y}{\partial a} = [a > b] + \tfrac12 [a = b]",
                  source="subgradient, as in PyTorch", symmetric=True,
                  notes="Ties share the gradient equally. Where either argument is NaN both receive the whole of it.")
 minimum = binary("minimum", "The smaller of a and b, elementwise with broadcasting.",
-                 rule=(lambda g, a, b: _share(g, -a, -b), lambda g, a, b: _share(g, -b, -a)),
+                 rule=(lambda g, a, b: _maximum_vjp(g, -a, -b), lambda g, a, b: _maximum_vjp(g, -b, -a)),
                  formula=r"\frac{\partial y}{\partial a} = [a < b] + \tfrac12 [a = b]",
                  source="subgradient, as in PyTorch", symmetric=True,
                  notes="Ties share the gradient equally. Where either argument is NaN both receive the whole of it.")

@@ -5,6 +5,7 @@ import numpy
 from tinygrad_ms.arrays.devices import parse_device, to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
 
@@ -75,10 +76,10 @@ def to(x, *targets, device=None, dtype=None) -> Tensor:
     if dtype is not None and as_dtype(dtype) != x.dtype:
         x = astype(x, dtype)
     if device is not None:
-        raw = x.data if isinstance(x, Tensor) else x
-        here, there = BACKENDS[type(raw)], parse_device(device)
-        if there != (here, here.index_of(raw)):
-            x = copy_to(x, device=device, source=here.device_of(raw))
+        array = raw(x)
+        here, there = BACKENDS[type(array)], parse_device(device)
+        if there != (here, here.index_of(array)):
+            x = copy_to(x, device=device, source=here.device_of(array))
     return x
 
 

@@ -49,9 +49,12 @@ def along(axis: int, start=None, stop=None, step=None) -> tuple:
     return (slice(None),) * axis + (slice(start, stop, step),)
 
 
-def operand(x):
+def as_operand(x):
     """The argument of a composition: a number or a list becomes a tensor, as in the call of a primitive."""
     return x if hasattr(x, "shape") else asarray(x)
+
+
+operand = as_operand
 
 
 # --- one array in another form ------------------------------------------------------------------------------
@@ -75,7 +78,7 @@ def reshape(xp, x, /, shape):
 
 def flatten(x, start_axis: int = 0, end_axis: int = -1):
     """The axes from ``start_axis`` to ``end_axis`` made one: (2, 3, 4) becomes (24,), from axis 1 (2, 12)."""
-    x = operand(x)
+    x = as_operand(x)
     if not x.shape:
         return reshape(x, shape=(1,))
     first, last = one_axis("flatten", start_axis, x.ndim), one_axis("flatten", end_axis, x.ndim)
@@ -91,7 +94,7 @@ def ravel(x):
 
 def squeeze(x, axis=None):
     """x without its axes of size one, or those that ``axis`` names. Raises ValueError for another size."""
-    x = operand(x)
+    x = as_operand(x)
     axes = all_axes("squeeze", axis, x.ndim)
     if axis is not None and any(x.shape[a] != 1 for a in axes):
         raise ValueError(f"squeeze: axis {axis} of x, of shape {x.shape}, has a size other than one")
@@ -100,7 +103,7 @@ def squeeze(x, axis=None):
 
 def expand_dims(x, axis):
     """x with new axes of size one at the places ``axis`` (an int or a tuple) of the result."""
-    x = operand(x)
+    x = as_operand(x)
     count = len(axis) if isinstance(axis, (tuple, list)) else 1
     axes = all_axes("expand_dims", axis, x.ndim + count)
     sizes = iter(x.shape)
@@ -128,13 +131,13 @@ def inverse_permutation(axes) -> tuple[int, ...]:
 
 def transpose(x, axes=None):
     """The axes of x reversed, or in the order ``axes``, as in NumPy. Of a matrix: its transpose."""
-    x = operand(x)
+    x = as_operand(x)
     return permute_dims(x, axes=tuple(range(x.ndim))[::-1] if axes is None else tuple(axes))
 
 
 def matrix_transpose(x):
     """The last two axes of x, (..., n, m), swapped: the transposes of a batch of matrices."""
-    x = operand(x)
+    x = as_operand(x)
     if x.ndim < 2:
         raise ValueError(f"matrix_transpose: x has shape {x.shape}; expected a matrix or a batch of matrices")
     return swapaxes(x, -2, -1)
@@ -142,7 +145,7 @@ def matrix_transpose(x):
 
 def swapaxes(x, axis1: int, axis2: int):
     """x with two axes swapped. A view."""
-    x = operand(x)
+    x = as_operand(x)
     axes = list(range(x.ndim))
     a, b = one_axis("swapaxes", axis1, x.ndim), one_axis("swapaxes", axis2, x.ndim)
     axes[a], axes[b] = b, a
@@ -151,7 +154,7 @@ def swapaxes(x, axis1: int, axis2: int):
 
 def moveaxis(x, source, destination):
     """A view of x with the axes ``source`` (an int or a tuple) moved to ``destination``, others in order."""
-    x = operand(x)
+    x = as_operand(x)
     here, there = all_axes("moveaxis", source, x.ndim), all_axes("moveaxis", destination, x.ndim)
     if len(here) != len(there):
         raise ValueError(f"moveaxis: source {source} and destination {destination} name different numbers of axes")
@@ -179,13 +182,16 @@ def broadcast_to(xp, x, /, shape):
         ) from None
 
 
-def expand_reduced(g, x_shape, axis, keepdims):
+def restore_axes(g, x_shape, axis, keepdims):
     """Give the result of a reduction over ``axis`` its reduced axes back, with size one."""
     if keepdims or not x_shape:
         return g
     axes = range(len(x_shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     axes = {a % len(x_shape) for a in axes}
     return g.reshape(tuple(1 if i in axes else n for i, n in enumerate(x_shape)))
+
+
+expand_reduced = restore_axes
 
 
 @linear(
@@ -238,7 +244,7 @@ def pad(x, pad_width, mode: str = "constant", value=0):
     mode: "constant" (filled with ``value``), or "edge", "reflect", "symmetric", "wrap" (copies of elements,
     as NumPy defines them). Raises ValueError for a negative width, or a mode that is none of these.
     """
-    x = operand(x)
+    x = as_operand(x)
     try:
         widths = numpy.broadcast_to(pad_width, (x.ndim, 2)).tolist()
     except ValueError:
@@ -261,7 +267,7 @@ def pad(x, pad_width, mode: str = "constant", value=0):
 
 def tile(x, reps):
     """x repeated as a whole, ``reps`` (an int or a tuple) times along each axis, as in NumPy."""
-    x = operand(x)
+    x = as_operand(x)
     reps = as_shape(reps)
     ndim = max(x.ndim, len(reps))
     shape, reps = (1,) * (ndim - x.ndim) + x.shape, (1,) * (ndim - len(reps)) + reps
@@ -277,7 +283,7 @@ def repeat(x, repeats, axis=None):
 
     repeats: an int, or one int for each element along the axis, as a list or a NumPy array.
     """
-    x = operand(x)
+    x = as_operand(x)
     if axis is None:
         x, axis = ravel(x), 0
     axis = one_axis("repeat", axis, x.ndim)
@@ -298,7 +304,7 @@ def repeat(x, repeats, axis=None):
 # --- several arrays -----------------------------------------------------------------------------------------
 
 
-def _concat_transpose(needed, g, xs_shape, axis):
+def _concat_vjp(needed, g, xs_shape, axis):
     axis %= g.ndim
     parts, start = [], 0
     for wanted, shape in zip(needed, xs_shape):
@@ -309,7 +315,7 @@ def _concat_transpose(needed, g, xs_shape, axis):
 
 
 @linear(
-    transpose=_concat_transpose,
+    transpose=_concat_vjp,
     formula=r"y = [x_1, x_2, \ldots]:\quad [\bar x_1, \bar x_2, \ldots] = \bar y",
     source=LINEAR_MAP,
     moves=True,
@@ -379,7 +385,7 @@ def split(x, indices_or_sections, axis: int = 0) -> tuple:
     indices_or_sections: a number of equal parts, or the places to cut at ([2, 5]: before elements 2 and 5).
     Raises ValueError where x does not divide equally, or where the places decrease.
     """
-    x = operand(x)
+    x = as_operand(x)
     axis = one_axis("split", axis, x.ndim)
     n = x.shape[axis]
     if isinstance(indices_or_sections, (tuple, list, numpy.ndarray)):
@@ -416,6 +422,6 @@ def unstack(x, axis: int = 0) -> tuple:
 
     Iteration over a tensor uses it: backward, n times ``x[i]`` would cost n arrays of the size of x.
     """
-    x = operand(x)
+    x = as_operand(x)
     axis = one_axis("unstack", axis, x.ndim)
     return _unstack(x, axis=axis) if x.shape[axis] else ()

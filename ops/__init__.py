@@ -18,7 +18,6 @@ from tinygrad_ms.ops import (
     matrix_equations,
     matrix_functions,
     matrix_parts,
-    methods,
     msign_alternatives,
     normalization,
     products,
@@ -41,6 +40,7 @@ from tinygrad_ms.ops.losses import *
 from tinygrad_ms.ops.matrix_equations import *
 from tinygrad_ms.ops.matrix_functions import *
 from tinygrad_ms.ops.matrix_parts import *
+from tinygrad_ms.ops.methods import attach
 from tinygrad_ms.ops.msign_alternatives import *
 from tinygrad_ms.ops.normalization import *
 from tinygrad_ms.ops.products import *
@@ -71,3 +71,5 @@ __all__ += reductions.__all__
 __all__ += shapes.__all__
 __all__ += special.__all__
 __all__ += trigonometric.__all__
+
+attach({**vars(creation), **vars(conversions), **vars(indexing), **globals()})

@@ -9,7 +9,7 @@ import math
 from tinygrad_ms.engine.around.arguments import NUMBERS
 from tinygrad_ms.engine.primitive import elementwise, multilinear
 from tinygrad_ms.ops.comparisons import where
-from tinygrad_ms.ops.rows import binary, unary
+from tinygrad_ms.ops.rows import Unary, binary, unary
 
 __all__ = [
     "abs", "add", "cbrt", "ceil", "divide", "exp", "exp2", "expm1", "floor", "floor_divide", "hypot", "log",
@@ -67,7 +67,7 @@ remainder = binary("remainder", "a modulo b, with the sign of b (Python's %).",
 floor_divide = binary("floor_divide", "a // b: the quotient rounded towards minus infinity.",
                       derivative=(lambda: 0.0, lambda: 0.0), formula=r"y = \lfloor a / b \rfloor, \quad dy = 0",
                       source="002 (1)", notes="The derivative almost everywhere; PyTorch defines none.")
-sign = unary("sign", "-1, 0 or 1.", derivative=lambda: 0.0,
+sign: Unary = unary("sign", "-1, 0 or 1.", derivative=lambda: 0.0,
              formula=r"\frac{dy}{dx} = 0", source="002 (1)", notes="sign 0 = 0.")
 floor = unary("floor", "The largest integer not above x, in the dtype of x.", derivative=lambda: 0.0,
               formula=r"\frac{dy}{dx} = 0", source="002 (1)")

@@ -1,27 +1,13 @@
-"""The operators and methods of Tensor that are ops: one table, which editors read and which is carried out below.
+# mypy: disable-error-code="empty-body"
+"""The operators and methods of Tensor that are ops: one table, which editors read and which ``attach`` carries out.
 
-``engine/tensor.py`` inherits ``Methods`` when types are checked. At run time the functions of this room take the
-places that it declares: of each name the op so called, or what ``SPELLED`` gives it.
+``engine/tensor.py`` inherits ``Methods`` when types are checked. At run time Tensor gets a function for each name that
+is declared there: the op so called, or what ``SPELLED`` and the functions below it say.
 """
 
 from typing import Any
 
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.ops import (
-    activations,
-    comparisons,
-    conversions,
-    elementwise,
-    indexing,
-    linear_algebra,
-    matrix_parts,
-    products,
-    reductions,
-    shapes,
-    special,
-    trigonometric,
-)
-from tinygrad_ms.ops.creation import as_shape
 from tinygrad_ms.ops.rows import ArrayLike
 
 Axis = int | tuple[int, ...] | None
@@ -132,10 +118,17 @@ class Methods:
     inv = det = __neg__
 
 
-TOPICS = (
-    activations, comparisons, conversions, elementwise, indexing, linear_algebra, matrix_parts, products, reductions,
-    shapes, special, trigonometric,
-)  # fmt: skip
+OPERATORS = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide",
+    "mod": "remainder", "pow": "power", "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or",
+    "xor": "bitwise_xor", "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift",
+}  # fmt: skip
+SPELLED = {  # methods that are not called as their ops
+    **{f"__{symbol}__": name for symbol, name in OPERATORS.items()},
+    "__gt__": "greater", "__ge__": "greater_equal", "__lt__": "less", "__le__": "less_equal", "__neg__": "negative",
+    "__abs__": "abs", "__invert__": "bitwise_invert", "__getitem__": "getitem", "pow": "power",
+    "unsqueeze": "expand_dims",
+}  # fmt: skip
 
 
 def reflected(op):
@@ -149,39 +142,25 @@ def comparison(op):
     return lambda a, b: NotImplemented if isinstance(b, strangers) else op(a, b)
 
 
-def transpose(x, *axes):
-    return shapes.transpose(x, None if axes in ((), (None,)) else as_shape(*axes))
+def axes_of(op, as_shape):
+    """``x.permute(1, 0)`` and ``x.permute((1, 0))`` mean the same; None: all axes reversed."""
+    return lambda x, *axes: op(x, None if axes in ((), (None,)) else as_shape(*axes))
 
 
-REFLECTED = {
-    "add": elementwise.add, "sub": elementwise.subtract, "mul": elementwise.multiply, "truediv": elementwise.divide,
-    "floordiv": elementwise.floor_divide, "mod": elementwise.remainder, "pow": elementwise.power,
-    "lshift": comparisons.bitwise_left_shift, "rshift": comparisons.bitwise_right_shift, "matmul": products.matmul,
-}  # fmt: skip
-SPELLED = {  # the methods that are not called as their op, or differ from it
-    **{f"__{name}__": op for name, op in REFLECTED.items()},
-    **{f"__r{name}__": reflected(op) for name, op in REFLECTED.items()},
-    "__and__": comparisons.bitwise_and, "__rand__": comparisons.bitwise_and,
-    "__or__": comparisons.bitwise_or, "__ror__": comparisons.bitwise_or,
-    "__xor__": comparisons.bitwise_xor, "__rxor__": comparisons.bitwise_xor,
-    "__invert__": comparisons.bitwise_invert, "__neg__": elementwise.negative, "__abs__": elementwise.abs,
-    "__pos__": lambda x: x,
-    "__eq__": comparison(comparisons.equal), "__ne__": comparison(comparisons.not_equal),
-    "__gt__": comparisons.greater, "__ge__": comparisons.greater_equal,
-    "__lt__": comparisons.less, "__le__": comparisons.less_equal,
-    "pow": elementwise.power, "__getitem__": indexing.getitem,
-    "T": property(shapes.transpose), "mT": property(shapes.matrix_transpose), "transpose": transpose,
-    "reshape": lambda x, *shape: shapes.reshape(x, shape=as_shape(*shape)),
-    "permute": lambda x, *axes: shapes.permute_dims(x, axes=as_shape(*axes)),
-    "unsqueeze": shapes.expand_dims,
-}  # fmt: skip
-
-
-def op_called(name: str):
-    """The op of that name, from the topic that defines it."""
-    return next(op for t in TOPICS if getattr(op := vars(t).get(name), "__module__", "") == t.__name__)
-
-
-for _name, _declared in vars(Methods).items():
-    if (callable(_declared) or isinstance(_declared, property)) and _name != "backward":
-        setattr(Tensor, _name, SPELLED.get(_name) or op_called(_name))
+def attach(ops: dict[str, Any]) -> None:
+    """Give Tensor what ``Methods`` declares; ``ops`` are the functions of this room by name."""
+    as_shape, reshape, permute_dims = ops["as_shape"], ops["reshape"], ops["permute_dims"]
+    others = {
+        **{f"__r{symbol}__": reflected(ops[name]) for symbol, name in OPERATORS.items()},
+        "__eq__": comparison(ops["equal"]),
+        "__ne__": comparison(ops["not_equal"]),
+        "__pos__": lambda x: x,
+        "T": property(ops["transpose"]),
+        "mT": property(ops["matrix_transpose"]),
+        "transpose": axes_of(ops["transpose"], as_shape),
+        "permute": lambda x, *axes: permute_dims(x, axes=as_shape(*axes)),
+        "reshape": lambda x, *shape: reshape(x, shape=as_shape(*shape)),
+    }
+    for name, declared in vars(Methods).items():
+        if (callable(declared) or isinstance(declared, property)) and name != "backward":
+            setattr(Tensor, name, others[name] if name in others else ops[SPELLED.get(name, name)])

@@ -3,7 +3,7 @@
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import hypot, sqrt
-from tinygrad_ms.ops.rows import binary, unary
+from tinygrad_ms.ops.rows import Unary, binary, unary
 
 __all__ = [
     "acos", "acosh", "acot", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "cot", "coth", "csc",
@@ -23,7 +23,7 @@ def _over_square(a, b, c):
 
 sin = unary("sin", "The sine of x in radians.", derivative=lambda x: cos(x),
             formula=r"\frac{dy}{dx} = \cos x", source="002 (8)", floats=True)
-cos = unary("cos", "The cosine of x in radians.", derivative=lambda x: -sin(x),
+cos: Unary = unary("cos", "The cosine of x in radians.", derivative=lambda x: -sin(x),
             formula=r"\frac{dy}{dx} = -\sin x", source="002 (9)", floats=True)
 tan = unary("tan", "The tangent of x in radians, sin x / cos x.", derivative=lambda y: 1 + y * y,
             formula=r"\frac{dy}{dx} = \sec^2 x = 1 + y^2", source="002 (10)", floats=True)
@@ -59,7 +59,7 @@ atan2 = binary("atan2", "The angle in [-pi, pi] of the point with ordinate a and
 
 sinh = unary("sinh", "(e^x - e^-x) / 2.", derivative=lambda x: cosh(x),
              formula=r"\frac{dy}{dx} = \cosh x", source="002 (16)", floats=True)
-cosh = unary("cosh", "(e^x + e^-x) / 2.", derivative=lambda x: sinh(x),
+cosh: Unary = unary("cosh", "(e^x + e^-x) / 2.", derivative=lambda x: sinh(x),
              formula=r"\frac{dy}{dx} = \sinh x", source="002 (17)", floats=True)
 tanh = unary("tanh", "sinh x / cosh x.", derivative=lambda y: 1 - y * y,
              formula=r"\frac{dy}{dx} = \operatorname{sech}^2 x = 1 - y^2", source="002 (18), (71)", floats=True)

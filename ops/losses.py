@@ -86,7 +86,8 @@ def huber(input, target, delta=1.0, weight=None, reduction="mean"):
     """Huber loss: (input - target)^2 / 2 within ``delta``, slope ``delta`` beyond; arguments of ``mse``."""
     if not delta > 0:
         raise ValueError(f"huber: delta is {delta}; it must be positive")
-    return _reduce("huber", huber_error(*_alike("huber", input, target), delta=delta), weight, reduction)
+    input, target = _alike("huber", input, target)
+    return _reduce("huber", huber_error(input, target, delta=delta), weight, reduction)
 
 
 def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None, reduction="mean"):

@@ -30,21 +30,20 @@ class Array(Protocol):
 ArrayLike = Tensor | Array | float | list[Any] | tuple[Any, ...]
 
 
-class Op(Protocol):
-    """What every op has beside its call."""
+class Unary(Protocol):
+    """An op of one array: a Tensor of a Tensor, a number or a list, an array of an array."""
 
     primitive: Primitive
     __name__: str
 
-
-class Unary(Op, Protocol):
-    """An op of one array: a Tensor of a Tensor, a number or a list, an array of an array."""
-
     def __call__(self, x: ArrayLike) -> Tensor: ...
 
 
-class Binary(Op, Protocol):
+class Binary(Protocol):
     """An op of two arrays, which are broadcast."""
+
+    primitive: Primitive
+    __name__: str
 
     def __call__(self, a: ArrayLike, b: ArrayLike) -> Tensor: ...
 

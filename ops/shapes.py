@@ -398,7 +398,7 @@ def split(x, indices_or_sections, axis: int = 0) -> tuple:
         if count < 1 or n % count:
             raise ValueError(f"split: x has {n} elements along axis {axis}, which is no {count} equal parts")
         sizes = (n // count,) * count
-    return _split(x, sizes=sizes, axis=axis)
+    return _split(x, sizes=sizes, axis=axis)  # type: ignore[return-value]
 
 
 @linear(
@@ -424,4 +424,4 @@ def unstack(x, axis: int = 0) -> tuple:
     """
     x = as_operand(x)
     axis = one_axis("unstack", axis, x.ndim)
-    return _unstack(x, axis=axis) if x.shape[axis] else ()
+    return _unstack(x, axis=axis) if x.shape[axis] else ()  # type: ignore[return-value]

@@ -17,11 +17,29 @@ of argument ``x``. A rule that is given raw arrays computes; given tensors, unde
 import inspect
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, Protocol
 
 from tinygrad_ms.engine.around.rules import Joint, Linear, Multilinear, PerArgument, Rule, each, starts_with
 from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.call import make_op
+from tinygrad_ms.engine.tensor import Tensor
+
+P = ParamSpec("P")
+
+
+class Op(Protocol[P]):
+    """What a decorator makes of a forward: its arguments are those behind ``xp``."""
+
+    primitive: "Primitive"
+    __name__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor: ...
+
+
+class Kind(Protocol):
+    """A decorator of a forward."""
+
+    def __call__(self, forward: Callable[Concatenate[Any, P], Any], /) -> Op[P]: ...
 
 
 class Primitive:
@@ -204,7 +222,7 @@ class Plan:
 REGISTRY: dict[str, Primitive] = {}  # every primitive by name
 
 
-def _define(forward, **facts) -> Callable:
+def _define(forward, **facts) -> Any:
     made = Primitive(forward, **facts)
     known = REGISTRY.get(made.name)
     if known is not None and known.forward.__module__ != forward.__module__:  # a notebook cell may run again
@@ -222,7 +240,7 @@ def _vjp(rule):
     return Rule.of(rule) if starts_with(rule, "needed") else each(rule)
 
 
-def elementwise(derivative=None, *, rule=None, **facts) -> Callable[[Callable], Callable]:
+def elementwise(derivative=None, *, rule=None, **facts) -> Kind:
     """A function of each element. ``derivative``: dy/dx from x, y and constants; a tuple for several arguments.
 
     Where g * dy/dx would be wrong or wasteful (a mask; a division) give ``rule``: ``(g, saved...)`` -> g dy/dx.
@@ -238,17 +256,17 @@ def elementwise(derivative=None, *, rule=None, **facts) -> Callable[[Callable], 
     return lambda forward: _define(forward, vjp=rules, jvp=PerArgument(rules), **facts)
 
 
-def linear(transpose, **facts) -> Callable[[Callable], Callable]:
+def linear(transpose, **facts) -> Kind:
     """Linear in all arguments together. ``transpose``: g -> cotangent per argument, or jointly ``(needed, g, ...)``."""
     return lambda forward: _define(forward, vjp=_vjp(transpose), jvp=Linear(), **facts)
 
 
-def multilinear(transpose, **facts) -> Callable[[Callable], Callable]:
+def multilinear(transpose, **facts) -> Kind:
     """Linear in each argument. ``transpose``: per argument ``(g, others...)``, or jointly ``(needed, g, ...)``."""
     return lambda forward: _define(forward, vjp=_vjp(transpose), jvp=Multilinear(), **facts)
 
 
-def primitive(vjp, jvp=None, **facts) -> Callable[[Callable], Callable]:
+def primitive(vjp, jvp=None, **facts) -> Kind:
     """The general kind.
 
     vjp: per argument ``(g, saved...)``, or jointly ``(needed, g, saved...)`` -> tuple.
@@ -260,7 +278,7 @@ def primitive(vjp, jvp=None, **facts) -> Callable[[Callable], Callable]:
     return lambda forward: _define(forward, vjp=_vjp(vjp), jvp=kind, **facts)
 
 
-def custom_vjp(vjp, jvp=None, **facts) -> Callable[[Callable], Callable]:
+def custom_vjp(vjp, jvp=None, **facts) -> Kind:
     """Hide a black box behind a rule: ``@custom_vjp(lambda g, x, y: ...)`` above a function of raw arrays.
 
     The function may call anything (SciPy, a solver, another language); the rule is written as for ``primitive``. It is
@@ -281,6 +299,6 @@ def custom_vjp(vjp, jvp=None, **facts) -> Callable[[Callable], Callable]:
     return decorate
 
 
-def no_derivative(*, source: str = "definition", **facts) -> Callable[[Callable], Callable]:
+def no_derivative(*, source: str = "definition", **facts) -> Kind:
     """A function whose results carry no gradient: comparisons, argmax, one_hot."""
     return lambda forward: _define(forward, source=source, **facts)

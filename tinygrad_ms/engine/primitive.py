@@ -278,7 +278,7 @@ def primitive(vjp, jvp=None, **facts) -> Kind:
     return lambda forward: _define(forward, vjp=_vjp(vjp), jvp=kind, **facts)
 
 
-def custom_vjp(vjp, jvp=None, **facts) -> Kind:
+def custom_vjp(vjp, jvp=None, **facts) -> Callable[[Callable[P, Any]], Op[P]]:
     """Hide a black box behind a rule: ``@custom_vjp(lambda g, x, y: ...)`` above a function of raw arrays.
 
     The function may call anything (SciPy, a solver, another language); the rule is written as for ``primitive``. It is

@@ -3,8 +3,8 @@
     python benchmarks/bench_ttt_muon.py [--repeats 15] [--threads 2] [--json FILE]
 
 The model of examples/train_ttt_muon.py on MQAR-Zipf: batch 32, 128 tokens, chunk 32, 56,552 parameters, float32. The
-PyTorch model is written out below; it starts from the same parameters, and its loss and gradients are compared with ours
-before anything is timed. Two rules for the msign of the inner steps, in both frameworks:
+PyTorch model is written out below. It starts from the same parameters, and its loss and gradients are compared with
+ours before anything is timed. Two rules for the msign of the inner steps, in both frameworks:
 
 - analytic: the smooth msign by Newton-Schulz and its derivative by the mcsgn Sylvester solve, the same rows of
   coefficients; in PyTorch an autograd.Function.

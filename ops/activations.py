@@ -8,6 +8,7 @@ from tinygrad_ms.engine.primitive import elementwise, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.rows import binary
 from tinygrad_ms.ops.special import erf
 from tinygrad_ms.ops.trigonometric import tanh
 
@@ -101,13 +102,13 @@ def sigmoid(xp, x):
         return 1 / (1 + xp.exp(-x))
 
 
-def silu_derivative(x):
+def _silu_derivative(x):
     s = sigmoid(x)
     return s * (1 + x * (1 - s))  # y + s (1 - y) would lose all digits where x is large
 
 
 @elementwise(
-    derivative=silu_derivative,
+    derivative=_silu_derivative,
     formula=r"y = x\,\sigma(x), \quad \frac{dy}{dx} = \sigma(x) \, (1 + x \, (1 - \sigma(x)))",
     source="Elfwing, Uchibe and Doya, 2018, eq. (4), (5)",
     floats=True,
@@ -119,16 +120,13 @@ def silu(xp, x):
         return x / (1 + xp.exp(-x))
 
 
-@elementwise(
-    derivative=(lambda a, b: sigmoid(a - b), lambda a, b: sigmoid(b - a)),
-    formula=r"y = \ln(e^a + e^b), \quad dy = \sigma(a - b)\,da + \sigma(b - a)\,db",
-    source="002 (4), (6), (51)",
-    floats=True,
-    notes="The gradients are NaN where a and b are the same infinity, as in PyTorch.",
-)
-def logaddexp(xp, a, b):
-    """ln(e^a + e^b) without overflow: a smooth maximum."""
-    return xp.logaddexp(a, b)
+# fmt: off
+logaddexp = binary("logaddexp", "ln(e^a + e^b) without overflow: a smooth maximum.",
+                   derivative=(lambda a, b: sigmoid(a - b), lambda a, b: sigmoid(b - a)),
+                   formula=r"y = \ln(e^a + e^b), \quad dy = \sigma(a - b)\,da + \sigma(b - a)\,db",
+                   source="002 (4), (6), (51)", floats=True, symmetric=True,
+                   notes="The gradients are NaN where a and b are the same infinity, as in PyTorch.")
+# fmt: on
 
 
 @elementwise(
@@ -188,13 +186,13 @@ def gelu(xp, x, approximate="none"):
 # --- along an axis ----------------------------------------------------------------------------------------
 
 
-def _softmax_rule(g, y, axis):
+def _softmax_vjp(g, y, axis):
     return y * (g - (g * y).sum(axis=axis, keepdims=True))
 
 
 @primitive(
-    vjp=_softmax_rule,  # the Jacobian diag(y) - y y^T is symmetric
-    jvp=_softmax_rule,
+    vjp=_softmax_vjp,  # the Jacobian diag(y) - y y^T is symmetric
+    jvp=_softmax_vjp,
     formula=r"dy_i = y_i \Big( dx_i - \sum_j y_j\,dx_j \Big)",
     source="002 (103)",
     floats=True,
@@ -223,7 +221,3 @@ def log_softmax(xp, x, axis=-1):
 def _shifted(xp, x, axis):
     """x minus its maximum along ``axis``: the same softmax, but e^x cannot overflow."""
     return x - xp.max(x, axis=axis, keepdims=True) if x.size else x.copy()
-
-
-for _op in (relu, sigmoid, softmax, log_softmax, logaddexp):
-    setattr(Tensor, _op.__name__, _op)

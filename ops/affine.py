@@ -42,7 +42,7 @@ def affine(xp, x, weight, bias, /):
 
 def _check(x, weight, bias):
     if getattr(weight, "ndim", 0) != 2 or not getattr(x, "ndim", 0) or x.shape[-1] != weight.shape[1]:
-        shapes = [getattr(a, "shape", ()) for a in (x, weight)]
+        shapes: list[tuple[int, ...]] = [getattr(a, "shape", ()) for a in (x, weight)]
         needed = f", which takes (..., {shapes[1][1]})" if len(shapes[1]) == 2 else "; expected (..., n) and (m, n)"
         raise ValueError(f"affine: x has shape {shapes[0]} and weight {shapes[1]}{needed}")
     if getattr(bias, "shape", ()) not in ((), (weight.shape[0],)):

@@ -5,6 +5,7 @@ import numpy
 from tinygrad_ms.arrays.devices import parse_device, to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
 
@@ -13,7 +14,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@linear(transpose=lambda g: g, formula=r"\bar x = \bar y", source="linear map; its transpose")
+@linear(transpose=lambda g: g, formula=r"\bar x = \bar y", source="linear map; its transpose", moves=True)
 def clone(xp, x):
     """A copy that stays on the tape."""
     return x.copy()
@@ -24,13 +25,14 @@ def clone(xp, x):
     formula=r"\bar x = \bar y",
     source="linear map; its transpose",
     notes="Rounding to a narrower dtype counts as the identity.",
+    moves=True,
 )
 def cast(xp, x, /, dtype):
     """x in another float dtype."""
     return x.astype(dtype)
 
 
-@no_derivative(formula=r"y = \operatorname{trunc} x")
+@no_derivative(formula=r"y = \operatorname{trunc} x", moves=True)
 def cast_discrete(xp, x, /, dtype):
     """x as integers or booleans; no gradient."""
     return x.astype(dtype)
@@ -49,6 +51,7 @@ def astype(x, dtype) -> Tensor:
     formula=r"\bar x = \bar y",
     source="linear map; its transpose",
     view=True,
+    moves=True,
 )
 def copy_to(xp, x, /, device, source):
     """x of device ``source``, copied to ``device`` (itself if it is there); the gradient travels back."""
@@ -73,10 +76,10 @@ def to(x, *targets, device=None, dtype=None) -> Tensor:
     if dtype is not None and as_dtype(dtype) != x.dtype:
         x = astype(x, dtype)
     if device is not None:
-        raw = x.data if isinstance(x, Tensor) else x
-        here, there = BACKENDS[type(raw)], parse_device(device)
-        if there != (here, here.index_of(raw)):
-            x = copy_to(x, device=device, source=here.device_of(raw))
+        array = raw(x)
+        here, there = BACKENDS[type(array)], parse_device(device)
+        if there != (here, here.index_of(array)):
+            x = copy_to(x, device=device, source=here.device_of(array))
     return x
 
 
@@ -112,7 +115,3 @@ def float(x) -> Tensor:
 def double(x) -> Tensor:
     """x in float64."""
     return to(x, dtype="float64")
-
-
-for _op in (astype, clone, to, cpu, cuda, half, float, double):
-    setattr(Tensor, _op.__name__, _op)

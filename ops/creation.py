@@ -13,6 +13,7 @@ from tinygrad_ms.arrays.devices import default_device, to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, as_dtype, is_host_value
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import asarray
+from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.random import generator
 
@@ -81,9 +82,9 @@ def full_like(x, value, dtype=None, shape=None):
     """``value`` everywhere, in the shape, dtype and device of x: a Tensor for a Tensor, else a raw array."""
     if not isinstance(x, (Tensor, numpy.generic)) and type(x) not in BACKENDS:
         x = asarray(x)
-    raw = x.data if isinstance(x, Tensor) else x
-    xp = numpy if isinstance(raw, numpy.generic) else BACKENDS[type(raw)].xp
-    result = xp.full(raw.shape if shape is None else shape, value, as_dtype(dtype or raw.dtype))
+    array = raw(x)
+    xp = numpy if isinstance(array, numpy.generic) else BACKENDS[type(array)].xp
+    result = xp.full(array.shape if shape is None else shape, value, as_dtype(dtype or array.dtype))
     return Tensor(result) if isinstance(x, Tensor) else result
 
 

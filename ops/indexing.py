@@ -17,12 +17,13 @@ from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, host_array, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import sum_to
+from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.ops.shapes import along, broadcast_to, one_axis, operand, ravel
+from tinygrad_ms.ops.shapes import along, as_operand, broadcast_to, one_axis, ravel
 
 __all__ = [
-    "argsort", "embedding", "getitem", "index_add", "index_update", "nonzero", "one_hot", "sort", "take",
+    "argsort", "embedding", "index_add", "index_update", "nonzero", "one_hot", "sort", "take",
     "take_along_axis",
 ]  # fmt: skip
 
@@ -51,6 +52,7 @@ def getitem(x, index):
     formula=r"y = x[i]:\quad \bar x = 0, \; \bar x[i] = \bar y",
     source=SELECTION,
     view=True,
+    moves=True,
 )
 def _getitem(xp, x, /, index):
     """x[index] for numbers, slices, None and Ellipsis: a view of x."""
@@ -64,6 +66,7 @@ def _getitem(xp, x, /, index):
     transpose=lambda g, index: _getitem(g, index=index),
     formula=r"y = 0, \; y[i] = g:\quad \bar g = \bar y[i]",
     source=SELECTION,
+    moves=True,
 )
 def place(xp, g, /, index, shape):
     """Zeros of ``shape`` with g at the basic ``index``: the transpose of x[index]."""
@@ -76,6 +79,7 @@ def place(xp, g, /, index, shape):
     transpose=lambda g, x_shape, index: scatter_add(g, index=index, shape=x_shape),
     formula=r"y_k = x_{i_k}:\quad \bar x_j = \sum_{k:\, i_k = j} \bar y_k",
     source=SELECTION,
+    moves=True,
 )
 def gather(xp, x, /, index):
     """x[index] with integer arrays or boolean masks in the tuple ``index``: a copy of what they select."""
@@ -94,6 +98,7 @@ def gather(xp, x, /, index):
     transpose=lambda g, index: gather(g, index=index),
     formula=r"y_j = \sum_{k:\, i_k = j} g_k:\quad \bar g_k = \bar y_{i_k}",
     source=SELECTION,
+    flops=lambda arrays, outputs, constants: arrays[0].size,  # one addition each
 )
 def scatter_add(xp, g, /, index, shape):
     """Zeros of ``shape`` with the elements of g added at their places in ``index``: the transpose of gather.
@@ -152,29 +157,29 @@ def _on_device(op: str, x, index) -> tuple:
     """
     items = index if isinstance(index, tuple) else (index,)
     if not isinstance(x, Tensor):
-        x = operand(x)
+        x = as_operand(x)
         if any(isinstance(item, Tensor) for item in items) and not isinstance(x, Tensor):
             x = Tensor(x)
-    raw = x.data if isinstance(x, Tensor) else x
+    array = raw(x)
     own = isinstance(x, Tensor) and x.requires_grad
-    return x, tuple(item if type(item) in BASIC else _index_item(op, raw, item, own) for item in items)
+    return x, tuple(item if type(item) in BASIC else _index_item(op, array, item, own) for item in items)
 
 
-def _index_item(op: str, raw, item, own: bool):
+def _index_item(op: str, array, item, own: bool):
     if isinstance(item, numpy.integer):
         return int(item)
-    item = item.data if isinstance(item, Tensor) else item
-    backend = BACKENDS[type(raw)]
+    item = raw(item)
+    backend = BACKENDS[type(array)]
     if type(item) not in BACKENDS:  # a list, a range, True or False
         try:
             item = host_array(item)
         except TypeError as error:
             what = f"{item!r} ({type(item).__name__})"
             raise TypeError(f"{op}: an index is {what}; expected integers, slices, booleans, None or ...") from error
-        item = to_device(item.astype("int64") if item.size == 0 else item, backend.device_of(raw))
+        item = to_device(item.astype("int64") if item.size == 0 else item, backend.device_of(array))
     elif own:
         item = item.copy()
-    here, there = backend.device_of(raw), BACKENDS[type(item)].device_of(item)
+    here, there = backend.device_of(array), BACKENDS[type(item)].device_of(item)
     if here != there:
         raise ValueError(f"{op}: x is on {here} and an index array on {there}; move one with .to(device)")
     if item.dtype.kind not in "iub":
@@ -200,7 +205,7 @@ def take(x, indices, axis=None):
     The shape of ``indices``, an int or an array of them, takes the place of that axis; negative ones count
     from the end. Raises IndexError for one out of range, on every device (on a GPU the host waits for this).
     """
-    x = operand(x)
+    x = as_operand(x)
     if axis is None:
         x, axis = ravel(x), 0
     axis = one_axis("take", axis, x.ndim)
@@ -217,7 +222,7 @@ def take_along_axis(x, indices, axis: int = -1):
     indices: integers, with as many axes as x, and sizes that are equal or one in the other axes: the results
     of ``argsort``, or of ``argmax`` with keepdims.
     """
-    x = operand(x)
+    x = as_operand(x)
     axis = one_axis("take_along_axis", axis, x.ndim)
     x, (indices,) = _on_device("take_along_axis", x, (_integers("take_along_axis", indices),))
     if getattr(indices, "ndim", 0) != x.ndim:
@@ -244,14 +249,14 @@ def embedding(weight, indices):
     The gradient adds the rows of equal indices. Raises IndexError for indices outside 0 to n - 1, on every
     device (on a GPU the host waits for this check).
     """
-    weight, (indices,) = _on_device("embedding", operand(weight), (_integers("embedding", indices),))
+    weight, (indices,) = _on_device("embedding", as_operand(weight), (_integers("embedding", indices),))
     if type(indices) is int:
         return take(weight, indices, axis=0)
     _check_range("embedding", indices, 0, weight.shape[0], "indices", f"weight has {weight.shape[0]} rows")
     return gather(weight, index=(indices,))
 
 
-@no_derivative(formula=r"y_{kc} = [x_k = c]", source="the Iverson bracket")
+@no_derivative(formula=r"y_{kc} = [x_k = c]", source="the Iverson bracket", moves=True)
 def one_hot(xp, indices, /, num_classes, dtype=None):
     """Ones at the integer labels ``indices``, (...), in zeros of shape (..., num_classes).
 
@@ -274,6 +279,7 @@ def one_hot(xp, indices, /, num_classes, dtype=None):
     ),
     formula=r"y = x, \; y[i] = v:\quad \bar x = \bar y \text{ but } \bar x[i] = 0, \quad \bar v = \bar y[i]",
     source=SELECTION,
+    moves=True,
 )
 def _index_update(xp, x, value, /, index):
     """A copy of x with ``value`` at x[index]."""
@@ -296,7 +302,7 @@ def index_update(x, index, value):
     Where ``index`` names an element twice, which of the values stays is up to the array library (NumPy: the
     last), and each of them receives the gradient of the place: use distinct indices, or ``index_add``.
     """
-    x, index = _on_device("index_update", operand(x), index)
+    x, index = _on_device("index_update", as_operand(x), index)
     return _index_update(x, _ready("index_update", x, value), index=index)
 
 
@@ -315,17 +321,17 @@ def index_add(x, index, value):
     value: a number, or an array that broadcasts to x[index]; it takes the dtype of x (TypeError for floats
     into integers).
     """
-    x, index = _on_device("index_add", operand(x), index)
-    raw = x.data if isinstance(x, Tensor) else x
-    shape = raw[index].shape
+    x, index = _on_device("index_add", as_operand(x), index)
+    array = raw(x)
+    shape = array[index].shape
     value = _ready("index_add", x, value)
     if type(value) in (int, float, bool):
-        value = BACKENDS[type(raw)].xp.asarray(value, dtype=raw.dtype)
-    value = broadcast_to(operand(value), shape=shape)
-    if value.dtype != raw.dtype:
-        value = value.astype(raw.dtype)
+        value = BACKENDS[type(array)].xp.asarray(value, dtype=array.dtype)
+    value = broadcast_to(as_operand(value), shape=shape)
+    if value.dtype != array.dtype:
+        value = value.astype(array.dtype)
     put = place if BASIC.issuperset(map(type, index)) else scatter_add
-    return x + put(value, index=index, shape=raw.shape)
+    return x + put(value, index=index, shape=array.shape)
 
 
 # --- order --------------------------------------------------------------------------------------------------
@@ -337,7 +343,7 @@ def nonzero(xp, x):
     return xp.nonzero(x)
 
 
-@no_derivative(formula=r"x_{i_0} \le x_{i_1} \le \ldots")
+@no_derivative(formula=r"x_{i_0} \le x_{i_1} \le \ldots", moves=True)
 def argsort(xp, x, axis=-1, descending=False):
     """The indices that sort x along ``axis``; equal elements keep their order. NaN counts as largest.
 
@@ -352,11 +358,5 @@ def argsort(xp, x, axis=-1, descending=False):
 
 def sort(x, axis: int = -1, descending: bool = False):
     """x sorted along ``axis``, equal elements in their order. The gradient goes to where each came from."""
-    x = operand(x)
+    x = as_operand(x)
     return take_along_axis(x, argsort(x, axis=axis, descending=descending), axis)
-
-
-Tensor.__getitem__ = getitem
-Tensor.take = take
-Tensor.argsort = argsort
-Tensor.sort = sort

@@ -1,25 +1,27 @@
-"""The operators and methods of Tensor that are ops, as editors and type checkers see them.
+# mypy: disable-error-code="empty-body"
+"""The operators and methods of Tensor that are ops: one table, which editors read and which ``attach`` carries out.
 
-``engine/tensor.py`` inherits this class when types are checked; at run time the files of this room attach the functions.
+``engine/tensor.py`` inherits ``Methods`` when types are checked. At run time Tensor gets a function for each name that
+is declared there: the op so called, or what ``SPELLED`` and the functions below it say.
 """
 
 from typing import Any
 
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.rows import ArrayLike
 
 Axis = int | tuple[int, ...] | None
 
 
 class Methods:
-    """Declared here, attached by the topics of this room."""
+    """What each method of Tensor takes and gives."""
 
-    # autodiff
-    def backward(
+    def backward(  # the engine's
         self, gradient: Any = None, *, retain_graph: bool | None = None, create_graph: bool = False
     ) -> None: ...
 
-    # elementwise and comparisons
-    def __add__(self, other: Any) -> Tensor: ...
+    # arithmetic, comparisons, bits
+    def __add__(self, other: ArrayLike) -> Tensor: ...
     def __neg__(self) -> Tensor: ...
     def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
     def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
@@ -73,9 +75,10 @@ class Methods:
     cumprod = cumsum
 
     # shapes and indexing
-    T: Tensor
-    mT: Tensor
-
+    @property
+    def T(self) -> Tensor: ...
+    @property
+    def mT(self) -> Tensor: ...
     def reshape(self, *shape: Any) -> Tensor: ...
     def flatten(self, start_axis: int = 0, end_axis: int = -1) -> Tensor: ...
     def ravel(self) -> Tensor: ...
@@ -113,3 +116,51 @@ class Methods:
 
     triu = tril
     inv = det = __neg__
+
+
+OPERATORS = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide",
+    "mod": "remainder", "pow": "power", "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or",
+    "xor": "bitwise_xor", "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift",
+}  # fmt: skip
+SPELLED = {  # methods that are not called as their ops
+    **{f"__{symbol}__": name for symbol, name in OPERATORS.items()},
+    "__gt__": "greater", "__ge__": "greater_equal", "__lt__": "less", "__le__": "less_equal", "__neg__": "negative",
+    "__abs__": "abs", "__invert__": "bitwise_invert", "__getitem__": "getitem", "pow": "power",
+    "unsqueeze": "expand_dims",
+}  # fmt: skip
+
+
+def reflected(op):
+    """``number + tensor`` comes as ``tensor.__radd__(number)``: the op with its arguments in their order."""
+    return lambda b, a: op(a, b)
+
+
+def comparison(op):
+    """``tensor == None`` and ``tensor == "name"`` are False, as for any Python object."""
+    strangers = (type(None), str, dict, set)
+    return lambda a, b: NotImplemented if isinstance(b, strangers) else op(a, b)
+
+
+def axes_of(op, as_shape):
+    """``x.permute(1, 0)`` and ``x.permute((1, 0))`` mean the same; None: all axes reversed."""
+    return lambda x, *axes: op(x, None if axes in ((), (None,)) else as_shape(*axes))
+
+
+def attach(ops: dict[str, Any]) -> None:
+    """Give Tensor what ``Methods`` declares; ``ops`` are the functions of this room by name."""
+    as_shape, reshape, permute_dims = ops["as_shape"], ops["reshape"], ops["permute_dims"]
+    others = {
+        **{f"__r{symbol}__": reflected(ops[name]) for symbol, name in OPERATORS.items()},
+        "__eq__": comparison(ops["equal"]),
+        "__ne__": comparison(ops["not_equal"]),
+        "__pos__": lambda x: x,
+        "T": property(ops["transpose"]),
+        "mT": property(ops["matrix_transpose"]),
+        "transpose": axes_of(ops["transpose"], as_shape),
+        "permute": lambda x, *axes: permute_dims(x, axes=as_shape(*axes)),
+        "reshape": lambda x, *shape: reshape(x, shape=as_shape(*shape)),
+    }
+    for name, declared in vars(Methods).items():
+        if (callable(declared) or isinstance(declared, property)) and name != "backward":
+            setattr(Tensor, name, others[name] if name in others else ops[SPELLED.get(name, name)])

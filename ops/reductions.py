@@ -8,8 +8,8 @@ ValueError.
 import builtins
 import math
 
+from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.primitive import linear, no_derivative, primitive
-from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.creation import ones_like, zeros_like
 from tinygrad_ms.ops.elementwise import exp
@@ -18,10 +18,10 @@ from tinygrad_ms.ops.shapes import (
     along,
     broadcast_to,
     concat,
-    expand_reduced,
     flip,
     inverse_permutation,
     permute_dims,
+    restore_axes,
 )
 
 __all__ = [
@@ -30,9 +30,9 @@ __all__ = [
 ]  # fmt: skip
 
 
-def spread(g, x_shape, axis, keepdims):
+def _sum_vjp(g, x_shape, axis, keepdims):
     """The cotangent of a sum: every element that was summed receives that of its sum."""
-    return broadcast_to(expand_reduced(g, x_shape, axis, keepdims), shape=x_shape)
+    return broadcast_to(restore_axes(g, x_shape, axis, keepdims), shape=x_shape)
 
 
 def count(x_shape, axis) -> int:
@@ -44,9 +44,10 @@ def count(x_shape, axis) -> int:
 
 
 @linear(
-    transpose=lambda g, x_shape, axis, keepdims: spread(g, x_shape, axis, keepdims),
+    transpose=_sum_vjp,
     formula=r"y = \sum_i x_i:\quad \bar x_i = \bar y",
     source="001, section 4.4",
+    notation=r"\sum {0}",
 )
 def sum(xp, x, axis=None, keepdims=False):
     """The sum over ``axis``; 0 of no elements. Booleans are counted."""
@@ -54,7 +55,7 @@ def sum(xp, x, axis=None, keepdims=False):
 
 
 @linear(
-    transpose=lambda g, x_shape, axis, keepdims: spread(
+    transpose=lambda g, x_shape, axis, keepdims: _sum_vjp(
         g / builtins.max(count(x_shape, axis), 1), x_shape, axis, keepdims
     ),
     formula=r"y = \frac{1}{n} \sum_i x_i:\quad \bar x_i = \frac{\bar y}{n}",
@@ -66,13 +67,13 @@ def mean(xp, x, axis=None, keepdims=False):
     return x.mean(axis=axis, keepdims=keepdims)
 
 
-def _cumsum_back(g, axis):
+def _cumsum_vjp(g, x_shape, axis):
     """The sums from each element to the end."""
-    return flip(cumsum(flip(g, axis=axis), axis=axis), axis=axis)
+    return flip(cumsum(flip(g, axis=axis), axis=axis), axis=axis).reshape(x_shape)
 
 
 @linear(
-    transpose=lambda g, x_shape, axis: _cumsum_back(g, axis).reshape(x_shape),
+    transpose=_cumsum_vjp,
     formula=r"y_i = \sum_{j \le i} x_j:\quad \bar x_j = \sum_{i \ge j} \bar y_i",
     source="001, section 4.4",
 )
@@ -85,7 +86,7 @@ def cumsum(xp, x, axis=None):
 
 
 @primitive(
-    vjp=lambda g, x, axis, keepdims: expand_reduced(g, x.shape, axis, keepdims) * product_of_others(x, axis),
+    vjp=lambda g, x, axis, keepdims: restore_axes(g, x.shape, axis, keepdims) * product_of_others(x, axis),
     jvp=lambda t, x, axis, keepdims: (t * product_of_others(x, axis)).sum(axis=axis, keepdims=keepdims),
     formula=r"y = \prod_i x_i:\quad \bar x_i = \bar y \prod_{j \ne i} x_j",
     source="001, section 2: the product rule",
@@ -102,13 +103,13 @@ def product_of_others(x, axis):
     moved = permute_dims(x, axes=order)
     rows = moved.reshape((*moved.shape[: x.ndim - len(axes)], count(x.shape, axis)))
     if 0 not in rows.shape:
-        before = exclusive(cumprod(rows, axis=-1), -1)
-        after = flip(exclusive(cumprod(flip(rows, axis=-1), axis=-1), -1), axis=-1)
+        before = shifted_product(cumprod(rows, axis=-1), -1)
+        after = flip(shifted_product(cumprod(flip(rows, axis=-1), axis=-1), -1), axis=-1)
         rows = before * after
     return permute_dims(rows.reshape(moved.shape), axes=inverse_permutation(order))
 
 
-def exclusive(y, axis: int):
+def shifted_product(y, axis: int):
     """Running products moved one place on: 1, y_0, y_1, ..."""
     axis %= y.ndim
     return concat([ones_like(y[along(axis, 0, 1)]), y[along(axis, 0, -1)]], axis)
@@ -136,15 +137,15 @@ def _cumprod_vjp(g, x, y, axis):
     if 0 in x.shape:
         return g
     back = flip(x, axis=axis)
-    s = flip(recurrence(exclusive(back, axis), flip(g, axis=axis), axis), axis=axis)
-    return s * exclusive(y, axis)
+    s = flip(recurrence(shifted_product(back, axis), flip(g, axis=axis), axis), axis=axis)
+    return s * shifted_product(y, axis)
 
 
 def _cumprod_jvp(t, x, y, axis):
     """The tangent of y_i = y_{i-1} x_i is x_i times that of y_{i-1}, plus y_{i-1} t_i."""
     if axis is None or not x.shape:
         return _cumprod_jvp(t.reshape((x.size,)), x.reshape((x.size,)), y, 0)
-    return t if 0 in x.shape else recurrence(x, exclusive(y, axis) * t, axis)
+    return t if 0 in x.shape else recurrence(x, shifted_product(y, axis) * t, axis)
 
 
 @primitive(
@@ -161,16 +162,18 @@ def cumprod(xp, x, axis=None):
 # --- extremes -----------------------------------------------------------------------------------------------
 
 
-def share(x, y, axis, keepdims):
+def tie_weights(x, y, axis, keepdims):
     """1 at the extreme element, 1/k at each of k equal ones, 0 elsewhere."""
-    ties = (x == expand_reduced(y, x.shape, axis, keepdims)).astype(x.dtype)
+    ties = (x == restore_axes(y, x.shape, axis, keepdims)).astype(x.dtype)
     return ties / ties.sum(axis=axis, keepdims=True)
 
 
 def _extreme(name):
     return primitive(
-        vjp=lambda g, x, y, axis, keepdims: expand_reduced(g, x.shape, axis, keepdims) * share(x, y, axis, keepdims),
-        jvp=lambda t, x, y, axis, keepdims: (t * share(x, y, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
+        vjp=lambda g, x, y, axis, keepdims: (
+            restore_axes(g, x.shape, axis, keepdims) * tie_weights(x, y, axis, keepdims)
+        ),
+        jvp=lambda t, x, y, axis, keepdims: (t * tie_weights(x, y, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
         formula=rf"y = \{name}_i x_i:\quad \bar x_i = \bar y \, \frac{{[x_i = y]}}{{\#\{{j : x_j = y\}}}}",
         source="001, section 5; the mean of the subgradients at ties",
         notes="k equal extremes receive 1/k of the gradient each",
@@ -210,17 +213,17 @@ def argmin(xp, x, axis=None, keepdims=False):
 # --- moments ------------------------------------------------------------------------------------------------
 
 
-def deviation(x, axis, correction):
+def scaled_deviation(x, axis, correction):
     """(x - mean) / (n - correction)."""
     return (x - mean(x, axis=axis, keepdims=True)) / builtins.max(count(x.shape, axis) - correction, 0)
 
 
 @primitive(
     vjp=lambda g, x, axis, correction, keepdims: (
-        2 * expand_reduced(g, x.shape, axis, keepdims) * deviation(x, axis, correction)
+        2 * restore_axes(g, x.shape, axis, keepdims) * scaled_deviation(x, axis, correction)
     ),
     jvp=lambda t, x, axis, correction, keepdims: (
-        2 * (t * deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims)
+        2 * (t * scaled_deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims)
     ),
     formula=r"y = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{2 (x_i - m)}{n - c}",
     source="001, section 4.5.2: the path through the mean m cancels",
@@ -248,10 +251,10 @@ def inverse_or_zero(y):
 
 @primitive(
     vjp=lambda g, x, y, axis, correction, keepdims: (
-        expand_reduced(g * inverse_or_zero(y), x.shape, axis, keepdims) * deviation(x, axis, correction)
+        restore_axes(g * inverse_or_zero(y), x.shape, axis, keepdims) * scaled_deviation(x, axis, correction)
     ),
     jvp=lambda t, x, y, axis, correction, keepdims: (
-        inverse_or_zero(y) * (t * deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims)
+        inverse_or_zero(y) * (t * scaled_deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims)
     ),
     formula=r"y^2 = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{x_i - m}{(n - c)\,y}",
     source="001, section 4.5.1: the square root of the variance",
@@ -263,10 +266,10 @@ def std(xp, x, axis=None, correction=0, keepdims=False):
     return wide(x).std(axis=axis, ddof=correction, keepdims=keepdims).astype(x.dtype, copy=False)
 
 
-# --- the logarithm of a sum of exponentials --------------------------------------------------------------------------------------------------
+# --- the logarithm of a sum of exponentials -----------------------------------------------------------------
 
 
-def shares(x, axis):
+def softmax_weights(x, axis):
     """exp(x_i) / sum(exp(x)), the derivative of logsumexp; 0 where all x are -inf.
 
     Not exp(x_i - y): y = logsumexp(x) is rounded to its own size, and the exponential would magnify that. The
@@ -274,15 +277,15 @@ def shares(x, axis):
     """
     if 0 in x.shape:
         return zeros_like(x)
-    largest = max(x.detach() if isinstance(x, Tensor) else x, axis=axis, keepdims=True)
+    largest = max(raw(x), axis=axis, keepdims=True)
     e = exp(x - where(largest == -math.inf, 0, largest))
     total = e.sum(axis=axis, keepdims=True)
     return e / where(total == 0, 1, total)
 
 
 @primitive(
-    vjp=lambda g, x, axis, keepdims: expand_reduced(g, x.shape, axis, keepdims) * shares(x, axis),
-    jvp=lambda t, x, axis, keepdims: (t * shares(x, axis)).sum(axis=axis, keepdims=keepdims),
+    vjp=lambda g, x, axis, keepdims: restore_axes(g, x.shape, axis, keepdims) * softmax_weights(x, axis),
+    jvp=lambda t, x, axis, keepdims: (t * softmax_weights(x, axis)).sum(axis=axis, keepdims=keepdims),
     formula=r"y = \log \sum_i e^{x_i}:\quad \bar x_i = \bar y \, \frac{e^{x_i}}{\sum_j e^{x_j}}",
     source="002 (4), (6) and the chain rule",
     floats=True,
@@ -318,19 +321,3 @@ def all(xp, x, axis=None, keepdims=False):
 def count_nonzero(xp, x, axis=None, keepdims=False):
     """How many elements over ``axis`` are not zero."""
     return (x != 0).sum(axis=axis, keepdims=keepdims)
-
-
-Tensor.sum = sum
-Tensor.mean = mean
-Tensor.prod = prod
-Tensor.var = var
-Tensor.std = std
-Tensor.logsumexp = logsumexp
-Tensor.max = max
-Tensor.min = min
-Tensor.argmax = argmax
-Tensor.argmin = argmin
-Tensor.cumsum = cumsum
-Tensor.cumprod = cumprod
-Tensor.any = any
-Tensor.all = all

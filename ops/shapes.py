@@ -10,7 +10,6 @@ import numpy
 
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.primitive import linear, primitive
-from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.creation import as_shape, zeros_like
 
 __all__ = [
@@ -50,7 +49,7 @@ def along(axis: int, start=None, stop=None, step=None) -> tuple:
     return (slice(None),) * axis + (slice(start, stop, step),)
 
 
-def operand(x):
+def as_operand(x):
     """The argument of a composition: a number or a list becomes a tensor, as in the call of a primitive."""
     return x if hasattr(x, "shape") else asarray(x)
 
@@ -63,6 +62,7 @@ def operand(x):
     formula=r"\bar x = \mathrm{reshape}(\bar y)",
     source=LINEAR_MAP,
     view=True,
+    moves=True,
 )
 def reshape(xp, x, /, shape):
     """x with the same elements, in row-major order, in another shape, where one size may be -1.
@@ -75,7 +75,7 @@ def reshape(xp, x, /, shape):
 
 def flatten(x, start_axis: int = 0, end_axis: int = -1):
     """The axes from ``start_axis`` to ``end_axis`` made one: (2, 3, 4) becomes (24,), from axis 1 (2, 12)."""
-    x = operand(x)
+    x = as_operand(x)
     if not x.shape:
         return reshape(x, shape=(1,))
     first, last = one_axis("flatten", start_axis, x.ndim), one_axis("flatten", end_axis, x.ndim)
@@ -91,7 +91,7 @@ def ravel(x):
 
 def squeeze(x, axis=None):
     """x without its axes of size one, or those that ``axis`` names. Raises ValueError for another size."""
-    x = operand(x)
+    x = as_operand(x)
     axes = all_axes("squeeze", axis, x.ndim)
     if axis is not None and any(x.shape[a] != 1 for a in axes):
         raise ValueError(f"squeeze: axis {axis} of x, of shape {x.shape}, has a size other than one")
@@ -100,7 +100,7 @@ def squeeze(x, axis=None):
 
 def expand_dims(x, axis):
     """x with new axes of size one at the places ``axis`` (an int or a tuple) of the result."""
-    x = operand(x)
+    x = as_operand(x)
     count = len(axis) if isinstance(axis, (tuple, list)) else 1
     axes = all_axes("expand_dims", axis, x.ndim + count)
     sizes = iter(x.shape)
@@ -112,6 +112,7 @@ def expand_dims(x, axis):
     formula=r"\bar x = \bar y \text{ with the axes permuted back}",
     source=LINEAR_MAP,
     view=True,
+    moves=True,
 )
 def permute_dims(xp, x, /, axes):
     """x with its axes in the order ``axes``: axis i of the result is axis ``axes[i]`` of x. A view."""
@@ -127,13 +128,13 @@ def inverse_permutation(axes) -> tuple[int, ...]:
 
 def transpose(x, axes=None):
     """The axes of x reversed, or in the order ``axes``, as in NumPy. Of a matrix: its transpose."""
-    x = operand(x)
+    x = as_operand(x)
     return permute_dims(x, axes=tuple(range(x.ndim))[::-1] if axes is None else tuple(axes))
 
 
 def matrix_transpose(x):
     """The last two axes of x, (..., n, m), swapped: the transposes of a batch of matrices."""
-    x = operand(x)
+    x = as_operand(x)
     if x.ndim < 2:
         raise ValueError(f"matrix_transpose: x has shape {x.shape}; expected a matrix or a batch of matrices")
     return swapaxes(x, -2, -1)
@@ -141,7 +142,7 @@ def matrix_transpose(x):
 
 def swapaxes(x, axis1: int, axis2: int):
     """x with two axes swapped. A view."""
-    x = operand(x)
+    x = as_operand(x)
     axes = list(range(x.ndim))
     a, b = one_axis("swapaxes", axis1, x.ndim), one_axis("swapaxes", axis2, x.ndim)
     axes[a], axes[b] = b, a
@@ -150,7 +151,7 @@ def swapaxes(x, axis1: int, axis2: int):
 
 def moveaxis(x, source, destination):
     """A view of x with the axes ``source`` (an int or a tuple) moved to ``destination``, others in order."""
-    x = operand(x)
+    x = as_operand(x)
     here, there = all_axes("moveaxis", source, x.ndim), all_axes("moveaxis", destination, x.ndim)
     if len(here) != len(there):
         raise ValueError(f"moveaxis: source {source} and destination {destination} name different numbers of axes")
@@ -165,6 +166,7 @@ def moveaxis(x, source, destination):
     formula=r"\bar x = \sum_{\text{broadcast axes}} \bar y",
     source="001, section 4.3",
     view=True,
+    moves=True,
 )
 def broadcast_to(xp, x, /, shape):
     """x repeated along new axes and axes of size one, without a copy: the result is a read-only view."""
@@ -177,7 +179,7 @@ def broadcast_to(xp, x, /, shape):
         ) from None
 
 
-def expand_reduced(g, x_shape, axis, keepdims):
+def restore_axes(g, x_shape, axis, keepdims):
     """Give the result of a reduction over ``axis`` its reduced axes back, with size one."""
     if keepdims or not x_shape:
         return g
@@ -191,6 +193,7 @@ def expand_reduced(g, x_shape, axis, keepdims):
     formula=r"y_i = x_{n-1-i}:\quad \bar x_i = \bar y_{n-1-i}",
     source=LINEAR_MAP,
     view=True,
+    moves=True,
 )
 def flip(xp, x, axis=None):
     """The order of the elements reversed along ``axis`` (None: all; an int or a tuple). A view."""
@@ -201,6 +204,7 @@ def flip(xp, x, axis=None):
     transpose=lambda g, shift, axis: roll(g, shift=_negated(shift), axis=axis),
     formula=r"y_i = x_{(i - s) \bmod n}:\quad \bar x_i = \bar y_{(i + s) \bmod n}",
     source=LINEAR_MAP,
+    moves=True,
 )
 def roll(xp, x, /, shift, axis=None):
     """The elements moved ``shift`` places along ``axis``, those at the end coming in at the start.
@@ -219,6 +223,7 @@ def _negated(shift):
     jvp=lambda t, widths: _pad(t, widths=widths),
     formula=r"\bar x = \bar y \text{ without the margins}",
     source="an affine map; the transpose of its linear part",
+    moves=True,
 )
 def _pad(xp, x, /, widths, value=0):
     """x in the middle of an array full of ``value``."""
@@ -233,7 +238,7 @@ def pad(x, pad_width, mode: str = "constant", value=0):
     mode: "constant" (filled with ``value``), or "edge", "reflect", "symmetric", "wrap" (copies of elements,
     as NumPy defines them). Raises ValueError for a negative width, or a mode that is none of these.
     """
-    x = operand(x)
+    x = as_operand(x)
     try:
         widths = numpy.broadcast_to(pad_width, (x.ndim, 2)).tolist()
     except ValueError:
@@ -256,7 +261,7 @@ def pad(x, pad_width, mode: str = "constant", value=0):
 
 def tile(x, reps):
     """x repeated as a whole, ``reps`` (an int or a tuple) times along each axis, as in NumPy."""
-    x = operand(x)
+    x = as_operand(x)
     reps = as_shape(reps)
     ndim = max(x.ndim, len(reps))
     shape, reps = (1,) * (ndim - x.ndim) + x.shape, (1,) * (ndim - len(reps)) + reps
@@ -272,7 +277,7 @@ def repeat(x, repeats, axis=None):
 
     repeats: an int, or one int for each element along the axis, as a list or a NumPy array.
     """
-    x = operand(x)
+    x = as_operand(x)
     if axis is None:
         x, axis = ravel(x), 0
     axis = one_axis("repeat", axis, x.ndim)
@@ -293,7 +298,7 @@ def repeat(x, repeats, axis=None):
 # --- several arrays -----------------------------------------------------------------------------------------
 
 
-def _concat_transpose(needed, g, xs_shape, axis):
+def _concat_vjp(needed, g, xs_shape, axis):
     axis %= g.ndim
     parts, start = [], 0
     for wanted, shape in zip(needed, xs_shape):
@@ -304,9 +309,10 @@ def _concat_transpose(needed, g, xs_shape, axis):
 
 
 @linear(
-    transpose=_concat_transpose,
+    transpose=_concat_vjp,
     formula=r"y = [x_1, x_2, \ldots]:\quad [\bar x_1, \bar x_2, \ldots] = \bar y",
     source=LINEAR_MAP,
+    moves=True,
 )
 def _concat(xp, *xs, axis=0):
     """The arrays one after another."""
@@ -331,6 +337,7 @@ def concat(xs, axis=0):
     ],
     formula=r"y_i = x_i:\quad \bar x_i = \bar y_i",
     source=LINEAR_MAP,
+    moves=True,
 )
 def _stack(xp, *xs, axis=0):
     """The arrays along a new axis."""
@@ -358,6 +365,7 @@ def _parts_or_zeros(parts, shapes):
     source=LINEAR_MAP,
     view=True,
     outputs="*",
+    moves=True,
 )
 def _split(xp, x, /, sizes, axis):
     """Consecutive parts of the given sizes."""
@@ -371,7 +379,7 @@ def split(x, indices_or_sections, axis: int = 0) -> tuple:
     indices_or_sections: a number of equal parts, or the places to cut at ([2, 5]: before elements 2 and 5).
     Raises ValueError where x does not divide equally, or where the places decrease.
     """
-    x = operand(x)
+    x = as_operand(x)
     axis = one_axis("split", axis, x.ndim)
     n = x.shape[axis]
     if isinstance(indices_or_sections, (tuple, list, numpy.ndarray)):
@@ -384,7 +392,7 @@ def split(x, indices_or_sections, axis: int = 0) -> tuple:
         if count < 1 or n % count:
             raise ValueError(f"split: x has {n} elements along axis {axis}, which is no {count} equal parts")
         sizes = (n // count,) * count
-    return _split(x, sizes=sizes, axis=axis)
+    return _split(x, sizes=sizes, axis=axis)  # type: ignore[return-value]
 
 
 @linear(
@@ -395,6 +403,7 @@ def split(x, indices_or_sections, axis: int = 0) -> tuple:
     source=LINEAR_MAP,
     view=True,
     outputs="*",
+    moves=True,
 )
 def _unstack(xp, x, /, axis):
     """The slices along one axis."""
@@ -407,31 +416,6 @@ def unstack(x, axis: int = 0) -> tuple:
 
     Iteration over a tensor uses it: backward, n times ``x[i]`` would cost n arrays of the size of x.
     """
-    x = operand(x)
+    x = as_operand(x)
     axis = one_axis("unstack", axis, x.ndim)
-    return _unstack(x, axis=axis) if x.shape[axis] else ()
-
-
-def _transpose_method(x, *axes):
-    return transpose(x, None if axes in ((), (None,)) else as_shape(*axes))
-
-
-Tensor.reshape = lambda x, *shape: reshape(x, shape=as_shape(*shape))
-Tensor.flatten = flatten
-Tensor.ravel = ravel
-Tensor.squeeze = squeeze
-Tensor.expand_dims = Tensor.unsqueeze = expand_dims
-Tensor.permute_dims = permute_dims
-Tensor.permute = lambda x, *axes: permute_dims(x, axes=as_shape(*axes))
-Tensor.transpose = _transpose_method
-Tensor.T = property(transpose)
-Tensor.mT = property(matrix_transpose)
-Tensor.swapaxes = swapaxes
-Tensor.moveaxis = moveaxis
-Tensor.broadcast_to = broadcast_to
-Tensor.flip = flip
-Tensor.roll = roll
-Tensor.repeat = repeat
-Tensor.tile = tile
-Tensor.split = split
-Tensor.unstack = unstack
+    return _unstack(x, axis=axis) if x.shape[axis] else ()  # type: ignore[return-value]

@@ -4,11 +4,11 @@ import functools
 import math
 
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.rows import unary
 
 __all__ = [
-    "erf", "sinc", "sinc_derivative",
+    "erf", "sinc",
 ]  # fmt: skip
 
 # --- the error function -----------------------------------------------------------------------------------
@@ -62,17 +62,12 @@ def erf(xp, x):
 
 # --- sinc -------------------------------------------------------------------------------------------------
 
-
-@elementwise(
-    derivative=lambda x: sinc_derivative(x, order=1),
-    formula=r"y = \frac{\sin \pi x}{\pi x}, \quad \frac{dy}{dx} = \frac{\cos \pi x - y}{x}",
-    source="002 (8), (33)",
-    floats=True,
-    notes="Smooth at 0, with value 1 and derivative 0; derivatives of every order are exact there.",
-)
-def sinc(xp, x):
-    """sin(pi x) / (pi x), as in NumPy."""
-    return xp.sinc(x)
+# fmt: off
+sinc = unary("sinc", "sin(pi x) / (pi x), as in NumPy.", derivative=lambda x: sinc_derivative(x, order=1),
+             formula=r"y = \frac{\sin \pi x}{\pi x}, \quad \frac{dy}{dx} = \frac{\cos \pi x - y}{x}",
+             source="002 (8), (33)", floats=True,
+             notes="Smooth at 0, with value 1 and derivative 0; derivatives of every order are exact there.")
+# fmt: on
 
 
 @elementwise(
@@ -105,7 +100,3 @@ def sinc_derivative(xp, x, *, order):
     for n in range(1, order + 1):
         integral = ((sine, cosine, -sine, -cosine)[n % 4] - n * integral) / large
     return math.pi**order * xp.where(near, series, integral)
-
-
-for _op in (erf, sinc):
-    setattr(Tensor, _op.__name__, _op)

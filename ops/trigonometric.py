@@ -1,121 +1,14 @@
 """Trigonometric and hyperbolic functions with their inverses: the table of derivatives of 002 (8) to (21)."""
 
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import hypot, sqrt
+from tinygrad_ms.ops.rows import Unary, binary, unary
 
 __all__ = [
     "acos", "acosh", "acot", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "cot", "coth", "csc",
     "csch", "sec", "sech", "sin", "sinh", "tan", "tanh",
 ]  # fmt: skip
-
-# --- angles -----------------------------------------------------------------------------------------------
-
-
-@elementwise(derivative=lambda x: cos(x), formula=r"\frac{dy}{dx} = \cos x", source="002 (8)", floats=True)
-def sin(xp, x):
-    """The sine of x in radians."""
-    return xp.sin(x)
-
-
-@elementwise(derivative=lambda x: -sin(x), formula=r"\frac{dy}{dx} = -\sin x", source="002 (9)", floats=True)
-def cos(xp, x):
-    """The cosine of x in radians."""
-    return xp.cos(x)
-
-
-@elementwise(
-    derivative=lambda y: 1 + y * y,
-    formula=r"\frac{dy}{dx} = \sec^2 x = 1 + y^2",
-    source="002 (10)",
-    floats=True,
-)
-def tan(xp, x):
-    """The tangent of x in radians, sin x / cos x."""
-    return xp.tan(x)
-
-
-@elementwise(
-    derivative=lambda y: -1 - y * y,
-    formula=r"\frac{dy}{dx} = -\csc^2 x = -(1 + y^2)",
-    source="002 (11)",
-    floats=True,
-    notes="At 0: value inf, gradient -inf.",
-)
-def cot(xp, x):
-    """The cotangent of x in radians, cos x / sin x."""
-    return 1 / xp.tan(x)
-
-
-@elementwise(
-    derivative=lambda x, y: y * tan(x),
-    formula=r"\frac{dy}{dx} = \sec x \tan x",
-    source="002 (9), (33)",
-    floats=True,
-)
-def sec(xp, x):
-    """The secant of x in radians, 1 / cos x."""
-    return 1 / xp.cos(x)
-
-
-@elementwise(
-    derivative=lambda x, y: -y * cot(x),
-    formula=r"\frac{dy}{dx} = -\csc x \cot x",
-    source="002 (8), (33)",
-    floats=True,
-    notes="At 0: value inf, gradient -inf.",
-)
-def csc(xp, x):
-    """The cosecant of x in radians, 1 / sin x."""
-    return 1 / xp.sin(x)
-
-
-@elementwise(
-    derivative=lambda x: 1 / sqrt((1 - x) * (1 + x)),
-    formula=r"\frac{dy}{dx} = \frac{1}{\sqrt{1 - x^2}}",
-    source="002 (12)",
-    floats=True,
-    notes="At -1 and 1 the gradient is inf; value and gradient are NaN outside.",
-)
-def asin(xp, x):
-    """The angle in [-pi/2, pi/2] with that sine."""
-    return xp.arcsin(x)
-
-
-@elementwise(
-    derivative=lambda x: -1 / sqrt((1 - x) * (1 + x)),
-    formula=r"\frac{dy}{dx} = -\frac{1}{\sqrt{1 - x^2}}",
-    source="002 (13)",
-    floats=True,
-    notes="At -1 and 1 the gradient is -inf; value and gradient are NaN outside.",
-)
-def acos(xp, x):
-    """The angle in [0, pi] with that cosine."""
-    return xp.arccos(x)
-
-
-@elementwise(
-    derivative=lambda x: 1 / (1 + x * x),
-    formula=r"\frac{dy}{dx} = \frac{1}{1 + x^2}",
-    source="002 (14)",
-    floats=True,
-)
-def atan(xp, x):
-    """The angle in (-pi/2, pi/2) with that tangent."""
-    return xp.arctan(x)
-
-
-@elementwise(
-    derivative=lambda x: -1 / (1 + x * x),
-    formula=r"\frac{dy}{dx} = -\frac{1}{1 + x^2}",
-    source="002 (15)",
-    floats=True,
-    notes="The continuous branch: acot x = pi/2 - atan x, also for negative x.",
-)
-def acot(xp, x):
-    """The angle in (0, pi) with that cotangent."""
-    return xp.arctan2(1, x)
 
 
 def _over_square(a, b, c):
@@ -125,54 +18,64 @@ def _over_square(a, b, c):
     return c / r / r
 
 
-@elementwise(
-    derivative=(lambda a, b: _over_square(a, b, b), lambda a, b: _over_square(a, b, -a)),
-    formula=r"dy = \frac{b\,da - a\,db}{a^2 + b^2}",
-    source="002 (14), (52)",
-    floats=True,
-    notes="At (0, 0) both gradients are 0, as in PyTorch. The value jumps by 2 pi across a = 0, b < 0.",
-)
-def atan2(xp, a, b):
-    """The angle in [-pi, pi] of the point with ordinate a and abscissa b."""
-    return xp.arctan2(a, b)
+# fmt: off
+# --- angles ---------------------------------------------------------------------------------------------------------
 
+sin = unary("sin", "The sine of x in radians.", derivative=lambda x: cos(x),
+            formula=r"\frac{dy}{dx} = \cos x", source="002 (8)", floats=True)
+cos: Unary = unary("cos", "The cosine of x in radians.", derivative=lambda x: -sin(x),
+            formula=r"\frac{dy}{dx} = -\sin x", source="002 (9)", floats=True)
+tan = unary("tan", "The tangent of x in radians, sin x / cos x.", derivative=lambda y: 1 + y * y,
+            formula=r"\frac{dy}{dx} = \sec^2 x = 1 + y^2", source="002 (10)", floats=True)
+cot = unary("cot", "The cotangent of x in radians, cos x / sin x.", lambda xp, x: 1 / xp.tan(x),
+            derivative=lambda y: -1 - y * y, formula=r"\frac{dy}{dx} = -\csc^2 x = -(1 + y^2)",
+            source="002 (11)", floats=True, notes="At 0: value inf, gradient -inf.")
+sec = unary("sec", "The secant of x in radians, 1 / cos x.", lambda xp, x: 1 / xp.cos(x),
+            derivative=lambda x, y: y * tan(x), formula=r"\frac{dy}{dx} = \sec x \tan x",
+            source="002 (9), (33)", floats=True)
+csc = unary("csc", "The cosecant of x in radians, 1 / sin x.", lambda xp, x: 1 / xp.sin(x),
+            derivative=lambda x, y: -y * cot(x), formula=r"\frac{dy}{dx} = -\csc x \cot x",
+            source="002 (8), (33)", floats=True, notes="At 0: value inf, gradient -inf.")
 
-# --- hyperbolic functions ---------------------------------------------------------------------------------
+asin = unary("asin", "The angle in [-pi/2, pi/2] with that sine.", "arcsin",
+             derivative=lambda x: 1 / sqrt((1 - x) * (1 + x)), formula=r"\frac{dy}{dx} = \frac{1}{\sqrt{1 - x^2}}",
+             source="002 (12)", floats=True,
+             notes="At -1 and 1 the gradient is inf; value and gradient are NaN outside.")
+acos = unary("acos", "The angle in [0, pi] with that cosine.", "arccos",
+             derivative=lambda x: -1 / sqrt((1 - x) * (1 + x)), formula=r"\frac{dy}{dx} = -\frac{1}{\sqrt{1 - x^2}}",
+             source="002 (13)", floats=True,
+             notes="At -1 and 1 the gradient is -inf; value and gradient are NaN outside.")
+atan = unary("atan", "The angle in (-pi/2, pi/2) with that tangent.", "arctan", derivative=lambda x: 1 / (1 + x * x),
+             formula=r"\frac{dy}{dx} = \frac{1}{1 + x^2}", source="002 (14)", floats=True)
+acot = unary("acot", "The angle in (0, pi) with that cotangent.", lambda xp, x: xp.arctan2(1, x),
+             derivative=lambda x: -1 / (1 + x * x), formula=r"\frac{dy}{dx} = -\frac{1}{1 + x^2}", source="002 (15)",
+             floats=True, notes="The continuous branch: acot x = pi/2 - atan x, also for negative x.")
+atan2 = binary("atan2", "The angle in [-pi, pi] of the point with ordinate a and abscissa b.", "arctan2",
+               derivative=(lambda a, b: _over_square(a, b, b), lambda a, b: _over_square(a, b, -a)),
+               formula=r"dy = \frac{b\,da - a\,db}{a^2 + b^2}", source="002 (14), (52)", floats=True,
+               notes="At (0, 0) both gradients are 0, as in PyTorch. The value jumps by 2 pi across a = 0, b < 0.")
 
+# --- hyperbolic functions -------------------------------------------------------------------------------------------
 
-@elementwise(derivative=lambda x: cosh(x), formula=r"\frac{dy}{dx} = \cosh x", source="002 (16)", floats=True)
-def sinh(xp, x):
-    """(e^x - e^-x) / 2."""
-    return xp.sinh(x)
+sinh = unary("sinh", "(e^x - e^-x) / 2.", derivative=lambda x: cosh(x),
+             formula=r"\frac{dy}{dx} = \cosh x", source="002 (16)", floats=True)
+cosh: Unary = unary("cosh", "(e^x + e^-x) / 2.", derivative=lambda x: sinh(x),
+             formula=r"\frac{dy}{dx} = \sinh x", source="002 (17)", floats=True)
+tanh = unary("tanh", "sinh x / cosh x.", derivative=lambda y: 1 - y * y,
+             formula=r"\frac{dy}{dx} = \operatorname{sech}^2 x = 1 - y^2", source="002 (18), (71)", floats=True)
+coth = unary("coth", "cosh x / sinh x.", lambda xp, x: 1 / xp.tanh(x), derivative=lambda y: 1 - y * y,
+             formula=r"\frac{dy}{dx} = -\operatorname{csch}^2 x = 1 - y^2", source="002 (19)", floats=True,
+             notes="At 0: value inf, gradient -inf.")
 
-
-@elementwise(derivative=lambda x: sinh(x), formula=r"\frac{dy}{dx} = \sinh x", source="002 (17)", floats=True)
-def cosh(xp, x):
-    """(e^x + e^-x) / 2."""
-    return xp.cosh(x)
-
-
-@elementwise(
-    derivative=lambda y: 1 - y * y,
-    formula=r"\frac{dy}{dx} = \operatorname{sech}^2 x = 1 - y^2",
-    source="002 (18), (71)",
-    floats=True,
-)
-def tanh(xp, x):
-    """sinh x / cosh x."""
-    return xp.tanh(x)
-
-
-@elementwise(
-    derivative=lambda y: 1 - y * y,
-    formula=r"\frac{dy}{dx} = -\operatorname{csch}^2 x = 1 - y^2",
-    source="002 (19)",
-    floats=True,
-    notes="At 0: value inf, gradient -inf.",
-)
-def coth(xp, x):
-    """cosh x / sinh x."""
-    return 1 / xp.tanh(x)
+asinh = unary("asinh", "The number with that sinh.", "arcsinh", derivative=lambda x: 1 / hypot(x, 1),
+              formula=r"\frac{dy}{dx} = \frac{1}{\sqrt{1 + x^2}}", source="002 (4), (16)", floats=True)
+acosh = unary("acosh", "The number >= 0 with that cosh.", "arccosh",
+              derivative=lambda x: 1 / (sqrt(x - 1) * sqrt(x + 1)), formula=r"\frac{dy}{dx} = \frac{1}{\sqrt{x^2 - 1}}",
+              source="002 (4), (17)", floats=True, notes="At 1 the gradient is inf; value and gradient are NaN below.")
+atanh = unary("atanh", "The number with that tanh.", "arctanh", derivative=lambda x: 1 / ((1 - x) * (1 + x)),
+              formula=r"\frac{dy}{dx} = \frac{1}{1 - x^2}", source="002 (4), (18)", floats=True,
+              notes="At -1 and 1 both are infinite; outside, the value is NaN and the gradient 1 / (1 - x^2).")
+# fmt: on
 
 
 @elementwise(
@@ -198,45 +101,3 @@ def csch(xp, x):
     """1 / sinh x, without overflow."""
     size = xp.abs(x)
     return xp.copysign(2 * xp.exp(-size) / -xp.expm1(-2 * size), x)
-
-
-@elementwise(
-    derivative=lambda x: 1 / hypot(x, 1),
-    formula=r"\frac{dy}{dx} = \frac{1}{\sqrt{1 + x^2}}",
-    source="002 (4), (16)",
-    floats=True,
-)
-def asinh(xp, x):
-    """The number with that sinh."""
-    return xp.arcsinh(x)
-
-
-@elementwise(
-    derivative=lambda x: 1 / (sqrt(x - 1) * sqrt(x + 1)),
-    formula=r"\frac{dy}{dx} = \frac{1}{\sqrt{x^2 - 1}}",
-    source="002 (4), (17)",
-    floats=True,
-    notes="At 1 the gradient is inf; value and gradient are NaN below.",
-)
-def acosh(xp, x):
-    """The number >= 0 with that cosh."""
-    return xp.arccosh(x)
-
-
-@elementwise(
-    derivative=lambda x: 1 / ((1 - x) * (1 + x)),
-    formula=r"\frac{dy}{dx} = \frac{1}{1 - x^2}",
-    source="002 (4), (18)",
-    floats=True,
-    notes="At -1 and 1 both are infinite; outside, the value is NaN and the gradient 1 / (1 - x^2).",
-)
-def atanh(xp, x):
-    """The number with that tanh."""
-    return xp.arctanh(x)
-
-
-for _op in (
-    acos, acosh, acot, asin, asinh, atan, atan2, atanh, cos, cosh, cot, coth, csc, csch, sec, sech, sin,
-    sinh, tan, tanh,
-):  # fmt: skip
-    setattr(Tensor, _op.__name__, _op)

@@ -20,6 +20,8 @@ OLD = {  # names that people used, by their old modules
     "engine.call": "describe mixed_devices prepare",
     "engine.tape": "no_grad enable_grad inference_mode hooks scope forward_mode Mode State notify",
     "engine.tensor": "tensor asarray raw_index",
+    "ops.aliases": "alias",
+    "ops.losses": "softmax_cross_entropy cross_entropy nll pick_label place_label",
     "ops.decompositions": "cholesky qr eigh eigvalsh svd svdvals matrix_norm inverse_gaps",
     "ops.linear_algebra": "inv solve solve_triangular pinv det slogdet cofactors matrix_power expm matrices symmetric",
     "ops.matrix_equations": "mcsgn solve_sylvester solve_lyapunov solve_skew_with_inverse symmetric",

@@ -511,7 +511,7 @@ case("mcsgn", sign_by_eig, lambda random: np.diag([1.0, -1, 2, -2]) + random.sta
 # --- and what has none --------------------------------------------------------------------------------------
 
 NO_COUNTERPART = {
-    "alias": "a place on our tape; the identity in value and gradient",
+    "identity": "a place on our tape; the identity in value and gradient",
     "copy_to": "a copy to another device: PyTorch would need one, too",
     "minimax_coefficients": "a table of numbers, no function of tensors",
     **dict.fromkeys(

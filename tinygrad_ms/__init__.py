@@ -19,9 +19,10 @@ from tinygrad_ms._version import __version__
 from tinygrad_ms.anomaly import detect_nan
 from tinygrad_ms.arrays.devices import default_device, device_info, set_default_device
 from tinygrad_ms.arrays.memory import keep_freed_memory
+from tinygrad_ms.engine.around.black_box import custom_vjp
 from tinygrad_ms.engine.around.constructors import asarray, tensor
 from tinygrad_ms.engine.around.modes import enable_grad, hooks, inference_mode, is_grad_enabled, no_grad, scope
-from tinygrad_ms.engine.primitive import custom_vjp, elementwise, multilinear, no_derivative, primitive
+from tinygrad_ms.engine.primitive import elementwise, multilinear, no_derivative, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops import *
 from tinygrad_ms.ops import mcsgn as signm  # SciPy's name of the matrix sign function
@@ -56,7 +57,7 @@ _ELSEWHERE = {  # names at the top level, and their modules
     "profile": "profiler", "explain": "graph",
 }  # fmt: skip
 _INTERNAL = {  # parts of the rules of other ops, public by accident: until 0.3 found here, with a warning
-    "alias": "ops.aliases.alias", "getitem": "ops.indexing.getitem",
+    "alias": "ops.identity.identity", "getitem": "ops.indexing.getitem",
     "embed_diagonal": "ops.linalg.parts.embed_diagonal",
     "msign_dense_vjp": "ops.matrix_sign.sylvester.msign_dense_vjp", "sinc_derivative": "ops.special.sinc_derivative",
 }  # fmt: skip

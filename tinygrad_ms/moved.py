@@ -14,6 +14,7 @@ MOVED = {  # old module: where its names are now
     "engine.autodiff": "engine.backward engine.around.forward engine.around.sentences engine.tape engine.call",
     "engine.backend": "arrays.registry arrays.devices arrays.dtypes arrays.memory arrays.sums",
     "engine.rules": "engine.primitive engine.around.rules engine.around.sentences",
+    "ops.aliases": "ops.identity",
     "ops.decompositions": "ops.linalg.decompositions ops.linalg.norms",
     "ops.linear_algebra": "ops.linalg.solve ops.linalg.functions ops.linalg.parts",
     "ops.matrix_equations": "ops.matrix_sign.lyapunov ops.matrix_sign.sylvester ops.linalg.parts",
@@ -32,11 +33,12 @@ LEFT = {  # modules that still exist, and where the names are that left them
     "engine.primitive": "engine.around.rules",
     "engine.tape": "engine.around.modes",
     "engine.tensor": "engine.around.constructors engine.around.crossings engine.tape",
+    "ops.losses": "ops.classification ops.targets",
     "ops.reductions": "ops.linalg.norms",
 }
 RENAMED = {  # names that changed when they moved
-    "KnownInverse": "InverseOf", "Plan": "Schedule", "_unpickle": "unpickle", "column": "per_matrix",
-    "drive": "iterate", "fit": "unbroadcast", "leading_to": "nodes_reaching", "least": "noise_floor",
+    "KnownInverse": "InverseOf", "Plan": "Schedule", "_unpickle": "unpickle", "alias": "identity",
+    "column": "per_matrix", "drive": "iterate", "fit": "unbroadcast", "leading_to": "nodes_reaching", "least": "noise_floor",
     "make_plan": "make_schedule", "matrices": "check_matrices", "newton_sign": "newton", "parts": "cache_slices",
     "plan_for": "schedule_for", "prepare": "convert_arguments", "rewrap": "saved_as_tensors", "sign": "newton_mcsgn",
     "sylvester": "newton_sylvester", "to_range": "scale_by_power_of_two",

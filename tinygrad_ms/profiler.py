@@ -163,43 +163,10 @@ def saved_bytes(node) -> int:
     return sum({id(value): getattr(value, "nbytes", 0) for value in node.saved or ()}.values())
 
 
-# --- floating-point operations ------------------------------------------------------------------------------
-
-MOVES = {
-    "reshape", "permute_dims", "broadcast_to", "flip", "roll", "pad", "concat", "stack", "split", "unstack", "getitem",
-    "place", "gather", "one_hot", "index_update", "clone", "cast", "cast_discrete", "copy_to", "diagonal",
-    "embed_diagonal", "tril", "triu", "alias", "argsort", "where", "item",
-}  # fmt: skip
-
-
 def flops(primitive, arrays, outputs, constants) -> int:
     """An estimate from the shapes: what the textbook algorithm of the op does on these arguments."""
     sizes = [prod(a.shape) for a in arrays if hasattr(a, "shape")]
     results = [prod(y.shape) for y in outputs if hasattr(y, "shape")]
-    if primitive.name in MOVES or not sizes or not results:
+    if primitive.moves or not sizes or not results:
         return 0
-    if primitive.name in ("matmul", "affine"):  # the bias is one of the 2 k operations of each element
-        return 2 * results[0] * arrays[0].shape[-1]
-    if primitive.name == "einsum" and "..." not in constants.get("subscripts", "..."):
-        inputs = constants["subscripts"].partition("->")[0].split(",")
-        lengths = {letter: n for letters, a in zip(inputs, arrays) for letter, n in zip(letters.strip(), a.shape)}
-        return 2 * prod(lengths.values())
-    if primitive.name in DENSE:
-        return dense_flops(DENSE[primitive.name], arrays[0].shape)
-    return max(*sizes, *results) if len(sizes) + len(results) > 1 else 0
-
-
-DENSE = {  # factors of m n^2 for an (m, n) matrix with m >= n: Golub and Van Loan, Matrix Computations, 4th ed.
-    "cholesky": 1 / 3, "solve": 2 / 3, "inv": 2, "det": 2 / 3, "slogdet": 2 / 3, "qr": 10 / 3, "svd": 21, "svdvals": 8 / 3,
-    "eigh": 9, "eigvalsh": 4 / 3, "solve_triangular": 1, "pinv": 21,
-    # iterations: their usual number of steps times the products of a step
-    "msign_square": 10 * 6, "msign_tall": 10 * 6, "msign_smooth": 10 * 6, "msign_smooth_recomputing": 10 * 6,
-    "msign_svd": 21, "mcsgn": 10 * 6, "sqrtm": 10 * 6,
-    "inv_sqrtm": 10 * 6, "nuclear_norm": 10 * 6, "solve_sylvester": 10 * 10, "solve_lyapunov": 10 * 10,
-    "solve_skew_with_inverse": 10 * 10, "expm": 20,
-}  # fmt: skip
-
-
-def dense_flops(factor, shape) -> int:
-    *batch, m, n = shape
-    return int(prod(batch) * factor * max(m, n) * min(m, n) ** 2)
+    return primitive.flops(arrays, outputs, constants) if primitive.flops else max(*sizes, *results)

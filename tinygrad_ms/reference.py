@@ -4,9 +4,11 @@
 """
 
 import ast
+import functools
 import importlib
 import inspect
 import pkgutil
+import sys
 import textwrap
 from typing import Any
 
@@ -69,7 +71,8 @@ def entry(name: str, show=as_math) -> str:
         facts += [f"Source: {primitive.source}."] if primitive.source else []
         facts += [f"Notes: {primitive.notes.rstrip('.')}."] if primitive.notes else []
         if function is None:
-            facts.append(f"Not public: behind the functions of {_file(primitive.forward.__module__)}.")
+            module = primitive.forward.__module__
+            facts.append(f"Not public: behind the functions of {_file(module)}." if _public(module) else "Not public.")
         about.append("\n".join(f"- {fact}" for fact in facts))
     signature = f"```python\n{name}{_plain_signature(what)}\n```"
     return "\n\n".join([f"### {name}", signature, *about])
@@ -89,11 +92,16 @@ class _Topic:
     def __init__(self, module):
         self.file = _file(module.__name__)
         self.about = _first_paragraph(module)
-        public = sorted(name for name in ops.__all__ if getattr(ops, name).__module__ == module.__name__)
+        public = _public(module.__name__)
         primitives = [name for name, p in REGISTRY.items() if p.forward.__module__ == module.__name__]
         behind = [name for name in primitives if name not in public]
         self.entries = {name: entry(name) for name in (*public, *behind)}
         self.links = [f"[{name}](#{name})" for name in public] + [f"([{name}](#{name}))" for name in behind]
+
+
+def _public(module: str) -> list[str]:
+    """The public functions of a file in alphabetical order."""
+    return sorted(name for name in ops.__all__ if getattr(ops, name).__module__ == module)
 
 
 def _file(module: str) -> str:
@@ -120,12 +128,13 @@ def _plain_signature(function) -> inspect.Signature:
 
 # --- rules as the source has them -------------------------------------------------------------------------
 
-_RULES = ("derivative", "rule", "transpose", "vjp")  # the parameters of the decorators that hold a VJP rule
+_RULES = ("derivative", "rule", "transpose", "vjp")  # the parameters of decorators and rows that hold a VJP rule
 
 
 def _rule(primitive) -> str:
     """The VJP rule: an expression for each argument, with the source of the functions that are rules."""
-    keyword = _rule_keyword(_parsed(primitive.forward).decorator_list[0], primitive.forward.__globals__)
+    module = sys.modules[primitive.forward.__module__]
+    keyword = _rule_keyword(_definitions(module)[primitive.forward.__name__], module)
     rules: list[Any] = keyword.value.elts if isinstance(keyword.value, ast.Tuple) else [keyword.value]
     arguments = primitive.arguments or [primitive.variadic]
     expressions, sources = [], []
@@ -135,7 +144,7 @@ def _rule(primitive) -> str:
         elif isinstance(rule, ast.Constant):  # None: no gradient
             continue
         else:
-            function = primitive.forward.__globals__[rule.id]
+            function = vars(module)[rule.id]
             parameters = list(inspect.signature(function).parameters)
             expression = f"{rule.id}({', '.join(parameters)})"
             sources.append(inspect.getsource(function).rstrip())
@@ -147,14 +156,23 @@ def _rule(primitive) -> str:
     return "\n".join([f"{kind}: {'; '.join(expressions)}", *code])
 
 
-def _rule_keyword(call, names) -> ast.keyword:
-    """The argument of a decorator that holds the rule; where a function makes it, the one in there."""
-    for keyword in call.keywords:
+@functools.cache
+def _definitions(module) -> dict[str, ast.AST]:
+    """What defines the functions of a file, by their names: the decorator above a function, or the call of a row."""
+    found: dict[str, ast.AST] = {}
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = node.decorator_list[0] if node.decorator_list else node
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            found[ast.unparse(target)] = node.value
+    return found
+
+
+def _rule_keyword(definition, module) -> ast.keyword:
+    """The argument that holds the rule; where a function of the file makes the decorator, the one in there."""
+    for keyword in definition.keywords:
         if keyword.arg in _RULES:
             return keyword
-    body = ast.walk(_parsed(names[call.func.id]))
+    body = ast.walk(_definitions(module)[definition.func.id])
     return next(k for node in body if isinstance(node, ast.Call) for k in node.keywords if k.arg in _RULES)
-
-
-def _parsed(function):
-    return ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]

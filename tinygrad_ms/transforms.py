@@ -1,7 +1,7 @@
 """Functions of functions: grad, vjp, jvp, jacobian, hessian, hvp, checkpoint. They nest in any order.
 
 Arguments and results may be nested dicts, lists and tuples of tensors, arrays and numbers. Every transform opens its
-inputs through fresh nodes (``alias``), so that inner and outer derivatives cannot be confused, and records its own
+inputs through fresh nodes (``identity``), so that inner and outer derivatives cannot be confused, and records its own
 derivative only where somebody outside could ask for it: inside another transform, or where the function touches a
 tensor that requires a gradient.
 """
@@ -12,14 +12,15 @@ from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.around.forward import push_forward
+from tinygrad_ms.engine.around.gradients import make_seed
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, forward_mode
 from tinygrad_ms.engine.around.rules import Joint, Rule
-from tinygrad_ms.engine.backward import make_seed, walk
+from tinygrad_ms.engine.backward import walk
 from tinygrad_ms.engine.call import make_op
 from tinygrad_ms.engine.primitive import Primitive
 from tinygrad_ms.engine.tape import Leaf, Node, tape_of
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.ops.aliases import alias
+from tinygrad_ms.ops.identity import identity
 from tinygrad_ms.ops.shapes import reshape, stack
 from tinygrad_ms.random import recorded, replayed
 from tinygrad_ms.tree import flatten, unflatten
@@ -121,7 +122,7 @@ def _open(name, value, i):
     if not is_float(x.dtype):
         raise TypeError(f"{name}: argument {i} has dtype {x.dtype}; derivatives need floats: use .astype('float32')")
     if x.node is not None:
-        return alias(x)
+        return identity(x)
     opened = Tensor(x.data, Leaf(x.shape, x.dtype, BACKENDS[type(x.data)], name=x.name))
     opened._version = x.version_counter()
     return opened

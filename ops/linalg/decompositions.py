@@ -11,7 +11,7 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, diagonal, embed_diagonal, symmetric, tril, triu
 from tinygrad_ms.ops.linalg.solve import DIVERGED, failing, solve_triangular
-from tinygrad_ms.ops.shapes import concat, operand
+from tinygrad_ms.ops.shapes import as_operand, concat
 
 __all__ = ["cholesky", "eigh", "eigvalsh", "qr", "svd", "svdvals"]
 
@@ -106,7 +106,7 @@ def qr(x):
     k = min(n, m); the signs are LAPACK's. A wide X has the Q of its first n columns. The derivative needs
     those columns (of a tall X, all) to be independent.
     """
-    x = operand(x)
+    x = as_operand(x)
     n, m = check_matrices("qr", x).shape[-2:]
     if n >= m:
         return _qr(x)

@@ -7,7 +7,7 @@ from string import ascii_letters
 from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.ops.costs import contraction
 from tinygrad_ms.ops.linalg.parts import diagonal
-from tinygrad_ms.ops.shapes import operand, permute_dims
+from tinygrad_ms.ops.shapes import as_operand, permute_dims
 
 __all__ = ["einsum", "tensordot"]
 
@@ -21,7 +21,7 @@ def einsum(subscripts, *operands):
     """
     if not isinstance(subscripts, str):
         raise TypeError(f'einsum: subscripts is {type(subscripts).__name__}; expected a string first, as "ij,jk->ik"')
-    operands = [operand(x) for x in operands]
+    operands = [as_operand(x) for x in operands]
     steps, core, output = _plan_einsum(subscripts, tuple(x.shape for x in operands))
     for i, step, detail in steps:
         x = operands[i]
@@ -189,7 +189,7 @@ def _simplify(names, output, shapes, sizes):
 
 def tensordot(a, b, axes=2):
     """The sum over ``axes``: a number n (the last n of a with the first n of b) or (axes of a, axes of b)."""
-    a, b = operand(a), operand(b)
+    a, b = as_operand(a), as_operand(b)
     rank_a, rank_b = a.ndim, b.ndim
     if isinstance(axes, int):
         axes = (range(rank_a - axes, rank_a), range(axes))

@@ -6,11 +6,10 @@ equations in ``solve``, what LAPACK cannot do is a ValueError on the CPU, and in
 
 from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.primitive import primitive
-from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, diagonal, embed_diagonal, per_matrix
 from tinygrad_ms.ops.linalg.solve import DIVERGED, failing, inv
-from tinygrad_ms.ops.shapes import concat, operand
+from tinygrad_ms.ops.shapes import as_operand, concat
 
 __all__ = ["cofactors", "det", "expm", "matrix_power", "slogdet"]
 
@@ -94,7 +93,7 @@ def slogdet(xp, x):
 
 def matrix_power(x, n: int):
     """x @ x @ ... of square matrices (..., k, k), by repeated squaring; for negative n, of their inverse."""
-    x = check_matrices("matrix_power", operand(x), square=True)
+    x = check_matrices("matrix_power", as_operand(x), square=True)
     if not isinstance(n, int):
         raise TypeError(f"matrix_power: n is {n!r}; it must be an integer")
     if n < 0:
@@ -155,6 +154,3 @@ def expm(xp, x):
     for k in range(int(squarings.max())):
         y = xp.where(per_matrix(k < squarings), y @ y, y)
     return y
-
-
-Tensor.det = det

@@ -7,18 +7,17 @@ import math
 
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
 from tinygrad_ms.engine.primitive import primitive
-from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.elementwise import abs
 from tinygrad_ms.ops.linalg.decompositions import svdvals
 from tinygrad_ms.ops.matrix_sign.msign import nuclear_norm
 from tinygrad_ms.ops.reductions import inverse_or_zero, max, sum, wide
-from tinygrad_ms.ops.shapes import all_axes, expand_reduced, moveaxis, operand, squeeze
+from tinygrad_ms.ops.shapes import all_axes, as_operand, moveaxis, restore_axes, squeeze
 
 __all__ = ["matrix_norm", "norm"]
 
 
 @primitive(
-    vjp=lambda g, x, y, axis, keepdims: expand_reduced(g * inverse_or_zero(y), x.shape, axis, keepdims) * x,
+    vjp=lambda g, x, y, axis, keepdims: restore_axes(g * inverse_or_zero(y), x.shape, axis, keepdims) * x,
     jvp=lambda t, x, y, axis, keepdims: inverse_or_zero(y) * (t * x).sum(axis=axis, keepdims=keepdims),
     formula=r"y = \sqrt{\textstyle\sum_i x_i^2}:\quad \bar x = \bar y \, \frac{x}{y}",
     source="004, section 1, and the chain rule",
@@ -41,7 +40,7 @@ def _of_last_axes(function):
 
     def norm_of_axes(x, axis, keepdims):
         y = function(moveaxis(x, axis, (-2, -1)))
-        return expand_reduced(y, x.shape, axis, False) if keepdims else y
+        return restore_axes(y, x.shape, axis, False) if keepdims else y
 
     return norm_of_axes
 
@@ -72,7 +71,7 @@ def norm(x, ord=None, axis=None, keepdims=False):
     The gradient of every norm at 0 is 0; the largest share it equally at ties. Raises ValueError for any
     other ord.
     """
-    x = operand(x)
+    x = as_operand(x)
     if not is_float(x.dtype):
         x = x.astype(DEFAULT_FLOAT)
     if ord is None:
@@ -91,6 +90,3 @@ def norm(x, ord=None, axis=None, keepdims=False):
 def matrix_norm(x, ord="fro", keepdims=False):
     """The norm of the matrices in the last two axes: "fro", "nuc", 2, -2, 1 or inf, as in ``norm``."""
     return norm(x, ord, axis=(-2, -1), keepdims=keepdims)
-
-
-Tensor.norm = norm

@@ -1,10 +1,9 @@
 """Parts of matrices: diagonal, diag, trace, tril, triu, vec, of the last two axes of a batch."""
 
 from tinygrad_ms.engine.primitive import linear
-from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.ops.shapes import operand
+from tinygrad_ms.ops.shapes import as_operand
 
-__all__ = ["diag", "diagonal", "embed_diagonal", "trace", "tril", "triu", "vec"]
+__all__ = ["diag", "diagonal", "trace", "tril", "triu", "vec"]
 
 
 def check_matrices(op, x, square=False, name="x", lapack=True):
@@ -70,7 +69,7 @@ def embed_diagonal(xp, x, /, shape, offset=0, axis1=-2, axis2=-1):
 
 def diag(x, offset=0):
     """The diagonal of a matrix (..., n, m); of a vector (n,), the square matrix with it on the diagonal."""
-    x = operand(x)
+    x = as_operand(x)
     if x.ndim != 1:
         return diagonal(x, offset=offset)
     n = x.shape[0] + abs(offset)
@@ -112,11 +111,5 @@ def _matrix(x, op):
 
 def vec(x):
     """The columns of (..., n, m) under each other, (..., n m): vec(A X B) = (B^T (x) A) vec(X)."""
-    x = _matrix(operand(x), "vec")
+    x = _matrix(as_operand(x), "vec")
     return x.mT.reshape((*x.shape[:-2], x.shape[-2] * x.shape[-1]))
-
-
-Tensor.diagonal = diagonal
-Tensor.trace = trace
-Tensor.tril = tril
-Tensor.triu = triu

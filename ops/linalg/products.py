@@ -4,10 +4,9 @@ from math import prod
 
 from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.primitive import multilinear
-from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.linalg.einsum import einsum, tensordot
-from tinygrad_ms.ops.shapes import operand
+from tinygrad_ms.ops.shapes import as_operand
 
 __all__ = ["dot", "inner", "kron", "matmul", "outer", "vecdot"]
 
@@ -73,7 +72,7 @@ def _why_not(a, b) -> str:
 
 def dot(a, b):
     """NumPy's dot: a * b of numbers, else the sum over the last axis of a and the last but one of b."""
-    a, b = operand(a), operand(b)
+    a, b = as_operand(a), as_operand(b)
     if a.ndim == 0 or b.ndim == 0:
         return a * b
     if b.ndim == 1 or a.ndim <= 2 >= b.ndim:
@@ -83,7 +82,7 @@ def dot(a, b):
 
 def inner(a, b):
     """The sum over the last axes, y_ij = sum_k a_ik b_jk; of two vectors, their scalar product."""
-    a, b = operand(a), operand(b)
+    a, b = as_operand(a), as_operand(b)
     if a.ndim == 0 or b.ndim == 0:
         return a * b
     return tensordot(a, b, axes=((-1,), (-1,)))
@@ -104,7 +103,7 @@ def outer(xp, a, b):
 
 def vecdot(a, b, axis=-1):
     """The scalar products along ``axis``, with broadcasting."""
-    return (operand(a) * operand(b)).sum(axis=axis)
+    return (as_operand(a) * as_operand(b)).sum(axis=axis)
 
 
 def kron(a, b):
@@ -112,7 +111,7 @@ def kron(a, b):
 
     vec(A X B) = (B^T (x) A) vec(X). Leading dimensions broadcast; vectors are taken as in NumPy.
     """
-    a, b = operand(a), operand(b)
+    a, b = as_operand(a), as_operand(b)
     if a.ndim < 2 and b.ndim < 2:
         return outer(a, b).reshape((a.size * b.size,))
     a, b = _as_matrix(a), _as_matrix(b)
@@ -122,9 +121,3 @@ def kron(a, b):
 
 def _as_matrix(x):
     return x.reshape((*(1,) * (2 - x.ndim), *x.shape)) if x.ndim < 2 else x
-
-
-Tensor.matmul = matmul
-Tensor.dot = dot
-Tensor.__matmul__ = matmul
-Tensor.__rmatmul__ = lambda b, a: matmul(a, b)

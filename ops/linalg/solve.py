@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from numpy import broadcast_shapes
 
 from tinygrad_ms.engine.primitive import primitive
-from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, tril, triu
-from tinygrad_ms.ops.shapes import operand
+from tinygrad_ms.ops.shapes import as_operand
 
 __all__ = ["inv", "pinv", "solve", "solve_triangular"]
 
@@ -89,7 +88,7 @@ def solve(a, b):
 
 def _of_vectors(solver, a, b, **constants):
     """A right-hand side (n,) is a matrix of one column."""
-    a, b = operand(a), operand(b)
+    a, b = as_operand(a), as_operand(b)
     if b.ndim != 1:
         return solver(a, b, **constants)
     y = solver(a, b.reshape((b.shape[0], 1)), **constants)
@@ -210,6 +209,3 @@ def pinv(xp, x, rtol=None):
     kept = s > rtol * s.max(axis=-1, keepdims=True)
     inverse = kept / xp.where(kept, s, 1)
     return xp.matmul(vh.mT * inverse[..., None, :], u.mT).astype(x.dtype)
-
-
-Tensor.inv = inv

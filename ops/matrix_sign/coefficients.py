@@ -173,7 +173,7 @@ def converge(steps, coefficients, lower, n, m, precision) -> bool:
 
 
 class Schedule(NamedTuple):
-    """What to run: ``chunks`` of (start scale, shifts), then the shifts ``polishing``, where given, until convergence."""
+    """What to run: ``chunks`` of (start scale, shifts); then, where given, the shifts ``polishing`` until convergence."""
 
     chunks: tuple
     end: float = 1.0  # the scale after each chunk
@@ -186,8 +186,8 @@ def make_schedule(steps, coefficients, n: int, m: int, precision: float) -> Sche
     """The rows for an n x m matrix of roundoff ``precision``; ``coefficients`` is a table's name, rows or None.
 
     Adaptive without ``steps`` and ``coefficients``. The table "su" lifts singular values by 1,820, so further chunks
-    follow while the residual is large, down to the ``noise_floor``. That cap is what keeps rank-deficient matrices safe:
-    their noise stays below about 0.1 and is never lifted to one.
+    follow while the residual is large, down to the ``noise_floor``. That cap keeps rank-deficient matrices safe: their
+    noise stays below about 0.1 and is never lifted to one.
     """
     rows = fixed_rows(steps, coefficients)
     if rows is not None:

@@ -21,7 +21,7 @@ from tinygrad_ms.ops.matrix_sign.coefficients import as_rows
 from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing, _msign_svd
-from tinygrad_ms.ops.shapes import operand
+from tinygrad_ms.ops.shapes import as_operand
 
 __all__ = ["msign", "nuclear_norm", "polar"]
 
@@ -54,7 +54,7 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
         raise ValueError(f"msign: eps={eps!r}; expected 0, or a number from 1e-12 to 1e6, relative to ||M||_F")
     if coefficients is not None and not isinstance(coefficients, str):
         coefficients = as_rows(coefficients)
-    M = operand(M)
+    M = as_operand(M)
     shape = M.shape
     if len(shape) > 1 and shape[-2] < shape[-1]:  # work on the smaller side
         options = {"eps": eps, "method": method, "steps": steps, "coefficients": coefficients}
@@ -164,7 +164,7 @@ def polar(M, side="right", *, steps=None, coefficients=None):
     """
     if side not in ("right", "left"):
         raise ValueError(f"polar: side={side!r}; expected 'right' (M = U H) or 'left' (M = H U)")
-    M = operand(M)
+    M = as_operand(M)
     if side == "left" and len(M.shape) > 1:
         U, H = polar(M.mT, steps=steps, coefficients=coefficients)
         return U.mT, H

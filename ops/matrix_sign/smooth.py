@@ -131,7 +131,7 @@ def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
 
 @smooth_primitive(keep_y=False)
 def _msign_smooth_recomputing(xp, M, /, eps, steps=None, coefficients=None):
-    """As ``msign_smooth``, with M and T kept for backward, which computes Y = M T / e: rounding errors of order u / eps."""
+    """As ``msign_smooth``, but backward computes Y = M T / e from the M and T that it keeps: errors of order u / eps."""
     return _msign_smooth.primitive.forward(xp, M, eps, steps, coefficients)
 
 
@@ -139,7 +139,9 @@ def _msign_smooth_recomputing(xp, M, /, eps, steps=None, coefficients=None):
 
 
 def _svd_derivative(M, y, g, eps, steps, coefficients, factors, jvp):
-    """The formula of ``polar_derivative`` between singular vectors: only h_i + h_j in denominators, h = (s^2 + e^2)^{1/2}.
+    """The formula of ``polar_derivative`` between singular vectors, with h_i + h_j alone in denominators.
+
+    h = (s^2 + e^2)^{1/2}.
 
     Singular values that count as zero have f = h = 0: they are held at zero, and the block between two of them
     vanishes.

@@ -17,7 +17,7 @@ from tinygrad_ms.ops.matrix_sign.coefficients import roundoff
 from tinygrad_ms.ops.matrix_sign.iteration import host, normalise, squared_norm
 from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
 
-__all__ = ["mcsgn", "msign_dense_vjp", "solve_sylvester"]
+__all__ = ["mcsgn", "solve_sylvester"]
 
 
 # --- scaled Newton on raw arrays -----------------------------------------------------------------------------------

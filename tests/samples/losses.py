@@ -1,4 +1,4 @@
-"""Samples of ops/losses.py."""
+"""Samples of ops/losses.py, ops/targets.py and ops/classification.py."""
 
 import numpy as np
 

@@ -1,2 +1,4 @@
-"""The autodiff engine, from the bottom: arrays and devices (backend), what ops leave behind (tape), Tensor (tensor), what is
-known of an op (rules), its call (call), its definition (primitive), the two walks (autodiff)."""
+"""The autodiff engine. Read the core in this order: ``tensor``, ``tape``, ``primitive``, ``call``, ``backward``.
+
+``around`` holds what surrounds it: modes, odd arguments, error sentences, forward mode, constructors.
+"""

@@ -14,17 +14,15 @@ argument (its value), of an output (``y`` unless ``outputs`` names several), of 
 of argument ``x``. A rule that is given raw arrays computes; given tensors, under ``create_graph``, it records itself.
 """
 
-import inspect
-from collections.abc import Callable
-from functools import update_wrapper
 from typing import Any
 
 from tinygrad_ms.engine.around.rules import Joint, Linear, Multilinear, PerArgument, Rule, each, starts_with
 from tinygrad_ms.engine.around.sentences import shape_of
+from tinygrad_ms.engine.around.signatures import Kind, Signature
 from tinygrad_ms.engine.call import make_op
 
 
-class Primitive:
+class Primitive(Signature):
     """What is known of an op: forward, rules, formula, source, facts. ``op.primitive`` of every public op.
 
     formula: LaTeX. source: paper and equation. notes: hazards (domain, ties, conventions).
@@ -43,44 +41,15 @@ class Primitive:
         self, forward, *, formula="", source="", notes="", vjp=None, jvp=None, outputs=None, cache=(), view=False,
         floats=False, moves=False, flops=None, symmetric=False, notation=None,
     ):  # fmt: skip
-        self.name = forward.__name__.strip("_")  # _concat is the primitive of the public function concat
-        self.forward = forward
-        self.doc = inspect.getdoc(forward) or ""
         self.formula, self.source, self.notes = formula, source, notes
         self.outputs, self.cache, self.view, self.floats = outputs, cache, view, floats
         self.moves, self.flops, self.symmetric, self.notation = moves, flops, symmetric, notation
-        self._read_signature(forward)
+        super().__init__(forward)
         self.vjp, self.jvp = vjp, jvp  # vjp: a joint Rule, or a tuple with a Rule for each argument
         self.differentiable = vjp is not None
         self.plans: dict[int, Plan] = {}  # by the pattern of the call, for reverse mode
         self.forward_plans: dict[int, Plan] = {}  # for both modes
         self.op: Any = None
-
-    def _read_signature(self, forward):
-        parameters = list(inspect.signature(forward).parameters.values())[1:]
-        plain, before_slash = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY
-        self.signature = inspect.Signature(parameters)
-        slash = any(p.kind is before_slash for p in parameters)
-        arrays = [p for p in parameters if p.kind is before_slash or (p.kind is plain and not slash)]
-        self.arguments = [p.name for p in arrays if p.default is p.empty]
-        self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
-        constants = [p for p in parameters if p.name not in self.arguments and p.name != self.variadic]
-        self.constants = [p.name for p in constants]
-        self.positional = [p.name for p in constants if p.kind is plain]
-        self.defaults = {p.name: p.default for p in constants if p.default is not p.empty}
-
-    def bind(self, args, kwargs):
-        """Sort a call into arrays and constants: constants may be positional, arrays may be named."""
-        count = len(self.arguments)
-        after = dict(zip(self.positional, args[count:]))
-        if 0 < len(args) - count == len(after) and after.keys().isdisjoint(kwargs):  # x.sum(0): the quick way
-            return args[:count], after | kwargs
-        try:
-            bound = self.signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise TypeError(f"{self.name}{self.signature}: {error}") from None
-        arrays = bound.get(self.variadic, ()) if self.variadic else [bound[name] for name in self.arguments]
-        return arrays, {name: bound[name] for name in self.constants if name in bound}
 
     def run(self, xp, arrays, constants) -> tuple[tuple, tuple]:
         """The forward on raw arrays: (outputs, cached values)."""
@@ -93,9 +62,6 @@ class Primitive:
         plan = Plan(self, pattern, forward_mode)
         (self.forward_plans if forward_mode else self.plans)[pattern] = plan
         return plan
-
-    def argument_name(self, i: int) -> str:
-        return f"{self.variadic}[{i}]" if self.variadic else self.arguments[i]
 
     def __repr__(self):
         return f"<primitive {self.name}{self.signature}>"
@@ -204,16 +170,15 @@ class Plan:
 REGISTRY: dict[str, Primitive] = {}  # every primitive by name
 
 
-def _define(forward, **facts) -> Callable:
+def _define(forward, **facts) -> Any:
     made = Primitive(forward, **facts)
     known = REGISTRY.get(made.name)
     if known is not None and known.forward.__module__ != forward.__module__:  # a notebook cell may run again
         raise ValueError(f"a primitive named {made.name!r} exists already, in {known.forward.__module__}")
     made.op = make_op(made)
     if made.differentiable:
-        made.plan(
-            Plan.key([True] * (2 if made.variadic else len(made.arguments))), made.jvp is not None
-        )  # misspelt rules
+        whole = [True] * (2 if made.variadic else len(made.arguments))
+        made.plan(Plan.key(whole), made.jvp is not None)  # a misspelt rule fails here
     REGISTRY[made.name] = made
     return made.op
 
@@ -222,7 +187,7 @@ def _vjp(rule):
     return Rule.of(rule) if starts_with(rule, "needed") else each(rule)
 
 
-def elementwise(derivative=None, *, rule=None, **facts) -> Callable[[Callable], Callable]:
+def elementwise(derivative=None, *, rule=None, **facts) -> Kind:
     """A function of each element. ``derivative``: dy/dx from x, y and constants; a tuple for several arguments.
 
     Where g * dy/dx would be wrong or wasteful (a mask; a division) give ``rule``: ``(g, saved...)`` -> g dy/dx.
@@ -241,17 +206,17 @@ def elementwise(derivative=None, *, rule=None, **facts) -> Callable[[Callable], 
     return lambda forward: _define(forward, vjp=rules, jvp=PerArgument(rules), **facts)
 
 
-def linear(transpose, **facts) -> Callable[[Callable], Callable]:
+def linear(transpose, **facts) -> Kind:
     """Linear in all arguments together. ``transpose``: g -> cotangent per argument, or jointly ``(needed, g, ...)``."""
     return lambda forward: _define(forward, vjp=_vjp(transpose), jvp=Linear(), **facts)
 
 
-def multilinear(transpose, **facts) -> Callable[[Callable], Callable]:
+def multilinear(transpose, **facts) -> Kind:
     """Linear in each argument. ``transpose``: per argument ``(g, others...)``, or jointly ``(needed, g, ...)``."""
     return lambda forward: _define(forward, vjp=_vjp(transpose), jvp=Multilinear(), **facts)
 
 
-def primitive(vjp, jvp=None, **facts) -> Callable[[Callable], Callable]:
+def primitive(vjp, jvp=None, **facts) -> Kind:
     """The general kind.
 
     vjp: per argument ``(g, saved...)``, or jointly ``(needed, g, saved...)`` -> tuple.
@@ -263,27 +228,6 @@ def primitive(vjp, jvp=None, **facts) -> Callable[[Callable], Callable]:
     return lambda forward: _define(forward, vjp=_vjp(vjp), jvp=kind, **facts)
 
 
-def custom_vjp(vjp, jvp=None, **facts) -> Callable[[Callable], Callable]:
-    """Hide a black box behind a rule: ``@custom_vjp(lambda g, x, y: ...)`` above a function of raw arrays.
-
-    The function may call anything (SciPy, a solver, another language); the rule is written as for ``primitive``. It is
-    differentiated in turn where it is made of operators and ops, so the order of derivatives is its own.
-    """
-
-    def decorate(function):
-        def forward(xp, *arrays, **constants):
-            return function(*arrays, **constants)
-
-        update_wrapper(forward, function)
-        parameters = list(inspect.signature(function).parameters.values())
-        kind = min((p.kind for p in parameters), default=inspect.Parameter.POSITIONAL_ONLY)
-        signature = inspect.Signature([inspect.Parameter("xp", kind), *parameters])
-        vars(forward).update(__signature__=signature)
-        return primitive(vjp, jvp, **facts)(forward)
-
-    return decorate
-
-
-def no_derivative(*, source: str = "definition", **facts) -> Callable[[Callable], Callable]:
+def no_derivative(*, source: str = "definition", **facts) -> Kind:
     """A function whose results carry no gradient: comparisons, argmax, one_hot."""
     return lambda forward: _define(forward, source=source, **facts)

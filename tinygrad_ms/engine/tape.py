@@ -17,8 +17,8 @@ class Node:
     """
 
     __slots__ = (
-        "seq", "plan", "parents", "saved", "versions_at_save", "constants", "shape", "dtype", "backend", "scope", "code",
-        "offset", "hooks", "__weakref__",
+        "seq", "plan", "parents", "saved", "versions_at_save", "constants", "shape", "dtype", "backend", "scope",
+        "code", "offset", "hooks", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, plan, parents, saved, versions_at_save, constants, shape, dtype, backend, scope, code, offset):
@@ -143,29 +143,3 @@ def nodes_reaching(targets, tape) -> set[Node]:
         if any(isinstance(parent, Node) and parent in reaching for parent in node.parents):
             reaching.add(node)
     return reaching
-
-
-class Tape(list):
-    """The nodes of a result in recording order; ``print`` shows them as a Wengert list."""
-
-    def __str__(self):
-        number = {node: f"v{i}" for i, node in enumerate(self)}
-
-        def show(value):
-            if isinstance(value, Node):
-                return number.get(value, "?")
-            if isinstance(value, Constant):
-                return value.name or f"{value.dtype}{list(value.shape)}"
-            return repr(value)
-
-        lines = []
-        for node in self:
-            arguments = [show(parent) for parent in node.parents]
-            arguments += [f"{key}={value!r}" for key, value in node.constants.items() if len(repr(value)) < 40]
-            what = (
-                f"leaf {node.name or ''}".rstrip() if isinstance(node, Leaf) else f"{node.op}({', '.join(arguments)})"
-            )
-            shape = "" if node.shape is None else f"  # {node.dtype} {list(node.shape)}"
-            scope = f"  in {'/'.join(node.scope)}" if node.scope else ""
-            lines.append(f"{number[node]} = {what}{shape}{scope}")
-        return "\n".join(lines)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.in_place import InPlace
-from tinygrad_ms.engine.tape import Constant, Leaf, Node, Tape, tape_of
+from tinygrad_ms.engine.around.printing import Tape
+from tinygrad_ms.engine.around.sentences import cannot_carry_gradients, only_leaves_switch
+from tinygrad_ms.engine.tape import Constant, Leaf, Node, tape_of
 
 if TYPE_CHECKING:
     from tinygrad_ms.ops.methods import Methods
@@ -40,31 +42,6 @@ class Tensor(InPlace, Methods):
     # --- what it is ------------------------------------------------------------------------------------------------
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-    @property
-    def dtype(self):
-        return self.data.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self.data.ndim
-
-    @property
-    def size(self) -> int:
-        return self.data.size
-
-    @property
-    def nbytes(self) -> int:
-        return self.data.nbytes
-
-    @property
-    def device(self) -> str:
-        """Where the array lives: "cpu", "cuda", "cuda:1", ..."""
-        return BACKENDS[type(self.data)].device_of(self.data)
-
-    @property
     def name(self) -> str | None:
         """How pictures and messages call it; modules name their parameters."""
         return self._constant and self._constant.name
@@ -87,17 +64,12 @@ class Tensor(InPlace, Methods):
     @requires_grad.setter
     def requires_grad(self, wanted: bool):
         if self.node is not None and not self.is_leaf:
-            raise RuntimeError(
-                f"requires_grad: this tensor is the result of {self.node.op} ({self.node.line}); only leaves can be"
-                " switched: use .detach() for a tensor without history"
-            )
+            raise only_leaves_switch(self)
         if not wanted:
             self.node = None
         elif self.node is None:
             if not is_float(self.dtype):
-                raise TypeError(
-                    f"requires_grad: a tensor of dtype {self.dtype} cannot carry gradients; use .astype('float32') first"
-                )
+                raise cannot_carry_gradients(self)
             self.node = Leaf(self.shape, self.dtype, BACKENDS[type(self.data)], self, self.name)
 
     def requires_grad_(self, wanted: bool = True) -> "Tensor":
@@ -121,7 +93,7 @@ class Tensor(InPlace, Methods):
         return self
 
     def register_hook(self, hook: Callable[["Tensor"], "Tensor | None"]) -> "HookHandle":
-        """Call ``hook(gradient)`` once the gradient of this tensor is complete. What it returns, if anything, replaces it."""
+        """Call ``hook(gradient)`` once the gradient of this tensor is complete; its result, if any, takes its place."""
         if self.node is None:
             raise RuntimeError("register_hook: this tensor is not on the tape (requires_grad is False)")
         if not callable(hook):

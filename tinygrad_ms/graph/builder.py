@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tinygrad_ms.engine.backward import make_seed
+from tinygrad_ms.engine.around.gradients import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.graph.folding import check_size, place_leaves
 from tinygrad_ms.graph.outputs import LeafNames, RuleWatcher, gradient_outputs, named_outputs, tensors
@@ -12,15 +12,6 @@ from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex
 from tinygrad_ms.graph.values import Backward, Summary, find_values, is_freed, recording, run_backward, summarised
 
 VIEWS = ("forward", "backward", "both", "higher")
-SYMMETRIC = {
-    "add",
-    "multiply",
-    "maximum",
-    "minimum",
-    "hypot",
-    "equal",
-    "not_equal",
-}  # the order of operands says nothing
 SHORT = 24  # letters of an argument in a label
 
 
@@ -178,7 +169,7 @@ class GraphBuilder:
                 vertex.arguments[key] = show(value)
         arrays = [name for i, name in enumerate(map(primitive.argument_name, range(len(node.parents))))
                   if (node, i) in self.value_edges]  # fmt: skip
-        if len(primitive.arguments) > 1 and len(arrays) > 1 and primitive.name not in SYMMETRIC:
+        if len(primitive.arguments) > 1 and len(arrays) > 1 and not primitive.symmetric:
             vertex.ports = arrays
 
     def add_constant(self, constant):

@@ -9,7 +9,8 @@ import re
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.backward import joint_pullbacks, make_seed
+from tinygrad_ms.engine.around.gradients import make_seed
+from tinygrad_ms.engine.backward import joint_pullbacks
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.builder import output_name, sent_arguments, show
@@ -20,13 +21,6 @@ from tinygrad_ms.graph.values import Summary, find_values, is_freed, number, run
 
 FORMS = ("text", "markdown", "latex")
 NUMBERS = 6  # arrays of up to so many elements are written out
-
-EXPRESSIONS = {  # ops that mathematics writes with a sign of their own
-    "add": "{0} + {1}", "subtract": "{0} - {1}", "multiply": r"{0} \cdot {1}", "divide": r"\frac{{{0}}}{{{1}}}",
-    "negative": "-{0}", "power": "{0}^{{{1}}}", "matmul": r"{0} \, {1}", "square": "{0}^2", "sqrt": r"\sqrt{{{0}}}",
-    "exp": "e^{{{0}}}", "log": r"\ln {0}", "reciprocal": r"\frac{{1}}{{{0}}}", "abs": "|{0}|", "sum": r"\sum {0}",
-    "affine": "{0} \\, {1}^T + {2}",
-}  # fmt: skip
 
 
 class Explanation(str):
@@ -172,7 +166,7 @@ class Chain:
         return rows
 
     def expression(self, node):
-        parts, pattern = [self.symbol(parent) for parent in node.parents], EXPRESSIONS.get(node.op)
+        parts, pattern = [self.symbol(parent) for parent in node.parents], node.plan.primitive.notation
         if pattern and not node.constants and len(set(re.findall(r"\{(\d)\}", pattern))) == len(parts):
             return pattern.format(*map(bracket_negative, parts))
         keywords = [rf"\mathrm{{{plain_name(f'{k}={show(v)}')}}}" for k, v in node.constants.items() if v is not None]

@@ -1,4 +1,4 @@
-"""Samples of ops/linalg/solve.py and functions.py: matrices near the identity or far from singular, and batches of them."""
+"""Samples of ops/linalg/solve.py and functions.py: matrices near the identity or far from singular, batches."""
 
 import numpy as np
 import scipy.linalg

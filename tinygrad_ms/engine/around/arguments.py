@@ -9,7 +9,7 @@ NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they
 
 
 def convert_arguments(primitive, args, arrays, wants_tensor):
-    """The less usual arguments of a call, by the rules of docs: (raw arrays and numbers, their backend, whether tensors).
+    """The less usual arguments of a call, converted: (raw arrays and numbers, their backend, whether results are tensors).
 
     Python numbers stay weak scalars; lists become arrays; integers become floats where the op asks for floats.
     """

@@ -37,7 +37,7 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str
 
 
 def asarray(data, dtype=None, device=None) -> Tensor:
-    """Like ``tensor``, but a Tensor is returned as it is and an array shares its memory where dtype and device allow."""
+    """Like ``tensor``, but a Tensor is returned as it is, and an array shares its memory where dtype and device fit."""
     if isinstance(data, Tensor) and dtype is None and device in (None, data.device):
         return data
     if not isinstance(data, Tensor) and type(data) in BACKENDS and dtype in (None, data.dtype):

@@ -17,13 +17,38 @@ class Crossings:
     grad: Any
     name: str | None
     requires_grad: bool
-    shape: tuple[int, ...]
-    dtype: Any
-    size: int
-    device: str
     is_leaf: bool
     unstack: Any
     _of: Any
+
+    # --- what it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self):
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+    @property
+    def device(self) -> str:
+        """Where the array lives: "cpu", "cuda", "cuda:1", ..."""
+        return BACKENDS[type(self.data)].device_of(self.data)
+
+    # --- what Python and NumPy ask for -----------------------------------------------------------------------------
 
     def numpy(self):
         """The values as a NumPy array; on the CPU it shares this tensor's memory."""

@@ -61,3 +61,16 @@ def shape_error(node, gradient, parent) -> RuntimeError:
         f"the rule of {node.op} returned a gradient of shape {gradient.shape} for an argument of shape {parent.shape}"
         f" (recorded at {node.line}); is a transpose or a sum missing?"
     )
+
+
+def only_leaves_switch(tensor) -> RuntimeError:
+    return RuntimeError(
+        f"requires_grad: this tensor is the result of {tensor.node.op} ({tensor.node.line}); only leaves can be switched:"
+        " use .detach() for a tensor without history"
+    )
+
+
+def cannot_carry_gradients(tensor) -> TypeError:
+    return TypeError(
+        f"requires_grad: a tensor of dtype {tensor.dtype} cannot carry gradients; use .astype('float32') first"
+    )

@@ -3,5 +3,5 @@
 from tests.samples import Sample, normal
 
 SAMPLES = {
-    "alias": [Sample((normal(*shape),), reference=lambda x: x) for shape in ((2, 3), (), (0, 3))],
+    "identity": [Sample((normal(*shape),), reference=lambda x: x) for shape in ((2, 3), (), (0, 3))],
 }

@@ -1,0 +1,172 @@
+"""Losses of classes: softmax_cross_entropy and nll. ``reduction``: "mean", "sum", or "none" for that of each sample."""
+
+from tinygrad_ms.arrays.dtypes import is_float
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.constructors import asarray
+from tinygrad_ms.engine.around.crossings import raw
+from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.losses import check_reduction
+from tinygrad_ms.ops.shapes import permute_dims
+from tinygrad_ms.ops.targets import SoftTargets, targets_of
+
+__all__ = ["cross_entropy", "nll", "softmax_cross_entropy"]
+
+
+def _cross_entropy_vjp(
+    needed, g, log_probabilities, target, weight, reduction, label_smoothing, ignore_index
+):  # fmt: skip
+    g, g_log = g
+    g_logits = g_target = None
+    if g is not None:
+        targets = targets_of(target, log_probabilities, weight, reduction, label_smoothing, ignore_index)
+        scale = g.reshape((*g.shape, *(1,) * (log_probabilities.ndim - g.ndim))) / targets.count
+        g_logits = targets.gradient(log_probabilities, scale)
+        if needed[1]:
+            g_target = (label_smoothing - 1) * scale * log_probabilities
+            g_target = g_target if weight is None else g_target * weight
+    if g_log is not None:
+        from_log = g_log - exp(log_probabilities) * g_log.sum(axis=-1, keepdims=True)
+        g_logits = from_log if g_logits is None else g_logits + from_log
+    return g_logits, g_target
+
+
+def _cross_entropy_jvp(
+    tangents, log_probabilities, target, weight, reduction, label_smoothing, ignore_index
+):  # fmt: skip
+    t, t_target = tangents
+    targets = targets_of(target, log_probabilities, weight, reduction, label_smoothing, ignore_index)
+    t_loss = t_log = None
+    if t is not None:
+        t_log = t - (exp(log_probabilities) * t).sum(axis=-1, keepdims=True)
+        t_loss = targets.loss(t_log)
+    if t_target is not None:
+        t_factor = (1 - label_smoothing) * t_target
+        t_factor = t_factor if weight is None else t_factor * weight
+        term = SoftTargets(t_factor, targets.count, reduction).loss(log_probabilities)
+        t_loss = term if t_loss is None else t_loss + term
+    return t_loss, t_log
+
+
+@primitive(
+    vjp=_cross_entropy_vjp,
+    jvp=_cross_entropy_jvp,
+    outputs=("loss", "log_probabilities"),
+    formula=r"L = -\sum_c t_c \ln p_c,\ p = \mathrm{softmax}(z):\quad \frac{dL}{dz} = p - t",
+    source="002 (103)",
+    notes="the second output keeps log p for the gradient; classes are the last axis;"
+    " ignored samples have gradient zero",
+)
+def _softmax_cross_entropy(
+    xp, logits, target, /, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=None
+):
+    """The loss, and log p, which its gradient needs; classes in the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_probabilities = shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
+    targets = targets_of(target, log_probabilities, weight, reduction, label_smoothing, ignore_index)
+    return targets.loss(log_probabilities, xp), log_probabilities
+
+
+def softmax_cross_entropy(
+    logits, target, weight=None, *, axis=-1, reduction="mean", label_smoothing=0.0, ignore_index=-100
+):  # fmt: skip
+    """-sum_c t_c log p_c with p = softmax(logits) along ``axis``; the gradient is p - t.
+
+    Also called ``cross_entropy``.
+
+    logits: (..., classes), of any size: the largest is subtracted first.
+    target: integer labels, of the shape of logits without ``axis``; or probabilities, of the shape of logits.
+    weight: (classes,), factor of each class. label_smoothing: t becomes (1 - s) t + s / classes.
+    ignore_index: samples with this label count neither in the loss nor in the mean; where none counts the
+    mean is 0.
+    reduction: "mean" divides by the samples (with labels: by the sum of their weights).
+    Raises TypeError and ValueError for wrong dtypes and shapes, and for labels out of range. On a GPU that
+    last check would make the host wait; there such a label makes the loss NaN instead.
+    """
+    logits, target, weight, ignore_index = _prepare("softmax_cross_entropy", logits, target, weight, axis, ignore_index)
+    check_reduction("softmax_cross_entropy", reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"softmax_cross_entropy: label_smoothing is {label_smoothing}; it must lie in [0, 1]")
+    return _softmax_cross_entropy(
+        logits,
+        target,
+        weight=weight,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
+    )[0]
+
+
+cross_entropy = softmax_cross_entropy
+
+
+def nll(log_probabilities, target, weight=None, *, axis=-1, reduction="mean", ignore_index=-100):
+    """Negative log-likelihood -log p of integer labels, given log p (as from ``log_softmax``).
+
+    Arguments and errors as for ``softmax_cross_entropy``.
+    """
+    log_probabilities, target, weight, ignore_index = _prepare(
+        "nll", log_probabilities, target, weight, axis, ignore_index
+    )
+    if is_float(target.dtype):
+        raise TypeError("nll: target must be integer labels; for probabilities use softmax_cross_entropy with logits")
+    check_reduction("nll", reduction)
+    return targets_of(raw(target), log_probabilities, weight, reduction, 0.0, ignore_index).loss(log_probabilities)
+
+
+def _prepare(op, logits, target, weight, axis, ignore_index):
+    """Checked arguments, the classes in the last axis; ``ignore_index`` is None where nothing is ignored."""
+    if not hasattr(target, "dtype"):
+        target = asarray(target, device=logits.device if isinstance(logits, Tensor) else None)
+    shape, dtype = logits.shape, target.dtype
+    if not is_float(logits.dtype):
+        raise TypeError(f"{op}: the scores have dtype {logits.dtype}; they must be floats, use .astype('float32')")
+    if not shape or not -len(shape) <= axis < len(shape):
+        raise ValueError(f"{op}: axis {axis} is no axis of the scores, which have shape {shape}")
+    axis %= len(shape)
+    if axis != len(shape) - 1:
+        order = (*range(axis), *range(axis + 1, len(shape)), axis)
+        logits = permute_dims(logits, axes=order)
+        target = permute_dims(target, axes=order) if target.shape == shape else target
+    classes, samples = shape[axis], logits.shape[:-1]
+    if weight is not None:
+        weight = raw(weight)
+        if weight.shape != (classes,):
+            raise ValueError(f"{op}: weight has shape {weight.shape}; with {classes} classes it must be ({classes},)")
+    if is_float(dtype):
+        if target.shape != logits.shape:
+            hint = f"; labels of shape {samples} must be integers, use .astype('int64')"
+            hint = hint if target.shape == samples else ""
+            raise ValueError(
+                f"{op}: the scores have shape {shape} and target has shape {target.shape} and dtype {dtype}:"
+                f" probabilities must have the shape of the scores{hint}"
+            )
+        return logits, target, weight, None
+    if dtype.kind not in "iu" or target.shape != samples:
+        raise (TypeError if dtype.kind not in "iu" else ValueError)(
+            f"{op}: the scores have shape {shape} and target has shape {target.shape} and dtype {dtype}: with"
+            f" {classes} classes in axis {axis}, expected integer labels of shape {samples} or float"
+            f" probabilities of shape {shape}"
+        )
+    return logits, target, weight, _checked(op, raw(target), classes, ignore_index)
+
+
+def _checked(op, labels, classes, ignore_index):
+    """``ignore_index``, or None where no label can be it: then the samples need no mask.
+
+    On the CPU one reduction answers whether all labels are in range (negative ones are huge as unsigned
+    numbers). On a device the host would have to wait for that answer, so there the mask is always used.
+    """
+    if BACKENDS[type(labels)].name != "cpu":
+        return ignore_index
+    if not labels.size or labels.view(f"u{labels.itemsize}").max() < classes:
+        return ignore_index if 0 <= ignore_index < classes else None
+    wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
+    if wrong.size:
+        raise ValueError(
+            f"{op}: target has the label {wrong[0]}; with {classes} classes, labels lie in"
+            f" 0 ... {classes - 1}"
+            f" (or are ignore_index={ignore_index})"
+        )
+    return ignore_index

@@ -1,0 +1,90 @@
+"""Ops in a row each: a function of the array library with its docstring, derivative, formula and source.
+
+    sin = unary("sin", "The sine of x in radians.", derivative=lambda x: cos(x), formula=r"...", source="002 (8)")
+
+A row makes the forward ``def sin(xp, x): return xp.sin(x)`` and defines the op by the kind that its rule belongs to:
+``derivative`` or ``rule`` make it elementwise, ``transpose`` linear; without one of these it has no derivative.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Protocol
+
+from tinygrad_ms.engine.primitive import Primitive, elementwise, linear, no_derivative
+from tinygrad_ms.engine.tensor import Tensor
+
+__all__: list[str] = []
+
+
+class Array(Protocol):
+    """An array of NumPy or CuPy."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Any: ...
+
+
+ArrayLike = Tensor | Array | float | list[Any] | tuple[Any, ...]
+
+
+class Unary(Protocol):
+    """An op of one array: a Tensor of a Tensor, a number or a list, an array of an array."""
+
+    primitive: Primitive
+    __name__: str
+
+    def __call__(self, x: ArrayLike) -> Tensor: ...
+
+
+class Binary(Protocol):
+    """An op of two arrays, which are broadcast."""
+
+    primitive: Primitive
+    __name__: str
+
+    def __call__(self, a: ArrayLike, b: ArrayLike) -> Tensor: ...
+
+
+def unary(name: str, doc: str, forward: str | Callable = "", **facts) -> Unary:
+    """An op of one array. ``forward``: what the array library calls it, unless ``name``; or a function (xp, x).
+
+    facts: as for the kinds in ``engine/primitive.py``; ``kind`` names another one than the rule says.
+    """
+
+    def same_name(xp, x):
+        return xp.same_name(x)
+
+    return _define(name, doc, forward, same_name, sys._getframe(1), **facts)
+
+
+def binary(name: str, doc: str, forward: str | Callable = "", **facts) -> Binary:
+    """An op of two arrays; arguments as for ``unary``."""
+
+    def same_name(xp, a, b):
+        return xp.same_name(a, b)
+
+    return _define(name, doc, forward, same_name, sys._getframe(1), **facts)
+
+
+_PARAMETERS = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("xp", "x", "a", "b")]
+_SIGNATURES = {2: inspect.Signature(_PARAMETERS[:2]), 3: inspect.Signature([_PARAMETERS[0], *_PARAMETERS[2:]])}
+
+
+def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -> Any:
+    if not callable(forward):  # as fast as if it were written out, which getattr is not
+        code, place = same_name.__code__, row.f_code
+        same_name.__code__ = code.replace(
+            co_names=(forward or name,), co_name=name, co_filename=place.co_filename, co_firstlineno=row.f_lineno
+        )
+        forward = same_name
+    forward.__name__ = forward.__qualname__ = name
+    forward.__doc__, forward.__module__ = doc, row.f_globals["__name__"]
+    forward.__signature__ = _SIGNATURES[forward.__code__.co_argcount]  # one for all: reading it takes import time
+    if kind is None:
+        kind = (
+            linear if "transpose" in facts else elementwise if {"derivative", "rule"} & facts.keys() else no_derivative
+        )
+    return kind(**facts)(forward)

@@ -1,0 +1,159 @@
+"""Targets of classification: labels and probabilities, and the ops that pick what a label names.
+
+Classes are the last axis.
+"""
+
+import functools
+from math import prod
+
+from tinygrad_ms.arrays.dtypes import is_float
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.primitive import linear, primitive
+from tinygrad_ms.ops.comparisons import where
+from tinygrad_ms.ops.elementwise import exp
+
+__all__: list[str] = []
+
+# --- labels ---------------------------------------------------------------------------------------------------------
+
+
+def _rows(xp, x, labels):
+    """x as a table with one row per label, and the index of the labelled entries."""
+    count = prod(labels.shape)
+    return x.reshape((count, x.shape[-1])), (xp.arange(count), labels.reshape((count,)))
+
+
+@linear(
+    transpose=lambda g, labels, x_shape: place_label(g, labels=labels, classes=x_shape[-1]),
+    formula=r"y_n = x_{n t_n}",
+    source="linear map; its transpose",
+    moves=True,
+)
+def pick_label(xp, x, /, labels):
+    """The entry of each row that its integer label names: (..., classes), (...) -> (...)."""
+    table, index = _rows(xp, x, labels)
+    return table[index].reshape(labels.shape)
+
+
+@linear(
+    transpose=lambda g, labels: pick_label(g, labels=labels),
+    formula=r"Y_{nc} = x_n\,[c = t_n]",
+    source="linear map; its transpose",
+    moves=True,
+)
+def place_label(xp, x, /, labels, classes):
+    """Rows of zeros with x at the labels: the transpose of ``pick_label``."""
+    y = xp.zeros((*labels.shape, classes), dtype=x.dtype)
+    table, index = _rows(xp, y, labels)
+    table[index] = x.reshape((-1,))
+    return y
+
+
+@primitive(
+    vjp=(
+        lambda g, log_probabilities, labels: (
+            (g * exp(log_probabilities)).sum(axis=-1, keepdims=True)
+            - pick_label(g, labels=labels).reshape((*labels.shape, 1))
+        ),
+        lambda g, scale, log_probabilities: g * scale * exp(log_probabilities),
+    ),
+    jvp=(
+        lambda t, log_probabilities, labels: softmax_minus_one_hot(t, log_probabilities, labels=labels),
+        lambda t, scale, log_probabilities: t * scale * exp(log_probabilities),
+    ),
+    formula=r"Y_{nc} = s_n (p_{nc} - [c = t_n])",
+    source="002 (103)",
+)
+def softmax_minus_one_hot(xp, scale, log_probabilities, /, labels):
+    """The gradient of the cross-entropy with integer labels, in one buffer; ``scale`` has shape (..., 1)."""
+    table, index = _rows(xp, log_probabilities, labels)
+    table = xp.exp(table)
+    table[index] -= 1
+    y = table.reshape(log_probabilities.shape)
+    return xp.multiply(y, scale, out=y)
+
+
+# --- what the loss is made of ---------------------------------------------------------------------------------------
+
+
+class HardTargets:
+    """Integer labels t: the loss of sample n is -factor_n log p[n, t_n]; factor None stands for 1."""
+
+    def __init__(self, labels, factor, count, reduction):
+        self.labels, self.factor, self.reduction = labels, factor, reduction
+        self.count = count  # what the mean divides by
+
+    def loss(self, a, xp=None):
+        """The loss as a function of a = log p, in which it is linear. ``xp``: given in a forward, on raw arrays."""
+        pick, choose = (pick_label, where) if xp is None else (_forward(pick_label, xp), xp.where)
+        losses = pick(a, labels=self.labels)
+        if self.factor is not None:
+            losses = self.factor * choose(self.factor == 0, 0.0, losses)  # ignored: log p may be -inf
+        return _reduced(-losses, self)
+
+    def gradient(self, log_p, scale):
+        """``scale`` times the derivative of the loss by the logits, factor_n (p - [c = t_n])."""
+        scale = scale if self.factor is None else scale * self.factor.reshape((*self.factor.shape, 1))
+        return softmax_minus_one_hot(scale, log_p, labels=self.labels)
+
+
+class SoftTargets:
+    """Probabilities or smoothed labels: the loss of sample n is -sum_c factor_nc log p_nc."""
+
+    def __init__(self, factor, count, reduction):
+        self.factor, self.count, self.reduction = factor, count, reduction
+
+    def loss(self, a, xp=None):
+        """The loss as a function of a = log p, in which it is linear."""
+        return _reduced(-(self.factor * a).sum(axis=-1), self)
+
+    def gradient(self, log_p, scale):
+        """``scale`` times the derivative of the loss by the logits, p sum_c factor_nc - factor."""
+        total = self.factor.sum(axis=-1, keepdims=True)
+        return scale * (total * exp(log_p) - self.factor)
+
+
+def _forward(op, xp):
+    return functools.partial(op.primitive.forward, xp)
+
+
+def _reduced(losses, targets):
+    return losses if targets.reduction == "none" else losses.sum() / targets.count
+
+
+def targets_of(target, log_p, weight, reduction, label_smoothing, ignore_index):
+    """The targets of all samples with their weights. Of ``log_p`` only shape and dtype count."""
+    classes, labels, samples = log_p.shape[-1], target, None
+    soft = is_float(target.dtype)
+    weight = weight if weight is None else weight.astype(log_p.dtype)
+    if not soft and ignore_index is not None:
+        labels, samples = _kept(target, classes, ignore_index, log_p.dtype)
+    kept = samples
+    if weight is not None and not soft:
+        samples = weight[labels] if kept is None else kept * weight[labels]
+    if reduction != "mean":
+        count = 1
+    elif samples is None:
+        count = prod(log_p.shape[:-1]) or 1
+    else:
+        count = samples.sum()
+        count = count + (count == 0)  # nothing counts: the mean is 0
+    if not soft and not label_smoothing:
+        return HardTargets(labels, samples, count, reduction)
+    factor = target
+    if not soft:
+        ones = (labels == labels).astype(log_p.dtype)
+        factor = _forward(place_label, BACKENDS[type(labels)].xp)(ones, labels=labels, classes=classes)
+    if label_smoothing:
+        factor = (1 - label_smoothing) * factor + label_smoothing / classes
+    if weight is not None:
+        factor = factor * weight
+    return SoftTargets(factor if kept is None else factor * kept.reshape((*kept.shape, 1)), count, reduction)
+
+
+def _kept(labels, classes, ignore_index, dtype):
+    """Labels that are safe to index with; 1 where they count, 0 where ignored, NaN where out of range."""
+    counts = labels != ignore_index
+    inside = (labels >= 0) & (labels < classes)
+    kept = (counts & inside).astype(dtype) / (inside | ~counts).astype(dtype)
+    return labels * (inside & counts), kept

@@ -1,0 +1,62 @@
+"""What a call of an op looks like: which parameters of its forward are arrays and which are constants."""
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol
+
+from tinygrad_ms.engine.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tinygrad_ms.engine.primitive import Primitive
+
+P = ParamSpec("P")
+
+
+class Op(Protocol[P]):
+    """What a decorator makes of a forward: its arguments are those behind ``xp``."""
+
+    primitive: "Primitive"
+    __name__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor: ...
+
+
+class Kind(Protocol):
+    """A decorator of a forward."""
+
+    def __call__(self, forward: Callable[Concatenate[Any, P], Any], /) -> Op[P]: ...
+
+
+class Signature:
+    """The forward of an op, its name, and how it is called."""
+
+    def __init__(self, forward):
+        self.name = forward.__name__.strip("_")  # _concat is the primitive of the public function concat
+        self.forward = forward
+        parameters = list(inspect.signature(forward).parameters.values())[1:]
+        plain, before_slash = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY
+        self.signature = inspect.Signature(parameters)
+        slash = any(p.kind is before_slash for p in parameters)
+        arrays = [p for p in parameters if p.kind is before_slash or (p.kind is plain and not slash)]
+        self.arguments = [p.name for p in arrays if p.default is p.empty]
+        self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+        constants = [p for p in parameters if p.name not in self.arguments and p.name != self.variadic]
+        self.constants = [p.name for p in constants]
+        self.positional = [p.name for p in constants if p.kind is plain]
+        self.defaults = {p.name: p.default for p in constants if p.default is not p.empty}
+
+    def bind(self, args, kwargs):
+        """Sort a call into arrays and constants: constants may be positional, arrays may be named."""
+        count = len(self.arguments)
+        after = dict(zip(self.positional, args[count:]))
+        if 0 < len(args) - count == len(after) and after.keys().isdisjoint(kwargs):  # x.sum(0): the quick way
+            return args[:count], after | kwargs
+        try:
+            bound = self.signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.signature}: {error}") from None
+        arrays = bound.get(self.variadic, ()) if self.variadic else [bound[name] for name in self.arguments]
+        return arrays, {name: bound[name] for name in self.constants if name in bound}
+
+    def argument_name(self, i: int) -> str:
+        return f"{self.variadic}[{i}]" if self.variadic else self.arguments[i]

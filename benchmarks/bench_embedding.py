@@ -3,8 +3,8 @@
     python benchmarks/bench_embedding.py [--repeats 31] [--json FILE]
 
 float32 tables of n rows of width d, indexed by k random tokens. The contenders take turns in one run; the
-figures are medians in milliseconds, the ratios medians of the ratios of each round. PyTorch runs on one thread and may be
-missing.
+figures are medians in milliseconds, the ratios medians of the ratios of each round. PyTorch runs on one thread, and may
+be missing.
 """
 
 import argparse

@@ -243,10 +243,7 @@ def compare_times(repeats, threads):
         results[f"{who} {rule} ms"] = ms
         print(f"{who:6} {rule:9} {ms:7.1f} ms a step")
     if torch is not None:
-        for name, theirs, bar in (
-            ("with the same rule", "analytic", 1.3),
-            ("through five steps", "unrolled", 1.0),
-        ):
+        for name, theirs, bar in (("with the same rule", "analytic", 1.3), ("through five steps", "unrolled", 1.0)):
             results[f"ratio to torch {theirs}"] = figure = ratio(times, ("ours", "analytic"), ("torch", theirs))
             print(f"ours (analytic) / PyTorch {name}: {figure:.2f} (bar {bar})")
     return results

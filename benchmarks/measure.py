@@ -1,4 +1,4 @@
-"""How the benchmarks measure: contenders take turns, ratios are medians of the ratios of a round, facts go with figures."""
+"""How the benchmarks measure: contenders take turns, ratios are medians over the rounds, facts go with figures."""
 
 import json
 import os

@@ -52,18 +52,9 @@ def parse(arguments=None):
     add("--blocks", type=int, default=1)
     add("--seed", type=int, default=0, help="picks the initial weights and the sequences")
     add("--device", help='"cpu", "cuda", "cuda:1"; default: a GPU where CuPy finds one, else the CPU')
-    add(
-        "--save-memory",
-        action="store_true",
-        help="keep the states between chunks only, compute each chunk again",
-    )
+    add("--save-memory", action="store_true", help="keep the states between chunks only, compute each chunk again")
     add("--out", type=Path, help="folder of the results; default runs/TASK-UPDATE-SEED, runs/TASK-compare")
-    add(
-        "--resume",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="go on from a checkpoint, with the settings it was made with",
-    )
+    add("--resume", type=Path, metavar="CHECKPOINT", help="go on from a checkpoint, with the settings it was made with")
     add("--compare", action="store_true", help="train every update from the same seeds")
     add("--seeds", type=int, nargs="+", help="of the comparison; default: --seed alone")
     add("--quiet", action="store_true", help="no progress bar")
@@ -343,18 +334,10 @@ def compare(options):
 def write_comparison(results, task, folder):
     """The plot and the table of {update: [result of each seed]}."""
     names = [name for name in ("accuracy", "tail", "nats per character") if name in next(iter(results.values()))[0]]
-    rows = [
-        "| update | seed | steps | " + " | ".join(names) + " | ms per step |",
-        "|---" * (len(names) + 4) + "|",
-    ]
+    rows = ["| update | seed | steps | " + " | ".join(names) + " | ms per step |", "|---" * (len(names) + 4) + "|"]
     for update, runs in results.items():
         for result in runs:
-            cells = [
-                update,
-                result["settings"]["seed"],
-                result["steps"],
-                *(f"{result[n]:.4f}" for n in names),
-            ]
+            cells = [update, result["settings"]["seed"], result["steps"], *(f"{result[n]:.4f}" for n in names)]
             rows.append("| " + " | ".join(map(str, [*cells, f"{result['ms per step']:.0f}"])) + " |")
     print("\n".join(rows))
     (folder / "comparison.md").write_text("\n".join(rows) + "\n")

@@ -90,12 +90,7 @@ def selu(xp, x):
     return _SELU_SCALE * (xp.maximum(x, 0) + _SELU_ALPHA * xp.expm1(xp.minimum(x, 0)))
 
 
-@elementwise(
-    derivative=lambda y: y * (1 - y),
-    formula=r"\frac{dy}{dx} = y (1 - y)",
-    source="002 (70)",
-    floats=True,
-)
+@elementwise(derivative=lambda y: y * (1 - y), formula=r"\frac{dy}{dx} = y (1 - y)", source="002 (70)", floats=True)
 def sigmoid(xp, x):
     """1 / (1 + e^-x)."""
     with numpy.errstate(over="ignore"):  # e^-x is infinite where the result rounds to 0

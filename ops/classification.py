@@ -3,9 +3,8 @@
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import asarray
-from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.primitive import primitive
-from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.losses import check_reduction
 from tinygrad_ms.ops.shapes import permute_dims
@@ -89,12 +88,7 @@ def softmax_cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"softmax_cross_entropy: label_smoothing is {label_smoothing}; it must lie in [0, 1]")
     return _softmax_cross_entropy(
-        logits,
-        target,
-        weight=weight,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-        ignore_index=ignore_index,
+        logits, target, weight=weight, reduction=reduction, label_smoothing=label_smoothing, ignore_index=ignore_index
     )[0]
 
 

@@ -56,11 +56,7 @@ isfinite = unary("isfinite", "Whether an element is neither infinite nor NaN.", 
 
 
 @elementwise(
-    rule=(
-        lambda g: g * 0.0,
-        lambda g, condition: where(condition, g, 0),
-        lambda g, condition: where(condition, 0, g),
-    ),
+    rule=(lambda g: g * 0.0, lambda g, condition: where(condition, g, 0), lambda g, condition: where(condition, 0, g)),
     formula=r"dy = \begin{cases} da & \text{condition} \\ db & \text{else} \end{cases}",
     source="linear map; its transpose",
     moves=True,

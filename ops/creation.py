@@ -13,8 +13,7 @@ from tinygrad_ms.arrays.devices import default_device, to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, as_dtype, is_host_value
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import asarray
-from tinygrad_ms.engine.around.crossings import raw
-from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.random import generator
 
 __all__ = [

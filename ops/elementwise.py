@@ -79,10 +79,7 @@ trunc = unary("trunc", "x rounded towards zero.", derivative=lambda: 0.0,
 
 
 @elementwise(
-    derivative=lambda: 0.0,
-    formula=r"\frac{dy}{dx} = 0",
-    source="002 (1)",
-    notes="Halves go to the even side.",
+    derivative=lambda: 0.0, formula=r"\frac{dy}{dx} = 0", source="002 (1)", notes="Halves go to the even side."
 )
 def round(xp, x, decimals=0):
     """x rounded to the nearest number with that many decimals."""

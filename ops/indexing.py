@@ -17,9 +17,8 @@ from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, host_array, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import sum_to
-from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.primitive import linear, no_derivative
-from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.shapes import along, as_operand, broadcast_to, one_axis, ravel
 
 __all__ = [

@@ -8,8 +8,8 @@ ValueError.
 import builtins
 import math
 
-from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.primitive import linear, no_derivative, primitive
+from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.creation import ones_like, zeros_like
 from tinygrad_ms.ops.elementwise import exp

@@ -12,10 +12,7 @@ CASES = {
     "full": (lambda **o: tg.full((2,), 2.5, **o), np.full(2, 2.5)),
     "arange": (lambda **o: tg.arange(0.0, 1.0, 0.25, **o), np.arange(0, 1, 0.25)),
     "linspace": (lambda **o: tg.linspace(0, 1, 5, **o), np.linspace(0, 1, 5)),
-    "linspace open": (
-        lambda **o: tg.linspace(0, 1, 4, endpoint=False, **o),
-        np.linspace(0, 1, 4, endpoint=False),
-    ),
+    "linspace open": (lambda **o: tg.linspace(0, 1, 4, endpoint=False, **o), np.linspace(0, 1, 4, endpoint=False)),
     "eye": (lambda **o: tg.eye(3, **o), np.eye(3)),
     "eye above": (lambda **o: tg.eye(2, 3, 1, **o), np.eye(2, 3, 1)),
     "rand": (lambda **o: tg.rand(2, 3, rng=7, **o), np.random.default_rng(7).random((2, 3))),

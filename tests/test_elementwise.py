@@ -77,11 +77,7 @@ TABLE = {
         LINE,
     ),
     "(50) f(g(x))": (lambda x: tg.exp(tg.sin(x)), lambda x: np.exp(np.sin(x)) * np.cos(x), LINE),
-    "(51) f(g(h(x)))": (
-        lambda x: tg.log(tg.cosh(x**2)),
-        lambda x: 1 / np.cosh(x**2) * np.sinh(x**2) * 2 * x,
-        LINE,
-    ),
+    "(51) f(g(h(x)))": (lambda x: tg.log(tg.cosh(x**2)), lambda x: 1 / np.cosh(x**2) * np.sinh(x**2) * 2 * x, LINE),
     "(70) sigmoid": (tg.sigmoid, lambda x: np.exp(-x) / (1 + np.exp(-x)) ** 2, LINE),
     "(71) tanh": (tg.tanh, lambda x: 1 - np.tanh(x) ** 2, LINE),
 }
@@ -150,12 +146,7 @@ ANALYTIC = {  # name: (ours, the same for complex arguments, centre, radius insi
     "atan": (tg.atan, np.arctan, 0.4, 0.8),
     "acot": (tg.acot, lambda z: math.pi / 2 - np.arctan(z), -0.4, 0.8),
     "atan2, of the ordinate": (lambda x: tg.atan2(x, 2.0), lambda z: np.arctan(z / 2), 0.4, 0.9),
-    "atan2, of the abscissa": (
-        lambda x: tg.atan2(2.0, x),
-        lambda z: math.pi / 2 - np.arctan(z / 2),
-        0.4,
-        0.9,
-    ),
+    "atan2, of the abscissa": (lambda x: tg.atan2(2.0, x), lambda z: math.pi / 2 - np.arctan(z / 2), 0.4, 0.9),
     "sinh": (tg.sinh, np.sinh, 0.4, 1.0),
     "cosh": (tg.cosh, np.cosh, 0.4, 1.0),
     "tanh": (tg.tanh, np.tanh, 0.4, 0.9),
@@ -206,18 +197,7 @@ def test_every_smooth_elementary_function_is_among_them():
     modules = ("elementwise", "trigonometric", "special", "activations")
     names = {name for name, p in REGISTRY.items() if p.differentiable and p.op.__module__.split(".")[-1] in modules}
     linear = {"add", "subtract", "multiply", "negative"}
-    steps = {
-        "abs",
-        "sign",
-        "floor",
-        "ceil",
-        "trunc",
-        "round",
-        "floor_divide",
-        "relu",
-        "leaky_relu",
-        "hardtanh",
-    }
+    steps = {"abs", "sign", "floor", "ceil", "trunc", "round", "floor_divide", "relu", "leaky_relu", "hardtanh"}
     of_axes, inner = {"softmax", "log_softmax"}, {"sinc_derivative"}
     assert names - linear - steps - of_axes - inner <= {name.split(",")[0] for name in ANALYTIC}
 

@@ -126,36 +126,20 @@ CASES = {
         TypeError,
         r"zeros: dtype=3; a shape of several axes is one tuple: zeros\(\(2, 3\)\)",
     ),
-    "negative size": (
-        lambda: tg.ones(-1),
-        ValueError,
-        r"ones: negative dimensions are not allowed \(shape=-1\)",
-    ),
+    "negative size": (lambda: tg.ones(-1), ValueError, r"ones: negative dimensions are not allowed \(shape=-1\)"),
     "unknown dtype": (
         lambda: ones(2).astype("float31"),
         TypeError,
         r"dtype='float31' is unknown; expected one such as 'float32'",
     ),
-    "complex dtype": (
-        lambda: ones(2).astype("complex64"),
-        TypeError,
-        r"dtype='complex64' cannot be that of a tensor",
-    ),
-    "complex zeros": (
-        lambda: tg.zeros(2, dtype=complex),
-        TypeError,
-        r"zeros: dtype=<class 'complex'> cannot be",
-    ),
+    "complex dtype": (lambda: ones(2).astype("complex64"), TypeError, r"dtype='complex64' cannot be that of a tensor"),
+    "complex zeros": (lambda: tg.zeros(2, dtype=complex), TypeError, r"zeros: dtype=<class 'complex'> cannot be"),
     "device of no name": (
         lambda: tg.tensor([1.0], device=0),
         ValueError,
         r"device=0 is unknown: the devices are cpu, cuda",
     ),
-    "index of text": (
-        lambda: ones(2)["a"],
-        TypeError,
-        r"getitem: an index is 'a' \(str\); expected integers, slices",
-    ),
+    "index of text": (lambda: ones(2)["a"], TypeError, r"getitem: an index is 'a' \(str\); expected integers, slices"),
     "hook that is no function": (
         lambda: leaf(2).register_hook(3),
         TypeError,

@@ -122,10 +122,7 @@ def test_wrt_prunes_and_highlight_marks():
         (lambda: build([]), "no outputs"),
         (lambda: build(leaf(2), view="sideways"), "forward, backward, both, higher"),
         (lambda: build(leaf(2), rankdir="up"), "TB, LR, BT or RL"),
-        (
-            lambda: build(leaf(2) * 2, highlight=leaf(2)),
-            "highlight= names a tensor that the outputs were not",
-        ),
+        (lambda: build(leaf(2) * 2, highlight=leaf(2)), "highlight= names a tensor that the outputs were not"),
         (lambda: build(leaf(2) * 2, params=[1]), "expected a module or a dict"),
         (lambda: build((leaf(2) * 2).sum(), view="higher"), "do not depend on anything"),
     ],
@@ -244,11 +241,7 @@ def test_layers_of_another_shape_stay_outside():
         with tg.scope(f"layer{k}"):
             h = tg.tanh((x if h is None else h) @ leaf(h.shape[1] if h is not None else 3, width))
     graph = build(h.sum())
-    assert [(scope.name, scope.count) for scope in graph.scopes] == [
-        ("layer0", 1),
-        ("layer1", 1),
-        ("layer2…4", 3),
-    ]
+    assert [(scope.name, scope.count) for scope in graph.scopes] == [("layer0", 1), ("layer1", 1), ("layer2…4", 3)]
 
 
 def rnn(steps, scopes=("cell", "head")):
@@ -283,11 +276,7 @@ def test_two_scopes_in_turn_repeat_together():
             h = tg.exp(h)
     graph = build(h.sum())
     assert titles(graph) == ["tanh", "exp", "sum"]
-    assert [(s.name, s.count, s.virtual) for s in graph.scopes] == [
-        ("a, b", 6, True),
-        ("a", 1, False),
-        ("b", 1, False),
-    ]
+    assert [(s.name, s.count, s.virtual) for s in graph.scopes] == [("a, b", 6, True), ("a", 1, False), ("b", 1, False)]
 
 
 def test_results_of_all_repetitions_flow_in_one_edge():
@@ -524,10 +513,7 @@ def test_pdf_is_the_same_picture(tmp_path, monkeypatch):
     [
         (r"\frac{dy}{dx} = \cos x", "dy/dx = cos x"),
         (r"\frac{dy}{dx} = -\frac{1}{\sqrt{1 - x^2}}", "dy/dx = -1/(√(1 - x²))"),
-        (
-            r"Y = A B:\quad \bar A = \bar Y B^T",
-            "Y = A B:  Ā = Ȳ Bᵀ".replace("Ā", "A\u0304").replace("Ȳ", "Y\u0304"),
-        ),
+        (r"Y = A B:\quad \bar A = \bar Y B^T", "Y = A B:  Ā = Ȳ Bᵀ".replace("Ā", "A\u0304").replace("Ȳ", "Y\u0304")),
         (r"y = \sum_i x_i", "y = Σ_i x_i"),
         ("}{\\", ""),
         ("", ""),

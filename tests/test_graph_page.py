@@ -114,10 +114,7 @@ def test_scopes_collapse_to_levels_of_detail():
     loss, params = tower(6)
     levels = data_of(page(loss, params=params, fold=False))["levels"]
     assert len(levels) == 2 and "all scopes closed" in levels[1]["words"]
-    assert [s["title"].split()[0] for s in levels[1]["steps"] if s["phase"] == "forward"][:2] == [
-        "layer0",
-        "layer1",
-    ]
+    assert [s["title"].split()[0] for s in levels[1]["steps"] if s["phase"] == "forward"][:2] == ["layer0", "layer1"]
     folded = data_of(page(loss, params=params))["levels"][0]["steps"]
     assert "6 repetitions" in rows(folded, "forward", "tanh ×6")["text"]
 
@@ -186,14 +183,7 @@ def test_without_a_renderer_the_steps_remain(monkeypatch):
 
 
 def in_browser(path):
-    command = [
-        BROWSER,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=2000",
-        "--dump-dom",
-    ]
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom"]
     return subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120)
 
 
@@ -229,11 +219,7 @@ def test_in_a_browser(step, tmp_path):
     assert title, done.stderr[-500:]
     log = json.loads(title[1])
     count = len(data_of(step[0])["levels"][0]["steps"])
-    assert log[:3] == [
-        f"1 of {count}|What is given",
-        f"2 of {count}|affine [4]",
-        f"{count} of {count}|2.bias",
-    ]
+    assert log[:3] == [f"1 of {count}|What is given", f"2 of {count}|affine [4]", f"{count} of {count}|2.bias"]
     assert log[3].startswith(f"{count - 1} of") and log[4].startswith(f"3 of {count}|tanh")
     assert log[5].endswith("|seed") and log[6:11] == [True, True, "Pause", True, True]
     assert log[11].endswith("|What is given")

@@ -74,12 +74,7 @@ def test_ops_inside_rules_are_counted_once():
     x = tg.tensor(np.ones(4), requires_grad=True)
     with tg.profile() as p:
         tg.sin(x).sum().backward()
-    assert [(r.op, r.backward) for r in p.records] == [
-        ("sin", False),
-        ("sum", False),
-        ("sum", True),
-        ("sin", True),
-    ]
+    assert [(r.op, r.backward) for r in p.records] == [("sin", False), ("sum", False), ("sum", True), ("sin", True)]
 
 
 def test_the_graph_is_coloured_by_time(profiled):

@@ -178,10 +178,7 @@ def test_float16_gradients_are_accumulated_in_float32():
     [
         (3, r"getitem: index 3 is out of bounds for axis 0 with size 3 \(x: float64 \(3, 4\) on cpu"),
         ((0, 0, 0), "getitem: too many indices"),
-        (
-            [0, 3],
-            r"gather: x\[index\] with x of shape \(3, 4\) and index arrays of shape \(2,\): index 3",
-        ),
+        ([0, 3], r"gather: x\[index\] with x of shape \(3, 4\) and index arrays of shape \(2,\): index 3"),
         (([0, 1], [0, 1, 2]), r"gather: .* index arrays of shape \(2,\), \(3,\): shape mismatch"),
         ([[True, False]], "gather: .* boolean index did not match"),
         ([0.5], "getitem: an index array has dtype float64; expected integers or booleans"),

@@ -248,9 +248,7 @@ def test_svd_gives_gauge_invariant_functions_the_right_derivatives(x):
     check(cubed, x)
     v = tg.tensor(normal(*x.shape))
     np.testing.assert_allclose(
-        gradient(lambda x: (cubed(x) * v).sum(), x),
-        gradient(lambda x: (x @ x.T @ x * v).sum(), x),
-        rtol=1e-10,
+        gradient(lambda x: (cubed(x) * v).sum(), x), gradient(lambda x: (x @ x.T @ x * v).sum(), x), rtol=1e-10
     )
     check(lambda x: tg.svd(x)[0] @ tg.svd(x)[2], x)
 

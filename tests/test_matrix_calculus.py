@@ -198,11 +198,7 @@ SLIPS["004 §1, scalar and matrix rows"] = Slip(
     lambda v: tg.sum(tg.sin(v)), TALL, lambda: np.cos(TALL), lambda: np.cos(TALL).reshape(1, 6), "numerator"
 )
 SLIPS["004 §1, pq × mn"] = Slip(
-    lambda v: tg.matmul(v, Q),
-    TALL,
-    lambda: np.kron(np.eye(3), Q.T),
-    lambda: np.kron(np.eye(3), Q),
-    "denominator",
+    lambda v: tg.matmul(v, Q), TALL, lambda: np.kron(np.eye(3), Q.T), lambda: np.kron(np.eye(3), Q), "denominator"
 )
 SLIPS["004 §3, AX"] = Slip(lambda v: tg.matmul(A, v), TALL, lambda: A.T, lambda: np.kron(A.T, I2), "denominator")
 SLIPS["004 §3, XA"] = Slip(lambda v: tg.matmul(v, Q), TALL, lambda: Q, lambda: np.kron(np.eye(3), Q), "denominator")

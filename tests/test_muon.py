@@ -47,14 +47,7 @@ SCALES = {
 def test_steps_equal_the_formula_with_an_exact_polar_factor(scale, nesterov, method):
     params = [Parameter(v) for v in start()]
     optimizer = optim.Muon(
-        params,
-        lr=0.05,
-        momentum=0.8,
-        nesterov=nesterov,
-        weight_decay=0.1,
-        scale=scale,
-        method=method,
-        steps=12,
+        params, lr=0.05, momentum=0.8, nesterov=nesterov, weight_decay=0.1, scale=scale, method=method, steps=12
     )
     values = start()
     buffers = [0 * v for v in values]

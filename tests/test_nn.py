@@ -52,19 +52,9 @@ class Tree(nn.Module):
 def test_parameters_are_found_in_attributes_lists_tuples_and_dicts_once_and_in_order():
     model = Tree()
     names = [name for name, _ in model.named_parameters()]
-    assert names == [
-        "first.factor",
-        "blocks.0.factor",
-        "blocks.1.inner.0.factor",
-        "blocks.1.inner.1.0",
-        "gain",
-    ]
+    assert names == ["first.factor", "blocks.0.factor", "blocks.1.inner.0.factor", "blocks.1.inner.1.0", "gain"]
     assert len({id(p) for p in model.parameters()}) == len(model.parameters()) == 5
-    assert [name for name, _ in model.named_buffers()] == [
-        "first.shift",
-        "blocks.0.shift",
-        "blocks.1.inner.0.shift",
-    ]
+    assert [name for name, _ in model.named_buffers()] == ["first.shift", "blocks.0.shift", "blocks.1.inner.0.shift"]
     assert [name for name, _ in model.named_modules()] == ["", "first", "blocks.0", "blocks.1.inner.0"]
     assert [name for name, _ in model.named_children()] == [
         "first",
@@ -254,11 +244,7 @@ STATE_ERRORS = {
         ValueError,
         r"blocks.0.shift is float32 in the state and float64 here \(convert one with .astype\)",
     ),
-    "no array": (
-        lambda s: s.update(gain="5"),
-        ValueError,
-        r"gain is str, expected an array or a Tensor of shape \(\)",
-    ),
+    "no array": (lambda s: s.update(gain="5"), ValueError, r"gain is str, expected an array or a Tensor of shape \(\)"),
     "generator": (
         lambda s: s.update(rng={"state": 1}),
         ValueError,
@@ -457,10 +443,7 @@ def test_layers_start_the_same_on_every_device_and_from_manual_seed(device):
     first = nn.Sequential(nn.Linear(3, 5), nn.Dropout(), nn.Linear(5, 2), nn.Embedding(4, 2)).state_dict()
     tg.manual_seed(1)
     second = nn.Sequential(
-        nn.Linear(3, 5, device=device),
-        nn.Identity(),
-        nn.Linear(5, 2, device=device),
-        nn.Embedding(4, 2, device=device),
+        nn.Linear(3, 5, device=device), nn.Identity(), nn.Linear(5, 2, device=device), nn.Embedding(4, 2, device=device)
     ).state_dict()  # a dropout layer takes no numbers from the weights
     assert all(np.array_equal(first[name], value) for name, value in second.items())
 
@@ -567,10 +550,7 @@ ACTIVATIONS = {
     "ELU": (nn.ELU(0.7), lambda x: np.where(x > 0, x, 0.7 * np.expm1(x))),
     "SELU": (nn.SELU(), lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x))),
     "GELU": (nn.GELU(), lambda x: x * 0.5 * (1 + np.vectorize(erf)(x / 2**0.5))),
-    "GELU tanh": (
-        nn.GELU("tanh"),
-        lambda x: 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))),
-    ),
+    "GELU tanh": (nn.GELU("tanh"), lambda x: 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))),
     "SiLU": (nn.SiLU(), lambda x: x / (1 + np.exp(-x))),
     "Sigmoid": (nn.Sigmoid(), lambda x: 1 / (1 + np.exp(-x))),
     "Tanh": (nn.Tanh(), np.tanh),

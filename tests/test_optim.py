@@ -229,31 +229,15 @@ def leaf():
 
 ERRORS = {
     "empty": (ValueError, lambda: optim.SGD([]), "SGD: the list of parameters is empty"),
-    "one tensor": (
-        TypeError,
-        lambda: optim.SGD(leaf()),
-        "SGD: params is Parameter; expected a list of Tensors",
-    ),
-    "a module": (
-        TypeError,
-        lambda: optim.SGD(tg.nn.Module()),
-        "SGD: params is Module; expected a list of Tensors",
-    ),
-    "no tensor": (
-        TypeError,
-        lambda: optim.Adam(["w"]),
-        "Adam: parameter 0 of group 0 is str; expected a Tensor",
-    ),
+    "one tensor": (TypeError, lambda: optim.SGD(leaf()), "SGD: params is Parameter; expected a list of Tensors"),
+    "a module": (TypeError, lambda: optim.SGD(tg.nn.Module()), "SGD: params is Module; expected a list of Tensors"),
+    "no tensor": (TypeError, lambda: optim.Adam(["w"]), "Adam: parameter 0 of group 0 is str; expected a Tensor"),
     "no leaf": (
         ValueError,
         lambda: optim.Adam([leaf() * 2.0]),
         r"parameter 0 of group 0 \(unnamed, shape \(2, 3\)\) is the result of multiply .*only leaves can be",
     ),
-    "no gradient": (
-        ValueError,
-        lambda: optim.Adam([tg.tensor([1.0])]),
-        "has requires_grad=False; leave it out",
-    ),
+    "no gradient": (ValueError, lambda: optim.Adam([tg.tensor([1.0])]), "has requires_grad=False; leave it out"),
     "twice": (ValueError, lambda: optim.SGD([(p := leaf()), p]), "parameter 1 of group 0 .* is there twice"),
     "option of a group": (
         ValueError,
@@ -261,34 +245,18 @@ ERRORS = {
         "SGD: unknown option learning_rate; its options are lr, momentum, dampening, weight_decay, nesterov",
     ),
     "option": (TypeError, lambda: optim.SGD([leaf()], beta=1), "unexpected keyword argument 'beta'"),
-    "mixed groups": (
-        TypeError,
-        lambda: optim.SGD([{"params": [leaf()]}, leaf()]),
-        "SGD: a group is a dict such as",
-    ),
-    "empty group": (
-        ValueError,
-        lambda: optim.SGD([{"params": []}]),
-        "the list of parameters of group 0 is empty",
-    ),
+    "mixed groups": (TypeError, lambda: optim.SGD([{"params": [leaf()]}, leaf()]), "SGD: a group is a dict such as"),
+    "empty group": (ValueError, lambda: optim.SGD([{"params": []}]), "the list of parameters of group 0 is empty"),
     "lr": (ValueError, lambda: optim.SGD([leaf()], lr=-1), "SGD: lr is -1, expected at least 0"),
     "nan": (ValueError, lambda: optim.SGD([leaf()], lr=nan), "SGD: lr is nan, expected at least 0"),
     "decay": (ValueError, lambda: optim.AdamW([leaf()], weight_decay=-1), "AdamW: weight_decay is -1"),
-    "momentum": (
-        ValueError,
-        lambda: optim.SGD([leaf()], momentum=-1),
-        "SGD: momentum is -1, expected at least 0",
-    ),
+    "momentum": (ValueError, lambda: optim.SGD([leaf()], momentum=-1), "SGD: momentum is -1, expected at least 0"),
     "nesterov": (
         ValueError,
         lambda: optim.SGD([leaf()], nesterov=True),
         "SGD: nesterov is True, expected False, or mom",
     ),
-    "betas": (
-        ValueError,
-        lambda: optim.Adam([leaf()], betas=(0.9, 1.0)),
-        r"Adam: betas is \(0.9, 1.0\), expected two",
-    ),
+    "betas": (ValueError, lambda: optim.Adam([leaf()], betas=(0.9, 1.0)), r"Adam: betas is \(0.9, 1.0\), expected two"),
     "eps": (ValueError, lambda: optim.Adam([leaf()], eps=-1), "Adam: eps is -1, expected at least 0"),
 }
 
@@ -332,10 +300,7 @@ def broken(change):
 STATE_ERRORS = {
     "another kind": (lambda s: s.clear(), "expected a dict with state and param_groups"),
     "groups": (lambda s: s["param_groups"].pop(), "the state has 1 groups and the optimizer 2"),
-    "count": (
-        lambda s: s["param_groups"][0]["params"].pop(),
-        "group 0 has 1 parameters in the state and 2 here",
-    ),
+    "count": (lambda s: s["param_groups"][0]["params"].pop(), "group 0 has 1 parameters in the state and 2 here"),
     "options": (
         lambda s: s["param_groups"][1].pop("eps"),
         "group 1 has the options lr, betas, weight_decay in the state",
@@ -407,17 +372,9 @@ def test_schedules_follow_their_formulas_and_resume(case):
 @pytest.mark.parametrize(
     "kind, call, message",
     [
-        (
-            TypeError,
-            lambda o: optim.StepLR(o.param_groups, 3),
-            "StepLR: optimizer is list, expected an Optimizer",
-        ),
+        (TypeError, lambda o: optim.StepLR(o.param_groups, 3), "StepLR: optimizer is list, expected an Optimizer"),
         (ValueError, lambda o: optim.StepLR(o, 0), "StepLR: step_size is 0, expected at least 1"),
-        (
-            ValueError,
-            lambda o: optim.CosineLR(o, 5, warmup_steps=5),
-            "CosineLR: total_steps is 5, expected at least 6",
-        ),
+        (ValueError, lambda o: optim.CosineLR(o, 5, warmup_steps=5), "CosineLR: total_steps is 5, expected at least 6"),
         (ValueError, lambda o: optim.WarmupLR(o, -1), "WarmupLR: warmup_steps is -1, expected at least 0"),
         (
             ValueError,

@@ -130,12 +130,7 @@ case("sech", lambda x: 1 / x.cosh(), X)
 case("csch", lambda x: 1 / x.sinh(), between(0.3, 2))
 case("clip", lambda x: x.clamp(-0.5, 0.7), X, ours=lambda x: tg.clip(x, -0.5, 0.7))
 same("where", booleans(3, 4), X, V)
-case(
-    "astype cast",
-    lambda x: x.to(torch.float32).to(x.dtype),
-    X,
-    ours=lambda x: x.astype("float32").astype(x.dtype),
-)
+case("astype cast", lambda x: x.to(torch.float32).to(x.dtype), X, ours=lambda x: x.astype("float32").astype(x.dtype))
 case("astype cast_discrete", lambda x: (3 * x).to(torch.int64), X, ours=lambda x: (3 * x).astype("int64"))
 case("to", lambda x: x.to(torch.float64), X, ours=lambda x: tg.to(x, "cpu", "float64"))
 
@@ -155,21 +150,11 @@ case("gelu", lambda x: F.gelu(x, approximate="tanh"), X, ours=lambda x: tg.gelu(
 case("elu", lambda x: F.elu(x, 0.3), X, ours=lambda x: tg.elu(x, 0.3))
 for axis in (0, -1):
     case("softmax", lambda x, axis=axis: x.softmax(axis), X, ours=lambda x, axis=axis: tg.softmax(x, axis))
-    case(
-        "log_softmax",
-        lambda x, axis=axis: x.log_softmax(axis),
-        X,
-        ours=lambda x, axis=axis: tg.log_softmax(x, axis),
-    )
+    case("log_softmax", lambda x, axis=axis: x.log_softmax(axis), X, ours=lambda x, axis=axis: tg.log_softmax(x, axis))
 
 # shapes
 case("reshape", lambda x: x.reshape(2, 6), X, ours=lambda x: tg.reshape(x, (2, 6)))
-case(
-    "permute_dims transpose",
-    lambda x: x.permute(2, 0, 1),
-    normal(2, 3, 4),
-    ours=lambda x: tg.transpose(x, (2, 0, 1)),
-)
+case("permute_dims transpose", lambda x: x.permute(2, 0, 1), normal(2, 3, 4), ours=lambda x: tg.transpose(x, (2, 0, 1)))
 case("matrix_transpose", lambda x: x.mT, normal(2, 3, 4))
 case("swapaxes", lambda x: x.swapaxes(0, 2), normal(2, 3, 4), ours=lambda x: tg.swapaxes(x, 0, 2))
 case("moveaxis", lambda x: x.moveaxis(0, 2), normal(2, 3, 4), ours=lambda x: tg.moveaxis(x, 0, 2))
@@ -181,18 +166,8 @@ case("flip", lambda x: x.flip(1), X, ours=lambda x: tg.flip(x, 1))
 case("roll", lambda x: x.roll(2, 1), X, ours=lambda x: tg.roll(x, 2, 1))
 case("tile", lambda x: x.tile(2, 3), X, ours=lambda x: tg.tile(x, (2, 3)))
 case("repeat", lambda x: x.repeat_interleave(3, 1), X, ours=lambda x: tg.repeat(x, 3, 1))
-case(
-    "pad",
-    lambda x: F.pad(x, (2, 0, 1, 3), value=0.5),
-    X,
-    ours=lambda x: tg.pad(x, ((1, 3), (2, 0)), value=0.5),
-)
-case(
-    "gather",
-    lambda x: F.pad(x, (2, 1), mode="reflect"),
-    X,
-    ours=lambda x: tg.pad(x, ((0, 0), (2, 1)), "reflect"),
-)
+case("pad", lambda x: F.pad(x, (2, 0, 1, 3), value=0.5), X, ours=lambda x: tg.pad(x, ((1, 3), (2, 0)), value=0.5))
+case("gather", lambda x: F.pad(x, (2, 1), mode="reflect"), X, ours=lambda x: tg.pad(x, ((0, 0), (2, 1)), "reflect"))
 case("concat", lambda *xs: torch.cat(xs, 1), X, normal(3, 2), ours=lambda *xs: tg.concat(xs, 1))
 case("stack", lambda *xs: torch.stack(xs, 1), X, X, ours=lambda *xs: tg.stack(xs, 1))
 case("split", lambda x: x.split([1, 3], 1), X, ours=lambda x: tg.split(x, [1], 1))
@@ -223,12 +198,7 @@ case(
     X,
     ours=lambda x: tg.ops.indexing.getitem(x, (slice(1, None), slice(None, None, 2))),
 )
-case(
-    "place",
-    into_zeros,
-    normal(2, 4),
-    ours=lambda g: REGISTRY["place"].op(g, index=slice(1, None), shape=(3, 4)),
-)
+case("place", into_zeros, normal(2, 4), ours=lambda g: REGISTRY["place"].op(g, index=slice(1, None), shape=(3, 4)))
 case("gather", lambda x, i: x[i], X, ROWS, ours=lambda x, i: x[i])
 case(
     "scatter_add",
@@ -253,14 +223,7 @@ case(
     normal(2, 4),
     ours=lambda x, v: tg.index_update(x, [2, 0], v),
 )
-case(
-    "index_add",
-    lambda x, i, v: x.index_add(0, i, v),
-    X,
-    integers(0, 3, 5),
-    normal(5, 4),
-    ours=tg.index_add,
-)
+case("index_add", lambda x, i, v: x.index_add(0, i, v), X, integers(0, 3, 5), normal(5, 4), ours=tg.index_add)
 case("one_hot", lambda i: F.one_hot(i, 3), ROWS, ours=lambda i: tg.one_hot(i, 3))
 case("nonzero", lambda x: x.nonzero(as_tuple=True), booleans(3, 4))
 case("argsort", lambda x: x.argsort(0), X, ours=lambda x: tg.argsort(x, 0))
@@ -328,17 +291,8 @@ case("mse squared_error", F.mse_loss, *PAIR, ours=tg.mse)
 case("l1 absolute_error", F.l1_loss, *PAIR, ours=tg.l1)
 case("huber huber_error", F.huber_loss, *PAIR, ours=tg.huber)
 bce = F.binary_cross_entropy_with_logits
-case(
-    "binary_cross_entropy_with_logits logistic_error",
-    bce,
-    X,
-    between(0, 1),
-    ours=tg.binary_cross_entropy_with_logits,
-)
-for ours in (
-    "cross_entropy softmax_cross_entropy",
-    "softmax_minus_one_hot",
-):  # the latter runs in the gradient
+case("binary_cross_entropy_with_logits logistic_error", bce, X, between(0, 1), ours=tg.binary_cross_entropy_with_logits)
+for ours in ("cross_entropy softmax_cross_entropy", "softmax_minus_one_hot"):  # the latter runs in the gradient
     case(ours, F.cross_entropy, LOGITS, LABELS, ours=tg.cross_entropy)
 case("cross_entropy", F.cross_entropy, LOGITS, lambda random: random.dirichlet(np.ones(4), 6))
 case(
@@ -379,12 +333,7 @@ case(
     ours=lambda a, b: tg.solve_triangular(a, b, lower=True),
 )
 case("matrix_norm", lambda x: linalg.matrix_norm(x), regular(4, 3, 2))
-case(
-    "matrix_norm svdvals",
-    lambda x: linalg.matrix_norm(x, 2),
-    regular(4, 3, 2),
-    ours=lambda x: tg.matrix_norm(x, 2),
-)
+case("matrix_norm svdvals", lambda x: linalg.matrix_norm(x, 2), regular(4, 3, 2), ours=lambda x: tg.matrix_norm(x, 2))
 case("svdvals", linalg.svdvals, regular(4, 3, 2))
 
 
@@ -412,12 +361,7 @@ def svd_without_signs(u, s, vh):
     return s, u * u, vh * vh, (u * s[..., None, :] ** 3) @ vh
 
 
-case(
-    "qr",
-    lambda x: positive_diagonal(*linalg.qr(x)),
-    regular(5, 3, 2),
-    ours=lambda x: positive_diagonal(*tg.qr(x)),
-)
+case("qr", lambda x: positive_diagonal(*linalg.qr(x)), regular(5, 3, 2), ours=lambda x: positive_diagonal(*tg.qr(x)))
 case(
     "eigh",
     lambda x: seen_without_signs(*linalg.eigh(sym(x))[::-1]),

@@ -173,13 +173,7 @@ def test_import_needs_numpy_alone():
     assert new <= {"numpy", "tinygrad_ms", *sys.stdlib_module_names}, new - sys.stdlib_module_names
 
 
-@pytest.mark.parametrize(
-    "name, words",
-    [
-        ("train", "examples/train_mlp.py"),
-        ("test", "-m pytest"),
-    ],
-)
+@pytest.mark.parametrize("name, words", [("train", "examples/train_mlp.py"), ("test", "-m pytest")])
 def test_readme_commands_are_one_line_each(name, words):
     command = readme_command(name)
     assert words in command and command.startswith("python3 -m venv .venv && .venv/bin/pip install ")

@@ -21,10 +21,7 @@ def pairs_of(task, row):
 )
 def test_every_sequence_keeps_the_promises_of_the_task(task):
     batch = task.batch(20, 0)
-    assert batch.tokens.shape == (20, task.length) and batch.answers.shape == batch.shown.shape == (
-        20,
-        task.queries,
-    )
+    assert batch.tokens.shape == (20, task.length) and batch.answers.shape == batch.shown.shape == (20, task.queries)
     assert batch.tokens.dtype == batch.answers.dtype == np.int64
     for row, answers, shown in zip(*batch):
         seen = pairs_of(task, row)

@@ -11,30 +11,13 @@ from tinygrad_ms.testing import gradcheck, gradgradcheck
 
 M = np.random.default_rng(0).standard_normal((3, 4))
 BATCH = np.random.default_rng(1).standard_normal((2, 3, 4))
-ALL = [
-    "sum",
-    "mean",
-    "prod",
-    "var",
-    "std",
-    "max",
-    "min",
-    "argmax",
-    "argmin",
-    "logsumexp",
-    "norm",
-    "any",
-    "all",
-]
+ALL = ["sum", "mean", "prod", "var", "std", "max", "min", "argmax", "argmin", "logsumexp", "norm", "any", "all"]
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_methods_are_the_functions(name):
     x = tg.tensor(M)
-    by_method, by_function = (
-        getattr(x, name)(axis=1, keepdims=True),
-        getattr(tg, name)(x, axis=1, keepdims=True),
-    )
+    by_method, by_function = (getattr(x, name)(axis=1, keepdims=True), getattr(tg, name)(x, axis=1, keepdims=True))
     np.testing.assert_array_equal(by_method.data, by_function.data)
     assert by_method.shape == (3, 1)
 

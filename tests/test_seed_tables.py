@@ -23,10 +23,7 @@ X = RNG.standard_normal((3, 3)) + 3 * I
 S = np.linalg.inv(X)
 COLUMN, ROW = RNG.standard_normal((3, 1)), RNG.standard_normal((1, 3))
 TALL, WIDE = RNG.standard_normal((3, 2)), RNG.standard_normal((2, 3))
-P, Q = (
-    RNG.standard_normal((3, 2)),
-    RNG.standard_normal((2, 4)),
-)  # constants of matching sizes beside TALL and WIDE
+P, Q = (RNG.standard_normal((3, 2)), RNG.standard_normal((2, 4)))  # constants of matching sizes beside TALL and WIDE
 
 
 def rows(**tables):
@@ -303,11 +300,7 @@ def test_chain_rules_of_004():
         assert_agree(tg.jacobian(composed, X, layout=layout), product(*jacobians), EXACT)
 
 
-W_LAYER, X_LAYER, B_LAYER = (
-    RNG.standard_normal((2, 3)),
-    RNG.standard_normal((3, 5)),
-    RNG.standard_normal((2, 1)),
-)
+W_LAYER, X_LAYER, B_LAYER = (RNG.standard_normal((2, 3)), RNG.standard_normal((3, 5)), RNG.standard_normal((2, 1)))
 WEIGHTS = RNG.standard_normal((2, 5))
 
 
@@ -357,17 +350,9 @@ MATRIX_002 = {  # (60)-(64) and (101), in the shape of X
     "(62): X^T A, columns": (lambda v: tg.matmul(v.T, c3)[0, 0], COLUMN, c3),
     "(62): A^T X, columns": (lambda v: tg.matmul(c3.T, v)[0, 0], COLUMN, c3),
     "(62): tr(X^T A)": (lambda v: tg.trace(tg.matmul(v.T, P)), TALL, P),
-    "(63), (101): A^T X B, columns A and B": (
-        lambda v: tg.matmul(tg.matmul(c3.T, v), c2)[0, 0],
-        TALL,
-        c3 @ c2.T,
-    ),
+    "(63), (101): A^T X B, columns A and B": (lambda v: tg.matmul(tg.matmul(c3.T, v), c2)[0, 0], TALL, c3 @ c2.T),
     "(63): tr(A^T X B)": (lambda v: tg.trace(tg.matmul(tg.matmul(C34.T, v), D24)), TALL, C34 @ D24.T),
-    "(64): A^T X^T B, columns A and B": (
-        lambda v: tg.matmul(tg.matmul(c2.T, v.T), c3)[0, 0],
-        TALL,
-        c3 @ c2.T,
-    ),
+    "(64): A^T X^T B, columns A and B": (lambda v: tg.matmul(tg.matmul(c2.T, v.T), c3)[0, 0], TALL, c3 @ c2.T),
     "(64): tr(A^T X^T B)": (lambda v: tg.trace(tg.matmul(tg.matmul(D24.T, v.T), C34)), TALL, C34 @ D24.T),
     "full layer y = wX + b by X": (lambda v: tg.matmul(ROW, v)[0, 0] + b, COLUMN, ROW.T),
     "full layer y = wX + b by w": (lambda v: tg.matmul(v, COLUMN)[0, 0] + b, ROW, COLUMN.T),

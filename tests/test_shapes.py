@@ -42,11 +42,7 @@ COMPOSITIONS = {
     "repeat each": (lambda x: x.repeat([2, 0, 1], axis=0), lambda x: x.repeat([2, 0, 1], axis=0), M),
     "pad": (lambda x: tg.pad(x, 2), lambda x: np.pad(x, 2), M),
     "pad sides": (lambda x: tg.pad(x, (1, 2), value=3.0), lambda x: np.pad(x, (1, 2), constant_values=3), M),
-    "concat flat": (
-        lambda x: tg.concat([x, x.T], axis=None),
-        lambda x: np.concatenate([x, x.T], axis=None),
-        M,
-    ),
+    "concat flat": (lambda x: tg.concat([x, x.T], axis=None), lambda x: np.concatenate([x, x.T], axis=None), M),
     "split and join": (lambda x: tg.concat(x.split(2, axis=1)[::-1], axis=1), lambda x: np.roll(x, 2, 1), M),
     "split at": (lambda x: tg.split(x, [1, 3], 1)[1], lambda x: x[:, 1:3], M),
     "split past the end": (lambda x: tg.split(x, [1, 9])[1], lambda x: x[1:], M),
@@ -82,14 +78,7 @@ def test_lists_become_tensors():
 
 
 def test_arrays_give_arrays():
-    for y in (
-        tg.transpose(M),
-        tg.flatten(M),
-        tg.concat([M, M]),
-        tg.pad(M, 1),
-        *tg.split(M, 3),
-        *tg.unstack(M),
-    ):
+    for y in (tg.transpose(M), tg.flatten(M), tg.concat([M, M]), tg.pad(M, 1), *tg.split(M, 3), *tg.unstack(M)):
         assert type(y) is np.ndarray
     assert isinstance(tg.concat([M, tg.tensor(M)]), tg.Tensor)
 
@@ -163,10 +152,7 @@ def test_iteration_gives_rows_and_elements():
 
 ERRORS = [
     (lambda x: x.reshape(5), r"reshape: cannot reshape array of size 12 into shape \(5,\) \(x: float64"),
-    (
-        lambda x: x.broadcast_to((2, 4)),
-        r"broadcast_to: x has shape \(3, 4\), which does not broadcast to \(2, 4\)",
-    ),
+    (lambda x: x.broadcast_to((2, 4)), r"broadcast_to: x has shape \(3, 4\), which does not broadcast to \(2, 4\)"),
     (lambda x: x.squeeze(0), r"squeeze: axis 0 of x, of shape \(3, 4\), has a size other than one"),
     (lambda x: x.squeeze(2), "squeeze: axis 2 is out of bounds for an array of dimension 2"),
     (lambda x: x.expand_dims(4), "expand_dims: axis 4 is out of bounds"),

@@ -2,8 +2,8 @@
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.around.modes import hooks
+from tinygrad_ms.engine.tensor import raw
 
 
 class detect_nan(hooks):

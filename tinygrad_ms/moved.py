@@ -32,16 +32,16 @@ LEFT = {  # modules that still exist, and where the names are that left them
     "engine.call": "engine.around.arguments engine.around.sentences",
     "engine.primitive": "engine.around.rules",
     "engine.tape": "engine.around.modes",
-    "engine.tensor": "engine.around.constructors engine.around.crossings engine.tape",
+    "engine.tensor": "engine.around.constructors engine.around.printing ops.crossings",
     "ops.losses": "ops.classification ops.targets",
     "ops.reductions": "ops.linalg.norms",
 }
 RENAMED = {  # names that changed when they moved
     "KnownInverse": "InverseOf", "Plan": "Schedule", "_unpickle": "unpickle", "alias": "identity",
-    "column": "per_matrix", "drive": "iterate", "fit": "unbroadcast", "leading_to": "nodes_reaching", "least": "noise_floor",
-    "make_plan": "make_schedule", "matrices": "check_matrices", "newton_sign": "newton", "parts": "cache_slices",
-    "plan_for": "schedule_for", "prepare": "convert_arguments", "rewrap": "saved_as_tensors", "sign": "newton_mcsgn",
-    "sylvester": "newton_sylvester", "to_range": "scale_by_power_of_two",
+    "column": "per_matrix", "drive": "iterate", "fit": "unbroadcast", "leading_to": "nodes_reaching",
+    "least": "noise_floor", "make_plan": "make_schedule", "matrices": "check_matrices", "newton_sign": "newton",
+    "parts": "cache_slices", "plan_for": "schedule_for", "prepare": "convert_arguments", "rewrap": "saved_as_tensors",
+    "sign": "newton_mcsgn", "sylvester": "newton_sylvester", "to_range": "scale_by_power_of_two",
 }  # fmt: skip
 HOME = "tinygrad_ms."
 

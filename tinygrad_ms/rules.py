@@ -1,6 +1,32 @@
 """The decorators that make primitives, together: ``@tg.rules.linear(...)``, where ``tg.linear`` is the affine op."""
 
-from tinygrad_ms.engine.around.black_box import custom_vjp
+import inspect
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any
+
+from tinygrad_ms.engine.around.signatures import Op, P
 from tinygrad_ms.engine.primitive import elementwise, linear, multilinear, no_derivative, primitive
 
 __all__ = ["custom_vjp", "elementwise", "linear", "multilinear", "no_derivative", "primitive"]
+
+
+def custom_vjp(vjp, jvp=None, **facts) -> Callable[[Callable[P, Any]], Op[P]]:
+    """Hide a black box behind a rule: ``@custom_vjp(lambda g, x, y: ...)`` above a function of raw arrays.
+
+    The function may call anything (SciPy, a solver, another language); the rule is written as for ``primitive``. It is
+    differentiated in turn where it is made of operators and ops, so the order of derivatives is its own.
+    """
+
+    def decorate(function):
+        def forward(xp, *arrays, **constants):
+            return function(*arrays, **constants)
+
+        update_wrapper(forward, function)
+        parameters = list(inspect.signature(function).parameters.values())
+        kind = min((p.kind for p in parameters), default=inspect.Parameter.POSITIONAL_ONLY)
+        signature = inspect.Signature([inspect.Parameter("xp", kind), *parameters])
+        vars(forward).update(__signature__=signature)
+        return primitive(vjp, jvp, **facts)(forward)
+
+    return decorate

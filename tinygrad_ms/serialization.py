@@ -25,21 +25,9 @@ STRUCTURE = "structure.json"
 RESERVED = {STRUCTURE, "__metadata__"}  # the latter by safetensors
 CONTAINERS = {"list": list, "tuple": tuple}
 NPY_DTYPES = {
-    "bool",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "float16",
-    "float32",
-    "float64",
-    "complex64",
-    "complex128",
-}
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+    "complex64", "complex128",
+}  # fmt: skip
 DTYPES = {".npz": NPY_DTYPES, ".safetensors": NPY_DTYPES - {"complex128"} | {"bfloat16"}}
 
 

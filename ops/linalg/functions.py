@@ -4,8 +4,8 @@ Sources: Giles 2008, "Collected matrix derivative results for forward and revers
 equations in ``solve``, what LAPACK cannot do is a ValueError on the CPU, and inf or NaN on a GPU.
 """
 
-from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, diagonal, embed_diagonal, per_matrix
 from tinygrad_ms.ops.linalg.solve import DIVERGED, failing, inv

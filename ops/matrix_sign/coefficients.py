@@ -173,7 +173,7 @@ def converge(steps, coefficients, lower, n, m, precision) -> bool:
 
 
 class Schedule(NamedTuple):
-    """What to run: ``chunks`` of (start scale, shifts); then, where given, the shifts ``polishing`` until convergence."""
+    """What to run: ``chunks`` of (start scale, shifts); then, if given, the shifts ``polishing`` until convergence."""
 
     chunks: tuple
     end: float = 1.0  # the scale after each chunk

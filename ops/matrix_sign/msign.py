@@ -13,8 +13,8 @@ repeated singular values, where rules made of svd or eigh divide by zero.
 import warnings
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix, symmetric
 from tinygrad_ms.ops.matrix_sign.coefficients import as_rows

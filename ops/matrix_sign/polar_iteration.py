@@ -147,11 +147,12 @@ def orthogonalise_smooth(xp, M, eps, steps=None, coefficients=None):
 
 
 def msign_unrolled(M, *, steps=8, coefficients="su"):
-    """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps: its derivative is that of the truncated iteration.
+    """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps, with the derivative of the truncated iteration.
 
     For comparison and teaching; ``msign`` is what to use. Where the steps converge, the gradient has rounding errors
-    like those of ``msign``. Every step keeps its matrices for backward, steps (2 n^2 + n m) numbers where ``msign`` keeps
-    n m (25 times less, for a square M); wrap the call in ``checkpoint`` to keep M alone and compute the steps twice. Not for M = 0, or scales whose squares leave the range.
+    like those of ``msign``. Every step keeps its matrices for backward: steps (2 n^2 + n m) numbers, where ``msign``
+    keeps n m (25 times less, for a square M). Wrap the call in ``checkpoint`` to keep M alone and compute the steps
+    twice. Not for M = 0, or scales whose squares leave the range.
     Source: 000 (5).
     """
     if M.shape[-2] > M.shape[-1]:

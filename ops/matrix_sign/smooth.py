@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices
 from tinygrad_ms.ops.matrix_sign.block_solve import InverseOf
@@ -131,7 +131,7 @@ def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
 
 @smooth_primitive(keep_y=False)
 def _msign_smooth_recomputing(xp, M, /, eps, steps=None, coefficients=None):
-    """As ``msign_smooth``, but backward computes Y = M T / e from the M and T that it keeps: errors of order u / eps."""
+    """As ``msign_smooth``, but backward computes Y = M T / e from the M and T it keeps: errors of order u / eps."""
     return _msign_smooth.primitive.forward(xp, M, eps, steps, coefficients)
 
 

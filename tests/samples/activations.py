@@ -89,12 +89,7 @@ SAMPLES = {
     "hardtanh": [
         *unary(lambda x: np.clip(x, -1, 1)),
         *with_constants(lambda x, min, max: np.clip(x, min, max), min=0, max=6),
-        edge(
-            [-2.0, -1.0, 0.5, 1.0, nan],
-            [0, 0, 1, 0, 0],
-            lambda x: np.clip(x, -1, 1),
-            "gradient 0 at the bounds",
-        ),
+        edge([-2.0, -1.0, 0.5, 1.0, nan], [0, 0, 1, 0, 0], lambda x: np.clip(x, -1, 1), "gradient 0 at the bounds"),
     ],
     "elu": [
         *unary(elu),
@@ -104,12 +99,7 @@ SAMPLES = {
     ],
     "selu": [
         *unary(selu),
-        edge(
-            [-inf, 0.0, 1.0],
-            [0, 1.0507009873554805 * 1.6732632423543772, 1.0507009873554805],
-            selu,
-            "-inf and 0",
-        ),
+        edge([-inf, 0.0, 1.0], [0, 1.0507009873554805 * 1.6732632423543772, 1.0507009873554805], selu, "-inf and 0"),
     ],
     "sigmoid": [
         *unary(lambda x: 1 / (1 + np.exp(-x))),

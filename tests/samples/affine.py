@@ -25,5 +25,5 @@ SAMPLES = {
         sample((0, 3), (4, 3), (4,), "no rows"),
         sample((2, 0), (4, 0), (4,), "no features"),
         sample((3, 1), (1, 1), (1,)),
-    ],
+    ]
 }

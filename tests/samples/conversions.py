@@ -13,11 +13,7 @@ SAMPLES = {
         Sample((np.arange(3),), {"dtype": np.float32}, reference=lambda x, dtype: x * np.float32(1)),
     ],
     "cast_discrete": [
-        Sample(
-            (np.array([-1.5, 0.0, 2.7]),),
-            {"dtype": "int64"},
-            reference=lambda x, dtype: np.trunc(x).astype(int),
-        ),
+        Sample((np.array([-1.5, 0.0, 2.7]),), {"dtype": "int64"}, reference=lambda x, dtype: np.trunc(x).astype(int)),
         Sample((np.array([-1.5, 0.0, 2.7]),), {"dtype": bool}, reference=lambda x, dtype: x != 0),
         Sample((np.array(-1.5),), {"dtype": bool}, reference=lambda x, dtype: x != 0),
         Sample((np.zeros((0, 3)),), {"dtype": "int32"}, reference=lambda x, dtype: np.zeros((0, 3), int)),

@@ -26,11 +26,7 @@ def integers(reference, *args):
 def edge(x, gradient, reference, note):
     """A point at the edge of the domain or at a kink, with its documented gradient."""
     return Sample(
-        (np.array(x),),
-        reference=reference,
-        smooth=False,
-        gradient=(np.array(gradient, dtype=float),),
-        note=note,
+        (np.array(x),), reference=reference, smooth=False, gradient=(np.array(gradient, dtype=float),), note=note
     )
 
 
@@ -80,10 +76,7 @@ SAMPLES = {
         edge([-2.0, -0.0, 0.0, 2.0], [-1, 0, 0, 1], np.abs, "gradient 0 at 0"),
     ],
     "remainder": [
-        Sample(
-            (np.array([[5.3, -5.3, 0.4], [1.1, -0.2, 7.7]]), np.array([3.0, 2.0, -1.5])),
-            reference=np.remainder,
-        ),
+        Sample((np.array([[5.3, -5.3, 0.4], [1.1, -0.2, 7.7]]), np.array([3.0, 2.0, -1.5])), reference=np.remainder),
         Sample((np.array([5.3, -5.3]), 3), reference=np.remainder),
         Sample((7.3, np.array([2.0, -3.0])), reference=np.remainder),
         Sample((np.array(5.5), np.array(2.0)), reference=np.remainder),
@@ -98,10 +91,7 @@ SAMPLES = {
         ),
     ],
     "floor_divide": [
-        Sample(
-            (np.array([[5.3, -5.3, 0.4], [1.1, -0.2, 7.7]]), np.array([3.0, 2.0, -1.5])),
-            reference=np.floor_divide,
-        ),
+        Sample((np.array([[5.3, -5.3, 0.4], [1.1, -0.2, 7.7]]), np.array([3.0, 2.0, -1.5])), reference=np.floor_divide),
         Sample((np.array([5.3, -5.3]), 3), reference=np.floor_divide),
         Sample((7.3, np.array([2.0, -3.0])), reference=np.floor_divide),
         Sample((np.array(5.5), np.array(2.0)), reference=np.floor_divide),
@@ -112,10 +102,7 @@ SAMPLES = {
     "floor": steps(np.floor),
     "ceil": steps(np.ceil),
     "trunc": steps(np.trunc),
-    "round": [
-        *steps(np.round),
-        Sample((np.array([1.234, -5.678]),), {"decimals": 2}, reference=np.round),
-    ],
+    "round": [*steps(np.round), Sample((np.array([1.234, -5.678]),), {"decimals": 2}, reference=np.round)],
     "power": [
         Sample((positive(2, 3), normal(3)), reference=np.power),
         Sample((positive(3), normal(2, 1)), reference=np.power),
@@ -144,13 +131,7 @@ SAMPLES = {
             note="negative bases",
         ),
         *(
-            Sample(
-                (np.zeros(1), n),
-                reference=np.power,
-                smooth=False,
-                gradient=(np.array([slope]),),
-                note=f"0^{n}",
-            )
+            Sample((np.zeros(1), n), reference=np.power, smooth=False, gradient=(np.array([slope]),), note=f"0^{n}")
             for n, slope in ((0, 0.0), (0.0, 0.0), (1, 1.0), (2, 0.0), (3.0, 0.0), (0.5, inf), (-1.0, -inf))
         ),
     ],
@@ -179,11 +160,7 @@ SAMPLES = {
         ),
     ],
     "exp": [*unary(np.exp), integers(np.exp), edge([-inf], [0.0], np.exp, "-inf")],
-    "expm1": [
-        *unary(np.expm1),
-        integers(np.expm1),
-        edge([-inf, 1e-20], [0.0, 1.0], np.expm1, "-inf and tiny"),
-    ],
+    "expm1": [*unary(np.expm1), integers(np.expm1), edge([-inf, 1e-20], [0.0, 1.0], np.expm1, "-inf and tiny")],
     "exp2": [*unary(np.exp2), integers(np.exp2), edge([-inf], [0.0], np.exp2, "-inf")],
     "log": [
         *unary(np.log, 0.3, 3.0),
@@ -204,12 +181,6 @@ SAMPLES = {
         Sample((np.array(8.0), np.array(2.0)), reference=log_to_base),
         Sample((np.ones((0, 2)), 3), reference=log_to_base),
         integers(None, np.array([1, 8, 64]), 2),
-        Sample(
-            (np.zeros(1), 2),
-            reference=log_to_base,
-            smooth=False,
-            gradient=(np.array([inf]),),
-            note="0",
-        ),
+        Sample((np.zeros(1), 2), reference=log_to_base, smooth=False, gradient=(np.array([inf]),), note="0"),
     ],
 }

@@ -2,6 +2,4 @@
 
 from tests.samples import Sample, normal
 
-SAMPLES = {
-    "identity": [Sample((normal(*shape),), reference=lambda x: x) for shape in ((2, 3), (), (0, 3))],
-}
+SAMPLES = {"identity": [Sample((normal(*shape),), reference=lambda x: x) for shape in ((2, 3), (), (0, 3))]}

@@ -96,12 +96,7 @@ SAMPLES = {
     "scatter_add": samples(ADVANCED, added, transposed=True),
     "index_update": [
         Sample((normal(4, 2), normal(2, seed=1)), {"index": (slice(1, 3),)}, reference=updated, note="broadcast"),
-        Sample(
-            (normal(4, 2), normal(2, 2, seed=1)),
-            {"index": (np.array([3, 0]),)},
-            reference=updated,
-            note="rows",
-        ),
+        Sample((normal(4, 2), normal(2, 2, seed=1)), {"index": (np.array([3, 0]),)}, reference=updated, note="rows"),
         Sample((normal(2, 3), normal(3, seed=1)), {"index": (MASK,)}, reference=updated, note="mask", sync=COUNTS),
         Sample((normal(2, 3), -1.5), {"index": (0, 1)}, reference=updated, note="a number"),
         Sample((normal(), normal(seed=1)), {"index": ()}, reference=updated, note="0-d"),
@@ -120,26 +115,14 @@ SAMPLES = {
             reference=lambda x: (np.array([0, 1]), np.array([1, 0])),
             sync=COUNTS,
         ),
-        Sample(
-            (np.array([True, False, True]),),
-            reference=lambda x: (np.array([0, 2]),),
-            sync=COUNTS,
-            note="mask",
-        ),
+        Sample((np.array([True, False, True]),), reference=lambda x: (np.array([0, 2]),), sync=COUNTS, note="mask"),
         Sample((np.zeros((0, 2)),), reference=lambda x: (np.zeros(0, int),) * 2, sync=COUNTS, note="empty"),
     ],
     "argsort": [
-        Sample(
-            (normal(3, 4),),
-            reference=lambda x: np.array([sorted(range(4), key=row.__getitem__) for row in x]),
-        ),
+        Sample((normal(3, 4),), reference=lambda x: np.array([sorted(range(4), key=row.__getitem__) for row in x])),
         Sample((normal(3, 4),), {"axis": 0}, reference=lambda x, axis: np.argsort(x.T).T),
         Sample((np.array([1, 0, 1, 0]),), reference=lambda x: np.array([1, 3, 0, 2]), note="ties"),
-        Sample(
-            (np.array([1, 0, 1, 0]),),
-            {"descending": True},
-            reference=lambda x, descending: np.array([0, 2, 1, 3]),
-        ),
+        Sample((np.array([1, 0, 1, 0]),), {"descending": True}, reference=lambda x, descending: np.array([0, 2, 1, 3])),
         Sample((np.array([2.0, np.nan, 1.0]),), reference=lambda x: np.array([2, 0, 1]), note="nan"),
         Sample((np.zeros((0, 2)),), {"axis": 0}, reference=lambda x, axis: np.zeros((0, 2), int), note="empty"),
     ],

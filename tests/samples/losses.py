@@ -112,19 +112,14 @@ SAMPLES = {
             note="logits of 1e4",
         ),
         Sample(
-            (np.array([0.0, -0.0]), np.array([0.25, 1.0])),
-            reference=lambda x, t: np.full(2, np.log(2)),
-            note="zero",
+            (np.array([0.0, -0.0]), np.array([0.25, 1.0])), reference=lambda x, t: np.full(2, np.log(2)), note="zero"
         ),
         Sample((normal(0), normal(0)), reference=lambda x, t: np.zeros(0), note="empty"),
     ],
     "pick_label": [
         Sample((normal(5, 3),), {"labels": LABELS}, reference=pick_reference),
         Sample(
-            (normal(2, 2, 3),),
-            {"labels": np.array([[0, 2], [1, 1]])},
-            reference=pick_reference,
-            note="two batch axes",
+            (normal(2, 2, 3),), {"labels": np.array([[0, 2], [1, 1]])}, reference=pick_reference, note="two batch axes"
         ),
         Sample((normal(3),), {"labels": np.array(1)}, reference=pick_reference, note="one sample"),
         Sample((normal(0, 3),), {"labels": np.zeros(0, int)}, reference=pick_reference, note="empty"),
@@ -132,12 +127,7 @@ SAMPLES = {
     "place_label": [
         Sample((normal(5),), {"labels": LABELS, "classes": 3}, reference=place_reference),
         Sample((normal(2, 2),), {"labels": np.array([[0, 2], [1, 1]]), "classes": 3}, reference=place_reference),
-        Sample(
-            (np.array(2.0),),
-            {"labels": np.array(1), "classes": 3},
-            reference=place_reference,
-            note="one sample",
-        ),
+        Sample((np.array(2.0),), {"labels": np.array(1), "classes": 3}, reference=place_reference, note="one sample"),
         Sample((normal(0),), {"labels": np.zeros(0, int), "classes": 3}, reference=place_reference, note="empty"),
     ],
     "softmax_minus_one_hot": [

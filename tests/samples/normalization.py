@@ -26,5 +26,5 @@ SAMPLES = {
         sample(normal(3, 1), normal(1, seed=1), eps=0.5, note="one feature"),
         sample(np.zeros((0, 3)), normal(3)),
         sample(10 + normal(2, 4), normal(4, seed=1), note="a common offset"),
-    ],
+    ]
 }

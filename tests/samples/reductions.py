@@ -66,10 +66,7 @@ def over_axes(one, data=normal, empty=True, **options):
         Sample((data(3, 4),), {"axis": 0, "keepdims": True, **options}, reference=reference),
         Sample((data(2, 3, 2),), {"axis": (-1, 0), **options}, reference=reference, note="two axes"),
         Sample(
-            (data(2, 3, 2),),
-            {"axis": (1,), "keepdims": True, **options},
-            reference=reference,
-            note="a tuple of one",
+            (data(2, 3, 2),), {"axis": (1,), "keepdims": True, **options}, reference=reference, note="a tuple of one"
         ),
         Sample((data(3, 2),), {"axis": (), **options}, reference=reference, order=1, note="no axis"),
         Sample((data(2, 3),), {"keepdims": True, **options}, reference=reference, note="kept"),
@@ -91,12 +88,7 @@ def truth(one):
         Sample((data,), {"axis": -1}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
         Sample((normal(2, 3),), {"axis": (0, 1)}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
         Sample((np.zeros((2, 3)),), {"keepdims": True}, reference=lambda x, **kw: reference(x, **kw).astype(bool)),
-        Sample(
-            (np.zeros((0, 3), bool),),
-            {"axis": 0},
-            reference=lambda x, axis: np.array([one([])] * 3),
-            note="empty",
-        ),
+        Sample((np.zeros((0, 3), bool),), {"axis": 0}, reference=lambda x, axis: np.array([one([])] * 3), note="empty"),
         Sample((np.array(2.5),), reference=lambda x: np.array(True), note="0-d"),
     ]
 
@@ -160,20 +152,12 @@ SAMPLES = {
     "sum": over_axes(math.fsum)
     + [
         Sample((np.array([True, False, True]),), reference=lambda x: np.array(2), note="booleans"),
-        Sample(
-            (np.array([[1, 2], [3, 4]]),),
-            {"axis": 1},
-            reference=lambda x, axis: np.array([3, 7]),
-            note="integers",
-        ),
+        Sample((np.array([[1, 2], [3, 4]]),), {"axis": 1}, reference=lambda x, axis: np.array([3, 7]), note="integers"),
     ],
     "mean": over_axes(lambda values: math.fsum(values) / len(values), empty=False)
     + [
         Sample(
-            (np.array([[1, 2], [3, 5]]),),
-            {"axis": 1},
-            reference=lambda x, axis: np.float32([1.5, 4]),
-            note="integers",
+            (np.array([[1, 2], [3, 5]]),), {"axis": 1}, reference=lambda x, axis: np.float32([1.5, 4]), note="integers"
         ),
         Sample((np.array([True, False, True, True]),), reference=lambda x: np.float32(0.75), note="booleans"),
     ],
@@ -181,12 +165,7 @@ SAMPLES = {
     + [
         Sample((ZEROS,), {"axis": 1}, reference=reduced(math.prod), order=3, note="zeros"),
         Sample((ZEROS[1:3],), {}, reference=reduced(math.prod), note="zeros in all"),
-        Sample(
-            (ZEROS[:2].reshape(2, 2, 2),),
-            {"axis": (0, 2)},
-            reference=reduced(math.prod),
-            note="zeros in two axes",
-        ),
+        Sample((ZEROS[:2].reshape(2, 2, 2),), {"axis": (0, 2)}, reference=reduced(math.prod), note="zeros in two axes"),
         Sample((np.array([3, 1, 2]),), {}, reference=lambda x: np.array(6), note="integers"),
     ],
     "cumsum": accumulating(lambda a, b: a + b),
@@ -219,21 +198,9 @@ SAMPLES = {
     "logsumexp": over_axes(log_of_sum, empty=False)
     + [
         Sample(
-            (normal(0, 3),),
-            {"axis": 0},
-            reduced(log_of_sum),
-            smooth=False,
-            gradient=(np.zeros((0, 3)),),
-            note="empty",
+            (normal(0, 3),), {"axis": 0}, reduced(log_of_sum), smooth=False, gradient=(np.zeros((0, 3)),), note="empty"
         ),
-        Sample(
-            (normal(0, 3),),
-            {},
-            reduced(log_of_sum),
-            smooth=False,
-            gradient=(np.zeros((0, 3)),),
-            note="all empty",
-        ),
+        Sample((normal(0, 3),), {}, reduced(log_of_sum), smooth=False, gradient=(np.zeros((0, 3)),), note="all empty"),
         Sample(
             (np.array([[1e4, 1e4 - 1], [-1e4, -1e4 - 1]]),),
             {"axis": 1},
@@ -267,7 +234,5 @@ SAMPLES = {
     "any": truth(any),
     "all": truth(all),
     "count_nonzero": over_axes(count)
-    + [
-        Sample((np.array([True, False, True]),), reference=lambda x: np.array(2), note="booleans"),
-    ],
+    + [Sample((np.array([True, False, True]),), reference=lambda x: np.array(2), note="booleans")],
 }

@@ -19,11 +19,7 @@ def reference_unstack(x, axis):
 
 SAMPLES = {
     "reshape": [
-        Sample(
-            (normal(2, 3, 4),),
-            {"shape": (4, -1)},
-            reference=lambda x, shape: np.array(x.ravel()).reshape(4, 6),
-        ),
+        Sample((normal(2, 3, 4),), {"shape": (4, -1)}, reference=lambda x, shape: np.array(x.ravel()).reshape(4, 6)),
         Sample((normal(),), {"shape": (1, 1)}, reference=np.reshape, note="0-d"),
         Sample((normal(1),), {"shape": ()}, reference=np.reshape, note="to 0-d"),
         Sample((normal(0, 3),), {"shape": (3, 0, 2)}, reference=np.reshape, note="empty"),
@@ -51,11 +47,7 @@ SAMPLES = {
     "roll": [
         Sample((normal(5),), {"shift": 2}, reference=lambda x, shift: x[[3, 4, 0, 1, 2]]),
         Sample((normal(2, 3),), {"shift": -1, "axis": -1}, reference=lambda x, shift, axis: x[:, [1, 2, 0]]),
-        Sample(
-            (normal(2, 3),),
-            {"shift": (1, 4), "axis": (0, 1)},
-            reference=lambda x, shift, axis: x[::-1, [2, 0, 1]],
-        ),
+        Sample((normal(2, 3),), {"shift": (1, 4), "axis": (0, 1)}, reference=lambda x, shift, axis: x[::-1, [2, 0, 1]]),
         Sample((normal(2, 3),), {"shift": 7}, reference=np.roll, note="flattened"),
         Sample((normal(0, 3),), {"shift": 1, "axis": 0}, reference=np.roll, note="empty"),
         Sample((normal(),), {"shift": 1}, reference=lambda x, shift: x, note="0-d"),
@@ -75,16 +67,11 @@ SAMPLES = {
     "stack": [
         Sample((normal(2, 3), normal(2, 3, seed=1)), reference=lambda a, b: np.array([a, b])),
         Sample(
-            (normal(2), normal(2, seed=1), normal(2, seed=2)),
-            {"axis": -1},
-            reference=lambda *xs, axis: np.array(xs).T,
+            (normal(2), normal(2, seed=1), normal(2, seed=2)), {"axis": -1}, reference=lambda *xs, axis: np.array(xs).T
         ),
         Sample((normal(), normal(seed=1)), reference=lambda a, b: np.array([a, b]), note="0-d"),
         Sample(
-            (normal(0, 2), normal(0, 2)),
-            {"axis": 1},
-            reference=lambda a, b, axis: np.zeros((0, 2, 2)),
-            note="empty",
+            (normal(0, 2), normal(0, 2)), {"axis": 1}, reference=lambda a, b, axis: np.zeros((0, 2, 2)), note="empty"
         ),
     ],
     "split": [

@@ -39,12 +39,7 @@ SAMPLES = {
     "acot": [
         *unary(lambda x: pi / 2 - np.arctan(x)),
         integers(None),
-        edge(
-            [-inf, 0.0, inf, 1e20],
-            [0, -1, 0, 0],
-            lambda x: np.array([pi, pi / 2, 0, 1e-20]),
-            "infinity and far out",
-        ),
+        edge([-inf, 0.0, inf, 1e20], [0, -1, 0, 0], lambda x: np.array([pi, pi / 2, 0, 1e-20]), "infinity and far out"),
     ],
     "atan2": [
         *pairs(np.arctan2),

@@ -47,12 +47,7 @@ def device_info() -> dict[str, str]:
     """What was found: the default device, the array libraries, why CuPy is not usable if so, and the allocator."""
     problem = probe_cuda()
     cuda = f"not usable: {problem}" if problem else f"CuPy {FAMILIES['cuda'].xp.__version__}"
-    return {
-        "default": default_device(),
-        "cpu": f"NumPy {numpy.__version__}",
-        "cuda": cuda,
-        "memory": memory_info(),
-    }
+    return {"default": default_device(), "cpu": f"NumPy {numpy.__version__}", "cuda": cuda, "memory": memory_info()}
 
 
 def to_device(array, device: str):

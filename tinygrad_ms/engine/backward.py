@@ -6,7 +6,7 @@ from typing import Any
 from tinygrad_ms.arrays.sums import may_sum_to, sum_to
 from tinygrad_ms.engine.around.gradients import make_seed, run_hooks
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, notify
-from tinygrad_ms.engine.around.sentences import freed_error, in_place_error, shape_error
+from tinygrad_ms.engine.around.sentences import shape_error
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tape import Leaf, Node, Output, nodes_reaching, tape_of
 from tinygrad_ms.engine.tensor import Tensor
@@ -63,11 +63,7 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
                     else:
                         hand_on(node, g, grads, observers)
                     continue
-                if node.saved is None:
-                    raise freed_error(node)
-                for counter, version, argument in node.versions_at_save:
-                    if counter[0] != version:
-                        raise in_place_error(node, argument)
+                node.check()
                 step(node, g, grads, wanted_by, create_graph, observers)
             if not (retain or (wanted and node in wanted)):
                 node.saved = None
@@ -162,10 +158,9 @@ def accumulate(leaf, g):
         return
     if isinstance(g, Tensor):
         tensor.grad = g if tensor.grad is None else tensor.grad + g
-    elif tensor.grad is None:
-        tensor.grad = Tensor(as_array(g, leaf.backend).copy())
     else:
-        tensor.grad = Tensor(as_array(tensor.grad.data + g, leaf.backend))
+        g = g.copy() if tensor.grad is None else tensor.grad.data + g
+        tensor.grad = Tensor(as_array(g, leaf.backend))
 
 
 Tensor.backward = backward

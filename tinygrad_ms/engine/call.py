@@ -10,11 +10,10 @@ from sys import _getframe
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import NUMBERS, convert_arguments
-from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.around.modes import current_state, notify
 from tinygrad_ms.engine.around.sentences import complaint, shape_of
 from tinygrad_ms.engine.tape import Constant, Node, Output
-from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.engine.tensor import Tensor, raw
 
 NOTHING: tuple = ()  # these two are shared, so that a node without saved values or constants costs no memory
 NO_CONSTANTS: dict = {}
@@ -68,7 +67,7 @@ def make_op(primitive) -> Callable:
             bit += bit
         backend = BACKENDS.get(kind)
         if odd or backend is None or backend.multi_device or (weak and not floats):
-            arrays, backend, tensors = convert_arguments(primitive, args, arrays, tensors)
+            arrays, backend, tensors = convert_arguments(primitive, arrays, tensors)
 
         # Run.
         if state.hooks:
@@ -124,13 +123,11 @@ def record(plan, parents, args, arrays, results, cached, constants, state, frame
         shape = dtype = None
     elif parents[plan.first].shape == shape:  # one tuple for a chain of equal shapes: less for the collector to visit
         shape = parents[plan.first].shape
-    code = frame.f_code
-    while is_ours.get(code.co_filename, True) and frame.f_back and ours(frame):
+    while is_ours.get(frame.f_code.co_filename, True) and frame.f_back and ours(frame):
         frame = frame.f_back
-        code = frame.f_code
     node = Node(
-        plan, parents, saved, versions, constants or NO_CONSTANTS, shape, dtype, BACKENDS[type(y)], state.scope, code,
-        frame.f_lasti,
+        plan, parents, saved, versions, constants or NO_CONSTANTS, shape, dtype, BACKENDS[type(y)], state.scope,
+        frame.f_code, frame.f_lasti,
     )  # fmt: skip
     if plan.several:
         for k, result in enumerate(results):

@@ -88,19 +88,16 @@ class Plan:
         named = self.several and primitive.outputs != "*"
         self.slots = range(len(primitive.outputs)) if named else None  # whose cotangents the rules get as a tuple
         joint = isinstance(primitive.vjp, Rule)
-        rules = [
-            (i, r)
-            for i, r in enumerate([primitive.vjp] if joint else primitive.vjp)
-            if joint or self.needed[i : i + 1] == (True,)
-        ]
-        wanted = {name for _, rule in rules for name in rule.saves}
+        rules = [primitive.vjp] if joint else [r for r, needed in zip(primitive.vjp, self.needed) if needed]
+        wanted = {name for rule in rules for name in rule.saves}
         if forward_mode and primitive.jvp is not None:
             wanted |= primitive.jvp.names(primitive, self.needed)
         self._lay_out(wanted, count)
         self._positions: dict[int, list[int]] = {}
         self.joint = primitive.vjp if joint else None
         # (argument, function, positions of what it reads in the saved values)
-        self.pullbacks = () if joint else tuple((i, r.function, self.positions(r)) for i, r in rules)
+        which = [i for i, needed in enumerate(self.needed) if needed]
+        self.pullbacks = () if joint else tuple((i, r.function, self.positions(r)) for i, r in zip(which, rules))
 
     @staticmethod
     def key(needed) -> int:

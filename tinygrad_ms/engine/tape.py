@@ -5,6 +5,7 @@ import weakref
 from operator import attrgetter
 
 from tinygrad_ms.engine.around.modes import current_state
+from tinygrad_ms.engine.around.sentences import freed_error, in_place_error
 
 _number = itertools.count(1)
 _sequence = attrgetter("seq")
@@ -39,6 +40,14 @@ class Node:
     def op(self) -> str:
         return self.plan.primitive.name
 
+    def check(self) -> None:
+        """Raise where the rules of this node would read what is gone, or what was changed since."""
+        if self.saved is None:
+            raise freed_error(self)
+        for counter, version, argument in self.versions_at_save:
+            if counter[0] != version:
+                raise in_place_error(self, argument)
+
     def counter_of(self, k: int = 0) -> list[int]:
         """The version counter of output ``k``: made when somebody asks, which whoever can change the data has to."""
         for counter, _, argument in self.versions_at_save:
@@ -50,21 +59,12 @@ class Node:
         return counter
 
     @property
-    def caller(self) -> "Node":
-        """The node of the op that the user called: of an Output, the op whose output it is."""
-        return self
-
-    @property
     def line(self) -> str:
         """``file:line`` of the call that recorded this node."""
         if self.code is None:
             return "an unknown line"
         lines = [line for start, end, line in self.code.co_lines() if start <= self.offset < end and line]
         return f"{self.code.co_filename}:{lines[0] if lines else self.code.co_firstlineno}"
-
-    @property
-    def freed(self) -> bool:
-        return self.saved is None
 
     def __repr__(self):
         return f"<Node {self.seq} {self.op} {self.shape}>"
@@ -96,10 +96,6 @@ class Output(Node):
 
     def counter_of(self, k: int = 0) -> list[int]:
         return self.parents[0].counter_of(self.constants["index"])
-
-    @property
-    def caller(self) -> Node:
-        return self.parents[0]
 
 
 class Constant:

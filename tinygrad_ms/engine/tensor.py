@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.in_place import InPlace
 from tinygrad_ms.engine.around.printing import Tape
 from tinygrad_ms.engine.around.sentences import cannot_carry_gradients, only_leaves_switch
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, tape_of
@@ -17,7 +16,7 @@ else:
     Methods = object
 
 
-class Tensor(InPlace, Methods):
+class Tensor(Methods):
     """An array that remembers how it was computed. Make one with ``tensor(...)`` or as the result of an op.
 
     data: the raw NumPy or CuPy array. Writes to it behind the tape's back are not seen.
@@ -40,6 +39,31 @@ class Tensor(InPlace, Methods):
         self._constant = None  # how the tape shows this tensor as an argument off the tape; holds its name
 
     # --- what it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self):
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+    @property
+    def device(self) -> str:
+        """Where the array lives: "cpu", "cuda", "cuda:1", ..."""
+        return BACKENDS[type(self.data)].device_of(self.data)
 
     @property
     def name(self) -> str | None:
@@ -72,25 +96,7 @@ class Tensor(InPlace, Methods):
                 raise cannot_carry_gradients(self)
             self.node = Leaf(self.shape, self.dtype, BACKENDS[type(self.data)], self, self.name)
 
-    def requires_grad_(self, wanted: bool = True) -> "Tensor":
-        self.requires_grad = wanted
-        return self
-
     # --- gradients -------------------------------------------------------------------------------------------------
-
-    def retain_grad(self) -> "Tensor":
-        """Keep the gradient of this interior tensor in ``.grad``, too."""
-        if self.node is None:
-            raise RuntimeError("retain_grad: this tensor is not on the tape (requires_grad is False)")
-        if not self.is_leaf:
-            mine = weakref.ref(self)
-
-            def keep(gradient):
-                if (tensor := mine()) is not None:
-                    tensor.grad = gradient
-
-            self.register_hook(keep)
-        return self
 
     def register_hook(self, hook: Callable[["Tensor"], "Tensor | None"]) -> "HookHandle":
         """Call ``hook(gradient)`` once the gradient of this tensor is complete; its result, if any, takes its place."""
@@ -100,9 +106,6 @@ class Tensor(InPlace, Methods):
             raise TypeError(f"register_hook: hook is {type(hook).__name__}; expected a function of the gradient")
         self.node.hooks = [*(self.node.hooks or ()), hook]
         return HookHandle(self.node, hook)
-
-    def zero_grad(self) -> None:
-        self.grad = None
 
     def detach(self) -> "Tensor":
         """The same memory without history; in-place changes are counted in common."""
@@ -160,3 +163,8 @@ class HookHandle:
         node = self._node()
         if node is not None and node.hooks:
             node.hooks = [hook for hook in node.hooks if hook is not self._hook] or None
+
+
+def raw(x):
+    """The raw array of a Tensor; anything else as it is."""
+    return x.data if isinstance(x, Tensor) else x

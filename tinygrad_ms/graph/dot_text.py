@@ -19,13 +19,7 @@ LOOKS = {  # kind: (fill, outline, text, more attributes, words of the legend)
     "parameter": ("#f0c24b", "#7a5900", "#261c00", "style=filled penwidth=1.6", "parameter"),
     "leaf": ("#fbebc0", "#7a5900", "#261c00", "style=filled penwidth=1.6", "input that wants a gradient"),
     "constant": ("#ffffff", "#777777", "#444444", 'style="filled,dashed"', "constant, off the tape"),
-    "sum": (
-        "#ffffff",
-        "#a1470b",
-        "#a1470b",
-        "shape=circle style=filled penwidth=2 margin=0",
-        "sum of gradients",
-    ),
+    "sum": ("#ffffff", "#a1470b", "#a1470b", "shape=circle style=filled penwidth=2 margin=0", "sum of gradients"),
     "seed": ("#a1470b", "#5c2600", "#ffffff", "shape=ellipse style=filled", "seed of the backward pass"),
 }
 EDGES = {  # kind: (colour, more attributes, words of the legend)

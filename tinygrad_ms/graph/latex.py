@@ -17,26 +17,8 @@ SYMBOLS = {
     "{": "{", "}": "}", "|": "‖", "Vert": "‖", "lVert": "‖", "rVert": "‖", "left": "", "right": "", "big": "",
     "Big": "", "bigl": "", "bigr": "", "displaystyle": "", "limits": "", "colon": ":", "ell": "ℓ", "dagger": "†",
 }  # fmt: skip
-STYLES = {
-    "mathrm",
-    "mathbf",
-    "mathit",
-    "mathcal",
-    "mathsf",
-    "text",
-    "operatorname",
-    "boldsymbol",
-    "textrm",
-    "mathbb",
-}
-ACCENTS = {
-    "bar": "\u0304",
-    "hat": "\u0302",
-    "tilde": "\u0303",
-    "dot": "\u0307",
-    "overline": "\u0304",
-    "vec": "\u20d7",
-}
+STYLES = {"mathrm", "mathbf", "mathit", "mathcal", "mathsf", "text", "operatorname", "boldsymbol", "textrm", "mathbb"}
+ACCENTS = {"bar": "\u0304", "hat": "\u0302", "tilde": "\u0303", "dot": "\u0307", "overline": "\u0304", "vec": "\u20d7"}
 SUPERSCRIPTS = dict(zip("0123456789+-=()nTi", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿᵀⁱ"))
 TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|[{}^_&~]|\s+|[^\\{}^_&~\s]", re.DOTALL)
 

@@ -14,12 +14,7 @@ MOST = 80  # vertices of a graph that is drawn without being asked for
 
 def tensor_html(tensor) -> str:
     """HTML for Tensor._repr_html_. It copies a device tensor to the host and runs a renderer where one is."""
-    facts = [
-        escape(tensor.name or "Tensor"),
-        shape_text(tensor.shape) or "scalar",
-        str(tensor.dtype),
-        tensor.device,
-    ]
+    facts = [escape(tensor.name or "Tensor"), shape_text(tensor.shape) or "scalar", str(tensor.dtype), tensor.device]
     if tensor.requires_grad:
         facts.append("requires_grad" if tensor.is_leaf else f"result of {escape(tensor.node.op)}")
     parts = [f"<p><b>{facts[0]}</b> {', '.join(facts[1:])}</p>", *numbers(Summary(tensor))]

@@ -7,10 +7,10 @@ import numpy
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.around.modes import hooks
 from tinygrad_ms.engine.backward import unbroadcast, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output
+from tinygrad_ms.engine.tensor import raw
 
 SMALL = 9  # arrays of up to so many elements are shown in full
 STRIP = (4, 12)  # rows and columns of a heat strip

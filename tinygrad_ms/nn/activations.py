@@ -1,18 +1,7 @@
 """Activation functions as modules, for Sequential. The functions and derivatives: ops/activations.py."""
 
 from tinygrad_ms.nn.module import Module
-from tinygrad_ms.ops.activations import (
-    elu,
-    gelu,
-    leaky_relu,
-    log_softmax,
-    relu,
-    selu,
-    sigmoid,
-    silu,
-    softmax,
-    softplus,
-)
+from tinygrad_ms.ops.activations import elu, gelu, leaky_relu, log_softmax, relu, selu, sigmoid, silu, softmax, softplus
 from tinygrad_ms.ops.trigonometric import tanh
 
 

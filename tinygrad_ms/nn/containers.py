@@ -20,10 +20,7 @@ class Sequential(Module):
         self.layers = list(layers)
 
     def _fields(self):
-        return [
-            *enumerate(self.layers),
-            *((name, value) for name, value in super()._fields() if name != "layers"),
-        ]
+        return [*enumerate(self.layers), *((name, value) for name, value in super()._fields() if name != "layers")]
 
     def forward(self, x):
         for layer in self.layers:

@@ -14,9 +14,8 @@ from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import tensor
-from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
-from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.conversions import is_dtype
 
 
@@ -308,9 +307,7 @@ class Module:
             path += [name] if name else []
             rows.append((label, shapes.get(id(module), ""), *counts(own[name])))
         return Table.of(
-            ("layer", "output shape", "parameters", "trainable"),
-            rows,
-            ("total", "", *counts(self.parameters())),
+            ("layer", "output shape", "parameters", "trainable"), rows, ("total", "", *counts(self.parameters()))
         )
 
     def _trial_run(self, inputs) -> dict[int, str]:

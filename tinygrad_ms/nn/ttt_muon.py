@@ -234,13 +234,7 @@ class TTTMuon(Module):
             raise ValueError(f"{type(self).__name__}: dim is {dim}, expected a multiple of the {heads} heads")
         if base_lr <= 0:
             raise ValueError(f"{type(self).__name__}: base_lr is {base_lr}, expected a number above 0")
-        self.dim, self.heads, self.chunk, self.base_lr, self.checkpoint = (
-            dim,
-            heads,
-            chunk,
-            base_lr,
-            checkpoint,
-        )
+        self.dim, self.heads, self.chunk, self.base_lr, self.checkpoint = (dim, heads, chunk, base_lr, checkpoint)
         options = dict(rng=generator(rng), device=device, dtype=dtype)
         d = dim // heads
         taps = numpy.array([[1.0], [0.5], [0.0]]) * numpy.ones(dim)  # of this token, the one before, two before

@@ -13,8 +13,7 @@ import numpy
 from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.crossings import raw
-from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.engine.tensor import Tensor, raw
 
 
 class Optimizer:
@@ -170,10 +169,7 @@ class Optimizer:
                 if p in self.state:
                     kept = self.state[p]
                     arrays = {name: kept[name] for name in self.buffers(group) if name in kept}
-                    state[number] = {
-                        "step": kept["step"],
-                        **{k: numpy.array(host(a)) for k, a in arrays.items()},
-                    }
+                    state[number] = {"step": kept["step"], **{k: numpy.array(host(a)) for k, a in arrays.items()}}
             first += len(group["params"])
         return {"state": state, "param_groups": groups}
 

@@ -10,11 +10,10 @@ import numpy
 from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.crossings import raw
 from tinygrad_ms.engine.around.forward import push_forward
 from tinygrad_ms.engine.around.modes import enable_grad, forward_mode
 from tinygrad_ms.engine.backward import walk
-from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.engine.tensor import Tensor, raw
 
 FULL = 32  # inputs of up to so many elements together are checked element by element,
 PROBES = 3  # more along so many random vectors per array

@@ -25,17 +25,7 @@ import numpy as np
 
 from tinygrad_ms.testing import cupy_gaps as gaps
 
-__all__ = [
-    "STATS",
-    "SyncForbidden",
-    "array",
-    "asarray",
-    "asnumpy",
-    "forbid_sync",
-    "ndarray",
-    "reset_stats",
-    "xp",
-]
+__all__ = ["STATS", "SyncForbidden", "array", "asarray", "asnumpy", "forbid_sync", "ndarray", "reset_stats", "xp"]
 
 STATS = SimpleNamespace(calls=0, sync=0, h2d=0, d2h=0)
 """Counts since `reset_stats()`: kernel launches, synchronisations, copies to the device and to the host."""
@@ -375,21 +365,11 @@ def _attach():
     ndarray.get = reader("get", np.ndarray.copy)
 
     ufuncs = {
-        "add": np.add,
-        "sub": np.subtract,
-        "mul": np.multiply,
-        "matmul": np.matmul,
-        "pow": np.power,
-        "truediv": np.divide,
-        "floordiv": np.floor_divide,
-        "mod": np.remainder,
-        "divmod": np.divmod,
-        "and": np.bitwise_and,
-        "or": np.bitwise_or,
-        "xor": np.bitwise_xor,
-        "lshift": np.left_shift,
+        "add": np.add, "sub": np.subtract, "mul": np.multiply, "matmul": np.matmul, "pow": np.power,
+        "truediv": np.divide, "floordiv": np.floor_divide, "mod": np.remainder, "divmod": np.divmod,
+        "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "lshift": np.left_shift,
         "rshift": np.right_shift,
-    }
+    }  # fmt: skip
     for name, f in ufuncs.items():
         setattr(ndarray, f"__{name}__", _operator(f))
         setattr(ndarray, f"__r{name}__", _operator(f, reflected=True))

@@ -25,10 +25,7 @@ def matmul_sample(left, right, note=""):
 def einsum_sample(subscripts, *shapes, note=""):
     arrays = tuple(normal(*shape, seed=i) for i, shape in enumerate(shapes))
     return Sample(
-        arrays,
-        {"subscripts": subscripts},
-        reference=lambda *x, subscripts: np.einsum(subscripts, *x),
-        note=note,
+        arrays, {"subscripts": subscripts}, reference=lambda *x, subscripts: np.einsum(subscripts, *x), note=note
     )
 
 
@@ -52,9 +49,7 @@ SAMPLES = {
     "outer": [
         Sample((normal(3), normal(4, seed=1)), reference=np.multiply.outer),
         Sample(
-            (normal(2, 3), normal(2, seed=1)),
-            reference=lambda a, b: np.multiply.outer(a.ravel(), b),
-            note="flattened",
+            (normal(2, 3), normal(2, seed=1)), reference=lambda a, b: np.multiply.outer(a.ravel(), b), note="flattened"
         ),
         Sample((normal(0), normal(2)), reference=np.multiply.outer, note="empty"),
         Sample((normal(), normal(2)), reference=lambda a, b: a * b.reshape(1, 2), note="0-d"),

@@ -67,23 +67,14 @@ def triangular_reference(a, b, lower, unit_diagonal):
 
 def triangular_samples():
     samples = [
-        Sample(
-            (regular(3, 3), normal(3, 2)),
-            {"lower": lower, "unit_diagonal": unit},
-            reference=triangular_reference,
-        )
+        Sample((regular(3, 3), normal(3, 2)), {"lower": lower, "unit_diagonal": unit}, reference=triangular_reference)
         for lower in (False, True)
         for unit in (False, True)
     ]
     options = {"lower": True, "unit_diagonal": False}
     return samples + [
         Sample((regular(2, 3, 3), normal(3, 1)), options, reference=triangular_reference, note="broadcast"),
-        Sample(
-            (regular(3, 3), normal(2, 3, 2)),
-            options,
-            reference=triangular_reference,
-            note="a batch of columns",
-        ),
+        Sample((regular(3, 3), normal(2, 3, 2)), options, reference=triangular_reference, note="a batch of columns"),
         Sample((regular(70, 70), normal(70, 2)), options, reference=triangular_reference, order=1, note="blocks"),
         Sample((np.zeros((0, 0)), np.zeros((0, 2))), options, reference=lambda a, b, **_: b, note="empty"),
     ]

@@ -8,13 +8,13 @@ from tinygrad_ms.engine.around.sentences import describe, mixed_devices
 NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
 
 
-def convert_arguments(primitive, args, arrays, wants_tensor):
-    """The less usual arguments of a call, converted: (raw arrays and numbers, their backend, whether results are tensors).
+def convert_arguments(primitive, arrays, wants_tensor):
+    """The less usual arguments of a call, converted: (raw arrays and numbers, their backend, whether to give tensors).
 
     Python numbers stay weak scalars; lists become arrays; integers become floats where the op asks for floats.
     """
     refuse_what_is_no_number(primitive, arrays)
-    backend = common_backend(primitive, args, arrays)
+    backend = common_backend(primitive, arrays)
     if backend is None:
         arrays, backend, made = from_host_alone(arrays)
         wants_tensor = wants_tensor or made
@@ -40,7 +40,7 @@ def refuse_what_is_no_number(primitive, arrays):
             )
 
 
-def common_backend(primitive, args, arrays):
+def common_backend(primitive, arrays):
     """The backend of the arrays, which must be one and on one device; None where there is no array."""
     kinds = {type(value) for value in arrays if type(value) in BACKENDS}
     if not kinds:
@@ -48,7 +48,7 @@ def common_backend(primitive, args, arrays):
     backend = BACKENDS[kinds.pop()]
     indices = {backend.index_of(a) for a in arrays if type(a) is backend.array_type} if backend.multi_device else ()
     if kinds or len(indices) > 1:
-        raise mixed_devices(primitive, args)
+        raise mixed_devices(primitive, arrays)
     return backend
 
 

@@ -3,7 +3,6 @@
 from contextlib import nullcontext
 
 from tinygrad_ms.engine.around.modes import enable_grad
-from tinygrad_ms.engine.around.sentences import freed_error, in_place_error
 from tinygrad_ms.engine.backward import saved_as_tensors
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tape import Leaf, Node, Output, tape_of
@@ -20,11 +19,8 @@ def push_forward(nodes, tangents: dict, create_graph=False, since=0) -> list:
             incoming = [tangents.get(parent) if isinstance(parent, Node) else None for parent in node.parents]
             if all(t is None for t in incoming):
                 continue
-            t = (
-                incoming[0][node.constants["index"]]
-                if isinstance(node, Output)
-                else run_rule(node, incoming, create_graph)
-            )
+            several = isinstance(node, Output)
+            t = incoming[0][node.constants["index"]] if several else run_rule(node, incoming, create_graph)
             if t is not None:
                 tangents[node] = t if node.shape is None else matching(t, node)
     return [tangents.get(node) for node in nodes]
@@ -32,11 +28,7 @@ def push_forward(nodes, tangents: dict, create_graph=False, since=0) -> list:
 
 def run_rule(node, incoming, create_graph):
     """What the JVP rule of a node makes of the tangents of its arguments (None: none)."""
-    if node.saved is None:
-        raise freed_error(node)
-    for counter, version, argument in node.versions_at_save:
-        if counter[0] != version:
-            raise in_place_error(node, argument)
+    node.check()
     if node.plan.primitive.jvp is None:
         raise RuntimeError(f"jvp: {node.op} has no JVP rule; give its primitive jvp=")
     if not node.plan.forward_mode:

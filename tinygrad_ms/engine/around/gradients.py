@@ -12,8 +12,8 @@ def make_seed(tensor, gradient, create_graph, op):
     if gradient is None:
         if tensor.size != 1:
             raise RuntimeError(
-                f"{op}: the tensor has shape {tensor.shape}; only a tensor of one element has an implicit gradient of 1."
-                " Pass gradient=, of the same shape, or reduce to a scalar first"
+                f"{op}: the tensor has shape {tensor.shape}; only a tensor of one element has an implicit gradient of"
+                " 1. Pass gradient=, of the same shape, or reduce to a scalar first"
             )
         seed = Tensor(BACKENDS[type(raw)].xp.ones_like(raw))
     else:

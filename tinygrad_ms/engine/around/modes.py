@@ -8,7 +8,7 @@ from contextvars import ContextVar
 class State:
     """What ops look at, once per call: one context variable, so local to the thread and the async task."""
 
-    __slots__ = ("recording", "forward_mode", "inference", "scope", "hooks", "simple")
+    __slots__ = ("recording", "forward_mode", "inference", "scope", "hooks")
 
     def __init__(self, recording=True, forward_mode=False, inference=False, scope=(), hooks=()):
         self.recording = recording  # record ops on the tape
@@ -16,10 +16,9 @@ class State:
         self.inference = inference  # recording cannot be switched on again
         self.scope = scope  # names of the enclosing scopes, outermost first
         self.hooks = hooks  # observers called around every op and every rule
-        self.simple = not forward_mode and not hooks  # ordinary reverse mode with nobody watching
 
     def replace(self, **changes):
-        return State(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__[:-1]})
+        return State(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__})
 
 
 _state: ContextVar[State] = ContextVar("tinygrad_ms.state", default=State())  # noqa: B039  (nothing changes a State)

@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 from types import FunctionType
 from typing import NamedTuple
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.crossings import raw
+from tinygrad_ms.engine.tensor import raw
 
 
 class Rule(NamedTuple):
@@ -45,6 +47,12 @@ def parameters_of(function) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
+def total(terms):
+    """The sum of the terms that are not None; None of none."""
+    terms = [term for term in terms if term is not None]
+    return reduce(add, terms) if terms else None
+
+
 class PerArgument:
     """JVP rules ``(t, *saved)`` per argument, summed."""
 
@@ -55,12 +63,8 @@ class PerArgument:
         return {name for rule, wanted in zip(self.rules, needed) if wanted for name in rule.saves}
 
     def __call__(self, plan, tangents, saved, constants):
-        total = None
-        for rule, t in zip(self.rules, tangents):
-            term = None if t is None else rule.function(t, *plan.pick(rule, saved))
-            if term is not None:
-                total = term if total is None else total + term
-        return total
+        pairs = [(rule, t) for rule, t in zip(self.rules, tangents) if t is not None]
+        return total(rule.function(t, *plan.pick(rule, saved)) for rule, t in pairs)
 
 
 class Joint:
@@ -100,11 +104,6 @@ class Multilinear:
         return {name for i, name in enumerate(primitive.arguments) if any(needed[:i] + needed[i + 1 :])}
 
     def __call__(self, plan, tangents, saved, constants):
-        values = dict(zip(plan.inputs, saved))
-        values = [values.get(i) for i in range(len(tangents))]
-        total = None
-        for i, t in enumerate(tangents):
-            if t is not None:
-                term = plan.primitive.op(*values[:i], t, *values[i + 1 :], **constants)
-                total = term if total is None else total + term
-        return total
+        known, op = dict(zip(plan.inputs, saved)), plan.primitive.op
+        x = [known.get(i) for i in range(len(tangents))]
+        return total(op(*x[:i], t, *x[i + 1 :], **constants) for i, t in enumerate(tangents) if t is not None)

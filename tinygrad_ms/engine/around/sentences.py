@@ -1,7 +1,6 @@
 """The errors of calls as sentences: which op, which argument, shapes, dtypes, devices, what to do."""
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.crossings import raw
 
 
 def shape_of(value) -> tuple:
@@ -13,16 +12,15 @@ def describe(primitive, values) -> str:
     """``a: float32 (2, 3) on cpu, b: 2.0``."""
     parts = []
     for i, value in enumerate(values):
-        value = raw(value)
         backend = BACKENDS.get(type(value))
         what = f"{value.dtype} {value.shape} on {backend.device_of(value)}" if backend else repr(value)[:40]
         parts.append(f"{primitive.argument_name(i)}: {what}")
     return ", ".join(parts)
 
 
-def mixed_devices(primitive, args) -> ValueError:
+def mixed_devices(primitive, arrays) -> ValueError:
     return ValueError(
-        f"{primitive.name}: arguments on different devices ({describe(primitive, args)}); move one with .to(device)"
+        f"{primitive.name}: arguments on different devices ({describe(primitive, arrays)}); move one with .to(device)"
     )
 
 
@@ -65,8 +63,8 @@ def shape_error(node, gradient, parent) -> RuntimeError:
 
 def only_leaves_switch(tensor) -> RuntimeError:
     return RuntimeError(
-        f"requires_grad: this tensor is the result of {tensor.node.op} ({tensor.node.line}); only leaves can be switched:"
-        " use .detach() for a tensor without history"
+        f"requires_grad: this tensor is the result of {tensor.node.op} ({tensor.node.line}); only leaves can be"
+        " switched: use .detach() for a tensor without history"
     )
 
 

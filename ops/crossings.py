@@ -1,52 +1,38 @@
-"""Where tensors become something else and back: NumPy arrays, Python numbers, text, copies, pickles."""
+"""Where tensors meet Python and NumPy: numbers, arrays, text, containers, copies, pickles, writes in place.
 
+``methods`` attaches what ``Crossings`` defines to Tensor, which inherits it when types are checked.
+"""
+
+import weakref
 from typing import Any
 
 from tinygrad_ms.arrays.devices import parse_device, to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, format_array, host_array
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.modes import current_state
+from tinygrad_ms.engine.tape import Output
+from tinygrad_ms.engine.tensor import Tensor, raw
+
+__all__: list[str] = []
 
 
 class Crossings:
-    """The methods of a Tensor that leave the tape, and what Python asks of a container."""
-
-    __slots__ = ()
+    """The methods of Tensor that are no ops."""
 
     data: Any
     node: Any
     grad: Any
     name: str | None
     requires_grad: bool
+    shape: tuple[int, ...]
+    dtype: Any
+    size: int
+    device: str
     is_leaf: bool
     unstack: Any
+    register_hook: Any
+    touch: Any
     _of: Any
-
-    # --- what it is ------------------------------------------------------------------------------------------------
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-    @property
-    def dtype(self):
-        return self.data.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self.data.ndim
-
-    @property
-    def size(self) -> int:
-        return self.data.size
-
-    @property
-    def nbytes(self) -> int:
-        return self.data.nbytes
-
-    @property
-    def device(self) -> str:
-        """Where the array lives: "cpu", "cuda", "cuda:1", ..."""
-        return BACKENDS[type(self.data)].device_of(self.data)
 
     # --- what Python and NumPy ask for -----------------------------------------------------------------------------
 
@@ -119,7 +105,8 @@ class Crossings:
         if self.name:
             facts.append(f"name={self.name!r}")
         if self.node is not None:
-            facts.append("requires_grad=True" if self.is_leaf else f"op={self.node.caller.op}")
+            called = self.node.parents[0] if isinstance(self.node, Output) else self.node
+            facts.append("requires_grad=True" if self.is_leaf else f"op={called.op}")
         return f"Tensor({format_array(self.data, len('Tensor('))}, {', '.join(facts)})"
 
     # --- copies ----------------------------------------------------------------------------------------------------
@@ -145,6 +132,56 @@ class Crossings:
                 " use .detach() to copy the values, .clone() to stay on the tape"
             )
 
+    # --- gradients -------------------------------------------------------------------------------------------------
+
+    def requires_grad_(self, wanted: bool = True) -> Tensor:
+        self.requires_grad = wanted
+        return self
+
+    def retain_grad(self) -> Tensor:
+        """Keep the gradient of this interior tensor in ``.grad``, too."""
+        if self.node is None:
+            raise RuntimeError("retain_grad: this tensor is not on the tape (requires_grad is False)")
+        if not self.is_leaf:
+            mine = weakref.ref(self)
+
+            def keep(gradient):
+                if (tensor := mine()) is not None:
+                    tensor.grad = gradient
+
+            self.register_hook(keep)
+        return self
+
+    def zero_grad(self) -> None:
+        self.grad = None
+
+    # --- in-place changes: off the tape alone, and counted ---------------------------------------------------------
+
+    def copy_(self, source) -> Tensor:
+        """Overwrite the values (broadcast from ``source``); allowed on a leaf only under ``no_grad``."""
+        self._check_writable("copy_", "make a new tensor instead")
+        source = raw_like(source, self, "copy_")
+        self.data[...] = source.astype(self.dtype, copy=False) if type(source) is type(self.data) else source
+        self.touch()
+        return self
+
+    def __setitem__(self, index, value):
+        self._check_writable("t[i] = v", "use tinygrad_ms.index_update(t, i, v), which returns a new tensor")
+        value = raw_like(value, self, "t[i] = v")
+        try:
+            self.data[raw_index(index)] = value
+        except (IndexError, TypeError, ValueError) as error:
+            raise type(error)(f"t[i] = v: {error} (t: {self.dtype} {self.shape}, i: {index!r})") from error
+        self.touch()
+
+    def _check_writable(self, what, instead):
+        if self.node is not None and (not self.is_leaf or current_state().recording):
+            origin = "requires_grad=True" if self.is_leaf else f"result of {self.node.op}, {self.node.line}"
+            raise RuntimeError(
+                f"{what}: in-place change of a tensor that is on the tape (shape {self.shape}, {origin}); {instead},"
+                " or change a leaf inside no_grad()"
+            )
+
 
 def unpickle(cls, host, device, requires_grad, name):
     """A tensor of the class ``cls`` from what ``__reduce__`` kept."""
@@ -152,17 +189,12 @@ def unpickle(cls, host, device, requires_grad, name):
     return cls._of(backend.from_host(host, index), name, requires_grad)
 
 
-def raw(x):
-    """The raw array of a Tensor; anything else as it is."""
-    return x.data if isinstance(x, Crossings) else x
-
-
 def raw_index(index):
     """An index with the raw arrays of the tensors in it."""
     return tuple(map(raw_index, index)) if isinstance(index, tuple) else raw(index)
 
 
-def raw_like(value, like: Crossings, op: str):
+def raw_like(value, like: Tensor, op: str):
     """The raw array of ``value`` for an in-place write into ``like``, on the same device."""
     value = raw(value)
     if type(value) in BACKENDS:

@@ -3,22 +3,7 @@
 if __name__ != "tinygrad_ms.ops":
     raise ImportError("import tinygrad_ms.ops, not the source folder 'ops' directly")
 
-from tinygrad_ms.ops import (
-    activations,
-    affine,
-    classification,
-    comparisons,
-    conversions,
-    creation,
-    elementwise,
-    indexing,
-    losses,
-    normalization,
-    reductions,
-    shapes,
-    special,
-    trigonometric,
-)
+from tinygrad_ms.ops import conversions, creation, indexing
 from tinygrad_ms.ops.activations import *
 from tinygrad_ms.ops.affine import *
 from tinygrad_ms.ops.classification import *
@@ -27,13 +12,6 @@ from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *
 from tinygrad_ms.ops.elementwise import *
 from tinygrad_ms.ops.indexing import *
-from tinygrad_ms.ops.linalg import decompositions as _decompositions
-from tinygrad_ms.ops.linalg import einsum as _einsum
-from tinygrad_ms.ops.linalg import functions as _functions
-from tinygrad_ms.ops.linalg import norms as _norms
-from tinygrad_ms.ops.linalg import parts as _parts
-from tinygrad_ms.ops.linalg import products as _products
-from tinygrad_ms.ops.linalg import solve as _solve
 from tinygrad_ms.ops.linalg.decompositions import *
 from tinygrad_ms.ops.linalg.einsum import *
 from tinygrad_ms.ops.linalg.functions import *
@@ -42,11 +20,6 @@ from tinygrad_ms.ops.linalg.parts import *
 from tinygrad_ms.ops.linalg.products import *
 from tinygrad_ms.ops.linalg.solve import *
 from tinygrad_ms.ops.losses import *
-from tinygrad_ms.ops.matrix_sign import coefficients as _coefficients
-from tinygrad_ms.ops.matrix_sign import lyapunov as _lyapunov
-from tinygrad_ms.ops.matrix_sign import msign as _msign
-from tinygrad_ms.ops.matrix_sign import polar_iteration as _polar_iteration
-from tinygrad_ms.ops.matrix_sign import sylvester as _sylvester
 from tinygrad_ms.ops.matrix_sign.coefficients import *
 from tinygrad_ms.ops.matrix_sign.lyapunov import *
 from tinygrad_ms.ops.matrix_sign.msign import *
@@ -59,32 +32,26 @@ from tinygrad_ms.ops.shapes import *
 from tinygrad_ms.ops.special import *
 from tinygrad_ms.ops.trigonometric import *
 
-__all__: list[str] = []
-__all__ += activations.__all__
-__all__ += affine.__all__
-__all__ += classification.__all__
-__all__ += comparisons.__all__
-__all__ += conversions.__all__
-__all__ += creation.__all__
-__all__ += elementwise.__all__
-__all__ += indexing.__all__
-__all__ += losses.__all__
-__all__ += normalization.__all__
-__all__ += reductions.__all__
-__all__ += shapes.__all__
-__all__ += special.__all__
-__all__ += trigonometric.__all__
-__all__ += _decompositions.__all__
-__all__ += _einsum.__all__
-__all__ += _functions.__all__
-__all__ += _norms.__all__
-__all__ += _parts.__all__
-__all__ += _products.__all__
-__all__ += _solve.__all__
-__all__ += _coefficients.__all__
-__all__ += _lyapunov.__all__
-__all__ += _msign.__all__
-__all__ += _polar_iteration.__all__
-__all__ += _sylvester.__all__
+__all__ = [  # all that the files list: type checkers read no sum of lists
+    "abs", "acos", "acosh", "acot", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin", "asinh",
+    "astype", "atan", "atan2", "atanh", "binary_cross_entropy_with_logits", "bitwise_and", "bitwise_invert",
+    "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "broadcast_to", "cbrt", "ceil",
+    "cholesky", "clip", "clone", "cofactors", "concat", "cos", "cosh", "cot", "coth", "count_nonzero", "cross_entropy",
+    "csc", "csch", "cumprod", "cumsum", "det", "diag", "diagonal", "divide", "dot", "eigh", "eigvalsh", "einsum", "elu",
+    "embedding", "equal", "erf", "exp", "exp2", "expand_dims", "expm", "expm1", "eye", "flatten", "flip", "floor",
+    "floor_divide", "full", "full_like", "gelu", "greater", "greater_equal", "hardtanh", "huber", "hypot", "index_add",
+    "index_update", "inner", "inv", "inv_sqrtm", "isfinite", "isinf", "isnan", "kron", "l1", "layer_norm", "leaky_relu",
+    "less", "less_equal", "linear", "linspace", "log", "log10", "log1p", "log2", "log_base", "log_sigmoid",
+    "log_softmax", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul",
+    "matrix_norm", "matrix_power", "matrix_transpose", "max", "maximum", "mcsgn", "mean", "min", "minimax_coefficients",
+    "minimum", "mish", "moveaxis", "mse", "msign", "msign_unrolled", "multiply", "negative", "nll", "nonzero", "norm",
+    "not_equal", "nuclear_norm", "one_hot", "ones", "ones_like", "outer", "pad", "permute_dims", "pinv", "polar",
+    "power", "prod", "qr", "rand", "randn", "ravel", "reciprocal", "relu", "relu6", "remainder", "repeat", "reshape",
+    "rms_norm", "roll", "round", "sec", "sech", "selu", "sigmoid", "sign", "silu", "sin", "sinc", "sinh", "slogdet",
+    "softmax", "softmax_cross_entropy", "softplus", "solve", "solve_lyapunov", "solve_sylvester", "solve_triangular",
+    "sort", "split", "sqrt", "sqrtm", "square", "squeeze", "stack", "std", "subtract", "sum", "svd", "svdvals",
+    "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "to", "trace", "transpose", "tril",
+    "triu", "trunc", "unstack", "var", "vec", "vecdot", "where", "zeros", "zeros_like",
+]  # fmt: skip
 
 attach({**vars(creation), **vars(conversions), **vars(indexing), **globals()})

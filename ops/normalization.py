@@ -8,7 +8,7 @@ the arguments are saved: computing c and r again costs less than keeping them.
 
 from math import prod
 
-from tinygrad_ms.arrays.sums import sum_over, sum_to
+from tinygrad_ms.arrays.sums import sum_over
 from tinygrad_ms.engine.primitive import primitive
 
 __all__ = ["layer_norm", "rms_norm"]
@@ -49,10 +49,7 @@ def _normalize_vjp(needed, g, x, weight, axes, eps, center):
         return by_x, (c * g) * r if needed[1] else None
     along = _mean(c * g, axes)
     by_x = _jacobian(g, along, c, r, r * weight, axes, center) if needed[0] else None
-    by_weight = r * along * prod(x.shape[axis] for axis in axes) if needed[1] else None
-    if needed[1] and by_weight.shape != weight.shape:  # of weight (3, 1) beside x (2, 3, 4) over axis 0 it is (1, 3, 1)
-        by_weight = sum_to(by_weight, weight.shape)
-    return by_x, by_weight
+    return by_x, r * along * prod(x.shape[axis] for axis in axes) if needed[1] else None
 
 
 def _normalize_jvp(tangents, x, weight, axes, eps, center):

@@ -30,7 +30,7 @@ MOVED = {  # old module: where its names are now
 }
 LEFT = {  # modules that still exist, and where the names are that left them
     "engine.call": "engine.around.arguments engine.around.sentences",
-    "engine.primitive": "engine.around.rules",
+    "engine.primitive": "engine.around.rules rules",
     "engine.tape": "engine.around.modes",
     "engine.tensor": "engine.around.constructors engine.around.printing ops.crossings",
     "ops.losses": "ops.classification ops.targets",

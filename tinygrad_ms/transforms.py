@@ -12,10 +12,9 @@ from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.around.forward import push_forward
-from tinygrad_ms.engine.around.gradients import make_seed
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, forward_mode
 from tinygrad_ms.engine.around.rules import Joint, Rule
-from tinygrad_ms.engine.backward import walk
+from tinygrad_ms.engine.backward import make_seed, walk
 from tinygrad_ms.engine.call import make_op
 from tinygrad_ms.engine.primitive import Primitive
 from tinygrad_ms.engine.tape import Leaf, Node, tape_of

@@ -21,20 +21,17 @@ def einsum(subscripts, *operands):
     """
     if not isinstance(subscripts, str):
         raise TypeError(f'einsum: subscripts is {type(subscripts).__name__}; expected a string first, as "ij,jk->ik"')
-    operands = [as_operand(x) for x in operands]
-    steps, core, output = _plan_einsum(subscripts, tuple(x.shape for x in operands))
+    xs = [as_operand(x) for x in operands]
+    steps, core, output = _plan_einsum(subscripts, tuple(x.shape for x in xs))
     for i, step, detail in steps:
-        x = operands[i]
-        if step == "diagonal":
-            operands[i] = diagonal(x, axis1=detail[0], axis2=detail[1])
-        else:
-            operands[i] = x.sum(axis=detail)
-    if len(operands) > 1:
-        return _einsum(*operands, subscripts=core)
+        diagonals = step == "diagonal"
+        xs[i] = diagonal(xs[i], axis1=detail[0], axis2=detail[1]) if diagonals else xs[i].sum(axis=detail)
+    if len(xs) > 1:
+        return _einsum(*xs, subscripts=core)
     (letters,), _ = _split(core)
     if letters == output:
-        return operands[0]
-    return permute_dims(operands[0], axes=tuple(letters.index(c) for c in output))
+        return xs[0]
+    return permute_dims(xs[0], axes=tuple(letters.index(c) for c in output))
 
 
 def _einsum_transpose(needed, g, operands, subscripts):
@@ -60,7 +57,7 @@ def _einsum(xp, *operands, subscripts):
     """The core of ``einsum``, to which diagonals and lone sums have been taken away."""
     inputs, output = _split(subscripts)
     if len(operands) == 2:
-        return _contract_pair(xp, *operands, *inputs, output)
+        return _contract_pair(xp, operands[0], operands[1], inputs[0], inputs[1], output)
     return xp.einsum(subscripts, *operands, optimize=True)
 
 

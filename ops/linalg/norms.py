@@ -77,7 +77,7 @@ def norm(x, ord=None, axis=None, keepdims=False):
     if ord is None:
         return euclidean_norm(x, axis=axis, keepdims=keepdims)
     axes = all_axes("norm", axis, x.ndim)
-    norms = {1: VECTOR_NORMS, 2: MATRIX_NORMS}.get(len(axes), {})
+    norms: dict = {1: VECTOR_NORMS, 2: MATRIX_NORMS}.get(len(axes), {})
     if ord not in norms:
         what = {1: "vectors", 2: "matrices"}.get(len(axes), f"{len(axes)} axes together")
         raise ValueError(

@@ -53,7 +53,7 @@ def _solve_vjp(needed, g, a, y):
 
 
 def _solve_jvp(tangents, a, y):
-    return _solve(a, _change(*tangents, y))
+    return _solve(a, _change(tangents[0], tangents[1], y))
 
 
 def _change(t_a, t_b, y):

@@ -3,6 +3,8 @@
 Source: 000 (Su Jianlin, the derivative of msign), equations (6) and (21); docs/msign.md, section 2.
 """
 
+from typing import Any
+
 import numpy
 
 from tinygrad_ms.ops.linalg.parts import per_matrix
@@ -181,6 +183,7 @@ def solve_symmetric(xp, P, C, parity=0, with_inverse=False, steps=None, coeffici
     if P.size == 0:
         return (xp.zeros(P.shape, P.dtype),) * 2 if with_inverse else xp.zeros(P.shape, P.dtype)
     P3, C3 = (x.reshape((-1,) + x.shape[-2:]) for x in (P, C))
+    J: Any
     W, J = xp.empty(P3.shape, P.dtype), xp.empty(P3.shape, P.dtype) if with_inverse else None
     with numpy.errstate(all="ignore"):
         workspace = Workspace(xp, P.dtype)

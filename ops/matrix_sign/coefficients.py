@@ -83,7 +83,8 @@ def minimax_coefficients(lower, steps=None, *, cushion=0.02407327424182761, safe
     """
     if not 0 < lower <= 1:
         raise ValueError(f"minimax_coefficients: lower is {lower}; expected the least singular value, 0 < lower <= 1")
-    rows, low, up = [], lower, 1.0
+    rows: list[tuple] = []
+    low, up = lower, 1.0
     while len(rows) < steps if steps is not None else 1 - low > 1e-3:
         row = minimax_quintic(max(low, cushion * up), up)
         ends = odd_quintic(row, low), odd_quintic(row, up)

@@ -149,10 +149,10 @@ def _svd_derivative(M, y, g, eps, steps, coefficients, factors, jvp):
     if factors[0] is None:  # under create_graph: the next derivative comes from the mcsgn solve
         if not eps:
             return polar_derivative(M, y, g, steps, coefficients)
-        outputs = _msign_smooth(M, eps=eps, steps=steps, coefficients=coefficients)
+        y, scaled_inverse, size = _msign_smooth(M, eps=eps, steps=steps, coefficients=coefficients)
         if jvp:
-            return _smooth_jvp((g,), M, *outputs, eps, steps, coefficients)[0]
-        return _smooth_vjp((True,), (g, None, None), M, *outputs, eps, steps, coefficients)[0]
+            return _smooth_jvp((g,), M, y, scaled_inverse, size, eps, steps, coefficients)[0]
+        return _smooth_vjp((True,), (g, None, None), M, y, scaled_inverse, size, eps, steps, coefficients)[0]
     u, f, h, vt, norm = factors
     unit = M / _safe(norm)
     if eps and jvp:

@@ -3,8 +3,9 @@
 from contextlib import nullcontext
 from typing import Any
 
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import may_sum_to, sum_to
-from tinygrad_ms.engine.around.gradients import make_seed, run_hooks
+from tinygrad_ms.engine.around.gradients import checked_seed, run_hooks
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, notify
 from tinygrad_ms.engine.around.sentences import shape_error
 from tinygrad_ms.engine.call import as_array
@@ -30,6 +31,14 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
     leaves, _ = walk([(tensor.node, seed)], retain=retain, create_graph=create_graph)
     for node, g in leaves:
         accumulate(node, g)
+
+
+def make_seed(tensor, gradient, create_graph, op):
+    """The cotangent of ``tensor`` as a raw array, or as a Tensor under ``create_graph``; 1 for a single element."""
+    one = gradient is None and tensor.size == 1
+    xp = BACKENDS[type(tensor.data)].xp
+    seed = Tensor(xp.ones_like(tensor.data)) if one else checked_seed(tensor, gradient, op)
+    return seed if create_graph else seed.data
 
 
 def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=False, since=0):
@@ -104,9 +113,8 @@ def step(node, g, grads, wanted_by, create_graph, observers):
 
 def joint_pullbacks(node, g, saved, wanted_by=None) -> list[tuple]:
     """What a joint rule made of ``g`` for all arguments at once, one by one in the form of ``plan.pullbacks``."""
-    plan, needed = node.plan, node.plan.needed
-    if wanted_by is not None:
-        needed = tuple([wanted and parent in wanted_by for wanted, parent in zip(needed, node.parents)])
+    plan = node.plan
+    needed = tuple([n and (wanted_by is None or p in wanted_by) for n, p in zip(plan.needed, node.parents)])
     gradients = plan.joint.function(needed, g, *plan.pick(plan.joint, saved))
     return [(i, lambda g, d=d: d, ()) for i, (d, wanted) in enumerate(zip(gradients, needed)) if wanted]
 
@@ -163,4 +171,4 @@ def accumulate(leaf, g):
         tensor.grad = Tensor(as_array(g, leaf.backend))
 
 
-Tensor.backward = backward
+Tensor.backward = backward  # type: ignore[assignment]

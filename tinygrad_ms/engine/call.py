@@ -6,6 +6,7 @@ This code runs once per op: its time is what tiny ops cost (``benchmarks/bench_o
 from collections.abc import Callable
 from functools import update_wrapper
 from sys import _getframe
+from typing import Any
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -31,7 +32,7 @@ def make_op(primitive) -> Callable:
     def op(*args, **constants):
         if door and args and type(args[0]) in BACKENDS and not constants:  # rules run on raw arrays: just the forward
             x = args[0]
-            backend = BACKENDS[type(x)]
+            backend: Any = BACKENDS[type(x)]
             if x.dtype.kind == "f" and not (backend.multi_device or current_state().hooks or len(args) != 1):
                 try:
                     return forward(backend.xp, x)
@@ -65,7 +66,7 @@ def make_op(primitive) -> Callable:
             arrays.append(value)
             parents.append(node)
             bit += bit
-        backend = BACKENDS.get(kind)
+        backend = BACKENDS.get(kind)  # type: ignore[arg-type]
         if odd or backend is None or backend.multi_device or (weak and not floats):
             arrays, backend, tensors = convert_arguments(primitive, arrays, tensors)
 
@@ -84,7 +85,7 @@ def make_op(primitive) -> Callable:
         if several:
             results = tuple([Tensor(as_array(value, backend)) for value in y] if tensors else y)
         else:
-            results = (Tensor(y if type(y) is kind else as_array(y, backend)) if tensors else y,)
+            results = (Tensor(y if type(y) is backend.array_type else as_array(y, backend)) if tensors else y,)
         if view and tensors:
             share_counter(args[0], results)
         if pattern and differentiable and state.recording:

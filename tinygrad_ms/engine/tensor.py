@@ -160,8 +160,7 @@ class HookHandle:
         self._node, self._hook = weakref.ref(node), hook
 
     def remove(self) -> None:
-        node = self._node()
-        if node is not None and node.hooks:
+        if (node := self._node()) is not None and node.hooks:
             node.hooks = [hook for hook in node.hooks if hook is not self._hook] or None
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tinygrad_ms.engine.around.gradients import make_seed
+from tinygrad_ms.engine.backward import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.graph.folding import check_size, place_leaves
 from tinygrad_ms.graph.outputs import LeafNames, RuleWatcher, gradient_outputs, named_outputs, tensors

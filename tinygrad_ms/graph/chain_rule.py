@@ -9,8 +9,7 @@ import re
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.gradients import make_seed
-from tinygrad_ms.engine.backward import joint_pullbacks
+from tinygrad_ms.engine.backward import joint_pullbacks, make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.builder import output_name, sent_arguments, show

@@ -1,8 +1,7 @@
 """What is to be drawn: the outputs, their gradients if these are wanted, and the names of the leaves."""
 
-from tinygrad_ms.engine.around.gradients import make_seed
 from tinygrad_ms.engine.around.modes import Visit, hooks
-from tinygrad_ms.engine.backward import walk
+from tinygrad_ms.engine.backward import make_seed, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.values import is_freed

@@ -1,6 +1,7 @@
 """Forward mode: one walk over the tape from its start with the JVP rules."""
 
 from contextlib import nullcontext
+from typing import Any
 
 from tinygrad_ms.engine.around.modes import enable_grad
 from tinygrad_ms.engine.backward import saved_as_tensors
@@ -16,7 +17,9 @@ def push_forward(nodes, tangents: dict, create_graph=False, since=0) -> list:
         for node in tape_of(nodes, until=tangents, since=since):
             if node in tangents or isinstance(node, Leaf):
                 continue
-            incoming = [tangents.get(parent) if isinstance(parent, Node) else None for parent in node.parents]
+            incoming: list[Any] = [
+                tangents.get(parent) if isinstance(parent, Node) else None for parent in node.parents
+            ]
             if all(t is None for t in incoming):
                 continue
             several = isinstance(node, Output)

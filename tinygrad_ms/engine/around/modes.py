@@ -32,6 +32,8 @@ class Mode:
     (a bare ``with`` around a ``yield`` would leak into the caller).
     """
 
+    _tokens: list
+
     def __new__(cls, *args, **kwargs):
         mode = super().__new__(cls)
         mode._tokens = []

@@ -33,6 +33,7 @@ class Signature:
     def __init__(self, forward):
         self.name = forward.__name__.strip("_")  # _concat is the primitive of the public function concat
         self.forward = forward
+        self.doc = inspect.getdoc(forward) or ""
         parameters = list(inspect.signature(forward).parameters.values())[1:]
         plain, before_slash = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY
         self.signature = inspect.Signature(parameters)

@@ -47,19 +47,19 @@ def make_op(primitive) -> Callable:
         kind, pattern, bit = None, 0, 1
         tensors = floats = weak = odd = False  # seen: a Tensor, floats, a Python float, what must be converted
         for value in args:
-            node = None
-            if isinstance(value, Tensor):
+            tensor, node = isinstance(value, Tensor), None
+            if tensor:
                 tensors, node, value = True, value.node, value.data
             this = type(value)
             if this is float or this is int:
-                weak = weak or this is float
+                weak, node = weak or this is float, value
             else:
                 if this is not kind:
                     odd, kind = odd or kind is not None, this
                 if node is not None:
                     floats = True
                     pattern += bit
-                else:
+                elif not (floats and tensor):
                     dtype = value.dtype.kind if this in BACKENDS else "?"
                     floats = floats or dtype == "f"
                     odd = odd or dtype not in expected
@@ -74,14 +74,16 @@ def make_op(primitive) -> Callable:
         if state.hooks:
             notify(state.hooks, "before_op", primitive, arrays)
         try:
-            y = forward(backend.xp, *arrays, **constants) if constants or bit > 2 else forward(backend.xp, arrays[0])
+            if constants or bit not in (2, 4):
+                y = forward(backend.xp, *arrays, **constants)
+            else:  # the same, unrolled for one and two arguments
+                y = forward(backend.xp, arrays[0]) if bit == 2 else forward(backend.xp, arrays[0], arrays[1])
         except Exception as error:
             raise complaint(primitive, arrays, constants, error) from error
 
         # Wrap and record.
-        cached, node = NOTHING, None
-        if cache:
-            y, cached = y
+        node = None
+        y, cached = y if cache else (y, NOTHING)
         if several:
             results = tuple([Tensor(as_array(value, backend)) for value in y] if tensors else y)
         else:
@@ -117,13 +119,11 @@ def record(plan, parents, args, arrays, results, cached, constants, state, frame
     if plan.extras:
         saved = (*saved, *plan.read_extras(arrays, constants, cached))
     for i in plan.off_tape:
-        parents[i] = constant(args[i])
+        if parents[i] is None:
+            parents[i] = args[i]._constant if isinstance(args[i], Tensor) else None
+            parents[i] = parents[i] or constant(args[i])
     y = results[0].data
-    shape, dtype = y.shape, y.dtype
-    if plan.several:
-        shape = dtype = None
-    elif parents[plan.first].shape == shape:  # one tuple for a chain of equal shapes: less for the collector to visit
-        shape = parents[plan.first].shape
+    shape, dtype = (None, None) if plan.several else (y.shape, y.dtype)
     while is_ours.get(frame.f_code.co_filename, True) and frame.f_back and ours(frame):
         frame = frame.f_back
     node = Node(

@@ -74,7 +74,7 @@ class Plan:
     """
 
     __slots__ = (
-        "primitive", "needed", "off_tape", "first", "several", "slots", "joint", "pullbacks", "inputs", "outputs",
+        "primitive", "needed", "off_tape", "several", "slots", "joint", "pullbacks", "inputs", "outputs",
         "extras", "cached", "names", "forward_mode", "_positions",
     )  # fmt: skip
 
@@ -83,7 +83,6 @@ class Plan:
         self.primitive, self.forward_mode = primitive, forward_mode
         self.needed = tuple(bool(pattern >> i & 1) for i in range(count))
         self.off_tape = [i for i, wanted in enumerate(self.needed) if not wanted]
-        self.first = self.needed.index(True)
         self.several = bool(primitive.outputs)
         named = self.several and primitive.outputs != "*"
         self.slots = range(len(primitive.outputs)) if named else None  # whose cotangents the rules get as a tuple

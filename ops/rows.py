@@ -9,9 +9,11 @@ A row makes the forward ``def sin(xp, x): return xp.sin(x)`` and defines the op 
 import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import Primitive, elementwise, linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
 
@@ -74,10 +76,11 @@ _SIGNATURES = {2: inspect.Signature(_PARAMETERS[:2]), 3: inspect.Signature([_PAR
 
 
 def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -> Any:
-    if not callable(forward):  # as fast as if it were written out, which getattr is not
+    plain = "" if callable(forward) else forward or name  # a function of the array library as it is
+    if plain:  # as fast as if it were written out, which getattr is not
         code, place = same_name.__code__, row.f_code
         same_name.__code__ = code.replace(
-            co_names=(forward or name,), co_name=name, co_filename=place.co_filename, co_firstlineno=row.f_lineno
+            co_names=(plain,), co_name=name, co_filename=place.co_filename, co_firstlineno=row.f_lineno
         )
         forward = same_name
     forward.__name__ = forward.__qualname__ = name
@@ -87,4 +90,8 @@ def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -
         kind = (
             linear if "transpose" in facts else elementwise if {"derivative", "rule"} & facts.keys() else no_derivative
         )
-    return kind(**facts)(forward)
+    op = kind(**facts)(forward)
+    if len(op.primitive.arguments) == 1:  # rules run on raw arrays
+        for array_type, backend in BACKENDS.items():
+            op.primitive.direct[array_type] = getattr(backend.xp, plain) if plain else partial(forward, backend.xp)
+    return op

@@ -6,7 +6,6 @@ This code runs once per op: its time is what tiny ops cost (``benchmarks/bench_o
 from collections.abc import Callable
 from functools import update_wrapper
 from sys import _getframe
-from typing import Any
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -26,16 +25,14 @@ def make_op(primitive) -> Callable:
     plans, forward_plans, differentiable = primitive.plans, primitive.forward_plans, primitive.differentiable
     count = None if primitive.variadic else len(primitive.arguments)
     expected = "f" if primitive.floats else "fiub"  # kinds of dtypes that need no conversion
-
-    door = count == 1 and not (several or cache)
+    direct = primitive.direct.get
 
     def op(*args, **constants):
-        if door and args and type(args[0]) in BACKENDS and not constants:  # rules run on raw arrays: just the forward
-            x = args[0]
-            backend: Any = BACKENDS[type(x)]
-            if x.dtype.kind == "f" and not (backend.multi_device or current_state().hooks or len(args) != 1):
+        if len(args) == 1 and not constants:  # the door for a raw array, on which rules run: just the forward
+            run = direct(type(args[0]))
+            if run is not None and args[0].dtype.kind == "f" and not current_state().hooks:
                 try:
-                    return forward(backend.xp, x)
+                    return run(args[0])
                 except Exception as error:
                     raise complaint(primitive, args, constants, error) from error
         if len(args) != count and count is not None:

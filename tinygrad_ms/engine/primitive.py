@@ -49,6 +49,7 @@ class Primitive(Signature):
         self.differentiable = vjp is not None
         self.plans: dict[int, Plan] = {}  # by the pattern of the call, for reverse mode
         self.forward_plans: dict[int, Plan] = {}  # for both modes
+        self.direct: dict[type, Any] = {}  # of one argument: what runs on a raw array of floats, by its type
         self.op: Any = None
 
     def run(self, xp, arrays, constants) -> tuple[tuple, tuple]:

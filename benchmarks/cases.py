@@ -231,12 +231,17 @@ def raw(op: Callable, own: Callable, *arrays, calls: int = 2000, slices: int = 5
     return run
 
 
-@case("raw/exp", "exp of a raw array", 2000)
+@case("raw/exp", "exp of a raw array of 4", 2000)
 def _(side):
     return raw(side.lib.exp, np.exp, np.linspace(0.1, 1.0, 4))
 
 
-@case("raw/tanh", "tanh of a raw array", 2000)
+@case("raw/exp 256", "exp of a raw array of 256", 2000)
+def _(side):
+    return raw(side.lib.exp, np.exp, np.linspace(0.1, 1.0, 256))
+
+
+@case("raw/tanh", "tanh of a raw array of 4", 2000)
 def _(side):
     return raw(side.lib.tanh, np.tanh, np.linspace(0.1, 1.0, 4))
 

@@ -117,8 +117,7 @@ def record(plan, parents, args, arrays, results, cached, constants, state, frame
         saved = (*saved, *plan.read_extras(arrays, constants, cached))
     for i in plan.off_tape:
         if parents[i] is None:
-            parents[i] = args[i]._constant if isinstance(args[i], Tensor) else None
-            parents[i] = parents[i] or constant(args[i])
+            parents[i] = constant(args[i])
     y = results[0].data
     shape, dtype = (None, None) if plan.several else (y.shape, y.dtype)
     while is_ours.get(frame.f_code.co_filename, True) and frame.f_back and ours(frame):

@@ -12,6 +12,7 @@ from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *
 from tinygrad_ms.ops.elementwise import *
 from tinygrad_ms.ops.indexing import *
+from tinygrad_ms.ops.joining import *
 from tinygrad_ms.ops.linalg.decompositions import *
 from tinygrad_ms.ops.linalg.einsum import *
 from tinygrad_ms.ops.linalg.functions import *
@@ -27,6 +28,7 @@ from tinygrad_ms.ops.matrix_sign.polar_iteration import *
 from tinygrad_ms.ops.matrix_sign.sylvester import *
 from tinygrad_ms.ops.methods import attach
 from tinygrad_ms.ops.normalization import *
+from tinygrad_ms.ops.ordering import *
 from tinygrad_ms.ops.reductions import *
 from tinygrad_ms.ops.shapes import *
 from tinygrad_ms.ops.special import *
@@ -36,22 +38,23 @@ __all__ = [  # all that the files list: type checkers read no sum of lists
     "abs", "acos", "acosh", "acot", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin", "asinh",
     "astype", "atan", "atan2", "atanh", "binary_cross_entropy_with_logits", "bitwise_and", "bitwise_invert",
     "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "broadcast_to", "cbrt", "ceil",
-    "cholesky", "clip", "clone", "cofactors", "concat", "cos", "cosh", "cot", "coth", "count_nonzero", "cross_entropy",
-    "csc", "csch", "cumprod", "cumsum", "det", "diag", "diagonal", "divide", "dot", "eigh", "eigvalsh", "einsum", "elu",
-    "embedding", "equal", "erf", "exp", "exp2", "expand_dims", "expm", "expm1", "eye", "flatten", "flip", "floor",
-    "floor_divide", "full", "full_like", "gelu", "greater", "greater_equal", "hardtanh", "huber", "hypot", "index_add",
-    "index_update", "inner", "inv", "inv_sqrtm", "isfinite", "isinf", "isnan", "kron", "l1", "layer_norm", "leaky_relu",
-    "less", "less_equal", "linear", "linspace", "log", "log10", "log1p", "log2", "log_base", "log_sigmoid",
-    "log_softmax", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul",
-    "matrix_norm", "matrix_power", "matrix_transpose", "max", "maximum", "mcsgn", "mean", "min", "minimax_coefficients",
+    "cholesky", "clip", "clone", "cofactors", "concat", "cos", "cosh", "cot", "coth", "count_nonzero", "cross",
+    "cross_entropy", "csc", "csch", "cummax", "cummin", "cumprod", "cumsum", "det", "diag", "diagonal", "diff",
+    "divide", "dot", "eigh", "eigvalsh", "einsum", "elu", "embedding", "equal", "erf", "exp", "exp2", "expand_dims",
+    "expm", "expm1", "eye", "flatten", "flip", "floor", "floor_divide", "full", "full_like", "gelu", "greater",
+    "greater_equal", "hardtanh", "hstack", "huber", "hypot", "index_add", "index_update", "inner", "inv", "inv_sqrtm",
+    "isfinite", "isinf", "isnan", "kron", "l1", "layer_norm", "leaky_relu", "less", "less_equal", "linear", "linspace",
+    "log", "log10", "log1p", "log2", "log_base", "log_sigmoid", "log_softmax", "logaddexp", "logical_and",
+    "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_norm", "matrix_power",
+    "matrix_transpose", "max", "maximum", "mcsgn", "mean", "median", "meshgrid", "min", "minimax_coefficients",
     "minimum", "mish", "moveaxis", "mse", "msign", "msign_unrolled", "multiply", "negative", "nll", "nonzero", "norm",
     "not_equal", "nuclear_norm", "one_hot", "ones", "ones_like", "outer", "pad", "permute_dims", "pinv", "polar",
-    "power", "prod", "qr", "rand", "randn", "ravel", "reciprocal", "relu", "relu6", "remainder", "repeat", "reshape",
-    "rms_norm", "roll", "round", "sec", "sech", "selu", "sigmoid", "sign", "silu", "sin", "sinc", "sinh", "slogdet",
-    "softmax", "softmax_cross_entropy", "softplus", "solve", "solve_lyapunov", "solve_sylvester", "solve_triangular",
-    "sort", "split", "sqrt", "sqrtm", "square", "squeeze", "stack", "std", "subtract", "sum", "svd", "svdvals",
-    "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "to", "trace", "transpose", "tril",
-    "triu", "trunc", "unstack", "var", "vec", "vecdot", "where", "zeros", "zeros_like",
+    "power", "prod", "put_along_axis", "qr", "rand", "randn", "ravel", "reciprocal", "relu", "relu6", "remainder",
+    "repeat", "reshape", "rms_norm", "roll", "round", "sec", "sech", "selu", "sigmoid", "sign", "silu", "sin", "sinc",
+    "sinh", "slogdet", "softmax", "softmax_cross_entropy", "softplus", "solve", "solve_lyapunov", "solve_sylvester",
+    "solve_triangular", "sort", "split", "sqrt", "sqrtm", "square", "squeeze", "stack", "std", "subtract", "sum", "svd",
+    "svdvals", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "to", "topk", "trace",
+    "transpose", "tril", "triu", "trunc", "unstack", "var", "vec", "vecdot", "vstack", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 
 attach({**vars(creation), **vars(conversions), **vars(indexing), **globals()})

@@ -221,16 +221,23 @@ def take_along_axis(x, indices, axis: int = -1):
     indices: integers, with as many axes as x, and sizes that are equal or one in the other axes: the results
     of ``argsort``, or of ``argmax`` with keepdims.
     """
+    x, grid = places_along("take_along_axis", x, indices, axis)
+    return gather(x, index=grid)
+
+
+def places_along(op: str, x, indices, axis: int) -> tuple:
+    """x, and the index with ``indices`` along ``axis`` and every place in the other axes."""
     x = as_operand(x)
-    axis = one_axis("take_along_axis", axis, x.ndim)
-    x, (indices,) = _on_device("take_along_axis", x, (_integers("take_along_axis", indices),))
+    axis = one_axis(op, axis, x.ndim)
+    x, (indices,) = _on_device(op, x, (_integers(op, indices),))
     if getattr(indices, "ndim", 0) != x.ndim:
-        shape = getattr(indices, "shape", ())
-        raise ValueError(f"take_along_axis: indices has shape {shape} and x {x.shape}; expected as many axes")
+        raise ValueError(
+            f"{op}: indices has shape {getattr(indices, 'shape', ())} and x {x.shape}; expected as many axes"
+        )
     xp = BACKENDS[type(indices)].xp
     grid = [xp.arange(n).reshape((-1,) + (1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)]
     grid[axis] = indices
-    return gather(x, index=tuple(grid))
+    return x, tuple(grid)
 
 
 def _integers(op: str, indices):

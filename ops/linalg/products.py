@@ -6,9 +6,9 @@ from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.linalg.einsum import einsum, tensordot
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.shapes import as_operand, roll
 
-__all__ = ["dot", "inner", "kron", "matmul", "outer", "vecdot"]
+__all__ = ["cross", "dot", "inner", "kron", "matmul", "outer", "vecdot"]
 
 
 def _left_vjp(g, b, a_shape):
@@ -104,6 +104,14 @@ def outer(xp, a, b):
 def vecdot(a, b, axis=-1):
     """The scalar products along ``axis``, with broadcasting."""
     return (as_operand(a) * as_operand(b)).sum(axis=axis)
+
+
+def cross(a, b, axis: int = -1):
+    """The vector product along ``axis``, of size 3 in both; other axes broadcast. Raises ValueError for other sizes."""
+    a, b = as_operand(a), as_operand(b)
+    if not a.ndim or not b.ndim or a.shape[axis] != 3 or b.shape[axis] != 3:
+        raise ValueError(f"cross: a has shape {a.shape} and b has shape {b.shape}; expected size 3 along axis {axis}")
+    return roll(a, -1, axis) * roll(b, -2, axis) - roll(a, -2, axis) * roll(b, -1, axis)
 
 
 def kron(a, b):

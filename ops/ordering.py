@@ -32,8 +32,8 @@ def topk(x, k: int, axis: int = -1, largest: bool = True):
 def median(x, axis=None, keepdims: bool = False):
     """The median over ``axis`` (None: all; an int or a tuple): of an even number, the mean of the two in the middle.
 
-    As in NumPy: NaN where an element is NaN. The two in the middle share the gradient. Raises ValueError if there are no
-    elements.
+    As in NumPy: NaN where an element is NaN. The two in the middle share the gradient. Raises ValueError where there are
+    no elements.
     """
     x = as_operand(x)
     axes = all_axes("median", axis, x.ndim)
@@ -55,7 +55,10 @@ def _better(xp, a, b, largest):
 
 @no_derivative(formula=r"k_i = \arg\max_{j \le i} x_j")
 def _running_index(xp, x, /, axis, largest):
-    """For each element the index of the largest (or smallest) up to it; of equal ones the last. By doubling distances."""
+    """For each element the index of the largest (or smallest) up to it; of equal ones the last.
+
+    By doubling distances: after the step with distance d, each place knows the best of the last 2 d elements.
+    """
     n, d = x.shape[axis], 1
     shape = tuple(n if a == axis else 1 for a in range(x.ndim))
     best = xp.broadcast_to(xp.arange(n).reshape(shape), x.shape)

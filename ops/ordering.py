@@ -32,8 +32,8 @@ def topk(x, k: int, axis: int = -1, largest: bool = True):
 def median(x, axis=None, keepdims: bool = False):
     """The median over ``axis`` (None: all; an int or a tuple): of an even number, the mean of the two in the middle.
 
-    As in NumPy: NaN where an element is NaN. The two in the middle share the gradient. Raises ValueError where there are
-    no elements.
+    As in NumPy: NaN where an element is NaN. The two in the middle share the gradient. Raises ValueError where there
+    are no elements.
     """
     x = as_operand(x)
     axes = all_axes("median", axis, x.ndim)

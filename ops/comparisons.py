@@ -98,15 +98,22 @@ def _clip_vjp(g, x, min, max):
     source="subgradient, as in PyTorch",
     notes="The gradient is 1 on the closed interval, bounds included, and 0 for NaN.",
 )
-def clip(xp, x, min=None, max=None):
-    """x limited to the interval from ``min`` to ``max`` (numbers or arrays; None: no bound on that side).
-
-    Raises TypeError for bounds that are Tensors: ``minimum(maximum(x, low), high)`` has gradients for them.
-    """
-    if isinstance(min, Tensor) or isinstance(max, Tensor):
-        raise TypeError("clip: the bounds must be numbers or arrays; for Tensors use minimum(maximum(x, low), high)")
+def _clip(xp, x, min=None, max=None):
+    """x limited to the interval between two bounds that are no tensors."""
     if min is None and max is None:
         return x.copy()
     if x.dtype.kind != "f" and (type(min) is float or type(max) is float):  # weak scalars, as in x + 0.5
         x = x.astype(DEFAULT_FLOAT)
     return xp.clip(x, min, max)
+
+
+def clip(x, min=None, max=None):
+    """x limited to the interval from ``min`` to ``max``: numbers, arrays or Tensors that broadcast; None: no bound.
+
+    The gradient goes to x on the closed interval, and beyond it to the bound, if that is a Tensor. Where ``min`` lies
+    above ``max`` the result is ``max``.
+    """
+    if not (isinstance(min, Tensor) or isinstance(max, Tensor)):
+        return _clip(x, min=min, max=max)
+    x = x if min is None else where(x < min, min, x)
+    return x if max is None else where(x > max, max, x)

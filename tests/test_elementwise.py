@@ -300,8 +300,18 @@ def test_bad_constants_are_named():
         tg.log_base(x, -2)
     with pytest.raises(ValueError, match="gelu: approximate is 'erf'; it must be 'none' or 'tanh'"):
         tg.gelu(x, approximate="erf")
-    with pytest.raises(TypeError, match="clip: the bounds must be numbers or arrays; for Tensors use minimum"):
-        tg.clip(x, x, 2)
+
+
+def test_bounds_of_clip_that_are_tensors_get_gradients():
+    x = tg.tensor([-2.0, -1.0, 0.0, 3.0, np.nan], requires_grad=True)
+    low = tg.tensor([-1.0, -1.0, -1.0, -1.0, -1.0], requires_grad=True)
+    high = tg.tensor(1.0, requires_grad=True)
+    y = tg.clip(x, low, high)
+    np.testing.assert_array_equal(y.numpy(), np.clip(x.numpy(), low.numpy(), high.numpy()))
+    y.sum().backward()
+    assert x.grad.tolist() == [0, 1, 1, 0, 1] and low.grad.tolist() == [1, 0, 0, 0, 0] and high.grad.item() == 1
+    bounds = [tg.tensor(np.array(t), requires_grad=True) for t in ([-2.0, 0.1, 3.0], -1.0, [0.5, 1.0, 2.0])]
+    assert tg.testing.gradcheck(tg.clip, bounds)
 
 
 # --- PyTorch gives the same, at the edges too -------------------------------------------------------------

@@ -2,14 +2,15 @@
 
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.engine.around.arguments import NUMBERS
-from tinygrad_ms.engine.primitive import elementwise
+from tinygrad_ms.engine.primitive import elementwise, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.rows import binary, unary
 
 __all__ = [
     "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor",
-    "clip", "equal", "greater", "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "not_equal", "where",
+    "clip", "equal", "greater", "greater_equal", "isclose", "isfinite", "isinf", "isnan", "less", "less_equal",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "nan_to_num", "not_equal",
+    "where",
 ]  # fmt: skip
 
 
@@ -82,6 +83,22 @@ minimum = binary("minimum", "The smaller of a and b, elementwise with broadcasti
                  source="subgradient, as in PyTorch", symmetric=True,
                  notes="Ties share the gradient equally. Where either argument is NaN both receive the whole of it.")
 # fmt: on
+
+
+@no_derivative(formula=r"y = [\,|a - b| \le \text{atol} + \text{rtol}\,|b|\,]", source="as in NumPy")
+def isclose(xp, a, b, rtol=1e-5, atol=1e-8, equal_nan=False):
+    """Whether a is within atol + rtol |b| of b, elementwise as booleans; equal infinities are, NaN if ``equal_nan``."""
+    return xp.isclose(xp.asarray(a), xp.asarray(b), rtol=rtol, atol=atol, equal_nan=equal_nan)
+
+
+@elementwise(
+    rule=lambda g, x: where(isfinite(x), g, 0),
+    formula=r"\frac{dy}{dx} = [\,|x| < \infty\,]",
+    source="as in NumPy and PyTorch",
+)
+def nan_to_num(xp, x, nan=0.0, posinf=None, neginf=None):
+    """x with numbers in the place of NaN and infinities; without ``posinf`` and ``neginf`` the largest of the dtype."""
+    return xp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 
 
 def _clip_vjp(g, x, min, max):

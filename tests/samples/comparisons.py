@@ -124,6 +124,27 @@ SAMPLES = {
             note="ties share the gradient",
         ),
     ],
+    "isclose": [
+        *pairs(np.isclose),
+        Sample(
+            (np.array([1.0, inf, nan]), np.array([1.0 + 1e-6, inf, nan])), {"equal_nan": True}, reference=np.isclose
+        ),
+        Sample((np.array([1.0, 2.0]), np.array([1.5, 2.1])), {"rtol": 0.0, "atol": 0.2}, reference=np.isclose),
+    ],
+    "nan_to_num": [
+        Sample((normal(2, 3),), reference=np.nan_to_num),
+        Sample((np.zeros((0, 3)),), reference=np.nan_to_num),
+        Sample((np.array(-0.7),), reference=np.nan_to_num),
+        Sample((np.array([1, 2]),), reference=np.nan_to_num, note="integers"),
+        Sample(
+            (np.array([-inf, -1.0, nan, 2.0, inf]),),
+            {"nan": 0.5, "posinf": 9.0, "neginf": -9.0},
+            reference=np.nan_to_num,
+            smooth=False,
+            gradient=(np.array([0.0, 1.0, 0.0, 1.0, 0.0]),),
+            note="special values",
+        ),
+    ],
     "clip": [
         Sample((normal(2, 3),), {"min": -0.3, "max": 0.3}, reference=np.clip),
         Sample((normal(2, 3),), {"min": -0.3}, reference=lambda x, min: np.maximum(x, min)),

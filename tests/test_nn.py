@@ -681,3 +681,56 @@ def test_to_takes_devices_and_dtypes_as_for_tensors():
     assert {(p.device, p.dtype.name) for p in model.parameters()} == {("cpu", "float32")}
     with pytest.raises(ValueError, match="device='tpu' is unknown"):
         model.to("tpu")
+
+
+@pytest.mark.parametrize(
+    "convert", [lambda m: m.astype("float64"), lambda m: m.to("float16"), lambda m: m.to("strict")]
+)
+def test_hooks_survive_a_conversion_and_can_be_removed_after_it(convert):
+    model, calls = nn.Linear(2, 1), []
+    handle = model.weight.register_hook(lambda g: calls.append(g.dtype))
+    convert(model)
+    x = tg.tensor(np.ones((1, 2)), device=model.weight.device).astype(model.weight.dtype)
+    model(x).sum().backward()
+    assert calls == [model.weight.dtype]
+    handle.remove()
+    model(x).sum().backward()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_a_gradient_arrives_in_the_dtype_the_parameter_was_given_meanwhile(dtype):
+    model = nn.Linear(2, 1, rng=0)
+    loss = (model(tg.tensor(np.ones((3, 2), "float32"))) ** 2).sum()
+    loss.backward(retain_graph=True)
+    expected = model.weight.grad.numpy()
+    model.zero_grad()
+    model.astype(dtype)
+    loss.backward()
+    assert model.weight.grad.dtype == dtype and model.bias.grad.dtype == dtype
+    np.testing.assert_allclose(model.weight.grad.numpy(), expected, rtol=1e-3)
+
+
+def test_a_parameter_frozen_between_forward_and_backward_gets_no_gradient():
+    model = nn.Linear(2, 1, rng=0)
+    loss = model(tg.tensor(np.ones((3, 2), "float32"))).sum()
+    model.weight.requires_grad = False
+    loss.backward()
+    assert model.weight.grad is None and model.bias.grad.item() == 3
+
+
+def test_a_conversion_that_fails_has_converted_nothing():
+    class Model(nn.Module):
+        def __init__(self):
+            self.a, self.b = nn.Parameter([1.0]), nn.Parameter([2.0])
+
+    model = Model()
+
+    def convert(array):
+        if array[0] == 2:
+            raise MemoryError
+        return array.astype("float64")
+
+    with pytest.raises(MemoryError):
+        model._convert(convert)
+    assert model.a.dtype == model.b.dtype == "float32"

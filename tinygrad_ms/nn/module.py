@@ -195,13 +195,19 @@ class Module:
         return self._convert(lambda old: old.astype(dtype) if is_float(old.dtype) and old.dtype != dtype else old)
 
     def _convert(self, convert):
-        for _, part in self._unique((Parameter, Buffer)):
-            if (converted := convert(part.data)) is part.data:
+        parts = [part for _, part in self._unique((Parameter, Buffer))]
+        arrays = [
+            (convert(part.data), None if part.grad is None else Tensor(convert(part.grad.data))) for part in parts
+        ]
+        for part, (array, grad) in zip(parts, arrays):  # nothing has changed if one could not be converted
+            if array is part.data:
                 continue
-            wanted, name, grad = part.requires_grad, part.name, part.grad
-            Tensor.__init__(part, converted)  # the same Parameter with another array, on no tape yet
-            part.name, part.requires_grad = name, wanted
-            part.grad = None if grad is None else Tensor(convert(grad.data))
+            node, name = part.node, part.name
+            Tensor.__init__(part, array, node)  # the same Parameter, with its hooks; a gradient on its way fits, too
+            part.grad = grad
+            part.name = name
+            if node is not None:
+                node.dtype, node.backend = part.dtype, BACKENDS[type(array)]
         return self
 
     # --- saving ---------------------------------------------------------------------------------------------

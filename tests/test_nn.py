@@ -1,5 +1,6 @@
 """Modules: the tree read off the attributes, state, modes, showing; every layer against a plain formula."""
 
+import collections
 import copy
 import pickle
 from dataclasses import dataclass
@@ -681,3 +682,178 @@ def test_to_takes_devices_and_dtypes_as_for_tensors():
     assert {(p.device, p.dtype.name) for p in model.parameters()} == {("cpu", "float32")}
     with pytest.raises(ValueError, match="device='tpu' is unknown"):
         model.to("tpu")
+
+
+@pytest.mark.parametrize(
+    "convert", [lambda m: m.astype("float64"), lambda m: m.to("float16"), lambda m: m.to("strict")]
+)
+def test_hooks_survive_a_conversion_and_can_be_removed_after_it(convert):
+    model, calls = nn.Linear(2, 1), []
+    handle = model.weight.register_hook(lambda g: calls.append(g.dtype))
+    convert(model)
+    x = tg.tensor(np.ones((1, 2)), device=model.weight.device).astype(model.weight.dtype)
+    model(x).sum().backward()
+    assert calls == [model.weight.dtype]
+    handle.remove()
+    model(x).sum().backward()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_a_gradient_arrives_in_the_dtype_the_parameter_was_given_meanwhile(dtype):
+    model = nn.Linear(2, 1, rng=0)
+    loss = (model(tg.tensor(np.ones((3, 2), "float32"))) ** 2).sum()
+    loss.backward(retain_graph=True)
+    expected = model.weight.grad.numpy()
+    model.zero_grad()
+    model.astype(dtype)
+    loss.backward()
+    assert model.weight.grad.dtype == dtype and model.bias.grad.dtype == dtype
+    np.testing.assert_allclose(model.weight.grad.numpy(), expected, rtol=1e-3)
+
+
+def test_a_parameter_frozen_between_forward_and_backward_gets_no_gradient():
+    model = nn.Linear(2, 1, rng=0)
+    loss = model(tg.tensor(np.ones((3, 2), "float32"))).sum()
+    model.weight.requires_grad = False
+    loss.backward()
+    assert model.weight.grad is None and model.bias.grad.item() == 3
+
+
+def test_a_conversion_that_fails_has_converted_nothing():
+    class Model(nn.Module):
+        def __init__(self):
+            self.a, self.b = nn.Parameter([1.0]), nn.Parameter([2.0])
+
+    model = Model()
+
+    def convert(array):
+        if array[0] == 2:
+            raise MemoryError
+        return array.astype("float64")
+
+    with pytest.raises(MemoryError):
+        model._convert(convert)
+    assert model.a.dtype == model.b.dtype == "float32"
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        self.a, self.b = nn.Linear(2, 2, rng=0), nn.Linear(2, 2, rng=1)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+
+def test_a_state_with_two_values_for_one_parameter_is_refused_and_changes_nothing():
+    model = Tied()
+    state, before = model.state_dict(), model.a.weight.numpy().copy()
+    model.load_state_dict({name: value + 1 for name, value in state.items()})
+    np.testing.assert_array_equal(model.b.weight.numpy(), before + 1)
+    state["b.weight"] = state["b.weight"] * 2
+    with pytest.raises(ValueError, match="a.weight and b.weight are one here and differ in the state"):
+        model.load_state_dict(state)
+    np.testing.assert_array_equal(model.a.weight.numpy(), before + 1)
+    del state["a.weight"]
+    assert model.load_state_dict(state, strict=False).missing == ["a.weight"]
+    np.testing.assert_array_equal(model.a.weight.numpy(), state["b.weight"])
+
+
+def test_functional_call_refuses_two_values_for_one_parameter():
+    model, x, w = Tied(), tg.ones((1, 2)), tg.tensor([[1.0, 0.0], [0.0, 2.0]])
+    with pytest.raises(ValueError, match="functional_call: a.weight and b.weight are one parameter; give it one value"):
+        nn.functional_call(model, {"a.weight": tg.zeros((2, 2)), "b.weight": w}, x)
+    one = nn.functional_call(model, {"a.weight": w}, x).numpy()
+    np.testing.assert_array_equal(nn.functional_call(model, {"a.weight": w, "b.weight": w}, x).numpy(), one)
+
+
+def names_of(model, x):
+    scopes = set()
+    tape = model(x).sum().tape()
+    for node in tape:
+        scopes |= {"/".join(node.scope)} if node.op == "affine" else set()
+    return [p.name for p in model.parameters()], sorted(scopes)
+
+
+def test_names_and_scopes_follow_what_is_appended_replaced_and_inserted():
+    model, x = nn.Sequential(nn.Linear(2, 2)), tg.ones((1, 2))
+    expected = ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert names_of(model, x) == (expected[:2], ["Sequential/0: Linear"])
+    model.append(nn.Linear(2, 2))
+    assert names_of(model, x) == (expected, ["Sequential/0: Linear", "Sequential/1: Linear"])
+    model.layers[0] = nn.Linear(2, 2)
+    assert names_of(model, x) == (expected, ["Sequential/0: Linear", "Sequential/1: Linear"])
+    model.layers[1].weight = nn.Parameter(np.ones((2, 2), "float32"))
+    assert names_of(model, x)[0] == expected
+    model.layers.insert(0, nn.ReLU())
+    assert names_of(model, x)[1] == ["Sequential/1: Linear", "Sequential/2: Linear"]
+    assert model.parameters()[0].name == "1.weight" and "2 Linear  (1, 2)" in str(model.summary((1, 2)))
+
+
+def test_a_module_made_inside_a_forward_renames_nothing():
+    class Model(nn.Module):
+        def __init__(self):
+            self.inner = nn.Sequential(nn.Linear(2, 2))
+
+        def forward(self, x):
+            nn.Linear(2, 2)
+            return self.inner(x)
+
+    model = Model()
+    for _ in range(2):
+        assert names_of(model, tg.ones((1, 2))) == (["inner.0.weight", "inner.0.bias"], ["Model/inner/0: Linear"])
+
+
+def test_summary_hides_no_error_and_leaves_the_modes_as_they_were():
+    class Breaks(nn.Module):
+        def __init__(self):
+            self.a, self.b = nn.Linear(2, 2), nn.Dropout(0.5)
+
+        @property
+        def forward(self):
+            raise AttributeError("no forward yet")
+
+    class Fails(nn.Module):
+        def __init__(self):
+            self.a, self.b = nn.Linear(2, 2), nn.Dropout(0.5).eval()
+
+        def forward(self, x):
+            for module in self.modules():
+                vars(module).pop("forward", None)
+            raise RuntimeError("a fault of forward")
+
+    for kind, error, message in ((Breaks, AttributeError, "no forward yet"), (Fails, RuntimeError, "a fault of")):
+        model = kind()
+        before = [module.training for module in model.modules()]
+        with pytest.raises(error, match=message):
+            model.summary((1, 2))
+        assert [module.training for module in model.modules()] == before
+        assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_tensor_in_the_place_of_a_parameter_in_a_list_is_refused():
+    class Model(nn.Module):
+        def __init__(self):
+            self.ws = [nn.Parameter([1.0]), nn.Parameter([2.0])]
+            self.constants = [tg.tensor([1.0])]
+
+    model = Model()
+    assert len(model.parameters()) == 2
+    model.ws[0] = model.ws[0] * 2.0
+    for call in (model.parameters, model.state_dict, lambda: list(model.named_modules())):
+        with pytest.raises(TypeError, match=r"ws has Parameters and a plain Tensor of shape \(1,\)"):
+            call()
+
+
+def test_parameters_in_a_deque_are_found_and_in_a_set_refused():
+    class Model(nn.Module):
+        def __init__(self, container):
+            self.parts = container((nn.Parameter([1.0]), nn.Linear(2, 2)))
+
+    assert [name for name, _ in Model(collections.deque).named_parameters()] == [
+        "parts.0", "parts.1.weight", "parts.1.bias",
+    ]  # fmt: skip
+    for container in (set, frozenset):
+        with pytest.raises(TypeError, match=f"parts is a {container.__name__} with modules or state in it"):
+            Model(container).parameters()

@@ -247,6 +247,7 @@ ERRORS = {
     "option": (TypeError, lambda: optim.SGD([leaf()], beta=1), "unexpected keyword argument 'beta'"),
     "mixed groups": (TypeError, lambda: optim.SGD([{"params": [leaf()]}, leaf()]), "SGD: a group is a dict such as"),
     "empty group": (ValueError, lambda: optim.SGD([{"params": []}]), "the list of parameters of group 0 is empty"),
+    "infinite": (ValueError, lambda: optim.SGD([leaf()], lr=inf), "SGD: lr is inf, expected at least 0"),
     "lr": (ValueError, lambda: optim.SGD([leaf()], lr=-1), "SGD: lr is -1, expected at least 0"),
     "nan": (ValueError, lambda: optim.SGD([leaf()], lr=nan), "SGD: lr is nan, expected at least 0"),
     "decay": (ValueError, lambda: optim.AdamW([leaf()], weight_decay=-1), "AdamW: weight_decay is -1"),
@@ -274,6 +275,118 @@ def test_a_gradient_of_another_shape_is_refused():
     p.grad = tg.tensor([1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match=r"SGD: hidden.weight has shape \(2, 3\) on cpu and its gradient \(3,\)"):
         optim.SGD([p]).step()
+
+
+STEPS_THAT_RAISE = {
+    "shape": (lambda p: tg.ones(2), ValueError, r"b has shape \(1,\) on cpu and its gradient \(2,\)"),
+    "array": (lambda p: np.ones(1), TypeError, "the gradient of b is ndarray, expected a Tensor"),
+    "integer": (lambda p: tg.tensor([1]), TypeError, "b is float32 and its gradient int64"),
+}
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW, optim.Muon])
+@pytest.mark.parametrize("case", STEPS_THAT_RAISE)
+def test_a_step_that_raises_has_changed_nothing(kind, case):
+    wrong, error, message = STEPS_THAT_RAISE[case]
+    a, b, c = (tg.tensor([1.0], requires_grad=True) for _ in range(3))
+    b.name = "b"
+    optimizer = kind([{"params": [a, b]}, {"params": [c]}])
+    for p in (a, b, c):
+        p.grad = tg.ones(1)
+    optimizer.step()
+    before, state = [p.item() for p in (a, b, c)], optimizer.state_dict()
+    b.grad = wrong(b)
+    with pytest.raises(error, match=message):
+        optimizer.step()
+    assert [p.item() for p in (a, b, c)] == before
+    assert str(optimizer.state_dict()) == str(state)
+
+
+def test_an_option_set_by_hand_out_of_range_is_refused_before_the_step():
+    a, b = with_grads([1.0], [1.0])
+    optimizer = optim.SGD([{"params": [a]}, {"params": [b]}], lr=1.0)
+    optimizer.param_groups[1]["lr"] = -1.0
+    with pytest.raises(ValueError, match="SGD: lr is -1.0, expected at least 0"):
+        optimizer.step()
+    assert a.item() == 0
+
+
+BAD_GROUPS = {
+    "no gradient": lambda p: [Parameter(np.ones((3, 3))), tg.tensor([1.0])],
+    "there already": lambda p: [Parameter(np.ones((3, 3))), p],
+    "twice": lambda p: [Parameter(np.ones((3, 3))), (v := Parameter([1.0])), v],
+    "no leaf": lambda p: [Parameter(np.ones((3, 3))), Parameter([1.0]) * 2.0],
+    "no tensor": lambda p: [Parameter(np.ones((3, 3))), 3],
+}
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Muon])
+@pytest.mark.parametrize("case", BAD_GROUPS)
+def test_a_group_that_is_refused_is_not_there(kind, case):
+    p = Parameter(np.ones((2, 2)))
+    optimizer = kind([p])
+    schedule = optim.StepLR(optimizer, 1)
+    with pytest.raises((ValueError, TypeError), match=f"{kind.__name__}: parameter .* of group"):
+        optimizer.add_param_group({"params": BAD_GROUPS[case](p)})
+    assert len(optimizer.param_groups) == 1 and len(schedule.base_lrs) == 1
+    optimizer.add_param_group({"params": [Parameter(np.ones((3, 3)))]})
+    assert len(optimizer.param_groups) == 2
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.5])
+def test_a_momentum_that_is_switched_on_later_begins_with_the_gradient(dampening):
+    def stepped(p, optimizer, steps):
+        for _ in range(steps):
+            p.grad = tg.tensor([1.0])
+            optimizer.step()
+
+    p, q = Parameter([0.0]), Parameter([0.0])
+    optimizer = optim.SGD([p], lr=1.0, dampening=dampening)
+    stepped(p, optimizer, 2)
+    optimizer.param_groups[0]["momentum"] = 0.5
+    resumed = optim.SGD([q], lr=1.0, dampening=dampening)
+    resumed.load_state_dict(optimizer.state_dict())  # the state has no momentum yet
+    with tg.no_grad():
+        q.copy_(p)
+    stepped(p, optimizer, 2)
+    stepped(q, resumed, 2)
+    expected = -2 - 1 - (0.5 + 1 - dampening)  # m = 1, then m = 0.5 + (1 - dampening)
+    assert p.item() == expected and q.item() == expected
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW, optim.Muon])
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 0)])
+def test_empty_parameters_are_passed_over(kind, shape):
+    p, q = Parameter(np.zeros(shape)), Parameter(np.ones((2, 2)))
+    optimizer = kind([p, q], lr=0.1)
+    (p.sum() + q.sum()).backward()
+    assert float(optim.clip_grad_norm([p, q], 10.0)) == 2.0
+    optimizer.step()
+    assert p.shape == shape and np.all(q.numpy() != 1)
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.Muon])
+@pytest.mark.parametrize("target", ["float64", "strict"])
+def test_a_model_converted_after_its_optimizer_was_made_trains_on(kind, target):
+    options = dict(momentum=0.9) if kind is optim.SGD else {}
+    models = [tg.nn.Linear(3, 2, rng=0).astype("float64") for _ in range(2)]
+    models[1].astype("float32")
+    optimizers = [kind(model.parameters(), lr=0.1, **options) for model in models]
+
+    def steps():
+        for model, optimizer in zip(models, optimizers):
+            for _ in range(2):
+                optimizer.zero_grad()
+                x = tg.tensor(np.ones((4, 3)), device=model.weight.device).astype(model.weight.dtype)
+                (model(x) ** 2).sum().backward()
+                optimizer.step()
+
+    steps()
+    models[1].to(target)
+    steps()
+    buffers = {name: value for name, value in optimizers[1].state[models[1].weight].items() if name != "step"}
+    assert {str(value.dtype) for value in buffers.values()} == {str(models[1].weight.dtype)}
+    np.testing.assert_allclose(models[1].weight.numpy(), models[0].weight.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def broken(change):
@@ -369,9 +482,80 @@ def test_schedules_follow_their_formulas_and_resume(case):
         assert [g["lr"] for g in fresh.param_groups] == [g["lr"] for g in optimizer.param_groups]
 
 
+def rates(optimizer):
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.Muon])
+def test_a_group_added_later_follows_the_schedule_at_once(kind):
+    optimizer = kind([leaf()], lr=2.0)
+    schedule = optim.StepLR(optimizer, 1, 0.5)
+    schedule.step()
+    optimizer.add_param_group({"params": [leaf()], "lr": 8.0})
+    assert rates(optimizer) == [1.0, 4.0] and schedule.base_lrs == [2.0, 8.0]
+    schedule.step()
+    assert rates(optimizer) == [0.5, 2.0]
+    other = kind([{"params": [leaf()], "lr": 3.0}, {"params": [leaf()], "lr": 3.0}])
+    resumed = optim.StepLR(other, 1, 0.5)
+    resumed.load_state_dict(schedule.state_dict())
+    assert rates(other) == [0.5, 2.0]
+
+
+def test_a_second_schedule_takes_the_place_of_the_first():
+    optimizer = optim.SGD([leaf()], lr=2.0)
+    first = optim.WarmupLR(optimizer, 100)
+    assert rates(optimizer) == [0.02]
+    second = optim.StepLR(optimizer, 1, 0.5)
+    assert rates(optimizer) == [2.0]  # of the first rate, not of the one that the first schedule left
+    for call in (first.step, lambda: first.load_state_dict(first.state_dict())):
+        with pytest.raises(RuntimeError, match="of WarmupLR: another schedule of this optimizer was made since"):
+            call()
+    second.step()
+    assert rates(optimizer) == [1.0] and first.steps == 0
+    optimizer.param_groups[0]["lr"] = 8.0  # by hand: the next schedule starts from it
+    third = optim.StepLR(optimizer, 1, 0.5)
+    third.step()
+    assert rates(optimizer) == [4.0]
+
+
+@pytest.mark.parametrize("warmup", [0.5, 2.5, 3.9])
+@pytest.mark.parametrize("kind", [optim.WarmupLR, lambda o, w: optim.CosineLR(o, 20, w)])
+def test_a_fractional_warm_up_never_exceeds_the_rate(kind, warmup):
+    optimizer = optim.SGD([leaf()], lr=1.0)
+    schedule = kind(optimizer, warmup)
+    seen = []
+    for _ in range(8):
+        seen += rates(optimizer)
+        schedule.step()
+    assert max(seen) <= 1.0 and seen[0] == min(1.0, 1 / warmup)
+
+
+@pytest.mark.parametrize("value", [-0.5, nan, inf])
+def test_a_factor_that_is_no_rate_is_refused_and_changes_nothing(value):
+    optimizer = optim.SGD([leaf()], lr=1.0)
+    schedule = optim.LambdaLR(optimizer, lambda t: 0.5 if t < 1 else value)
+    with pytest.raises(ValueError, match=f"LambdaLR: the factor of step 1 is {value}, expected a number >= 0"):
+        schedule.step()
+    assert schedule.steps == 0 and rates(optimizer) == [0.5]
+
+
 @pytest.mark.parametrize(
     "kind, call, message",
     [
+        (ValueError, lambda o: optim.StepLR(o, 1, gamma=nan), "StepLR: gamma is nan, expected at least 0"),
+        (ValueError, lambda o: optim.StepLR(o, nan), "StepLR: step_size is nan, expected at least 1"),
+        (ValueError, lambda o: optim.CosineLR(o, inf), "CosineLR: total_steps is inf"),
+        (TypeError, lambda o: optim.WarmupLR(o, "3"), "WarmupLR: warmup_steps is '3', expected a number of at least 0"),
+        (
+            ValueError,
+            lambda o: optim.WarmupLR(o, 3).load_state_dict({"steps": -1, "base_lrs": [1]}),
+            "steps is -1, expected an integer of at least 0",
+        ),
+        (
+            ValueError,
+            lambda o: optim.WarmupLR(o, 3).load_state_dict({"steps": 1, "base_lrs": [nan]}),
+            "a learning rate is nan",
+        ),
         (TypeError, lambda o: optim.StepLR(o.param_groups, 3), "StepLR: optimizer is list, expected an Optimizer"),
         (ValueError, lambda o: optim.StepLR(o, 0), "StepLR: step_size is 0, expected at least 1"),
         (ValueError, lambda o: optim.CosineLR(o, 5, warmup_steps=5), "CosineLR: total_steps is 5, expected at least 6"),

@@ -142,3 +142,24 @@ def test_what_does_not_fit_is_refused():
         nn.RNN(3, 5)(tg.tensor(sequences(2, 3)))
     with pytest.raises(ValueError, match=r"x has shape \(2, 4, 2\), expected \(..., 3\), given by input_size"):
         nn.RNN(3, 5)(tg.tensor(sequences(2, 4, 2)))
+
+
+@layers
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (1, 2, 5), (2, 1), (2, 4), (3, 5), (2, 5, 1), ()])
+def test_a_state_of_another_shape_is_refused(name, shape):
+    module, x, h = LAYERS[name](), tg.tensor(np.ones((2, 4, 3), "float32")), tg.zeros(shape)
+    for call in (lambda: module(x, h), lambda: module.cell(x[:, 0], h)):
+        with pytest.raises(
+            ValueError, match=r"Cell: h has shape .* expected \(batch, hidden_size\), which is \(2, 5\)"
+        ):
+            call()
+    with pytest.raises(ValueError, match="Cell: h has shape list"):
+        module(x, [[0.0] * 5] * 2)
+    with pytest.raises(ValueError, match=r"which is \(1, 5\)"):
+        module(x[:1], tg.zeros((3, 5)))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 4, 3)])
+def test_a_cell_takes_one_token_of_each_sequence(shape):
+    with pytest.raises(ValueError, match=r"GRUCell: x has shape .*, expected one token of each sequence, \(batch, 3\)"):
+        nn.GRU(3, 5).cell(tg.zeros(shape))

@@ -4,9 +4,12 @@ import io
 import json
 import os
 import pickle
+import random
 import struct
+import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+import tinygrad_ms as tg
 from tinygrad_ms import serialization
 from tinygrad_ms.serialization import CheckpointError, load, save
 
@@ -312,7 +316,118 @@ def test_a_symbolic_link_stays_one(tmp_path):
     assert (tmp_path / "last.npz").is_symlink() and load(tmp_path / "epoch1.npz") == 2
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_a_file_keeps_its_permissions(tmp_path, suffix, mode):
+    path = tmp_path / f"x{suffix}"
+    save(path, 1)
+    path.chmod(mode)
+    save(path, 2)
+    assert path.stat().st_mode & 0o777 == mode and load(path) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills by a POSIX signal")
+def test_the_next_save_removes_what_a_killed_writer_left_and_nothing_else(tmp_path):
+    script = (
+        "import os, sys, signal, tinygrad_ms as tg\n"
+        "from tinygrad_ms import serialization\n"
+        "def dying(file, arrays, structure):\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "serialization.WRITERS['.npz'] = dying\n"
+        "tg.save(sys.argv[1], {'a': 1})\n"
+    )
+    path = tmp_path / "x[1].npz"
+    environment = {**os.environ, "PYTHONPATH": str(Path(tg.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", script, str(path)], env=environment, timeout=60)
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".x[1].npz.") and left.endswith(".tmp")
+    others = [".y.npz.01234567.tmp", ".x[1].npz.of mine.tmp"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"")
+    save(path, 1)
+    assert sorted(os.listdir(tmp_path)) == sorted([path.name, *others])
+
+
+def test_a_save_leaves_the_temporary_of_a_living_writer(tmp_path, monkeypatch):
+    path, plain = tmp_path / "x.npz", serialization.WRITERS[".npz"]
+
+    def slow(file, arrays, structure):
+        monkeypatch.setitem(serialization.WRITERS, ".npz", plain)
+        save(path, "the fast one")
+        assert len(os.listdir(tmp_path)) == 2
+        plain(file, arrays, structure)
+
+    monkeypatch.setitem(serialization.WRITERS, ".npz", slow)
+    save(path, "the slow one")
+    assert load(path) == "the slow one" and os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_paths_may_be_bytes(tmp_path, suffix):
+    path = os.fsencode(tmp_path / f"x{suffix}")
+    save(path, [1, np.ones(2)])
+    assert load(path)[0] == 1
+
+
+def test_a_masked_array_is_refused_where_it_would_lose_its_mask(tmp_path):
+    masked = np.ma.masked_array([1.0, 2.0], [True, False])
+    with pytest.raises(TypeError, match=r"save: state\['w'\] is a masked array, whose mask would be lost"):
+        save(tmp_path / "x.npz", {"w": masked})
+
+
+def test_a_memory_error_stays_one(tmp_path, monkeypatch):
+    save(tmp_path / "x.npz", 1)
+
+    def full(file):
+        raise MemoryError
+
+    monkeypatch.setitem(serialization.READERS, ".npz", full)
+    with pytest.raises(MemoryError):
+        load(tmp_path / "x.npz")
+
+
 # Damaged and hostile files
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("seed", range(3))
+def test_no_flipped_bit_is_loaded_as_another_state(tmp_path, suffix, seed):
+    path, rng = tmp_path / f"x{suffix}", random.Random(seed)
+    w = np.random.default_rng(seed).normal(size=(20, 30)).astype("float32")
+    state = {"w": w, "n": 7, "more": [w[0].astype("float64"), (True, np.int64(3)), {"a": w[:, :0], 5: None}]}
+    save(path, state)
+    raw = path.read_bytes()
+    for k in [*rng.sample(range(8 * len(raw)), 300), *range(64, 8 * 300)]:
+        data = bytearray(raw)
+        data[k // 8] ^= 1 << k % 8
+        path.write_bytes(data)
+        try:
+            loaded = load(path)
+        except CheckpointError:
+            continue
+        assert_same(loaded, state)
+
+
+def test_safetensors_of_version_1_load_without_a_claim(tmp_path):
+    from safetensors.numpy import save_file
+
+    path, x = tmp_path / "x.safetensors", np.arange(3.0)
+    save_file({"x": x}, path, metadata={"structure.json": structure({"dict": [["w", ONE]]})})
+    np.testing.assert_array_equal(load(path)["w"], x)
+    two = structure({"dict": [["w", ONE]]}).replace('"version": 1', '"version": 2')
+    save_file({"x": x}, path, metadata={"structure.json": two})
+    with pytest.raises(CheckpointError, match="the checksum of its structure differs: the file is damaged"):
+        load(path)
+
+
+def test_a_structure_that_is_too_long_is_refused_by_save_and_load(tmp_path, monkeypatch):
+    save(tmp_path / "x.npz", ["x" * 200])
+    monkeypatch.setattr(serialization, "MAX_STRUCTURE", 100)
+    with pytest.raises(ValueError, match="save: the state without its arrays takes 2.. bytes, and 100 is the limit"):
+        save(tmp_path / "y.npz", ["x" * 200])
+    with pytest.raises(CheckpointError, match="its structure has 2.. bytes, and 100 is the limit"):
+        load(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -406,6 +521,11 @@ ONE = {"array": "x"}
         ({"structure.json": "9" * 5000}, "usable checkpoint: "),
         ({"structure.json": "[]"}, "not written by tinygrad_ms.save"),
         ({"structure.json": structure(1).replace("1", "2")}, "has version 2, this program reads 1"),
+        (
+            {"structure.json": structure(1).replace("tinygrad_ms", "numpy")},
+            "it has the format 'numpy'; tinygrad_ms.save did not write it",
+        ),
+        ({"structure.json": structure(1).replace("1", "true")}, "has version True, this program reads 1"),
         ({"structure.json": structure({"set": [1]})}, "entry of unknown kind: {'set'"),
         ({"structure.json": structure({"list": [], "tuple": []})}, "entry of unknown kind"),
         ({"structure.json": structure({"list": 5})}, "entry of unknown kind"),

@@ -212,6 +212,42 @@ def test_gradients_flow_through_a_carried_state():
         np.testing.assert_allclose(p.grad.numpy(), g, rtol=1e-9, atol=1e-11)
 
 
+def state_of(stop, batch=3, **options):
+    return layer(**options).read(sequences(batch=batch, T=stop))[1]
+
+
+@pytest.mark.parametrize(
+    "state, message",
+    [
+        (lambda: state_of(6, chunk=8), "in the middle of a chunk of 8 tokens, after 6, and the chunks of this layer"),
+        (lambda: state_of(2, chunk=8), "in the middle of a chunk of 8 tokens, after 2"),
+        (lambda: state_of(10, chunk=3), "in the middle of a chunk of 3 tokens, after 1"),
+        (lambda: state_of(6, batch=1), "of another batch or layer"),
+        (lambda: state_of(2, batch=1), "of another batch or layer"),
+        (lambda: state_of(4, batch=2), "of another batch or layer"),
+        (lambda: state_of(4, heads=1), "of another batch or layer"),
+        (lambda: state_of(4, fast="linear"), "the state has 1 fast weights, expected 3"),
+        (lambda: {"cell": None}, "expected a dict as read"),
+    ],
+)
+@tg.no_grad()
+def test_a_state_of_another_chunk_batch_or_layer_is_refused(state, message):
+    with pytest.raises(ValueError, match=f"TTTMuon: .*{message}"):
+        layer().read(sequences(T=5), state())
+
+
+@tg.no_grad()
+def test_between_chunks_their_length_may_change():
+    module, x = layer(), sequences(T=13)
+    expected = module(x).numpy()
+    first, state = module.read(x[:, :8])
+    module.chunk = 2
+    module.read(x[:, 8:9], state)  # the same weights, more often
+    module.chunk = 4
+    rest = module.read(x[:, 8:], state)[0]
+    np.testing.assert_allclose(np.concatenate([first.numpy(), rest.numpy()], axis=1), expected, rtol=1e-9, atol=1e-9)
+
+
 # --- chunks -----------------------------------------------------------------------------------------------------------
 
 

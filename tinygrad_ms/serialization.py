@@ -7,21 +7,33 @@ JSON text that describes everything else:
 - `.npz`: an uncompressed zip of structure.json and one .npy file per array. Built in; `numpy.load` opens it.
 - `.safetensors`: the JSON is in the metadata. Needs the package safetensors; others can read the arrays.
 
-Neither uses pickle, since a pickle may run any code when it is loaded.
+Both are checked when they are loaded: a zip has a CRC-32 of each member; the safetensors that `save` writes have
+one of each array and of the JSON in the metadata. (Those of version 1 have none, and load with no such claim.)
+Neither format uses pickle, since a pickle may run any code when it is loaded.
 """
 
+import glob
 import json
 import math
 import os
 import re
 import secrets
+import stat
 import zipfile
+import zlib
 
 import numpy as np
 
-VERSION = 1
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be removed: a temporary of a living writer stays
+    fcntl = None  # type: ignore[assignment]
+
+VERSIONS = {".npz": (1,), ".safetensors": (1, 2)}  # those that `load` reads; `save` writes the last
+CHECKED = 2  # the first version of .safetensors with checksums
 MAX_DEPTH = 100
-STRUCTURE = "structure.json"
+MAX_STRUCTURE = 1 << 26  # bytes of JSON: each may become some thirty bytes of Python objects
+STRUCTURE, CHECKSUMS, CHECKSUM = "structure.json", "checksums", "structure.json.crc32"
 RESERVED = {STRUCTURE, "__metadata__"}  # the latter by safetensors
 CONTAINERS = {"list": list, "tuple": tuple}
 NPY_DTYPES = {
@@ -41,7 +53,8 @@ def save(path, state):
     The file is first written under another name in the same folder and then moved, so that a crash leaves
     the old file or the new one, never half of one. Tensors and device arrays are copied to the host. Dtypes,
     shapes, Python's and NumPy's kinds of number, lists, tuples, dicts and their keys (strings or integers)
-    come back as they were; subclasses of them come back as the plain kind.
+    come back as they were; subclasses of them come back as the plain kind. The file keeps the permissions of one
+    that it replaces. What writers that died left beside the file is removed.
 
     Raises TypeError for a value, dtype or dict key that the file cannot hold, naming its place; ValueError
     for an unknown suffix or a state that contains itself; FileNotFoundError if the folder is not there;
@@ -49,25 +62,70 @@ def save(path, state):
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"save: path is a {type(path).__name__}; the path comes first: save(path, state)")
-    path = os.path.realpath(os.fspath(path))  # replaces what a symbolic link points at, not the link
+    path = os.path.realpath(os.fsdecode(path))  # replaces what a symbolic link points at, not the link
     suffix = _suffix("save", path)
     arrays: dict[str, np.ndarray] = {}
     tree = _encode(state, (), arrays, suffix)
-    structure = json.dumps({"format": "tinygrad_ms", "version": VERSION, "state": tree})
+    document = {"format": "tinygrad_ms", "version": VERSIONS[suffix][-1], "state": tree}
+    if document["version"] >= CHECKED:
+        document[CHECKSUMS] = {name: _checksum(array) for name, array in arrays.items()}
+    structure = json.dumps(document)
+    if len(structure) > MAX_STRUCTURE:
+        raise ValueError(
+            f"save: the state without its arrays takes {len(structure):,} bytes, and {MAX_STRUCTURE:,} is the limit;"
+            " make arrays of its long lists of numbers"
+        )
     folder, name = os.path.split(path)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"save: there is no folder {folder}; make it first")
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
+    file = _temporary(folder, name)
     try:
-        with open(temporary, "xb") as file:
+        with file:
+            if os.path.exists(path):
+                os.chmod(file.name, stat.S_IMODE(os.stat(path).st_mode))
             WRITERS[suffix](file, arrays, structure)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(file.name, path)
     except BaseException:  # Ctrl-C as well
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+        if os.path.exists(file.name):
+            os.unlink(file.name)
         raise
+    for left in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp")):
+        _remove_if_dead(left)
+
+
+def _temporary(folder, name):
+    """A new file beside ``name``, open and locked as long as its writer lives."""
+    while True:
+        file = open(os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp"), "xb")  # noqa: SIM115
+        if fcntl is None or _locked(file):
+            return file
+        file.close()  # a reader of the folder took it for one of a dead writer before it was locked
+
+
+def _locked(file):
+    """Lock an open file, unless another process or thread has; whether it is ours and still in its folder."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)  # a file system without locks: as good as it gets
+
+
+def _remove_if_dead(path):
+    """Remove a temporary file if its writer, who would hold the lock, is gone."""
+    try:
+        with open(path, "rb") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+        if fcntl is None:
+            os.unlink(path)
+    except OSError:  # it is being written, somebody else removed it, or it is not ours
+        pass
 
 
 def load(path):
@@ -76,16 +134,18 @@ def load(path):
     The arrays are on the host: `load_state_dict` puts them where they belong. Nothing in the file is
     executed, and no header makes this reserve more memory than the file has bytes.
     Raises CheckpointError, a ValueError that names the file and what is wrong with it; FileNotFoundError;
-    ImportError if safetensors is needed and not installed.
+    MemoryError; ImportError if safetensors is needed and not installed.
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     suffix = _suffix("load", path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"load: there is no file {path}")
     with open(path, "rb") as file:
         try:
             structure, arrays = READERS[suffix](file)
-            return _decode_document(json.loads(structure), arrays)
+            return _decode_document(json.loads(structure), arrays, VERSIONS[suffix])
+        except MemoryError:
+            raise
         except Exception as error:  # zipfile, json, NumPy and safetensors have many types for bad files
             reason = str(error) or type(error).__name__
             raise CheckpointError(f"load: {path} is not a usable checkpoint: {reason}") from error
@@ -124,6 +184,10 @@ def _encode(value, place, arrays, suffix):
     for tag, kind in CONTAINERS.items():
         if isinstance(value, kind):
             return {tag: [_encode(item, (*place, i), arrays, suffix) for i, item in enumerate(value)]}
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"save: {where} is a masked array, whose mask would be lost; save its .filled(...) or .data and .mask"
+        )
     array = _host_array(value)
     if array is None:
         raise TypeError(
@@ -162,15 +226,33 @@ def _host_array(value):
     return np.asarray(array, order="C")
 
 
-def _decode_document(document, arrays):
+def _decode_document(document, arrays, versions):
     if not isinstance(document, dict) or not {"format", "version", "state"} <= document.keys():
         raise CheckpointError("it was not written by tinygrad_ms.save")
-    if document["version"] != VERSION:
-        raise CheckpointError(f"it has version {document['version']!r}, this program reads {VERSION}")
+    if document["format"] != "tinygrad_ms":
+        raise CheckpointError(f"it has the format {str(document['format'])[:40]!r}; tinygrad_ms.save did not write it")
+    if type(document["version"]) is not int or document["version"] not in versions:
+        raise CheckpointError(
+            f"it has version {document['version']!r}, this program reads {' and '.join(map(str, versions))}"
+        )
+    if document["version"] >= CHECKED:
+        _check_arrays(document.get(CHECKSUMS), arrays)
     state = _decode(document["state"], arrays)
     if arrays:
         raise CheckpointError(f"its structure does not name the arrays {sorted(arrays)[:5]}")
     return state
+
+
+def _checksum(array) -> list:
+    """What is recorded of an array: the CRC-32 of its bytes, its dtype and its shape."""
+    return [zlib.crc32(array.reshape(-1).view(np.uint8)), array.dtype.name, list(array.shape)]
+
+
+def _check_arrays(checksums, arrays):
+    if not isinstance(checksums, dict) or checksums.keys() != arrays.keys():
+        raise CheckpointError("its checksums are not those of its arrays")
+    if damaged := [name for name, array in arrays.items() if checksums[name] != _checksum(array)]:
+        raise CheckpointError(f"the checksums of its arrays {sorted(damaged)[:5]} differ: the file is damaged")
 
 
 def _decode(tree, arrays, depth=0):
@@ -218,13 +300,19 @@ def _read_npz(file):
             raise CheckpointError("its zip members are compressed, which save never does")
         if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
             raise CheckpointError("its zip members claim more bytes than the file has")
-        structure = archive.read(STRUCTURE)
+        structure = _small(archive.read(STRUCTURE))
         arrays = {
             member.filename.removesuffix(".npy"): _read_npy(archive, member)
             for member in members
             if member.filename != STRUCTURE
         }
     return structure, arrays
+
+
+def _small(structure):
+    if len(structure) > MAX_STRUCTURE:
+        raise CheckpointError(f"its structure has {len(structure):,} bytes, and {MAX_STRUCTURE:,} is the limit")
+    return structure
 
 
 def _read_npy(archive, member):
@@ -250,7 +338,7 @@ def _read_npy(archive, member):
 def _write_safetensors(file, arrays, structure):
     from safetensors.numpy import save as serialize
 
-    file.write(serialize(arrays, metadata={STRUCTURE: structure}))
+    file.write(serialize(arrays, metadata={STRUCTURE: structure, CHECKSUM: str(zlib.crc32(structure.encode()))}))
 
 
 def _read_safetensors(file):
@@ -260,10 +348,23 @@ def _read_safetensors(file):
         metadata = archive.metadata() or {}
         if STRUCTURE not in metadata:
             raise CheckpointError("it was not written by tinygrad_ms.save")
+        structure = _small(metadata[STRUCTURE])
+        if CHECKSUM in metadata:
+            intact = metadata[CHECKSUM] == str(zlib.crc32(structure.encode()))
+        else:
+            intact = _has_version_1(structure)
+        if not intact:
+            raise CheckpointError("the checksum of its structure differs: the file is damaged")
         names = archive.keys()
         if any(archive.get_slice(name).get_dtype() == "BF16" for name in names):
             _import_bfloat16()
-        return metadata[STRUCTURE], {name: archive.get_tensor(name) for name in names}
+        return structure, {name: archive.get_tensor(name) for name in names}
+
+
+def _has_version_1(structure):
+    """Whether the file is from before there were checksums."""
+    document = json.loads(structure)
+    return not isinstance(document, dict) or document.get("version") == 1 and CHECKSUMS not in document
 
 
 def _import_bfloat16():

@@ -162,7 +162,7 @@ def unbroadcast(d, parent, node):
 def accumulate(leaf, g):
     """Add a finished gradient to the ``.grad`` of the tensor of a leaf, which owns its memory."""
     tensor = leaf.tensor() if leaf.tensor is not None else None
-    if tensor is None:
+    if tensor is None or tensor.node is None:  # gone, or frozen since
         return
     if isinstance(g, Tensor):
         tensor.grad = g if tensor.grad is None else tensor.grad + g

@@ -3,6 +3,7 @@
 Nothing is registered: the tree is read off the attributes.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from html import escape
@@ -18,6 +19,8 @@ from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.conversions import is_dtype
 
+CHANGES = [0]  # counts what may have changed the tree of a module, and so the names in it
+
 
 class Parameter(Tensor):
     """A tensor that a module learns: a copy of ``data`` that requires a gradient.
@@ -30,6 +33,7 @@ class Parameter(Tensor):
     def __init__(self, data, dtype=None, device=None):
         super().__init__(tensor(data, dtype, device).data)
         self.requires_grad = True
+        CHANGES[0] += 1
 
 
 class Buffer(Tensor):
@@ -39,6 +43,7 @@ class Buffer(Tensor):
 
     def __init__(self, data, dtype=None, device=None):
         super().__init__(tensor(data, dtype, device).data)
+        CHANGES[0] += 1
 
 
 class Keys(NamedTuple):
@@ -54,18 +59,25 @@ class Module:
         class MLP(nn.Module):
             def __init__(self, width):
                 self.hidden = nn.Linear(64, width)
-                self.blocks = [Block(width) for _ in range(3)]  # lists, tuples and dicts are searched
+                self.blocks = [Block(width) for _ in range(3)]  # lists, tuples, deques and dicts are searched
                 self.scale = nn.Parameter(1.0)
 
             def forward(self, x): ...
 
     The modules, Parameters, Buffers and numpy.random.Generators among the attributes make up its state, in
     the order in which they were set, under names such as "blocks.0.weight". What appears twice is visited
-    once; cycles end. Plain Tensors are not state.
+    once; cycles end. Plain Tensors are not state. Raises TypeError where they stand among Parameters in one list,
+    and for a set of modules or state, which has no order.
     """
 
     training = True
     _name = ""  # as an attribute of its parent: the scope of the ops recorded in its forward
+    _named_at = 0  # the number of changes when it got that
+    _nested = False  # whether it got that from a parent
+
+    def __new__(cls, *args, **kwargs):
+        CHANGES[0] += 1
+        return super().__new__(cls)
 
     def __setattr__(self, name, value):
         """Refuse to lose a parameter: what is put in its place must be one, too, or None."""
@@ -74,6 +86,8 @@ class Module:
                 f"{type(self).__name__}.{name} is a Parameter, and {type(value).__name__} would take it from the model;"
                 f" assign Parameter(...), or change the values under no_grad(): {name}.copy_(...)"
             )
+        if isinstance(value, (Module, Parameter, Buffer)):
+            CHANGES[0] += 1
         super().__setattr__(name, value)
 
     def forward(self, *args, **kwargs):
@@ -81,7 +95,7 @@ class Module:
 
     def __call__(self, *args, **kwargs):
         """Run ``forward``. The ops inside are one scope, named as the attribute: a cluster of a picture."""
-        if not self._name:
+        if self._named_at != CHANGES[0] and not self._nested:
             self._name_parts()
         with scope(self._name):
             try:
@@ -141,10 +155,12 @@ class Module:
         This module is the root: it goes by its class. A bare number has its class beside it: "0: Linear".
         """
         self._name, named = type(self).__name__, {id(self)}
+        self._named_at = CHANGES[0]
         for module in self.modules():
             for name, child in module.named_children():
                 if id(child) not in named:
                     child._name = f"{name}: {type(child).__name__}" if name.isdigit() else name
+                    child._nested = True
                     named.add(id(child))
         for name, part in self._unique((Parameter, Buffer)):
             part.name = name
@@ -195,13 +211,19 @@ class Module:
         return self._convert(lambda old: old.astype(dtype) if is_float(old.dtype) and old.dtype != dtype else old)
 
     def _convert(self, convert):
-        for _, part in self._unique((Parameter, Buffer)):
-            if (converted := convert(part.data)) is part.data:
+        parts = [part for _, part in self._unique((Parameter, Buffer))]
+        arrays = [
+            (convert(part.data), None if part.grad is None else Tensor(convert(part.grad.data))) for part in parts
+        ]
+        for part, (array, grad) in zip(parts, arrays):  # nothing has changed if one could not be converted
+            if array is part.data:
                 continue
-            wanted, name, grad = part.requires_grad, part.name, part.grad
-            Tensor.__init__(part, converted)  # the same Parameter with another array, on no tape yet
-            part.name, part.requires_grad = name, wanted
-            part.grad = None if grad is None else Tensor(convert(grad.data))
+            node, name = part.node, part.name
+            Tensor.__init__(part, array, node)  # the same Parameter, with its hooks; a gradient on its way fits, too
+            part.grad = grad
+            part.name = name
+            if node is not None:
+                node.dtype, node.backend = part.dtype, BACKENDS[type(array)]
         return self
 
     # --- saving ---------------------------------------------------------------------------------------------
@@ -236,7 +258,7 @@ class Module:
         All is checked before anything is written.
         strict: all names must be there and no others. Without it the others are passed over, and returned.
         Raises ValueError that lists every missing and unexpected name, or every other shape or dtype;
-        TypeError for what is no dict.
+        TypeError for what is no dict. A parameter that has two names must have one value.
         """
         mine, caller = self._state(), f"load_state_dict of {type(self).__name__}"
         if not isinstance(state, dict):
@@ -249,6 +271,11 @@ class Module:
             raise ValueError(f"{caller}: {'; '.join(problems)}. strict=False would load the names in common")
         found = [name for name in mine if name in state]
         wrong = [problem for name in found if (problem := mismatch(mine[name], name, state[name]))]
+        wrong = wrong or [
+            f"{' and '.join(names)} are one here and differ in the state"
+            for names in shared(mine, found)
+            if any(differ(state[names[0]], state[name]) for name in names[1:])
+        ]
         if wrong:
             raise ValueError(f"{caller}: {'; '.join(wrong)}")
         loaded = [(mine[name], arriving(mine[name], state[name])) for name in found]
@@ -339,7 +366,7 @@ class Module:
         finally:
             for module, training, forward in before:
                 module.training = training
-                del vars(module)["forward"]
+                vars(module).pop("forward", None)
                 if forward is not None:
                     vars(module)["forward"] = forward
         return shapes
@@ -386,13 +413,30 @@ def parts_of(value, name="", above=(), below=True) -> Iterator[tuple[str, Any]]:
         return
     elif isinstance(value, dict):
         items = value.items()
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple, deque)):
         items = enumerate(value)
     else:
+        if isinstance(value, (set, frozenset)) and any(isinstance(item, (Module, *STATE)) for item in value):
+            raise TypeError(
+                f"{name} is a {type(value).__name__} with modules or state in it, which has no order: a list?"
+            )
         return
+    if not isinstance(value, Module):
+        items = list(items)
+        check_beside(name, [item for _, item in items if isinstance(item, Tensor)])
     if id(value) not in above:
         for key, item in items:
             yield from parts_of(item, f"{name}.{key}" if name else str(key), (*above, id(value)), below)
+
+
+def check_beside(name, tensors) -> None:
+    """Refuse a plain Tensor beside Parameters: it was put in the place of one, and training would pass over it."""
+    plain = [part for part in tensors if not isinstance(part, (Parameter, Buffer))]
+    if plain and any(isinstance(part, Parameter) for part in tensors):
+        raise TypeError(
+            f"{name} has Parameters and a plain Tensor of shape {plain[0].shape}, which is no state and is not trained;"
+            " make it a Parameter or a Buffer, or change a Parameter under no_grad() with copy_(...)"
+        )
 
 
 def counts(parameters) -> tuple[int, int]:
@@ -427,6 +471,22 @@ def arriving(part, value):
     return Tensor(to_device(array if type(array) in BACKENDS else numpy.asarray(array), part.device))
 
 
+def shared(state, names) -> list[list[str]]:
+    """Those of ``names`` that stand for one part of the state together, part by part."""
+    together: dict[int, list[str]] = {}
+    for name in names:
+        together.setdefault(id(state[name]), []).append(name)
+    return [group for group in together.values() if len(group) > 1]
+
+
+def differ(a, b) -> bool:
+    """Whether two values for one part of the state are not the same. NaN equals NaN."""
+    if isinstance(a, dict):
+        return str(a) != str(b)  # the states of random generators
+    a, b = (numpy.asarray(BACKENDS[type(raw(v))].to_host(raw(v)) if type(raw(v)) in BACKENDS else v) for v in (a, b))
+    return a.tobytes() != b.tobytes()
+
+
 def shape_text(result) -> str:
     """The shape of what a module returned; of several tensors, all of them."""
     if isinstance(result, (tuple, list)):
@@ -442,7 +502,8 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
 
         grad(lambda p: functional_call(model, p, x).sum())({name: p for name, p in model.named_parameters()})
 
-    Names that are left out keep their values. Raises ValueError for an unknown name or another shape.
+    Names that are left out keep their values. Raises ValueError for an unknown name or another shape, and for two
+    values of one parameter that has two names.
     """
     state = module._state()
     for name, value in parameters.items():
@@ -451,8 +512,9 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
         if not isinstance(value, Tensor) or value.shape != state[name].shape:
             what = value.shape if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"functional_call: {name} is {what}, expected a Tensor of shape {state[name].shape}")
-    if not module._name:
-        module._name_parts()
+    for names in shared(state, parameters):
+        if any(parameters[name] is not parameters[names[0]] for name in names):
+            raise ValueError(f"functional_call: {' and '.join(names)} are one parameter; give it one value")
     parts = [state[name] for name in parameters]
     before = [part.place() for part in parts]
     try:

@@ -18,7 +18,8 @@ from tinygrad_ms.random import generator
 class RecurrentCell(Module):
     """h' = ``advance(W_ih x + b_ih, h)`` for one token x (batch, input_size); a subclass defines ``advance``.
 
-    h (batch, hidden_size); None is zero. weight_ih (gates hidden_size, input_size), weight_hh (gates
+    h (batch, hidden_size); None is zero. Raises ValueError for other shapes of x or h.
+    weight_ih (gates hidden_size, input_size), weight_hh (gates
     hidden_size, hidden_size) and the biases of both, or none with ``bias=False``, start as
     U(-1/sqrt(hidden_size), 1/sqrt(hidden_size)), as in PyTorch, with the same names and order of gates.
     """
@@ -41,16 +42,29 @@ class RecurrentCell(Module):
         self.bias_ih, self.bias_hh = (parameter(rows), parameter(rows)) if bias else (None, None)
 
     def forward(self, x, h=None):
-        return self.advance(self.read(x), self.start(x) if h is None else h)
+        if getattr(x, "ndim", 0) != 2:
+            raise ValueError(
+                f"{type(self).__name__}: x has shape {getattr(x, 'shape', ())}, expected one token of each sequence,"
+                f" (batch, {self.input_size})"
+            )
+        return self.advance(self.read(x), self.start(x, h))
 
     def read(self, x):
         """What the tokens (..., input_size) contribute, (..., gates hidden_size): all of them at once."""
         check_last_axes(self, x, (self.input_size,), "input_size")
         return linear(x, self.weight_ih, self.bias_ih)
 
-    def start(self, x):
-        """h = 0 for the sequences of x."""
-        return zeros((x.shape[0], self.hidden_size), dtype=x.dtype, device=x.device)
+    def start(self, x, h=None):
+        """The state h for the sequences of x, zeros for None. Raises ValueError for one of another shape."""
+        shape = (x.shape[0], self.hidden_size)
+        if h is None:
+            return zeros(shape, dtype=x.dtype, device=x.device)
+        if (found := getattr(h, "shape", type(h).__name__)) != shape:
+            raise ValueError(
+                f"{type(self).__name__}: h has shape {found} beside x of shape {tuple(x.shape)}, expected"
+                f" (batch, hidden_size), which is {shape}"
+            )
+        return h
 
     def advance(self, read, h):
         raise NotImplementedError(f"{type(self).__name__} has no advance(self, read, h)")
@@ -110,7 +124,7 @@ class Recurrent(Module):
             raise ValueError(
                 f"{type(self).__name__}: x has shape {tuple(x.shape)}, expected (batch, T, {size}) with T >= 1"
             )
-        h, outputs = self.cell.start(x) if h is None else h, []
+        h, outputs = self.cell.start(x, h), []
         for token in unstack(self.cell.read(x), axis=1):
             with scope("step"):
                 h = self.cell.advance(token, h)

@@ -265,11 +265,15 @@ class TTTMuon(Module):
 
         The weights learn after every full chunk; a chunk in progress is kept. The state is a dict of Tensors,
         as ``tg.save`` takes it: "cell" (weights, momentum, norms), "inputs" (the last two, for the
-        convolution) and "tokens" (keys, values, rates and betas of the chunk in progress). A loaded one goes
-        through ``restore``.
+        convolution), "tokens" (keys, values, rates and betas of the chunk in progress) and "chunk" (empty, of
+        shape (chunk, 0)). A loaded one goes through ``restore``.
+        Raises ValueError for a state of another batch or layer, or in the middle of a chunk of another length.
         """
         self._check(x)
-        state = {"cell": self.cell.start(), "inputs": None, "tokens": None} if state is None else state
+        if state is None:
+            state = {"cell": self.cell.start(), "inputs": None, "tokens": None}
+        else:
+            self._check_state(x, state)
         cell, waiting = state["cell"], state["tokens"]
         convolved, inputs = self._convolve(x, state["inputs"])
         tokens = self._tokens(convolved)
@@ -284,7 +288,46 @@ class TTTMuon(Module):
                 waiting = tuple(chunk)
                 if waiting[0].shape[2] == self.chunk:
                     cell, waiting = self._learn(cell, *waiting), None
-        return self._merge(outputs), {"cell": cell, "inputs": inputs, "tokens": waiting}
+        length = zeros((self.chunk, 0), dtype=x.dtype, device=x.device)
+        return self._merge(outputs), {"cell": cell, "inputs": inputs, "tokens": waiting, "chunk": length}
+
+    def _check_state(self, x, state):
+        """Raise ValueError unless ``state`` is one that this layer can go on from with x."""
+        name, batch, d = type(self).__name__, x.shape[0], self.dim // self.heads
+        if not isinstance(state, dict) or not {"cell", "inputs", "tokens"} <= state.keys():
+            raise ValueError(f"{name}: the state is {str(state)[:60]}, expected a dict as read() returns it")
+
+        def expect(what, value, *shapes):
+            if value.shape not in shapes:
+                raise ValueError(
+                    f"{name}: {what} of the state has shape {value.shape}, and for x of shape {tuple(x.shape)}"
+                    f" it must have {' or '.join(map(str, shapes))}: a state of another batch or layer?"
+                )
+
+        weights, momentum, norms = state["cell"]
+        matrices = [w.shape for w in self.cell.weights]
+        if len(weights) != len(matrices) or len(norms) != len(matrices):
+            raise ValueError(f"{name}: the state has {len(weights)} fast weights, expected {len(matrices)}")
+        for i, (weight, norm, shape, axis) in enumerate(zip(weights, norms, matrices, self.cell.network.row_axes)):
+            expect(f"fast weight {i}", weight, shape, (batch, *shape))
+            across = list(shape)
+            across[axis] = 1
+            expect(f"norm {i}", norm, tuple(across))
+        if momentum is not None:
+            expect("the momentum", momentum, (len(matrices), batch, *matrices[0]))
+        if state["inputs"] is not None:
+            expect("inputs", state["inputs"], (batch, 2, self.dim))
+        if (waiting := state["tokens"]) is not None:
+            started, chunk = waiting[0].shape[2], state["chunk"].shape[0] if "chunk" in state else self.chunk
+            if chunk != self.chunk or not 0 < started < self.chunk:
+                raise ValueError(
+                    f"{name}: the state is in the middle of a chunk of {chunk} tokens, after {started}, and the chunks"
+                    f" of this layer have {self.chunk}"
+                )
+            for what, value, size in zip(
+                ("keys", "values", "rates", "betas"), waiting, (d, d, self.cell.network.matrices, 1)
+            ):
+                expect(what, value, (batch, self.heads, started, size))
 
     def restore(self, state):
         """A state of ``read`` that ``tg.load`` returned, or of another device, where the layer is."""

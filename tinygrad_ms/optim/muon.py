@@ -2,6 +2,7 @@
 
 from math import sqrt
 
+from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows
 from tinygrad_ms.ops.matrix_sign.msign import msign
 from tinygrad_ms.optim.adam import AdamW
@@ -45,20 +46,18 @@ class Muon(AdamW):
             method=method, steps=steps, coefficients=coefficients, betas=tuple(betas), eps=eps, muon=None,
         )  # fmt: skip
 
-    def add_param_group(self, group):
-        """Optimize further parameters. Without the option ``muon`` the matrices among them become one group,
-        the others a second one, for AdamW; its "lr" is ``adamw_lr`` where the group names none."""
-        if not isinstance(group, dict) or "params" not in group or group.get("muon") is not None:
-            if isinstance(group, dict) and group.get("muon") is False:
-                group = {"lr": self.adamw_lr, **group}
-            super().add_param_group(group)
-            return
-        params = group["params"]
-        params = [params] if hasattr(params, "requires_grad") else list(params)
-        parts = {muon: [p for p in params if (getattr(p, "ndim", 0) >= 2) == muon] for muon in (True, False)}
-        for muon, part in parts.items():
-            if part or not params:
-                self.add_param_group({**group, "params": part, "muon": muon})
+    def parts(self, group):
+        """Without the option ``muon`` the matrices among the parameters are one group, the others a second one,
+        for AdamW; its "lr" is ``adamw_lr`` where the group names none."""
+        if not isinstance(group, dict) or "params" not in group:
+            return [group]  # which is refused
+        params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+        if group.get("muon") is not None or not params:
+            parts = [{**group, "params": params}]
+        else:
+            kinds = {muon: [p for p in params if (getattr(p, "ndim", 0) >= 2) == muon] for muon in (True, False)}
+            parts = [{**group, "params": part, "muon": muon} for muon, part in kinds.items() if part]
+        return [part if part.get("muon") is not False else {"lr": self.adamw_lr, **part} for part in parts]
 
     def check(self, options):
         super().check(options)

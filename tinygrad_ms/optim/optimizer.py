@@ -5,13 +5,14 @@ A method is a subclass of a few lines.
 
 import warnings
 from collections.abc import Iterable
+from math import inf
 from numbers import Real
 from typing import Any
 
 import numpy
 
 from tinygrad_ms.arrays.devices import to_device
-from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor, raw
 
@@ -27,13 +28,21 @@ class Optimizer:
     A subclass defines ``update`` on raw arrays and names the arrays it keeps for each parameter in
     ``buffers``. Parameters in half precision are updated in float32, as are their buffers, and rounded
     afterwards.
+
+    What raises ValueError or TypeError has changed nothing: ``step``, ``add_param_group`` and
+    ``load_state_dict`` check everything first.
     """
+
+    starts_late = False  # a saved state may lack the buffers: an option that asks for them was set later
 
     def __init__(self, params: Iterable, **defaults):
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}  # per parameter: the number of steps, and its buffers
         self._scratch: dict[tuple, Any] = {}
+        self._first_lrs: list[float] | None = None  # of each group, where a schedule has set the rates to
+        self._factor = 1.0  # this factor times the first ones
+        self._fresh = False  # whether the buffers of the update that is being made are new
         name = type(self).__name__
         if isinstance(params, (Tensor, dict)) or not isinstance(params, Iterable):
             raise TypeError(
@@ -59,7 +68,7 @@ class Optimizer:
         for name in ("lr", "weight_decay"):
             if not isinstance(options[name], Real):
                 raise TypeError(f"{type(self).__name__}: {name} is {options[name]!r}, expected a number")
-            self.require(options[name] >= 0, options, name, "at least 0")
+            self.require(0 <= options[name] < inf, options, name, "at least 0")
 
     def require(self, satisfied, options, name, expected) -> None:
         """Raise ValueError that names the option and what is expected of it, unless ``satisfied``."""
@@ -74,7 +83,25 @@ class Optimizer:
     # --- groups ---------------------------------------------------------------------------------------------
 
     def add_param_group(self, group: dict) -> None:
-        """Optimize further parameters, with options of their own: ``{"params": [...], "lr": 0.1}``."""
+        """Optimize further parameters, with options of their own: ``{"params": [...], "lr": 0.1}``.
+
+        Where a schedule has set the learning rates, "lr" counts as the first one and follows it, too.
+        """
+        known = {id(p) for other in self.param_groups for p in other["params"]}
+        parts = self.parts(group)
+        new = [self._complete(part, known, number) for number, part in enumerate(parts, len(self.param_groups))]
+        if self._first_lrs is not None:
+            self._first_lrs += [part["lr"] for part in new]
+            for part in new:
+                part["lr"] *= self._factor
+        self.param_groups += new
+
+    def parts(self, group) -> list[dict]:
+        """The groups to make of one that the user gives: itself."""
+        return [group]
+
+    def _complete(self, group, known, number):
+        """Group ``number`` with all options, checked; its parameters join ``known``, the ids of all."""
         name = type(self).__name__
         if not isinstance(group, dict) or "params" not in group:
             raise TypeError(f'{name}: a group is a dict such as {{"params": [...], "lr": 0.1}}, not {str(group)[:60]}')
@@ -82,12 +109,11 @@ class Optimizer:
             raise ValueError(f"{name}: unknown option {', '.join(unknown)}; its options are {', '.join(self.defaults)}")
         params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
         if not params:
-            raise ValueError(f"{name}: the list of parameters of group {len(self.param_groups)} is empty")
+            raise ValueError(f"{name}: the list of parameters of group {number} is empty")
         group = {"params": params, **self.defaults, **{key: group[key] for key in group if key != "params"}}
         self.check(group)
-        known = {id(p) for other in self.param_groups for p in other["params"]}
         for i, p in enumerate(params):
-            which = f"{name}: parameter {i} of group {len(self.param_groups)}"
+            which = f"{name}: parameter {i} of group {number}"
             if not isinstance(p, Tensor):
                 raise TypeError(f"{which} is {type(p).__name__}; expected a Tensor")
             which += f" ({p.name or 'unnamed'}, shape {p.shape})"
@@ -101,7 +127,16 @@ class Optimizer:
             if id(p) in known:
                 raise ValueError(f"{which} is there twice; it would be updated twice in each step")
             known.add(id(p))
-        self.param_groups.append(group)
+        return group
+
+    def set_rates(self, first_lrs: list[float], factor: float) -> None:
+        """Give each group its first learning rate times ``factor``; schedules do this.
+
+        first_lrs: one for each group; the list becomes the optimizer's, and a new group joins it.
+        """
+        for group, lr in zip(self.param_groups, first_lrs, strict=True):
+            group["lr"] = lr * factor
+        self._first_lrs, self._factor = first_lrs, factor
 
     def zero_grad(self) -> None:
         """Drop the gradients (``.grad`` becomes None)."""
@@ -115,30 +150,37 @@ class Optimizer:
         """Update every parameter that has a gradient.
 
         Nothing is recorded; the tape sees that the values have changed.
+        Raises ValueError or TypeError, before anything has changed, for a gradient of another shape, device or
+        kind than its parameter, and for an option out of range that was set by hand.
         """
+        work = []
         for group in self.param_groups:
+            self.check(group)
             names = self.buffers(group)
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                array, g = p.data, p.grad.data
-                if g.shape != array.shape or type(g) is not type(array):
-                    raise ValueError(
-                        f"{type(self).__name__}: {p.name or 'a parameter'} has shape {p.shape} on {p.device}"
-                        f" and its gradient {g.shape} on {p.grad.device}"
-                    )
-                state = self.state.setdefault(p, {"step": 0})
-                if len(state) <= len(names):
-                    state.update({name: self.new_buffer(array) for name in names if name not in state})
-                state["step"] += 1
-                xp = BACKENDS[type(array)].xp
-                if array.dtype.itemsize < 4:
-                    exact = array.astype(DEFAULT_FLOAT)
-                    self.update(xp, exact, g.astype(DEFAULT_FLOAT), state, group)
-                    array[...] = exact.astype(array.dtype)
-                else:
-                    self.update(xp, array, g, state, group)
-                p.touch()
+                if p.grad is not None:
+                    fit(type(self).__name__, p)
+                    kept = self.state.get(p, EMPTY)
+                    new = {name: self.new_buffer(p.data) for name in names if name not in kept}
+                    work.append((group, p, new, [name for name in names if strange(kept.get(name), p.data)]))
+        for group, p, new, converted in work:
+            array, g = p.data, p.grad.data
+            state = self.state.setdefault(p, {"step": 0})
+            state.update(new)
+            for name in converted:  # as the parameter was, after the optimizer had been made
+                state[name] = to_device(state[name], p.device).astype(self.new_buffer(array).dtype)
+            state["step"] += 1
+            if not array.size:
+                continue
+            self._fresh = bool(new)
+            xp = BACKENDS[type(array)].xp
+            if array.dtype.itemsize < 4:
+                exact = array.astype(DEFAULT_FLOAT)
+                self.update(xp, exact, g.astype(DEFAULT_FLOAT), state, group)
+                array[...] = exact.astype(array.dtype)
+            else:
+                self.update(xp, array, g, state, group)
+            p.touch()
 
     def new_buffer(self, array):
         dtype = DEFAULT_FLOAT if array.dtype.itemsize < 4 else array.dtype
@@ -209,6 +251,8 @@ class Optimizer:
         self.state = restored
 
     def _restore(self, p, entry, names, which):
+        if self.starts_late and set(entry) == {"step"}:
+            names = ()
         if set(entry) != {"step", *names}:
             raise ValueError(f"{which} has {', '.join(entry)} in the state, expected {', '.join(('step', *names))}")
         restored = {"step": int(entry["step"])}
@@ -229,6 +273,30 @@ class Optimizer:
             options = ", ".join(f"{key}={value}" for key, value in group.items() if key != "params")
             lines.append(f"  group {i}: {len(group['params'])} parameters, {options}")
         return f"{type(self).__name__}(\n" + "\n".join(lines) + "\n)"
+
+
+EMPTY: dict[str, Any] = {}
+
+
+def strange(buffer, array) -> bool:
+    """Whether a buffer is of another device or dtype than fits the parameter."""
+    return buffer is not None and (
+        type(buffer) is not type(array) or (buffer.dtype != array.dtype and array.dtype.itemsize >= 4)
+    )
+
+
+def fit(caller, p) -> None:
+    """Raise ValueError or TypeError unless ``p.grad`` can be the gradient of ``p``."""
+    g = p.grad
+    if not isinstance(g, Tensor):
+        raise TypeError(f"{caller}: the gradient of {p.name or 'a parameter'} is {type(g).__name__}, expected a Tensor")
+    if g.data.shape != p.data.shape or type(g.data) is not type(p.data):
+        raise ValueError(
+            f"{caller}: {p.name or 'a parameter'} has shape {p.shape} on {p.device}"
+            f" and its gradient {g.shape} on {g.device}"
+        )
+    if g.data.dtype != p.data.dtype and not is_float(g.data.dtype):
+        raise TypeError(f"{caller}: {p.name or 'a parameter'} is {p.dtype} and its gradient {g.dtype}, expected floats")
 
 
 def host(value):

@@ -1,7 +1,8 @@
 """Schedules: learning rates that are the first ones times a factor, a function of the step."""
 
 from collections.abc import Callable
-from math import cos, pi
+from math import cos, inf, pi
+from numbers import Integral, Real
 from typing import Any
 
 from tinygrad_ms.optim.optimizer import Optimizer
@@ -16,49 +17,76 @@ class Schedule:
             optimizer.step()
             schedule.step()
 
-    A subclass defines ``factor``. A ``group["lr"]`` set by hand lasts until the next ``schedule.step()``.
+    A subclass defines ``factor``. A ``group["lr"]`` set by hand lasts until the next ``schedule.step()``. A group
+    that is added later follows the schedule: its "lr" is its first one.
+    A second schedule of the same optimizer takes the place of the first one, whose ``step`` raises RuntimeError
+    from then on. It starts from the same first rates, or from those that were set by hand in between.
+    Raises ValueError for a factor that is negative or not finite.
     """
 
     def __init__(self, optimizer: Optimizer):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(self).__name__}: optimizer is {type(optimizer).__name__}, expected an Optimizer")
         self.optimizer = optimizer
-        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        groups, factor = optimizer.param_groups, optimizer._factor
+        firsts = optimizer._first_lrs or [group["lr"] for group in groups]
+        self._first_lrs = [
+            first if group["lr"] == first * factor else group["lr"] for group, first in zip(groups, firsts)
+        ]
         self.steps = 0
-        self._apply()
+        optimizer.set_rates(self._first_lrs, self._factor(0))
+
+    @property
+    def base_lrs(self) -> list[float]:
+        """The first learning rate of each group, also of those that were added later."""
+        return self._first_lrs
 
     def factor(self, t: int) -> float:
         raise NotImplementedError(f"{type(self).__name__} has no factor(self, t)")
 
     def step(self) -> None:
         """Go to the learning rates of the next step."""
+        self._still_mine("step")
+        factor = self._factor(self.steps + 1)
         self.steps += 1
-        self._apply()
+        self.optimizer.set_rates(self._first_lrs, factor)
 
-    def _apply(self):
-        factor = float(self.factor(self.steps))
-        for group, lr in zip(self.optimizer.param_groups, self.base_lrs):
-            group["lr"] = lr * factor
+    def _factor(self, t):
+        factor = float(self.factor(t))
+        if not 0 <= factor < inf:
+            raise ValueError(f"{type(self).__name__}: the factor of step {t} is {factor}, expected a number >= 0")
+        return factor
+
+    def _still_mine(self, caller):
+        if self.optimizer._first_lrs is not self._first_lrs:
+            raise RuntimeError(
+                f"{caller} of {type(self).__name__}: another schedule of this optimizer was made since and sets its"
+                " rates; step that one alone, or make one schedule of both: LambdaLR, or CosineLR(warmup_steps=)"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """How many steps were made, and the first learning rates; what the factor is made of is not saved."""
-        return {"steps": self.steps, "base_lrs": list(self.base_lrs)}
+        return {"steps": self.steps, "base_lrs": list(self._first_lrs)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a ``state_dict()``; sets the learning rates.
 
         Raises ValueError where it does not fit.
         """
-        name = type(self).__name__
+        caller = f"load_state_dict of {type(self).__name__}"
+        self._still_mine("load_state_dict")
         if not isinstance(state, dict) or state.keys() != {"steps", "base_lrs"}:
-            raise ValueError(f"load_state_dict of {name}: expected a dict of steps and base_lrs, as of state_dict()")
-        if len(state["base_lrs"]) != len(self.base_lrs):
-            raise ValueError(
-                f"load_state_dict of {name}: the state has {len(state['base_lrs'])} groups and the optimizer"
-                f" {len(self.base_lrs)}"
-            )
-        self.steps, self.base_lrs = state["steps"], list(state["base_lrs"])
-        self._apply()
+            raise ValueError(f"{caller}: expected a dict of steps and base_lrs, as of state_dict()")
+        steps, lrs = state["steps"], list(state["base_lrs"])
+        if len(lrs) != len(self._first_lrs):
+            raise ValueError(f"{caller}: the state has {len(lrs)} groups and the optimizer {len(self._first_lrs)}")
+        if not isinstance(steps, Integral) or steps < 0:
+            raise ValueError(f"{caller}: steps is {steps!r}, expected an integer of at least 0")
+        if wrong := [lr for lr in lrs if not isinstance(lr, Real) or not 0 <= float(lr) < inf]:
+            raise ValueError(f"{caller}: a learning rate is {wrong[0]!r}, expected a number of at least 0")
+        factor = self._factor(int(steps))
+        self.steps, self._first_lrs[:] = int(steps), lrs
+        self.optimizer.set_rates(self._first_lrs, factor)
 
 
 class LambdaLR(Schedule):
@@ -76,7 +104,10 @@ class StepLR(Schedule):
     """Multiply the rate by ``gamma`` every ``step_size`` steps: factor(t) = gamma^floor(t / step_size)."""
 
     def __init__(self, optimizer, step_size: int, gamma: float = 0.1):
-        self.step_size, self.gamma = at_least(1, "StepLR", "step_size", step_size), gamma
+        self.step_size, self.gamma = (
+            at_least(1, "StepLR", "step_size", step_size),
+            at_least(0, "StepLR", "gamma", gamma),
+        )
         super().__init__(optimizer)
 
     def factor(self, t):
@@ -97,7 +128,7 @@ class WarmupLR(Schedule):
 class CosineLR(Schedule):
     r"""Half a cosine from 1 down to ``final`` at step ``total_steps``, after an optional linear warm-up.
 
-    factor(t) = (t + 1) / warmup_steps in the warm-up, then $f + (1 - f)(1 + \cos \pi s) / 2$ with f =
+    factor(t) = min(1, (t + 1) / warmup_steps) in the warm-up, then $f + (1 - f)(1 + \cos \pi s) / 2$ with f =
     ``final`` and s = (t - warmup_steps) / (total_steps - warmup_steps), and f after the end.
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts.
     """
@@ -105,17 +136,19 @@ class CosineLR(Schedule):
     def __init__(self, optimizer, total_steps: int, warmup_steps: int = 0, final: float = 0.0):
         self.warmup_steps = at_least(0, "CosineLR", "warmup_steps", warmup_steps)
         self.total_steps = at_least(warmup_steps + 1, "CosineLR", "total_steps", total_steps)
-        self.final = final
+        self.final = at_least(0, "CosineLR", "final", final)
         super().__init__(optimizer)
 
     def factor(self, t):
         if t < self.warmup_steps:
-            return (t + 1) / self.warmup_steps
+            return min(1.0, (t + 1) / self.warmup_steps)
         s = min(1.0, (t - self.warmup_steps) / (self.total_steps - self.warmup_steps))
         return self.final + (1 - self.final) * (1 + cos(pi * s)) / 2
 
 
 def at_least(least, caller, name, value):
-    if value < least:
+    if not isinstance(value, Real):
+        raise TypeError(f"{caller}: {name} is {value!r}, expected a number of at least {least}")
+    if not least <= value < inf:
         raise ValueError(f"{caller}: {name} is {value}, expected at least {least}")
     return value

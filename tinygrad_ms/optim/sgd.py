@@ -7,11 +7,14 @@ class SGD(Optimizer):
     """Stochastic gradient descent with momentum as in PyTorch: the learning rate is outside the momentum.
 
         g <- g + weight_decay p
-        m <- momentum m + (1 - dampening) g        (m = g in the first step)
+        m <- momentum m + (1 - dampening) g        (m = g where m is new)
         p <- p - lr m                              (nesterov: p - lr (g + momentum m))
 
+    A momentum may be switched on later, ``group["momentum"] = 0.9``: m begins with the next step.
     Source: Sutskever et al. 2013, equations 1 and 2 (momentum), 3 and 4 (Nesterov).
     """
+
+    starts_late = True
 
     def __init__(self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
         super().__init__(
@@ -35,7 +38,7 @@ class SGD(Optimizer):
             g = xp.add(xp.multiply(p, decay, out=b), g, out=b)
         if momentum:
             m = state["momentum_buffer"]
-            if state["step"] == 1:
+            if self._fresh:
                 m[...] = g
             else:
                 m *= momentum

@@ -1,6 +1,8 @@
 """Backward: one walk over the tape from its end, with one step: run the rules of a node, add up what they send."""
 
+import os
 from contextlib import nullcontext
+from threading import RLock
 from typing import Any
 
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -160,15 +162,21 @@ def unbroadcast(d, parent, node):
 
 
 def accumulate(leaf, g):
-    """Add a finished gradient to the ``.grad`` of the tensor of a leaf, which owns its memory."""
+    """Add a finished gradient to the ``.grad`` of the tensor of a leaf, which owns its memory (none if frozen)."""
     tensor = leaf.tensor() if leaf.tensor is not None else None
-    if tensor is None:
+    if tensor is None or tensor.node is None:
         return
-    if isinstance(g, Tensor):
-        tensor.grad = g if tensor.grad is None else tensor.grad + g
-    else:
-        g = g.copy() if tensor.grad is None else tensor.grad.data + g
-        tensor.grad = Tensor(as_array(g, leaf.backend))
+    with ADDING:
+        if isinstance(g, Tensor):
+            with enable_grad():  # also inside no_grad(): create_graph asked for it
+                tensor.grad = g.clone() if tensor.grad is None else tensor.grad + g
+        else:
+            g = g.copy() if tensor.grad is None else tensor.grad.data + g
+            tensor.grad = Tensor(as_array(g, leaf.backend))
 
+
+ADDING = RLock()  # two threads may add to one leaf: each would read, add and write
+if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
+    os.register_at_fork(before=ADDING.acquire, after_in_parent=ADDING.release, after_in_child=ADDING.release)
 
 Tensor.backward = backward  # type: ignore[assignment]

@@ -4,6 +4,7 @@ Nothing is registered: the tree is read off the attributes.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from html import escape
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.conversions import is_dtype
+from tinygrad_ms.surroundings import surrounded
 
 
 class Parameter(Tensor):
@@ -454,11 +456,19 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
     if not module._name:
         module._name_parts()
     parts = [state[name] for name in parameters]
+    places = [value.place() for value in parameters.values()]
+    with surrounded(lambda: exchanged(parts, places)):
+        return module(*args, **kwargs)
+
+
+@contextmanager
+def exchanged(parts, places):
+    """Let each Tensor in ``parts`` stand at one of the ``places`` inside the block."""
     before = [part.place() for part in parts]
     try:
-        for part, place in zip(parts, [value.place() for value in parameters.values()]):
+        for part, place in zip(parts, places):
             part.take_place(place)
-        return module(*args, **kwargs)
+        yield
     finally:
         for part, place in zip(parts, before):
             part.take_place(place)

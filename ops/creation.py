@@ -14,7 +14,7 @@ from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, as_dtype, is_host_value
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.tensor import Tensor, raw
-from tinygrad_ms.random import generator
+from tinygrad_ms.random import drawing, generator
 
 __all__ = [
     "arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand", "randn", "zeros",
@@ -110,11 +110,11 @@ def rand(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False)
     The numbers are drawn as float64 on the host: one seed gives the same on every device, and, but for
     rounding, in every dtype.
     """
-    host = generator(rng).random(as_shape(*shape))
+    host = drawing(generator(rng)).random(as_shape(*shape))
     return _place(host.astype(as_dtype(dtype or DEFAULT_FLOAT)), device, requires_grad)
 
 
 def randn(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """Random numbers of the standard normal distribution: ``randn(2, 3)``. ``rng`` as for ``rand``."""
-    host = generator(rng).standard_normal(as_shape(*shape))
+    host = drawing(generator(rng)).standard_normal(as_shape(*shape))
     return _place(host.astype(as_dtype(dtype or DEFAULT_FLOAT)), device, requires_grad)

@@ -59,6 +59,41 @@ class TestBackward:
         x.grad.data[0] = 99
         assert y.grad.item() == 1
 
+    def test_recorded_gradients_do_not_share_memory_either(self):
+        a, b = leaf(1.0, 1.0), leaf(1.0, 1.0)
+        ((a + b) * 2.0).sum().backward(create_graph=True)
+        norm = tg.optim.clip_grad_norm([a, b], 1.0).item()
+        np.testing.assert_allclose([a.grad.numpy(), b.grad.numpy()], np.full((2, 2), 2 / norm), rtol=1e-5)
+
+    @pytest.mark.parametrize("create_graph", [False, True])
+    def test_every_grad_can_be_written_to(self, create_graph):
+        x, b = leaf(1.0, 2.0), leaf(3.0, 4.0)
+        y = (x + b).retain_grad()
+        z = y.reshape(2, 1).retain_grad()
+        z.sum().backward(create_graph=create_graph)  # the gradient of a sum is a read-only view
+        for t in (x, b, y, z):
+            t.grad.data[...] *= 2
+        for t in (x, b, y, z):
+            np.testing.assert_array_equal(t.grad.numpy().ravel(), [2, 2])
+
+    def test_recorded_gradients_add_up_on_the_tape_also_inside_no_grad(self):
+        x = leaf(2.0)
+        y, z = (x * x * x).sum(), (x * x).sum()
+        with tg.no_grad():
+            y.backward(create_graph=True)
+            z.backward(create_graph=True)
+        g = x.grad
+        x.grad = None
+        g.sum().backward()  # d/dx (3 x^2 + 2 x)
+        assert g.item() == 16 and x.grad.item() == 14
+
+    def test_a_leaf_frozen_since_the_forward_gets_no_gradient(self):
+        x, y = leaf(2.0), leaf(3.0)
+        z = x * y
+        x.requires_grad = False
+        z.sum().backward()
+        assert x.grad is None and y.grad.item() == 2
+
     def test_retain_grad_keeps_the_gradient_of_an_interior_tensor(self):
         x = leaf(3.0)
         y = (x * x).retain_grad()
@@ -373,6 +408,19 @@ class TestHooks:
             y.backward()
         assert [event for event in log.events if event.startswith("d ")] == ["d sum", "d multiply"]
         assert x.grad.item() == 2
+
+    def test_removing_a_handle_leaves_the_twin_of_its_hook(self):
+        x = leaf(1.0)
+        hook = lambda g: g * 10.0
+        y = x * 1.0
+        first, second = y.register_hook(hook), y.register_hook(hook)
+        first.remove()
+        first.remove()
+        y.sum().backward(retain_graph=True)
+        assert x.grad.item() == 10
+        second.remove()
+        y.sum().backward()
+        assert x.grad.item() == 11
 
 
 class TestInPlace:

@@ -426,6 +426,34 @@ def test_accumulation_points_are_sums():
     assert "sum of gradients" in graph.dot()
 
 
+def test_gradients_of_different_outputs_are_not_added():
+    x = leaf(3, name="x")
+    a, b, _ = tg.unstack(x)
+    graph = build(a * b, view="backward")
+    assert not [v for v in graph.vertices if v.kind == "sum"]
+    graph = build(a * b + a, view="both", gradients=True)
+    (total,) = [v for v in graph.vertices if v.kind == "sum"]
+    assert total.contributions == 2  # of a; b has one alone
+    if find_renderer() is not None:
+        text = tg.graph.page(a * b)
+        assert "meet here" not in text
+        assert "3 gradients arrive, at 2 outputs; those of one output are added." in tg.graph.page(a * b + a)
+
+
+@pytest.mark.parametrize("view", ["forward", "backward", "both", "higher"])
+def test_pictures_run_no_hooks_and_fill_no_grad(view):
+    x = leaf(3, name="x")
+    h = tg.square(x).retain_grad()
+    called = []
+    for t in (x, h):
+        t.register_hook(lambda g: called.append(g))
+    loss = tg.square(h).sum()
+    with tg.profile() as p:
+        graph = build(loss, view=view, values=True, gradients=view != "higher")
+    assert not called and h.grad is None and x.grad is None and not p.records
+    assert view == "higher" or any("hooks" in note for note in graph.notes)
+
+
 def test_outputs_that_are_no_scalars_need_a_seed():
     y = leaf(3, name="x") * 2.0
     assert "pass gradient=" in build(y, view="backward").notes[0]

@@ -113,3 +113,52 @@ def test_jupyter_shows_mathematics():
     x = scalar(1.0, "x")
     assert tg.explain(x * x)._repr_markdown_().startswith("```\nGiven")
     assert tg.explain(x * x, form="markdown")._repr_markdown_().startswith("### Given")
+
+
+def uneven(x):
+    p, q = tg.split(x, [1])
+    return (p.sum() * q).sum()
+
+
+def by_eigenvalues(x):
+    values, vectors = tg.eigh(tg.diag(x))
+    return tg.square(values).sum() + vectors[0, 0] * 0.0
+
+
+@pytest.mark.parametrize(
+    ("function", "rows"),
+    [
+        (uneven, ["∂L/∂u_1 = (∂L/∂u_1[0], ∂L/∂u_1[1])", "∂L/∂u_1[0] = ∂L/∂u_2 · ∂u_2/∂u_1[0] = [5]", "= [5, 1, 1]"]),
+        (lambda x: tg.prod(tg.stack(tg.unstack(x)[:2])), ["∂L/∂u_1[1] = ", "∂L/∂u_1 = (∂L/∂u_1[0], ∂L/∂u_1[1])"]),
+        (lambda x: tg.unstack(x)[1] ** 2, ["∂L/∂u_1 = (∂L/∂u_1[1])", "∂L/∂x = ∂u_2/∂u_1[1] · ∂u_1[1]/∂x"]),
+        (by_eigenvalues, ["∂L/∂u_2 = (∂L/∂u_2[w], ∂L/∂u_2[v])"]),
+    ],
+)
+def test_gradients_of_different_outputs_are_no_terms_of_a_sum(function, rows):
+    x = tg.tensor([1.0, 2.0, 3.0], dtype="float64", requires_grad=True, name="x")
+    text = tg.explain(function(x))
+    assert "meet here" not in text
+    for row in rows:
+        assert row in text, text
+
+
+def test_outputs_that_are_used_twice_add_up_one_by_one():
+    x = tg.tensor([1.0, 2.0, 3.0], dtype="float64", requires_grad=True, name="x")
+    a, b, c = tg.unstack(x)
+    text = tg.explain(a * b + a * c)
+    assert text.count("meet here") == 1 and "= 2 + 3 = 5    (2 terms meet here)" in text.replace("3 + 2", "2 + 3")
+
+
+def test_it_runs_no_hooks_and_fills_no_grad():
+    x = tg.tensor([1.0, 2.0], requires_grad=True, name="x")
+    h = (x * 3.0).retain_grad()
+    called = []
+    x.register_hook(lambda g: called.append("x"))
+    h.register_hook(lambda g: called.append("h"))
+    with tg.profile() as p:
+        loss = tg.checkpoint(lambda a: tg.square(a))(h).sum()
+        records = len(p.records)
+        text = tg.explain(loss)
+        assert len(p.records) == records
+    assert "Hooks are left out." in text and "[18, 36]" in text
+    assert not called and h.grad is None and x.grad is None

@@ -30,6 +30,22 @@ def assert_close(a, b, tolerance=1e-12):
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
 
 
+def assert_nothing_is_left(step, calls=2000):
+    """Calls leave no objects behind for the garbage collector."""
+    for _ in range(3):
+        step()
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(gc.get_objects())
+        for _ in range(calls):
+            step()
+        left = len(gc.get_objects()) - before
+    finally:
+        gc.enable()
+    assert left < 50, f"{left} objects are left by {calls} calls"
+
+
 class TestReverse:
     def test_grad_and_value_and_grad(self):
         assert_close(tg.grad(f)(X), gradient(X))
@@ -294,6 +310,132 @@ class TestCheckpoint:
 
         assert peak(part) > 36  # results of tanh
         assert peak(tg.checkpoint(part)) < 5 + 6 + 4  # between parts, inside one, and while its rules run
+
+    def test_an_input_that_it_also_closes_over_gets_both_gradients(self):
+        x = tg.tensor(np.array([3.0]), requires_grad=True)
+        tg.checkpoint(lambda a: a * x)(x).sum().backward()
+        assert x.grad.item() == 6
+        nested = lambda x: tg.checkpoint(lambda a: tg.checkpoint(lambda b: b * a * x)(a))(x).sum()
+        assert tg.grad(nested)(np.array([3.0])).item() == 27
+        assert tg.grad(lambda x: tg.grad(nested)(x).sum())(np.array([3.0])).item() == 18
+        assert tg.jvp(nested, (np.array([3.0]),), (np.ones(1),))[1].item() == 27
+
+    def test_it_may_return_what_it_closes_over(self):
+        x = tg.tensor(np.array([3.0]), requires_grad=True)
+        h = x * 2.0
+        y = tg.checkpoint(lambda a: (a, h, x, h.reshape(1, 1)))(x)
+        (y[0] + 2.0 * y[1] + 3.0 * y[2] + y[3].sum()).sum().backward()
+        assert x.grad.item() == 1 + 4 + 3 + 2
+        x.grad = None
+        tg.checkpoint(lambda: x * x)().sum().backward()
+        assert x.grad.item() == 6
+        np.testing.assert_array_equal(tg.checkpoint(lambda: tg.ones(3))(), np.ones(3))
+
+    CHANGED = {
+        "a parameter": lambda x, c, i: tg.checkpoint(lambda a: c * c * a)(x),
+        "a parameter that no rule reads": lambda x, c, i: tg.checkpoint(lambda a: tg.exp(a + c))(x),
+        "a constant behind an op off the tape": lambda x, c, i: tg.checkpoint(lambda a: a * (c.detach() * 2.0))(x),
+        "a keyword argument": lambda x, c, i: tg.checkpoint(lambda a, c: a * c)(x, c=c),
+        "an index": lambda x, c, i: tg.checkpoint(lambda a: a[i])(x),
+        "an index that is an argument": lambda x, c, i: tg.checkpoint(lambda a, i: a[i])(x, i),
+        "a number": lambda x, c, i: tg.checkpoint(lambda a: a * float(i[0].item() + 1))(x),
+        "inside a checkpoint": lambda x, c, i: tg.checkpoint(lambda b: tg.checkpoint(lambda a: c * a)(b))(x),
+        "an input": lambda x, c, i: tg.checkpoint(lambda a, b: a * b)(x, c),
+        "an input seen through a view that came back": lambda x, c, i: tg.square(
+            tg.checkpoint(lambda a: a.reshape(1, 2))(c)
+        ),
+    }
+
+    @pytest.mark.parametrize("name", CHANGED)
+    @pytest.mark.parametrize("requires_grad", [True, False])
+    def test_what_it_read_may_not_change_before_backward(self, name, requires_grad):
+        x = tg.tensor([1.0, 2.0], requires_grad=True)
+        c = tg.tensor([3.0, 4.0], requires_grad=requires_grad or "view" in name)
+        i = tg.tensor([0, 1])
+        y = self.CHANGED[name](x, c, i).sum()
+        with tg.no_grad():
+            c.copy_([5.0, 6.0])
+            i.copy_([1, 1])
+        with pytest.raises(RuntimeError, match="changed in place"):
+            y.backward()
+        assert x.grad is None
+
+    def test_other_parameters_than_the_first_time_are_refused(self):
+        x, parts = tg.tensor([1.0], requires_grad=True), {"w": tg.tensor([2.0], requires_grad=True)}
+        y = tg.checkpoint(lambda a: a * parts["w"])(x).sum()
+        parts["w"] = tg.tensor([2.0], requires_grad=True)
+        with pytest.raises(RuntimeError, match="depends on other tensors"):
+            y.backward()
+
+    def test_a_parameter_frozen_since_gets_no_gradient(self):
+        x, w = tg.tensor([1.0], requires_grad=True), tg.tensor([2.0], requires_grad=True)
+        y = tg.checkpoint(lambda a: a * w * w)(x).sum()
+        w.requires_grad = False
+        y.backward()
+        assert x.grad.item() == 4 and w.grad is None
+
+    def test_functional_call_around_it_is_made_again(self):
+        class Net(tg.nn.Module):
+            def __init__(self, wrap):
+                self.a, self.b, self.wrap = tg.nn.Linear(3, 4, rng=0), tg.nn.Linear(4, 2, rng=1), wrap
+
+            def forward(self, x):
+                return self.b(self.wrap(lambda x: tg.tanh(self.a(x)))(x))
+
+        def derivatives(wrap):
+            net = Net(wrap)
+            p = {name: tg.tensor(v.numpy().astype("float64") * 2) for name, v in net.named_parameters()}
+            loss = lambda p: tg.nn.functional_call(net, p, tg.ones((2, 3), dtype="float64")).sum()
+            return [*tg.grad(loss)(p).values(), *tg.hvp(loss, p, p).values(), *tg.grad(loss)(p).values()]
+
+        for a, b in zip(derivatives(lambda f: f), derivatives(tg.checkpoint)):
+            assert_close(a, b)
+
+    def test_random_numbers_are_drawn_again_while_others_draw(self):
+        x, seen = tg.tensor(np.ones(4), requires_grad=True), []
+
+        @tg.checkpoint
+        def noisy(x):
+            seen.append((tg.rand(4) * tg.randn(4)).astype("float64"))
+            return x * seen[-1]
+
+        tg.manual_seed(3)
+        y = noisy(x).sum()
+        after = tg.rand(2)
+        y.backward()
+        next_ = tg.rand(2)
+        assert_close(seen[1], seen[0])
+        assert_close(x.grad, seen[0])
+        tg.manual_seed(3)
+        noisy(x), tg.rand(2)
+        np.testing.assert_array_equal(tg.rand(2), next_)
+        assert not np.array_equal(after, next_)
+
+    def test_other_random_numbers_than_the_first_time_are_refused(self):
+        x, drop = tg.tensor(np.ones(4), requires_grad=True), tg.nn.Dropout(0.5)
+        for first, then, words in ((True, False, "not made again"), (False, True, "not drawn the first time")):
+            y = tg.checkpoint(drop.train(first))(x).sum()
+            drop.train(then)
+            with pytest.raises(RuntimeError, match=words):
+                y.backward()
+
+    def test_no_call_leaves_anything_behind(self):
+        x, c = tg.tensor(np.ones(3), requires_grad=True), tg.tensor(np.ones(3))
+
+        def step():
+            x.grad = None
+            h = tg.exp(x)
+            y = tg.checkpoint(lambda a: tg.tanh(a * h * c))(x)
+            tg.gradients(y.sum(), [x], create_graph=True)
+            tg.checkpoint(lambda a: tg.checkpoint(tg.tanh)(a) * h)(x).sum().backward()
+
+        assert_nothing_is_left(step)
+
+    def test_a_picture_shows_its_values(self):
+        x, w = (tg.tensor(np.full(2, v), requires_grad=True, name=n) for v, n in ((2.0, "x"), (3.0, "w")))
+        h = w * 1.0
+        text = tg.explain(tg.checkpoint(lambda a: tg.square(a * h))(x).sum())
+        assert "u_1 = w · 1 = [3, 3]" in text and "∂L/∂w = " in text and text.count("[24, 24]") >= 1
 
     def test_without_recording_it_is_the_function(self):
         with tg.no_grad():

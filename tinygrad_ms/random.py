@@ -1,5 +1,6 @@
 """Random numbers. All are drawn on the host by NumPy, so that every device starts from the same ones."""
 
+import copy
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -36,20 +37,29 @@ def own_generator(rng=None) -> "numpy.random.Generator":
 
 # --- running again with the same numbers --------------------------------------------------------------------
 
-_records: ContextVar[tuple[dict, ...]] = ContextVar("tinygrad_ms.random.records", default=())
+_records: ContextVar[tuple[list, ...]] = ContextVar("tinygrad_ms.random.records", default=())
+_replay: ContextVar[list | None] = ContextVar("tinygrad_ms.random.replay", default=None)
 
 
 def drawing(rng: "numpy.random.Generator") -> "numpy.random.Generator":
-    """``rng``, about to be drawn from in a forward: ``checkpoint`` must be able to draw the same again."""
+    """What a forward draws from in the place of ``rng``: ``checkpoint`` must be able to draw the same again.
+
+    A replay draws from copies, so that other threads may draw from ``rng`` meanwhile.
+    """
+    replay = _replay.get()
+    if replay is not None:
+        if not replay:
+            raise RuntimeError("random numbers were drawn that were not drawn the first time")
+        rng = replay.pop()
     for record in _records.get():
-        record.setdefault(id(rng), (rng, rng.bit_generator.state))
+        record.append(copy.deepcopy(rng))
     return rng
 
 
 @contextmanager
 def recorded():
-    """A record of every generator that is drawn from inside, as it was before."""
-    record: dict[int, tuple] = {}
+    """A record of what is drawn from inside: a copy of the generator before each drawing."""
+    record: list = []
     token = _records.set((*_records.get(), record))
     try:
         yield record
@@ -59,12 +69,12 @@ def recorded():
 
 @contextmanager
 def replayed(record):
-    """Draw the numbers of ``record`` again inside; afterwards the generators go on where they were."""
-    now = [(rng, rng.bit_generator.state) for rng, _ in record.values()]
-    for rng, state in record.values():
-        rng.bit_generator.state = state
+    """Draw the numbers of ``record`` again inside. Raises RuntimeError where more or fewer are drawn."""
+    left = [copy.deepcopy(rng) for rng in reversed(record)]
+    token = _replay.set(left)
     try:
         yield
     finally:
-        for rng, state in now:
-            rng.bit_generator.state = state
+        _replay.reset(token)
+    if left:
+        raise RuntimeError(f"{len(left)} of {len(record)} drawings of random numbers were not made again")

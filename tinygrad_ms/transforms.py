@@ -6,13 +6,15 @@ derivative only where somebody outside could ask for it: inside another transfor
 tensor that requires a gradient.
 """
 
+from contextlib import suppress
 from functools import wraps
 
+from tinygrad_ms import surroundings
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.around.forward import push_forward
-from tinygrad_ms.engine.around.modes import current_state, enable_grad, forward_mode
+from tinygrad_ms.engine.around.modes import current_state, enable_grad, forward_mode, hooks
 from tinygrad_ms.engine.around.rules import Joint, Rule
 from tinygrad_ms.engine.backward import make_seed, walk
 from tinygrad_ms.engine.call import make_op
@@ -340,74 +342,178 @@ def checkpoint(f):
     """``f`` that keeps only its inputs for backward and runs again when its gradient is wanted.
 
     Works for every order and in forward mode; parameters that f closes over get their gradients, too. f must compute
-    the same when it runs again: dropout drops the same again, other random numbers are the caller's to fix.
+    the same when it runs again. Dropout drops the same again, and ``functional_call`` around f is made again.
+    Backward raises RuntimeError where a tensor that f read was changed in place since, where f reads other tensors
+    that want a gradient than the first time, and where it draws more or fewer random numbers. It cannot see
+    attributes, numbers and raw arrays that f reads: these must stay as they are until backward.
     """
 
     @wraps(f)
     def checkpointed(*args, **kwargs):
         if not current_state().recording:
             return f(*args, **kwargs)
-        leaves, structure = flatten(args)
-        floats = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and is_float(leaf.dtype)]
-        inputs = [leaves[i] for i in floats]
-        others = [None if i in floats else leaf for i, leaf in enumerate(leaves)]  # inputs live no longer than the tape
-
-        def run_on(tensors, mode):
-            def on_floats(*opened):
-                values = list(others)
-                for i, x in zip(floats, opened):
-                    values[i] = x
-                return f(*unflatten(structure, values), **kwargs)
-
-            return _Run("checkpoint", on_floats, tensors, mode=mode)
-
-        with recorded() as drawn:
-            first = run_on(inputs, enable_grad)
-        outside = [n for n in first.externals if n not in {x.node for x in inputs}]
-        shells = [_shell(node) for node in outside]  # stand for the tensors f closes over: only their places matter
-        op = _checkpoint_op(replayed(drawn)(run_on), len(floats), outside, [y.data for y in first.outputs])
-        outputs = op(*inputs, *shells)
+        call = _Checkpointed(f, args, kwargs)
+        leaves, _ = flatten(args)
+        inputs = [leaves[i] for i in call.floats]
+        first = call.run_first(inputs)
+        if not inputs and not call.closed:
+            return first.value()
+        outputs = _recomputed(*inputs, *call.stand_ins(), f=call)
+        for y, same in zip(outputs, first.outputs):
+            y._version = same.version_counter()  # y may be a view of an input, or of what f closes over
         return unflatten(first.result_structure, outputs)
 
     return checkpointed
 
 
+class _Checkpointed:
+    """One call of a checkpointed function: what it takes to run it again. Nothing here refers to its own node."""
+
+    def __init__(self, f, args, kwargs):
+        leaves, self.structure = flatten(args)
+        self.f, self.kwargs, self.entered = f, kwargs, surroundings.current()
+        self.__name__ = getattr(f, "__name__", type(f).__name__)  # pictures show it
+        self.floats = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and is_float(leaf.dtype)]
+        # the inputs live no longer than the tape
+        self.others = [None if i in self.floats else leaf for i, leaf in enumerate(leaves)]
+
+    def _run(self, tensors, mode):
+        def on_floats(*opened):
+            values = list(self.others)
+            for i, x in zip(self.floats, opened):
+                values[i] = x
+            return self.f(*unflatten(self.structure, values), **self.kwargs)
+
+        return _Run("checkpoint", on_floats, tensors, mode=mode)
+
+    def run_first(self, inputs):
+        reads = _Reads()
+        reads.note("what it names", [*self.others, self.kwargs, *_named_by(self.f)])
+        with recorded() as self.drawn, hooks(reads):
+            run = self._run(inputs, enable_grad)
+        self.read, self.closed = list(reads.counters.values()), _closed_over(run)
+        self.places = {node: reads.places[node] for node in self.closed if node in reads.places}
+        self.values: list | None = [y.data for y in run.outputs]
+        return run
+
+    def take_values(self):
+        """The results of the first run, which are kept by nobody afterwards."""
+        values, self.values = self.values, None
+        return values
+
+    def stand_ins(self):
+        """The tensors that f closes over, at their places on the tape."""
+        return [self.places.pop(node) if node in self.places else _shell(node) for node in self.closed]
+
+    def run_again(self, xs, mode):
+        """The same run on ``xs``. Raises RuntimeError where it cannot be the same."""
+        for counter, version, where, shape in self.read:
+            if counter[0] != version:
+                raise RuntimeError(
+                    f"checkpoint: a tensor of shape {shape} was changed in place after {self.__name__} had read it"
+                    f" (in {where}), so the function would compute other values when it runs again; change a copy"
+                    " (.clone()) or change it after backward"
+                )
+        with surroundings.again(self.entered), replayed(self.drawn):
+            run = self._run(xs[: len(self.floats)], mode)
+        before, now = set(self.closed), set(_closed_over(run))
+        if now - before or any(not _is_frozen(node) for node in before - now):
+            raise RuntimeError(
+                f"checkpoint: {self.__name__} depends on other tensors than when it ran first; parameters that were"
+                " replaced, converted, or made inside it cannot get their gradients"
+            )
+        return run
+
+
+class _Reads:
+    """An observer of the tensors from outside that a function reads."""
+
+    def __init__(self):
+        self.before = Leaf((), None, None).seq  # what has a larger number was recorded inside
+        self.counters, self.places = {}, {}
+
+    def called(self, primitive, args, constants):
+        self.note(primitive.name, args)
+        if constants:
+            self.note(primitive.name, constants)
+
+    def note(self, where, tree):
+        for x in flatten(tree)[0]:
+            if isinstance(x, Tensor) and (x.node is None or x.node.seq < self.before):
+                counter = x.version_counter()
+                self.counters.setdefault(id(counter), (counter, counter[0], where, x.shape))
+                if x.node is not None and x.node not in self.places:
+                    self.places[x.node] = Tensor(x.data, x.node)
+                    self.places[x.node]._version = counter
+
+
+def _named_by(f) -> list:
+    """What the code of ``f`` names outside: it may read a tensor there without an op, as an index or a number."""
+    code, names = getattr(f, "__code__", None), getattr(f, "__globals__", {})
+    found = [names[name] for name in code.co_names if name in names] if code else []
+    for cell in getattr(f, "__closure__", None) or ():
+        with suppress(ValueError):  # not filled yet
+            found.append(cell.cell_contents)
+    return [x for x in found if isinstance(x, Tensor)]
+
+
+def _closed_over(run) -> list[Node]:
+    """The nodes from outside that a run depends on beside its inputs."""
+    own: set[Node] = {x.node for x in run.inputs}
+    found: dict[Node, None] = {}
+    for node in run.tape:
+        if node in own:
+            continue
+        if node.seq < run.since or (isinstance(node, Leaf) and node.tensor is not None and node.tensor() is not None):
+            found[node] = None
+        elif not isinstance(node, Leaf):
+            found |= {p: None for p in node.parents if isinstance(p, Node) and p.seq < run.since}
+    return list(found)
+
+
+def _is_frozen(node):
+    tensor = node.tensor() if isinstance(node, Leaf) and node.tensor is not None else None
+    return tensor is not None and tensor.node is None
+
+
 def _shell(node):
+    """Stands for a tensor that nobody saw: only its place matters."""
     xp = node.backend.xp
     return Tensor(xp.broadcast_to(xp.zeros((), dtype=node.dtype), node.shape), node)
 
 
-def _checkpoint_op(run_on, count, outside, values):
-    """The op of one checkpointed call, whose first run gave ``values``: its rules run the function again."""
-    outputs = tuple(f"y{i}" for i in range(len(values)))
-    values = [values]
+def _forward_of_checkpoint(xp, *xs, f):
+    values = f.take_values()
+    if values is None:  # a picture asks for the values again
+        values = [y.data for y in f.run_again([Tensor(x) for x in xs], enable_grad).outputs]
+    return tuple(values)
 
-    def forward(xp, *xs):
-        return tuple(values.pop())  # kept by nobody afterwards
 
-    def vjp_rule(needed, g, xs):
-        run = run_on(xs[:count], enable_grad)
-        nested = any(isinstance(c, Tensor) for c in g)
-        seeds = [
-            (y.node, make_seed(y, c, nested, "checkpoint"))
-            for y, c in zip(run.outputs, g)
-            if c is not None and y.node is not None
-        ]
-        targets, since = [x.node for x in run.inputs] + outside, run.since
-        del run  # its values are freed as the walk goes
-        _, found = walk(seeds, targets, retain=nested, create_graph=nested, since=since)
-        return tuple(found.get(node) for node in targets)
+def _pull_through_checkpoint(needed, g, xs, f):
+    run = f.run_again(xs, enable_grad)
+    nested = any(isinstance(c, Tensor) for c in g.values())
+    seeds = [(run.outputs[k].node, make_seed(run.outputs[k], c, nested, "checkpoint")) for k, c in g.items()]
+    nodes, since = [x.node for x in run.inputs] + f.closed, run.since
+    del run  # its values are freed as the walk goes
+    seeds = [(node, seed) for node, seed in seeds if node is not None]
+    targets = [node for node, wanted in zip(nodes, needed) if wanted]
+    _, found = walk(seeds, targets, retain=nested, create_graph=nested, since=since)
+    return tuple(found.get(node) for node in nodes)
 
-    def jvp_rule(tangents, xs):
-        run = run_on(xs[:count], forward_mode)
-        nested = any(isinstance(t, Tensor) for t in tangents)
-        seeds = {n: t for n, t in zip([x.node for x in run.inputs] + outside, tangents) if t is not None}
-        nodes = [y.node for y in run.outputs if y.node is not None]
-        found = iter(push_forward(nodes, seeds, nested, since=run.since))
-        return tuple(next(found) if y.node is not None else None for y in run.outputs)
 
-    forward.__name__ = "checkpoint"
-    return make_op(Primitive(
-        forward, formula=r"\bar x = \left(\frac{\partial f}{\partial x}\right)^T \bar y", source="recomputation of f",
-        vjp=Rule.of(vjp_rule), jvp=Joint(jvp_rule), outputs=outputs,
-    ))  # fmt: skip
+def _push_through_checkpoint(tangents, xs, f):
+    run = f.run_again(xs, forward_mode)
+    nested = any(isinstance(t, Tensor) for t in tangents)
+    seeds = {n: t for n, t in zip([x.node for x in run.inputs] + f.closed, tangents) if t is not None}
+    nodes = [y.node for y in run.outputs if y.node is not None]
+    found = iter(push_forward(nodes, seeds, nested, since=run.since))
+    return tuple(next(found) if y.node is not None else None for y in run.outputs)
+
+
+_forward_of_checkpoint.__name__ = "checkpoint"
+# One primitive for all calls, so that a call leaves no primitive, plan and op that refer to each other.
+_recomputed = make_op(Primitive(
+    _forward_of_checkpoint, formula=r"\bar x = \left(\frac{\partial f}{\partial x}\right)^T \bar y",
+    source="recomputation of f", vjp=Rule.of(_pull_through_checkpoint), jvp=Joint(_push_through_checkpoint),
+    outputs="*",
+))  # fmt: skip

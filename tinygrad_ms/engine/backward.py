@@ -1,6 +1,8 @@
 """Backward: one walk over the tape from its end, with one step: run the rules of a node, add up what they send."""
 
+import os
 from contextlib import nullcontext
+from threading import RLock
 from typing import Any
 
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -41,13 +43,13 @@ def make_seed(tensor, gradient, create_graph, op):
     return seed if create_graph else seed.data
 
 
-def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=False, since=0):
+def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=False, since=0, hooked=True):
     """Backpropagate ``seeds``, pairs (node, cotangent); return (leaf, gradient) pairs and the gradients of ``targets``.
 
     Every node is visited once, from the end of the tape to its start; what it saved and the gradient of its output
     are dropped as soon as they are used. With ``targets``, only the nodes between them and the seeds are walked:
     the walk ends at a target, or goes on ``through_targets`` where one depends on another. What was recorded before
-    number ``since`` is left out.
+    number ``since`` is left out. ``hooked``: run the hooks of the user.
     """
     grads: dict[Node, Any] = {}  # of the outputs of nodes, as far as they have come in
     for node, seed in seeds:
@@ -60,7 +62,7 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
         for node in reversed(tape):
             g = grads.pop(node, None)
             if g is not None:
-                if node.hooks:
+                if node.hooks and hooked:
                     g = run_hooks(node, g)
                 if wanted and node in wanted:
                     found[node] = g
@@ -160,15 +162,21 @@ def unbroadcast(d, parent, node):
 
 
 def accumulate(leaf, g):
-    """Add a finished gradient to the ``.grad`` of the tensor of a leaf, which owns its memory."""
+    """Add a finished gradient to the ``.grad`` of the tensor of a leaf, which owns its memory (none if frozen)."""
     tensor = leaf.tensor() if leaf.tensor is not None else None
     if tensor is None or tensor.node is None:  # gone, or frozen since
         return
-    if isinstance(g, Tensor):
-        tensor.grad = g if tensor.grad is None else tensor.grad + g
-    else:
-        g = g.copy() if tensor.grad is None else tensor.grad.data + g
-        tensor.grad = Tensor(as_array(g, leaf.backend))
+    with ADDING:
+        if isinstance(g, Tensor):
+            with enable_grad():  # also inside no_grad(): create_graph asked for it
+                tensor.grad = g.clone() if tensor.grad is None else tensor.grad + g
+        else:
+            g = g.copy() if tensor.grad is None else tensor.grad.data + g
+            tensor.grad = Tensor(as_array(g, leaf.backend))
 
+
+ADDING = RLock()  # two threads may add to one leaf: each would read, add and write
+if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
+    os.register_at_fork(before=ADDING.acquire, after_in_parent=ADDING.release, after_in_child=ADDING.release)
 
 Tensor.backward = backward  # type: ignore[assignment]

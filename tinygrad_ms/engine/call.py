@@ -69,6 +69,7 @@ def make_op(primitive) -> Callable:
 
         # Run.
         if state.hooks:
+            notify(state.hooks, "called", primitive, args, constants)
             notify(state.hooks, "before_op", primitive, arrays)
         try:
             if constants or bit not in (2, 4):

@@ -8,7 +8,7 @@ from tinygrad_ms.graph.folding import check_size, place_leaves
 from tinygrad_ms.graph.outputs import LeafNames, RuleWatcher, gradient_outputs, named_outputs, tensors
 from tinygrad_ms.graph.paths import highlight_paths, prune
 from tinygrad_ms.graph.picture import Graph
-from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex
+from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex, count_gradients
 from tinygrad_ms.graph.values import Backward, Summary, find_values, is_freed, recording, run_backward, summarised
 
 VIEWS = ("forward", "backward", "both", "higher")
@@ -54,7 +54,7 @@ def build(
     max_nodes: raise ValueError rather than draw a hairball; None: no limit.
     values: True, or a ``recording``: small arrays in full, large ones as statistics and a heat strip.
     gradients: the same for gradients; runs the backward pass (seeded with ``gradient`` for outputs that are
-        no scalars) without freeing the tape and without touching ``.grad``. On a freed tape only the
+        no scalars) without freeing the tape, running hooks or touching ``.grad``. On a freed tape only the
         structure is drawn.
     saved, device, formulas: show the bytes kept for the gradient and the shapes of what is kept, the device,
         the formula of the derivative.
@@ -236,6 +236,8 @@ class GraphBuilder:
         elif gradient is None and any(tensor.size != 1 for tensor in roots.values()):
             note = "structure only: an output is no scalar; pass gradient= to run the backward pass"
         else:
+            if any(node.hooks for node in tape):
+                self.graph.notes.append("gradients as the rules send them: hooks were not run")
             seeds = [(tensor.node, make_seed(tensor, gradient, False, "graph")) for tensor in roots.values()]
             return run_backward(seeds, keep)
         self.graph.notes.append(note)
@@ -252,9 +254,7 @@ class GraphBuilder:
             self.put(seed, ("seed", tensor.node))
             target, output = self.vertex[tensor.node], self.output.get(tensor.node, "")
             edges.append(Edge(seed, target, "gradient", output=output))
-        for edge in edges:
-            if edge.kind == "gradient":
-                edge.target.contributions += 1
+        count_gradients(self.graph.vertices, edges)
 
     def array(self, node) -> Array | None:
         """What a node hands on; None for an op with several outputs."""

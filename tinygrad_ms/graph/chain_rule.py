@@ -41,7 +41,7 @@ def explain(output, wrt=None, form: str = "text", params=None, gradient=None, ma
     form: "text", "markdown" (formulas between dollar signs) or "latex".
     params: a module or a dict {name: Tensor}: names for the leaves.
     max_steps: raise ValueError for a longer tape.
-    Numbers are those of the backward pass itself; ``.grad`` is not touched and the tape is not freed.
+    Numbers are those of the backward pass itself without its hooks; ``.grad`` is not touched, the tape not freed.
     Raises RuntimeError on a freed tape, ValueError for an unknown form, a long tape, or wrt not on the tape.
     """
     if form not in FORMS:
@@ -92,11 +92,8 @@ class Chain:
         terms: dict[Node, list[tuple]] = {}
         for node in reversed(self.ops):
             for i, part in sent_arguments(node, watched):
-                parent = node.parents[i]
-                while parent in self.alive and isinstance(parent, Output):
-                    parent = parent.parents[0]
-                if parent in self.alive:
-                    terms.setdefault(parent, []).append((node, part))
+                if node.parents[i] in self.alive:
+                    terms.setdefault(node.parents[i], []).append((node, part))
         return watched.received, terms
 
     # --- names ----------------------------------------------------------------------------------------------
@@ -142,8 +139,8 @@ class Chain:
             ("1. Introduce intermediate variables", "One op each, from the inside out.", self.variables(shown)),
             ("2. Differentiate each with respect to its own arguments",
              f"A bar is the gradient of {shown} with respect to what it stands on.", self.derivatives()),
-            ("3. Combine", "Along a path the derivatives multiply; where paths meet they add (total derivative).",
-             self.combine(shown)),
+            ("3. Combine", "Along a path the derivatives multiply; where paths meet they add (total derivative)."
+             + " Hooks are left out." * any(node.hooks for node in self.tape), self.combine(shown)),
             ("4. Result", "", self.results(shown)),
         ]  # fmt: skip
 
@@ -201,7 +198,11 @@ class Chain:
     def combine(self, shown):
         rows = []
         for node in reversed(self.tape):
-            if node not in self.alive or isinstance(node, Output) or not (node is self.root or node in self.terms):
+            outputs = self.outputs_of(node)
+            if outputs:  # one gradient for each output: they are no terms of a sum
+                parts = ", ".join(partial(shown, self.symbols[output]) for output in outputs)
+                rows.append((f"{partial(shown, self.symbols[node])} = ({parts})", "one for each output that is used"))
+            if node not in self.alive or not (node is self.root or node in self.terms):
                 continue
             symbol, g = self.symbols[node], self.received.get(node)
             total = "" if g is None or isinstance(g, dict) else written(g)
@@ -221,6 +222,12 @@ class Chain:
             remarks += [f"shape {shape_text(node.shape)}"] if node.shape else []
             rows.append((latex + (f" = {total}" if total else ""), ", ".join(remarks)))
         return rows
+
+    def outputs_of(self, op) -> list[Output]:
+        """The outputs of an op with several that a gradient comes from."""
+        known = self.received if isinstance(self.received.get(op), dict) else ()
+        outputs = [node for node in known if isinstance(node, Output) and node.parents[0] is op]
+        return sorted(outputs, key=lambda node: node.constants["index"])
 
     def results(self, shown):
         rows = []
@@ -242,6 +249,10 @@ class Chain:
             if len(terms) != 1 or len(factors) > 8:
                 return ""
             user = terms[0][0]
+            if outputs := self.outputs_of(user):
+                if len(outputs) > 1:
+                    return ""
+                user = outputs[0]
             factors.append(partial(self.symbols[user], self.symbols[here]))
             here = user
         return r" \cdot ".join(reversed(factors)) if len(factors) > 1 else ""

@@ -313,6 +313,8 @@ class Folding:
         made.name = next((vertex.name for vertex in stands_for if vertex.is_output), made.name)
         made.highlighted = any(vertex.highlighted for vertex in stands_for)
         made.contributions = max(vertex.contributions for vertex in stands_for)
+        outputs = {output for vertex in stands_for for output in vertex.by_output}
+        made.by_output = {o: max(vertex.by_output.get(o, 0) for vertex in stands_for) for o in outputs}
 
     def count_boxes(self, image):
         """Gradients that meet at a box meet at the one value that leaves it, if it is one."""
@@ -322,7 +324,9 @@ class Folding:
             if edge.kind == "gradient" and box.kind == "box" and image[edge.source] is not box:
                 entered.setdefault(box, set()).add(edge.target)
         for box, inner in entered.items():
-            box.contributions = next(iter(inner)).contributions if len(inner) == 1 else 0
+            alone = next(iter(inner)) if len(inner) == 1 else None
+            box.contributions = alone.contributions if alone else 0
+            box.by_output = alone.by_output if alone else {}
 
 
 def drop_values(graph: Graph) -> None:
@@ -340,8 +344,9 @@ def insert_sums(graph: Graph) -> None:
         if edge.kind == "gradient":
             into.setdefault((edge.target, edge.output), []).append(edge)
     for (target, output), edges in into.items():
-        if target.contributions > 1 and (len(edges) > 1 or sum(edge.count for edge in edges) > 1):
-            total = Vertex("sum", "sum", target.scope, id=target.id, contributions=target.contributions)
+        terms = target.by_output.get(output, target.contributions)
+        if terms > 1 and (len(edges) > 1 or sum(edge.count for edge in edges) > 1):
+            total = Vertex("sum", "sum", target.scope, id=target.id, contributions=terms)
             total.highlighted = target.highlighted
             for edge in edges:
                 edge.target = total

@@ -144,11 +144,15 @@ class Steps:
     def backward(self, vertex) -> dict:
         arriving, edges, sums = self.arrivals(vertex)
         sent = self.out.get((vertex, "gradient"), [])
-        terms = [row(f"from {label(edge.source)}", None, edge.gradient, several(edge)) for edge in arriving]
+        outputs = len({edge.output for edge in arriving}) > 1
+        terms = [
+            row(f"from {label(edge.source)}" + f" to {edge.output}" * outputs, None, edge.gradient, several(edge))
+            for edge in arriving
+        ]
         return {
             "phase": "backward", "nodes": [f"n{v.id}" for v in (vertex, *sums)],
             "edges": [*edges, *(name for _, name in sent)], "title": label(vertex), "scope": clip(vertex.scope.path),
-            "text": backward_sentence(vertex, len(arriving)), "formula": formula_key(vertex, self.formulas),
+            "text": backward_sentence(vertex, arriving), "formula": formula_key(vertex, self.formulas),
             "box": box_name(vertex), "rows": terms if len(arriving) > 1 else [], "sums": sum_rows(vertex),
             "results": [row(f"to {self.target(edge)}", None, edge.gradient, several(edge)) for edge, _ in sent],
         }  # fmt: skip
@@ -236,9 +240,12 @@ def sentence(vertex) -> str:
     )
 
 
-def backward_sentence(vertex, terms) -> str:
+def backward_sentence(vertex, arriving) -> str:
+    terms = len(arriving)
     met = f"{terms} gradients meet here and are added. " if terms > 1 else ""
-    if vertex.kind == "box" and terms > 1 and not vertex.contributions:
+    if len(outputs := {edge.output for edge in arriving}) > 1:
+        met = f"{terms} gradients arrive, at {len(outputs)} outputs; those of one output are added. "
+    elif vertex.kind == "box" and terms > 1 and not vertex.contributions:
         met = f"{terms} gradients arrive. "  # at different values inside
     if vertex.kind in ("leaf", "parameter"):
         return f"{met}Nothing flows on: this is what .grad receives."

@@ -1,10 +1,10 @@
 """What is to be drawn: the outputs, their gradients if these are wanted, and the names of the leaves."""
 
-from tinygrad_ms.engine.around.modes import Visit, hooks
+from tinygrad_ms.engine.around.modes import Visit
 from tinygrad_ms.engine.backward import make_seed, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, tape_of
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.graph.values import is_freed
+from tinygrad_ms.graph.values import is_freed, watching
 
 
 def named_outputs(outputs) -> dict[str, Tensor]:
@@ -97,8 +97,8 @@ def gradient_outputs(roots, wrt, names, gradient, watcher) -> dict[str, Tensor]:
     leaves = [node for node in tape if isinstance(node, Leaf)]
     targets = leaves if wrt is None else [t.node for t in tensors(wrt)]
     seeds = [(t.node, make_seed(t, gradient, True, "graph")) for t in roots.values()]
-    with hooks(watcher):
-        _, found = walk(seeds, targets=targets, retain=True, create_graph=True, through_targets=True)
+    with watching(watcher):
+        _, found = walk(seeds, targets, retain=True, create_graph=True, through_targets=True, hooked=False)
     gradients = {f"gradient of {names.of(node) or 'leaf'}": g for node, g in found.items() if g.node is not None}
     if not gradients:
         raise ValueError("graph: the gradients do not depend on anything: the outputs are linear in their inputs")

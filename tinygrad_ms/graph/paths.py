@@ -1,6 +1,6 @@
 """Paths in a Graph: what lies between some tensors and the outputs, to keep it alone or to draw it in bold."""
 
-from tinygrad_ms.graph.structure import Vertex
+from tinygrad_ms.graph.structure import Vertex, count_gradients
 
 
 def reach(starts, edges, forward: bool) -> set[Vertex]:
@@ -30,13 +30,9 @@ def prune(graph, targets) -> None:
 def keep(graph, alive) -> None:
     graph.vertices = [vertex for vertex in graph.vertices if vertex in alive]
     graph.edges = [edge for edge in graph.edges if edge.source in alive and edge.target in alive]
-    incoming: dict[Vertex, int] = {}
-    for edge in graph.edges:
-        if edge.kind == "gradient":
-            incoming[edge.target] = incoming.get(edge.target, 0) + 1
     for i, vertex in enumerate(graph.vertices):
         vertex.id = i
-        vertex.contributions = incoming.get(vertex, 0)
+    count_gradients(graph.vertices, graph.edges)
 
 
 def highlight_paths(graph, starts) -> None:

@@ -73,7 +73,8 @@ class Vertex:
     is_output: bool = False
     order: int = 0  # 0: recorded in the forward pass, 1: by a backward pass
     highlighted: bool = False
-    contributions: int = 0  # how many gradients are summed at it
+    contributions: int = 0  # how many gradients are summed at it, at most, where it has several outputs
+    by_output: dict[str, int] = field(default_factory=dict)  # how many gradients are summed at each of its outputs
     count: int = 1  # how many identical vertices it stands for
     ops: int = 1  # in a box: how many ops it hides, of one repetition
     parameters: int = 0  # in a box: how many numbers its parameters hold
@@ -99,6 +100,17 @@ class Edge:
     highlighted: bool = False
     count: int = 1
     gradient: Any = None  # values.Summary of what a gradient edge carries, where asked for
+
+
+def count_gradients(vertices, edges) -> None:
+    """Set how many gradients are summed at each vertex: those of different outputs are no terms of one sum."""
+    for vertex in vertices:
+        vertex.by_output = {}
+    for edge in edges:
+        if edge.kind == "gradient":
+            edge.target.by_output[edge.output] = edge.target.by_output.get(edge.output, 0) + 1
+    for vertex in vertices:
+        vertex.contributions = max(vertex.by_output.values(), default=0)
 
 
 def shape_text(shape) -> str:

@@ -114,6 +114,13 @@ class recording(hooks):
                     self.arguments[node.seq, i] = Summary(arrays[i])
 
 
+class watching(hooks):
+    """These observers alone: those of the user do not see what a picture runs."""
+
+    def change(self, state):
+        return state.replace(hooks=self.observers)
+
+
 def find_values(tape, known) -> tuple[dict, dict]:
     """Raw values of the nodes of ``tape`` (tuples, one entry per output) and of its constants, where they can be had.
 
@@ -129,11 +136,12 @@ def find_values(tape, known) -> tuple[dict, dict]:
                 values[node] = (tensor.data,)
         elif node.saved is not None and node.plan is not None:
             read_saved(node, values, constants)
-    for node in tape:
-        if node not in values and not isinstance(node, Leaf):
-            outputs = run_again(node, values, constants)
-            if outputs is not None:
-                values[node] = outputs
+    with watching():
+        for node in tape:
+            if node not in values and not isinstance(node, Leaf):
+                outputs = run_again(node, values, constants)
+                if outputs is not None:
+                    values[node] = outputs
     return values, constants
 
 
@@ -192,11 +200,11 @@ class Backward:
 
 
 def run_backward(seeds, keep) -> Backward:
-    """Walk the tape from ``seeds`` (node, cotangent) without freeing it and without touching ``.grad`` of a
-    leaf."""
+    """Walk the tape from ``seeds`` (node, cotangent) without freeing it, without touching ``.grad`` of a tensor, and
+    without the hooks and observers of the user."""
     watched = Backward(keep)
-    with hooks(watched):
-        leaves, _ = walk(seeds, retain=True)
+    with watching(watched):
+        leaves, _ = walk(seeds, retain=True, hooked=False)
     for node, g in leaves:
         watched.received[node] = watched.keep(g)
     return watched

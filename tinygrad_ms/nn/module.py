@@ -5,6 +5,7 @@ Nothing is registered: the tree is read off the attributes.
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from html import escape
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.conversions import is_dtype
+from tinygrad_ms.surroundings import surrounded
 
 CHANGES = [0]  # counts what may have changed the tree of a module, and so the names in it
 
@@ -516,11 +518,19 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
         if any(parameters[name] is not parameters[names[0]] for name in names):
             raise ValueError(f"functional_call: {' and '.join(names)} are one parameter; give it one value")
     parts = [state[name] for name in parameters]
+    places = [value.place() for value in parameters.values()]
+    with surrounded(lambda: exchanged(parts, places)):
+        return module(*args, **kwargs)
+
+
+@contextmanager
+def exchanged(parts, places):
+    """Let each Tensor in ``parts`` stand at one of the ``places`` inside the block."""
     before = [part.place() for part in parts]
     try:
-        for part, place in zip(parts, [value.place() for value in parameters.values()]):
+        for part, place in zip(parts, places):
             part.take_place(place)
-        return module(*args, **kwargs)
+        yield
     finally:
         for part, place in zip(parts, before):
             part.take_place(place)

@@ -136,13 +136,14 @@ class scope(Mode):
         return State(state.recording, state.forward_mode, state.inference, names, state.hooks)
 
 
-EVENTS = ("before_op", "after_op", "before_rule", "after_rule")
+EVENTS = ("called", "before_op", "after_op", "before_rule", "after_rule")
 
 
 class hooks(Mode):
     """Call ``observers`` around every op and every rule: the door for profilers, pictures, NaN detection.
 
-    An observer may define any of ``before_op(primitive, arrays)``, ``after_op(primitive, arrays, outputs, node)``
+    An observer may define any of ``called(primitive, args, constants)`` (args as the caller gave them),
+    ``before_op(primitive, arrays)``, ``after_op(primitive, arrays, outputs, node)``
     (raw arrays, outputs a tuple; node is None where nothing was recorded), ``before_rule(node, gradient)`` and
     ``after_rule(node, gradient, gradients)`` (gradients: list of (parent node, gradient)).
     """

@@ -2,7 +2,8 @@
 
 The floors, from the bottom:
 
-0. `_version`; `random`: the generator that initial values and masks come from; `tree`: nested containers
+0. `_version`; `options`: numbers as options; `random`: the generator that initial values and masks come from;
+   `tree`: nested containers
 1. `arrays`: which array library an array belongs to
 2. `engine`: Tensor and tape
 3. `ops`: the primitives
@@ -21,6 +22,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "tinygrad_ms._version": 0,
+    "tinygrad_ms.options": 0,
     "tinygrad_ms.random": 0,
     "tinygrad_ms.tree": 0,
     "tinygrad_ms.arrays": 1,

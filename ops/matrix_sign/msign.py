@@ -22,6 +22,7 @@ from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing, _msign_svd
 from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.options import is_real
 
 __all__ = ["msign", "nuclear_norm", "polar"]
 
@@ -50,7 +51,7 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
     """
     if method not in ("newton_schulz", "svd"):
         raise ValueError(f"msign: method={method!r}; expected 'newton_schulz' or 'svd'")
-    if not (isinstance(eps, (int, float)) and (eps == 0 or 1e-12 <= eps <= 1e6)):
+    if not (is_real(eps) and (eps == 0 or 1e-12 <= eps <= 1e6)):
         raise ValueError(f"msign: eps={eps!r}; expected 0, or a number from 1e-12 to 1e6, relative to ||M||_F")
     if coefficients is not None and not isinstance(coefficients, str):
         coefficients = as_rows(coefficients)

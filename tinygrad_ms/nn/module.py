@@ -17,6 +17,7 @@ from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.conversions import is_dtype
+from tinygrad_ms.options import is_int
 
 
 class Parameter(Tensor):
@@ -315,7 +316,7 @@ class Module:
         device, dtype = (like.device, like.dtype) if like is not None else (None, None)
 
         def example(value):
-            if isinstance(value, tuple) and all(isinstance(n, int) for n in value):
+            if isinstance(value, tuple) and all(map(is_int, value)):
                 return tensor(numpy.zeros(value), dtype or "float32", device)
             return value if isinstance(value, Tensor) else tensor(value, device=device)
 

@@ -2,8 +2,8 @@
 
 The floors, from the bottom:
 
-0. `_version`; `random`: the generator that initial values and masks come from; `tree`: nested containers;
-   `surroundings`: what must surround a call that runs again
+0. `_version`; `options`: numbers as options; `random`: the generator that initial values and masks come from;
+   `surroundings`: what must surround a call that runs again; `tree`: nested containers
 1. `arrays`: which array library an array belongs to
 2. `engine`: Tensor and tape
 3. `ops`: the primitives
@@ -22,6 +22,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "tinygrad_ms._version": 0,
+    "tinygrad_ms.options": 0,
     "tinygrad_ms.random": 0,
     "tinygrad_ms.surroundings": 0,
     "tinygrad_ms.tree": 0,

@@ -23,6 +23,7 @@ from tinygrad_ms.engine.tape import Leaf, Node, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.identity import identity
 from tinygrad_ms.ops.shapes import reshape, stack
+from tinygrad_ms.options import is_int
 from tinygrad_ms.random import recorded, replayed
 from tinygrad_ms.tree import flatten, unflatten
 
@@ -35,7 +36,7 @@ class _Run:
     def __init__(self, name, f, args, argnums=None, has_aux=False, mode=enable_grad):
         self.name = name
         recording = current_state().recording
-        chosen = range(len(args)) if argnums is None else (argnums,) if isinstance(argnums, int) else argnums
+        chosen = range(len(args)) if argnums is None else (argnums,) if is_int(argnums) else argnums
         if any(not -len(args) <= i < len(args) for i in chosen):
             raise ValueError(f"{name}: argnums={argnums} but the function is called with {len(args)} arguments")
         chosen = [i % len(args) for i in chosen]
@@ -114,7 +115,7 @@ class _Run:
         values, trees = iter(values), []
         for structure, count in self.structure:
             trees.append(unflatten(structure, [next(values) for _ in range(count)]))
-        return trees[0] if isinstance(argnums, int) else tuple(trees)
+        return trees[0] if is_int(argnums) else tuple(trees)
 
 
 def _open(name, value, i):

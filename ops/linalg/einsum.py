@@ -8,6 +8,7 @@ from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.ops.costs import contraction
 from tinygrad_ms.ops.linalg.parts import diagonal
 from tinygrad_ms.ops.shapes import as_operand, permute_dims
+from tinygrad_ms.options import as_axes, is_int
 
 __all__ = ["einsum", "tensordot"]
 
@@ -188,11 +189,20 @@ def tensordot(a, b, axes=2):
     """The sum over ``axes``: a number n (the last n of a with the first n of b) or (axes of a, axes of b)."""
     a, b = as_operand(a), as_operand(b)
     rank_a, rank_b = a.ndim, b.ndim
-    if isinstance(axes, int):
+    shapes = f"tensordot: a has shape {a.shape}, b has shape {b.shape} and axes is {axes!r}"
+    if is_int(axes):
+        if not 0 <= axes <= min(rank_a, rank_b):
+            raise ValueError(f"{shapes}: expected a number of axes that both have")
         axes = (range(rank_a - axes, rank_a), range(axes))
-    axes_a, axes_b = ([n] if isinstance(n, int) else list(n) for n in axes)
+    axes_a, axes_b = map(as_axes, axes)
     if len(axes_a) != len(axes_b):
-        raise ValueError(f"tensordot: axes {axes} name {len(axes_a)} axes of a and {len(axes_b)} of b")
+        raise ValueError(f"{shapes}: they name {len(axes_a)} axes of a and {len(axes_b)} of b")
+    for x, chosen, name in ((a, axes_a, "a"), (b, axes_b, "b")):
+        if any(not -x.ndim <= i < x.ndim for i in chosen) or len({i % x.ndim for i in chosen}) < len(chosen):
+            raise ValueError(f"{shapes}: {name} has no such axes, or one is named twice")
+    for i, j in zip(axes_a, axes_b):
+        if a.shape[i] != b.shape[j]:
+            raise ValueError(f"{shapes}: axis {i} of a and axis {j} of b are summed over and differ in size")
     left, right = list(ascii_letters[:rank_a]), list(ascii_letters[rank_a : rank_a + rank_b])
     for i, j in zip(axes_a, axes_b):
         right[j] = left[i]

@@ -10,6 +10,7 @@ from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, diagonal, embed_diagonal, per_matrix
 from tinygrad_ms.ops.linalg.solve import DIVERGED, failing, inv
 from tinygrad_ms.ops.shapes import as_operand, concat
+from tinygrad_ms.options import is_int
 
 __all__ = ["cofactors", "det", "expm", "matrix_power", "slogdet"]
 
@@ -94,8 +95,9 @@ def slogdet(xp, x):
 def matrix_power(x, n: int):
     """x @ x @ ... of square matrices (..., k, k), by repeated squaring; for negative n, of their inverse."""
     x = check_matrices("matrix_power", as_operand(x), square=True)
-    if not isinstance(n, int):
+    if not is_int(n):
         raise TypeError(f"matrix_power: n is {n!r}; it must be an integer")
+    n = int(n)
     if n < 0:
         return matrix_power(inv(x), -n)
     if n == 0:

@@ -102,8 +102,13 @@ def outer(xp, a, b):
 
 
 def vecdot(a, b, axis=-1):
-    """The scalar products along ``axis``, with broadcasting."""
-    return (as_operand(a) * as_operand(b)).sum(axis=axis)
+    """The scalar products along ``axis``, where a and b have one size; the other axes broadcast."""
+    a, b = as_operand(a), as_operand(b)
+    ndim = max(a.ndim, b.ndim)
+    along = [x.shape[axis - (axis >= 0) * ndim :][:1] for x in (a, b)]
+    if () in along or along[0] != along[1]:
+        raise ValueError(f"vecdot: a has shape {a.shape} and b has shape {b.shape}: they differ along axis {axis}")
+    return (a * b).sum(axis=axis)
 
 
 def cross(a, b, axis: int = -1):
@@ -120,6 +125,8 @@ def kron(a, b):
     vec(A X B) = (B^T (x) A) vec(X). Leading dimensions broadcast; vectors are taken as in NumPy.
     """
     a, b = as_operand(a), as_operand(b)
+    if a.ndim == b.ndim == 0:
+        return a * b
     if a.ndim < 2 and b.ndim < 2:
         return outer(a, b).reshape((a.size * b.size,))
     a, b = _as_matrix(a), _as_matrix(b)

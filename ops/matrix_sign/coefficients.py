@@ -5,10 +5,12 @@ The iterations that run them are ``polar_iteration`` and ``block_solve``.
 """
 
 from functools import lru_cache
-from math import copysign, prod, sqrt
+from math import copysign, isfinite, prod, sqrt
 from typing import NamedTuple
 
 import numpy
+
+from tinygrad_ms.options import is_int
 
 __all__ = ["minimax_coefficients"]
 
@@ -117,8 +119,10 @@ def as_rows(coefficients) -> tuple:
             raise ValueError(f"coefficients={coefficients!r} is unknown: the tables are {', '.join(TABLES)}")
         return TABLES[coefficients]
     rows = tuple(tuple(map(float, row)) for row in coefficients)
-    if not rows or any(len(row) != 3 or (row[1] == 0 and row[2] == 0) for row in rows):
-        raise ValueError(f"coefficients={coefficients!r}: expected rows (a, b, c) with b or c different from zero")
+    if not rows or any(len(row) != 3 or not all(map(isfinite, row)) or not any(row[1:]) for row in rows):
+        raise ValueError(
+            f"coefficients={coefficients!r}: expected rows (a, b, c) of finite numbers, with b or c different from zero"
+        )
     return rows
 
 
@@ -146,12 +150,12 @@ def shifts(rows, end=1.0):
 
 def fixed_rows(steps, coefficients):
     """The rows that ``steps`` and ``coefficients`` ask for: rows 1..steps, the last one repeated; None: adaptive."""
-    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
+    if steps is not None and not (is_int(steps) and steps >= 1):
         raise ValueError(f"steps={steps!r}: expected a positive integer, or None for adaptive steps")
     if steps is None and coefficients is None:
         return None
     rows = as_rows("su" if coefficients is None else coefficients)
-    count = len(rows) if steps is None else steps
+    count = len(rows) if steps is None else int(steps)
     return (rows + rows[-1:] * count)[:count]
 
 

@@ -17,11 +17,13 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix, symmetric
-from tinygrad_ms.ops.matrix_sign.coefficients import as_rows
+from tinygrad_ms.ops.matrix_sign.closed_form import _msign_svd
+from tinygrad_ms.ops.matrix_sign.coefficients import as_rows, fixed_rows
 from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
-from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing, _msign_svd
+from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
 from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.options import is_real
 
 __all__ = ["msign", "nuclear_norm", "polar"]
 
@@ -33,7 +35,8 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
         eps: 0 is the pure msign. With eps > 0 the smooth M (M^T M + e^2 I)^{-1/2}, e = eps ||M||_F per matrix:
             differentiable at every M but zero, rank-deficient included, with |gradient| <= |G| / e. For training.
         method: "newton_schulz" (products only, derivative by the mcsgn Sylvester solve: the choice on a GPU) or "svd"
-            (rank-aware closed form, faster on a CPU; derivatives of second and higher order by the mcsgn solve).
+            (closed form by LAPACK, faster on a CPU: of any rank, derivatives of all orders along matrices of that rank;
+            ``steps`` and ``coefficients`` say nothing to it).
         steps: None adapts to the residual, which synchronises the host; k runs exactly k steps and does not. Eight
             suffice while the least singular value is above 1e-3 ||M||_F (eight always with eps >= 1e-3).
         coefficients: a table ("su", "polar_express", "muon", "muon_you") or rows (a, b, c), the last one repeated as
@@ -50,7 +53,7 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
     """
     if method not in ("newton_schulz", "svd"):
         raise ValueError(f"msign: method={method!r}; expected 'newton_schulz' or 'svd'")
-    if not (isinstance(eps, (int, float)) and (eps == 0 or 1e-12 <= eps <= 1e6)):
+    if not (is_real(eps) and (eps == 0 or 1e-12 <= eps <= 1e6)):
         raise ValueError(f"msign: eps={eps!r}; expected 0, or a number from 1e-12 to 1e6, relative to ||M||_F")
     if coefficients is not None and not isinstance(coefficients, str):
         coefficients = as_rows(coefficients)
@@ -62,7 +65,8 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
     if check:
         _check_finite(M)
     if method == "svd":
-        y = _msign_svd(M, eps=float(eps), steps=steps, coefficients=coefficients)
+        fixed_rows(steps, coefficients)  # not used, but nonsense is refused
+        y = _msign_svd(M, eps=float(eps))
     elif eps:
         smooth = _msign_smooth_recomputing if recompute else _msign_smooth
         y = smooth(M, eps=float(eps), steps=steps, coefficients=coefficients)[0]

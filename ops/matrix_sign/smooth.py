@@ -1,12 +1,7 @@
-"""msign of tall M in two further forms: smooth, by the iteration on [M; e I], and in closed form on the SVD.
-
-``msign`` is the front door; docs/msign.md, sections 4 and 6, derives both.
-"""
+"""The smooth msign of tall M, by the iteration on [M; e I]. ``msign`` is the front door; docs/msign.md, section 4."""
 
 from math import hypot, sqrt
 from typing import Any, NamedTuple
-
-import numpy
 
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
@@ -14,7 +9,7 @@ from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices
 from tinygrad_ms.ops.matrix_sign.block_solve import InverseOf
 from tinygrad_ms.ops.matrix_sign.coefficients import converge, hashable, roundoff
-from tinygrad_ms.ops.matrix_sign.lyapunov import _solve_lyapunov, polar_derivative
+from tinygrad_ms.ops.matrix_sign.lyapunov import _solve_lyapunov
 from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise_smooth
 
 __all__: list[str] = []
@@ -133,72 +128,3 @@ def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
 def _msign_smooth_recomputing(xp, M, /, eps, steps=None, coefficients=None):
     """As ``msign_smooth``, but backward computes Y = M T / e from the M and T it keeps: errors of order u / eps."""
     return _msign_smooth.primitive.forward(xp, M, eps, steps, coefficients)
-
-
-# --- the closed form on the SVD ------------------------------------------------------------------------------------
-
-
-def _svd_derivative(M, y, g, eps, steps, coefficients, factors, jvp):
-    """The formula of ``polar_derivative`` between singular vectors, with h_i + h_j alone in denominators.
-
-    h = (s^2 + e^2)^{1/2}.
-
-    Singular values that count as zero have f = h = 0: they are held at zero, and the block between two of them
-    vanishes.
-    """
-    if factors[0] is None:  # under create_graph: the next derivative comes from the mcsgn solve
-        if not eps:
-            return polar_derivative(M, y, g, steps, coefficients)
-        y, scaled_inverse, size = _msign_smooth(M, eps=eps, steps=steps, coefficients=coefficients)
-        if jvp:
-            return _smooth_jvp((g,), M, y, scaled_inverse, size, eps, steps, coefficients)[0]
-        return _smooth_vjp((True,), (g, None, None), M, y, scaled_inverse, size, eps, steps, coefficients)[0]
-    u, f, h, vt, norm = factors
-    unit = M / _safe(norm)
-    if eps and jvp:
-        g = g - _inner(g, unit) * unit
-    inverse = (h != 0) / _safe(h)
-    right = g @ vt.mT
-    B = f[..., :, None] * (u.mT @ right)
-    total = h[..., :, None] + h[..., None, :]
-    inner = f[..., :, None] * ((B - B.mT) / _safe(total) - B * inverse[..., None, :])
-    result = (u @ inner + right * inverse[..., None, :]) @ vt
-    return result - _inner(result, unit) * unit if eps and not jvp else result
-
-
-@primitive(
-    vjp=lambda g, M, y, eps, steps, coefficients, u, f, h, vt, norm: _svd_derivative(
-        M, y, g, eps, steps, coefficients, (u, f, h, vt, norm), jvp=False
-    ),
-    jvp=lambda t, M, y, eps, steps, coefficients, u, f, h, vt, norm: _svd_derivative(
-        M, y, t, eps, steps, coefficients, (u, f, h, vt, norm), jvp=True
-    ),
-    cache=("u", "f", "h", "vt", "norm"),
-    formula=r"M = U S V^T,\ F = S/H,\ B = F U^T \bar Y V:\quad"
-    r"\bar M = U\left[F\left(\frac{B - B^T}{h_i + h_j} - B H^{-1}\right)\right]V^T + \bar Y V H^{-1} V^T",
-    source="000, (17) and (18); docs/msign.md",
-    notes="rank-aware: singular values below max(n, m) u s_1 are held at zero",
-    floats=True,
-    flops=dense(21),
-)
-def _msign_svd(xp, M, /, eps=0.0, steps=None, coefficients=None):
-    """msign by the SVD of tall M, pure or smooth. The factors are no outputs: they may turn where values repeat."""
-    check_matrices("msign", M, name="M")
-    if M.size == 0:
-        return M * 1, (None,) * 5
-    with numpy.errstate(all="ignore"):
-        bad = ~xp.isfinite(M).all(axis=(-2, -1), keepdims=True)
-        largest = xp.abs(M).max(axis=(-2, -1), keepdims=True)
-        scale = xp.where(bad | (largest == 0), 1, largest)  # squares below stay in range
-        u, s, vt = xp.linalg.svd(xp.where(bad, 0, M) / scale, full_matrices=False)
-        size = xp.sqrt((s * s).sum(axis=-1, keepdims=True))
-        if eps:
-            h = xp.hypot(s, eps * size)
-        else:
-            cut = max(M.shape[-2:]) * xp.finfo(M.dtype).eps * s.max(axis=-1, keepdims=True)
-            h = xp.where(s > cut, s, 0)
-        f = xp.where(h == 0, 0, s / h)
-        y = xp.where(bad, xp.nan, (u * f[..., None, :]) @ vt).astype(M.dtype)
-        scale = xp.where(bad, xp.nan, scale)[..., 0].astype(M.dtype)
-        h, norm = (h * scale).astype(M.dtype), (size * scale)[..., None]
-    return y, (u, f.astype(M.dtype), h, vt, norm)

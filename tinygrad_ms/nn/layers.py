@@ -13,6 +13,7 @@ from tinygrad_ms.nn.module import Module, Parameter
 from tinygrad_ms.ops.affine import linear
 from tinygrad_ms.ops.indexing import embedding
 from tinygrad_ms.ops.normalization import layer_norm, rms_norm
+from tinygrad_ms.options import as_int, is_int
 from tinygrad_ms.random import drawing, generator, own_generator
 
 
@@ -151,15 +152,14 @@ class Identity(Module):
 
 def check_sizes(module, **sizes):
     for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{type(module).__name__}: {name} is {size!r}, expected an integer of at least 1")
+        as_int(size, f"{type(module).__name__}: {name}", least=1)
 
 
 def as_shape(module, shape) -> tuple[int, ...]:
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+    shape = (shape,) if is_int(shape) else tuple(shape)
+    if not shape or not all(is_int(size) and size > 0 for size in shape):
         raise ValueError(f"{type(module).__name__}: shape is {shape}, expected integers of at least 1")
-    return shape
+    return tuple(map(int, shape))
 
 
 def check_last_axes(module, x, sizes, name):

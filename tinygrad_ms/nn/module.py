@@ -19,6 +19,7 @@ from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.conversions import is_dtype
+from tinygrad_ms.options import is_int
 from tinygrad_ms.surroundings import surrounded
 
 CHANGES = [0]  # counts what may have changed the tree of a module, and so the names in it
@@ -344,7 +345,7 @@ class Module:
         device, dtype = (like.device, like.dtype) if like is not None else (None, None)
 
         def example(value):
-            if isinstance(value, tuple) and all(isinstance(n, int) for n in value):
+            if isinstance(value, tuple) and all(map(is_int, value)):
                 return tensor(numpy.zeros(value), dtype or "float32", device)
             return value if isinstance(value, Tensor) else tensor(value, device=device)
 

@@ -7,7 +7,7 @@ Sources: Sun et al. 2024, arXiv:2407.04620 (test-time training); Zhang et al. 20
 large chunks, SwiGLU, Muon, weight normalisation). docs/ttt_muon.md derives the inner gradient.
 """
 
-from math import expm1, log, sqrt
+from math import expm1, inf, isfinite, log, sqrt
 from typing import Any
 
 import numpy
@@ -25,6 +25,7 @@ from tinygrad_ms.ops.matrix_sign.msign import msign
 from tinygrad_ms.ops.matrix_sign.polar_iteration import msign_unrolled
 from tinygrad_ms.ops.normalization import rms_norm
 from tinygrad_ms.ops.shapes import concat, permute_dims, split, stack, unstack
+from tinygrad_ms.options import is_real
 from tinygrad_ms.random import generator
 from tinygrad_ms.tree import tree_map
 
@@ -131,11 +132,18 @@ class TTTMuonCell(Module):
         one_of(self, "fast", fast, FAST_NETWORKS)
         one_of(self, "update", update, ("muon", "plain", "frozen"))
         one_of(self, "msign", msign, ("smooth", "pure", "ns5"))
-        if msign == "smooth" and not 1e-4 <= eps <= 1:
+        if msign == "smooth" and not (is_real(eps) and 1e-4 <= eps <= 1):
             raise ValueError(f"{type(self).__name__}: eps is {eps}, expected 1e-4 to 1, relative to ||m||_F")
-        self.d, self.heads, self.hidden = d, heads, hidden
+        self.d, self.heads, self.hidden = d, heads, hidden = int(d), int(heads), int(hidden)
         self.fast, self.update, self.msign = fast, update, msign
-        self.eps, self.inner_step, self.momentum, self.weight_norm = eps, inner_step, momentum, weight_norm
+        if not (is_real(inner_step) and isfinite(inner_step)):
+            raise ValueError(f"{type(self).__name__}: inner_step is {inner_step!r}, expected a finite number")
+        self.eps, self.inner_step, self.momentum, self.weight_norm = (
+            float(eps),
+            float(inner_step),
+            momentum,
+            weight_norm,
+        )
         first = FAST_NETWORKS[fast].initial(heads, d, hidden, generator(rng), dtype)
         self.weights = [Parameter(w, device=device) for w in first]
 
@@ -232,9 +240,11 @@ class TTTMuon(Module):
         check_sizes(self, dim=dim, heads=heads, chunk=chunk)
         if dim % heads:
             raise ValueError(f"{type(self).__name__}: dim is {dim}, expected a multiple of the {heads} heads")
-        if base_lr <= 0:
+        if not (is_real(base_lr) and 0 < base_lr < inf):
             raise ValueError(f"{type(self).__name__}: base_lr is {base_lr}, expected a number above 0")
-        self.dim, self.heads, self.chunk, self.base_lr, self.checkpoint = (dim, heads, chunk, base_lr, checkpoint)
+        dim, heads, chunk = int(dim), int(heads), int(chunk)
+        self.dim, self.heads, self.chunk = dim, heads, chunk
+        self.base_lr, self.checkpoint = float(base_lr), checkpoint
         options = dict(rng=generator(rng), device=device, dtype=dtype)
         d = dim // heads
         taps = numpy.array([[1.0], [0.5], [0.0]]) * numpy.ones(dim)  # of this token, the one before, two before

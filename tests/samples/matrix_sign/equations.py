@@ -1,4 +1,4 @@
-"""Samples of ops/matrix_sign/lyapunov.py and sylvester.py: the equations, and mcsgn."""
+"""Samples of ops/matrix_sign/lyapunov.py, closed_form.py and sylvester.py: the equations, and mcsgn."""
 
 import numpy as np
 from scipy.linalg import signm
@@ -64,6 +64,16 @@ SAMPLES = {
         Sample((spd(1), normal(1, 1)), {}, batched(lyapunov), note="number", sync=ADAPTS),
         Sample((np.zeros((0, 3, 3)), np.zeros((0, 3, 3))), {}, batched(lyapunov), note="empty"),
         Sample((np.zeros((0, 0)), np.zeros((0, 0))), {}, lambda A, C: C, note="empty"),
+    ],
+    "solve_by_eigenvalues": [
+        *(
+            Sample((A, normal(4, 4)), {"parity": parity}, batched(lyapunov), order=3)
+            for parity in (-1, 0, 1)
+            for A in (spd(4), -spd(4), np.diag([3.0, -1.0, 2.0, 0.5]) + 0.1 * spd(4))
+        ),
+        Sample((spd(2, 3), normal(3, 3)), {}, batched(lyapunov), note="broadcast"),
+        Sample((spd(3) + 0.1 * upper, normal(3, 3)), {}, batched(lyapunov), note="unsymmetric"),
+        Sample((np.zeros((0, 3, 3)), np.zeros((0, 3, 3))), {}, batched(lyapunov), note="empty"),
     ],
     "solve_skew_with_inverse": [
         Sample((spd(4), normal(4, 4)), {}, skew_with_inverse, sync=ADAPTS),

@@ -4,8 +4,6 @@
 ``methods`` attaches what ``Crossings`` defines to Tensor, which inherits it when types are checked.
 """
 
-import weakref
-
 from tinygrad_ms.arrays.devices import parse_device, to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, format_array, host_array
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -116,29 +114,6 @@ class Crossings:
                 f"copy or pickle of a tensor with history (result of {self.node.op}, {self.node.line});"
                 " use .detach() to copy the values, .clone() to stay on the tape"
             )
-
-    # --- gradients -------------------------------------------------------------------------------------------------
-
-    def requires_grad_(self, wanted: bool = True) -> Tensor:
-        self.requires_grad = wanted
-        return self
-
-    def retain_grad(self) -> Tensor:
-        """Keep the gradient of this interior tensor in ``.grad``, too."""
-        if self.node is None:
-            raise RuntimeError("retain_grad: this tensor is not on the tape (requires_grad is False)")
-        if not self.is_leaf:
-            mine = weakref.ref(self)
-
-            def keep(gradient):
-                if (tensor := mine()) is not None:
-                    tensor.grad = gradient
-
-            self.register_hook(keep)
-        return self
-
-    def zero_grad(self) -> None:
-        self.grad = None
 
     # --- in-place changes: off the tape alone, and counted ---------------------------------------------------------
 

@@ -1,14 +1,11 @@
 """Tensor: a raw array, its gradient, and its place on the tape."""
 
-import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.printing import Tape
 from tinygrad_ms.engine.around.sentences import cannot_carry_gradients, only_leaves_switch
-from tinygrad_ms.engine.tape import Constant, Leaf, Node, tape_of
+from tinygrad_ms.engine.tape import Constant, Leaf, Node
 
 if TYPE_CHECKING:
     from tinygrad_ms.ops.methods import Methods
@@ -96,26 +93,11 @@ class Tensor(Methods):
                 raise cannot_carry_gradients(self)
             self.node = Leaf(self.shape, self.dtype, BACKENDS[type(self.data)], self, self.name)
 
-    # --- gradients -------------------------------------------------------------------------------------------------
-
-    def register_hook(self, hook: Callable[["Tensor"], "Tensor | None"]) -> "HookHandle":
-        """Call ``hook(gradient)`` once the gradient of this tensor is complete; its result, if any, takes its place."""
-        if self.node is None:
-            raise RuntimeError("register_hook: this tensor is not on the tape (requires_grad is False)")
-        if not callable(hook):
-            raise TypeError(f"register_hook: hook is {type(hook).__name__}; expected a function of the gradient")
-        self.node.hooks = [*(self.node.hooks or ()), hook]
-        return HookHandle(self.node, hook)
-
     def detach(self) -> "Tensor":
         """The same memory without history; in-place changes are counted in common."""
         result = Tensor(self.data)
         result._version = self.version_counter()
         return result
-
-    def tape(self) -> "Tape":
-        """The recorded ops that lead to this tensor; ``print`` shows them as a Wengert list."""
-        return Tape(tape_of([self.node]) if self.node is not None else [])
 
     # --- in-place changes ------------------------------------------------------------------------------------------
 
@@ -151,17 +133,6 @@ class Tensor(Methods):
         result.name = name
         result.requires_grad = requires_grad
         return result
-
-
-class HookHandle:
-    """``remove()`` takes a tensor hook off again."""
-
-    def __init__(self, node, hook):
-        self._node, self._hook = weakref.ref(node), hook
-
-    def remove(self) -> None:
-        if (node := self._node()) is not None and node.hooks:
-            node.hooks = [hook for hook in node.hooks if hook is not self._hook] or None
 
 
 def raw(x):

@@ -4,10 +4,6 @@
 ``methods`` attaches what ``Crossings`` defines to Tensor, which inherits it when types are checked.
 """
 
-import weakref
-from collections.abc import Callable
-from functools import partial
-
 from tinygrad_ms.arrays.devices import parse_device, to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, format_array, host_array
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -119,40 +115,6 @@ class Crossings:
                 " use .detach() to copy the values, .clone() to stay on the tape"
             )
 
-    # --- gradients -------------------------------------------------------------------------------------------------
-
-    def requires_grad_(self, wanted: bool = True) -> Tensor:
-        self.requires_grad = wanted
-        return self
-
-    def retain_grad(self) -> Tensor:
-        """Keep the gradient of this interior tensor in ``.grad``, too."""
-        if self.node is None:
-            raise RuntimeError("retain_grad: this tensor is not on the tape (requires_grad is False)")
-        if not self.is_leaf:
-            mine = weakref.ref(self)
-
-            def keep(gradient):
-                if (tensor := mine()) is not None:  # ``.grad`` owns its memory: what flows on is shared, or read-only
-                    on_tape = gradient.node is not None
-                    tensor.grad = gradient.clone() if on_tape else Tensor(gradient.data.copy())
-
-            self.register_hook(keep)
-        return self
-
-    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> "HookHandle":
-        """Call ``hook(gradient)`` once the gradient of this tensor is complete; its result, if any, takes its place."""
-        if self.node is None:
-            raise RuntimeError("register_hook: this tensor is not on the tape (requires_grad is False)")
-        if not callable(hook):
-            raise TypeError(f"register_hook: hook is {type(hook).__name__}; expected a function of the gradient")
-        entry = partial(hook)  # an object of its own: the same function may be registered twice
-        self.node.hooks = [*(self.node.hooks or ()), entry]
-        return HookHandle(self.node, entry)
-
-    def zero_grad(self) -> None:
-        self.grad = None
-
     # --- in-place changes: off the tape alone, and counted ---------------------------------------------------------
 
     def copy_(self, source) -> Tensor:
@@ -179,17 +141,6 @@ class Crossings:
                 f"{what}: in-place change of a tensor that is on the tape (shape {self.shape}, {origin}); {instead},"
                 " or change a leaf inside no_grad()"
             )
-
-
-class HookHandle:
-    """``remove()`` takes a tensor hook off again."""
-
-    def __init__(self, node, entry):
-        self._node, self._entry = weakref.ref(node), entry
-
-    def remove(self) -> None:
-        if (node := self._node()) is not None and node.hooks:
-            node.hooks = [entry for entry in node.hooks if entry is not self._entry] or None
 
 
 def unpickle(cls, host, device, requires_grad, name):

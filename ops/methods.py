@@ -9,12 +9,13 @@ from typing import Any
 
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.crossings import Crossings
+from tinygrad_ms.ops.on_tape import OnTape
 from tinygrad_ms.ops.rows import ArrayLike
 
 Axis = int | tuple[int, ...] | None
 
 
-class Methods(Crossings):
+class Methods(Crossings, OnTape):
     """What each method of Tensor takes and gives."""
 
     def backward(  # the engine's
@@ -165,6 +166,6 @@ def attach(ops: dict[str, Any]) -> None:
     for name, declared in vars(Methods).items():
         if (callable(declared) or isinstance(declared, property)) and name != "backward":
             setattr(Tensor, name, others[name] if name in others else ops[SPELLED.get(name, name)])
-    for name, method in vars(Crossings).items():
+    for name, method in [*vars(Crossings).items(), *vars(OnTape).items()]:
         if callable(method):
             setattr(Tensor, name, method)

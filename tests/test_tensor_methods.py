@@ -133,7 +133,7 @@ def test_methods_are_the_functions():
 
 
 def test_every_attached_method_is_declared_for_editors():
-    classes = [tg.Tensor, methods.Methods, methods.Crossings]
+    classes = [tg.Tensor, methods.Methods, methods.Crossings, methods.OnTape]
     files = {inspect.getsourcefile(c) for c in classes}
     trees = [ast.parse(Path(file).read_text(encoding="utf-8")) for file in files]
     named = {"Methods", *(c.__name__ for c in classes)}

@@ -21,11 +21,10 @@ from tinygrad_ms.arrays.devices import default_device, device_info, set_default_
 from tinygrad_ms.arrays.memory import keep_freed_memory
 from tinygrad_ms.engine.around.constructors import asarray, tensor
 from tinygrad_ms.engine.around.modes import enable_grad, hooks, inference_mode, is_grad_enabled, no_grad, scope
-from tinygrad_ms.engine.primitive import elementwise, multilinear, no_derivative, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops import *
 from tinygrad_ms.ops import mcsgn as signm  # SciPy's name of the matrix sign function
-from tinygrad_ms.rules import custom_vjp
+from tinygrad_ms.rules import custom_vjp, elementwise, multilinear, no_derivative, primitive
 from tinygrad_ms.transforms import (
     checkpoint,
     grad,

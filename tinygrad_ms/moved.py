@@ -32,7 +32,7 @@ LEFT = {  # modules that still exist, and where the names are that left them
     "engine.call": "engine.around.arguments engine.around.sentences",
     "engine.primitive": "engine.around.rules rules",
     "engine.tape": "engine.around.modes",
-    "engine.tensor": "engine.around.constructors engine.around.printing ops.crossings",
+    "engine.tensor": "engine.around.constructors ops.crossings ops.on_tape",
     "ops.losses": "ops.classification ops.targets",
     "ops.reductions": "ops.linalg.norms",
 }

@@ -1,14 +1,30 @@
-"""The decorators that make primitives, together: ``@tg.rules.linear(...)``, where ``tg.linear`` is the affine op."""
+"""The decorators that make primitives, together: ``@tg.rules.linear(...)``, where ``tg.linear`` is the affine op.
+
+They are the engine's, but what they make is checked in every call (``own_primitives``).
+"""
 
 import inspect
 from collections.abc import Callable
-from functools import update_wrapper
-from typing import Any
+from functools import update_wrapper, wraps
+from typing import TYPE_CHECKING, Any
 
+from tinygrad_ms.engine import primitive as engine
 from tinygrad_ms.engine.around.signatures import Op, P
-from tinygrad_ms.engine.primitive import elementwise, linear, multilinear, no_derivative, primitive
+from tinygrad_ms.own_primitives import CHECKS
 
 __all__ = ["custom_vjp", "elementwise", "linear", "multilinear", "no_derivative", "primitive"]
+
+
+def checked(kind):
+    """The decorator ``kind``, whose primitives are held to ``CHECKS``."""
+    return wraps(kind)(lambda *rules, **facts: kind(*rules, checks=CHECKS, **facts))
+
+
+if TYPE_CHECKING:
+    from tinygrad_ms.engine.primitive import elementwise, linear, multilinear, no_derivative, primitive
+else:
+    elementwise, linear, multilinear = checked(engine.elementwise), checked(engine.linear), checked(engine.multilinear)
+    no_derivative, primitive = checked(engine.no_derivative), checked(engine.primitive)
 
 
 def custom_vjp(vjp, jvp=None, **facts) -> Callable[[Callable[P, Any]], Op[P]]:

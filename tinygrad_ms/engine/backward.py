@@ -7,7 +7,7 @@ from typing import Any
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import may_sum_to, sum_to
-from tinygrad_ms.engine.around.gradients import checked_seed, run_hooks
+from tinygrad_ms.engine.around.gradients import checked_seed, pullbacks, run_hooks
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, notify
 from tinygrad_ms.engine.around.sentences import shape_error
 from tinygrad_ms.engine.call import as_array
@@ -94,7 +94,7 @@ def step(node, g, grads, wanted_by, create_graph, observers):
     saved = saved_as_tensors(node) if create_graph else node.saved
     if plan.slots is not None:
         g = tuple(map(g.get, plan.slots))
-    for i, rule, positions in plan.pullbacks or joint_pullbacks(node, g, saved, wanted_by):
+    for i, rule, positions in plan.pullbacks or pullbacks(node, g, saved, wanted_by):
         parent = parents[i]
         if wanted_by is not None and parent not in wanted_by:
             continue
@@ -111,14 +111,6 @@ def step(node, g, grads, wanted_by, create_graph, observers):
         grads[parent] = grads[parent] + d if parent in grads else d
     if observers:
         notify(observers, "after_rule", node, g, sent)
-
-
-def joint_pullbacks(node, g, saved, wanted_by=None) -> list[tuple]:
-    """What a joint rule made of ``g`` for all arguments at once, one by one in the form of ``plan.pullbacks``."""
-    plan = node.plan
-    needed = tuple([n and (wanted_by is None or p in wanted_by) for n, p in zip(plan.needed, node.parents)])
-    gradients = plan.joint.function(needed, g, *plan.pick(plan.joint, saved))
-    return [(i, lambda g, d=d: d, ()) for i, (d, wanted) in enumerate(zip(gradients, needed)) if wanted]
 
 
 def hand_on(node, g, grads, observers):

@@ -17,7 +17,7 @@ of argument ``x``. A rule that is given raw arrays computes; given tensors, unde
 from typing import Any
 
 from tinygrad_ms.engine.around.rules import Joint, Linear, Multilinear, PerArgument, Rule, each, starts_with
-from tinygrad_ms.engine.around.sentences import shape_of
+from tinygrad_ms.engine.around.sentences import shape_of, unknown_name
 from tinygrad_ms.engine.around.signatures import Kind, Signature
 from tinygrad_ms.engine.call import make_op
 
@@ -34,12 +34,13 @@ class Primitive(Signature):
     moves: the op only moves data: no floating-point operation.
     flops: (arrays, outputs, constants) -> floating-point operations; None: one for each element.
     symmetric: the order of the arguments says nothing.
+    checks: what a user's primitive is held to (``own_primitives``); None: it is the library's, and tested.
     notation: how mathematics writes the op, in LaTeX with {0}, {1} for the arguments; None: by its name.
     """
 
     def __init__(
         self, forward, *, formula="", source="", notes="", vjp=None, jvp=None, outputs=None, cache=(), view=False,
-        floats=False, moves=False, flops=None, symmetric=False, notation=None,
+        floats=False, moves=False, flops=None, symmetric=False, notation=None, checks=None,
     ):  # fmt: skip
         self.formula, self.source, self.notes = formula, source, notes
         self.outputs, self.cache, self.view, self.floats = outputs, cache, view, floats
@@ -47,6 +48,9 @@ class Primitive(Signature):
         super().__init__(forward)
         self.vjp, self.jvp = vjp, jvp  # vjp: a joint Rule, or a tuple with a Rule for each argument
         self.differentiable = vjp is not None
+        self.checks = checks
+        if checks is not None:
+            checks.accept(self)
         self.plans: dict[int, Plan] = {}  # by the pattern of the call, for reverse mode
         self.forward_plans: dict[int, Plan] = {}  # for both modes
         self.direct: dict[type, Any] = {}  # of one argument: what runs on a raw array of floats, by its type
@@ -76,7 +80,7 @@ class Plan:
 
     __slots__ = (
         "primitive", "needed", "off_tape", "several", "slots", "joint", "pullbacks", "inputs", "outputs",
-        "extras", "cached", "names", "forward_mode", "_positions",
+        "extras", "cached", "names", "forward_mode", "own", "_positions",
     )  # fmt: skip
 
     def __init__(self, primitive: Primitive, pattern: int, forward_mode: bool):
@@ -97,7 +101,8 @@ class Plan:
         self.joint = primitive.vjp if joint else None
         # (argument, function, positions of what it reads in the saved values)
         which = [i for i, needed in enumerate(self.needed) if needed]
-        self.pullbacks = () if joint else tuple((i, r.function, self.positions(r)) for i, r in zip(which, rules))
+        self.own = () if joint else tuple((i, r.function, self.positions(r)) for i, r in zip(which, rules))
+        self.pullbacks = () if primitive.checks else self.own  # what the walk runs itself
 
     @staticmethod
     def key(needed) -> int:
@@ -131,7 +136,7 @@ class Plan:
             elif base != name and base in arguments:
                 self.extras.append(("shape", None if primitive.variadic else arguments.index(base)))
             else:
-                raise TypeError(f"rule of {primitive.name}: {name!r} is no argument, output, constant or shape")
+                raise unknown_name(primitive, name)
             self.names.append(name)
 
     def positions(self, rule: Rule) -> list[int]:
@@ -164,19 +169,20 @@ class Plan:
         return [saved[p] for p in self.positions(rule)]
 
 
-REGISTRY: dict[str, Primitive] = {}  # every primitive by name
+REGISTRY: dict[str, Primitive] = {}  # every primitive by its name; a user's by module.name
 
 
 def _define(forward, **facts) -> Any:
     made = Primitive(forward, **facts)
-    known = REGISTRY.get(made.name)
-    if known is not None and known.forward.__module__ != forward.__module__:  # a notebook cell may run again
+    key = f"{forward.__module__}.{made.name}" if made.checks else made.name
+    known = REGISTRY.get(key)
+    if known is not None and known.forward.__module__ != forward.__module__:
         raise ValueError(f"a primitive named {made.name!r} exists already, in {known.forward.__module__}")
     made.op = make_op(made)
     if made.differentiable:
         whole = [True] * (2 if made.variadic else len(made.arguments))
         made.plan(Plan.key(whole), made.jvp is not None)  # a misspelt rule fails here
-    REGISTRY[made.name] = made
+    REGISTRY[key] = made
     return made.op
 
 

@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.printing import Tape
 from tinygrad_ms.engine.around.sentences import cannot_carry_gradients, only_leaves_switch
-from tinygrad_ms.engine.tape import Constant, Leaf, Node, tape_of
+from tinygrad_ms.engine.tape import Constant, Leaf, Node
 
 if TYPE_CHECKING:
     from tinygrad_ms.ops.methods import Methods
@@ -95,17 +94,11 @@ class Tensor(Methods):
             self.node = Leaf(self.shape, self.dtype, BACKENDS[type(self.data)], self, self.name)
             self.version_counter()  # made now: two threads that use a new leaf would make one each
 
-    # --- gradients -------------------------------------------------------------------------------------------------
-
     def detach(self) -> "Tensor":
         """The same memory without history; in-place changes are counted in common."""
         result = Tensor(self.data)
         result._version = self.version_counter()
         return result
-
-    def tape(self) -> "Tape":
-        """The recorded ops that lead to this tensor; ``print`` shows them as a Wengert list."""
-        return Tape(tape_of([self.node]) if self.node is not None else [])
 
     # --- in-place changes ------------------------------------------------------------------------------------------
 

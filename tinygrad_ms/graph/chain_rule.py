@@ -9,7 +9,8 @@ import re
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.backward import joint_pullbacks, make_seed
+from tinygrad_ms.engine.around.gradients import pullbacks
+from tinygrad_ms.engine.backward import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.builder import output_name, sent_arguments, show
@@ -261,7 +262,7 @@ class Chain:
 def local_products(node, g):
     """(argument, what the rule of ``node`` sends it) for the cotangent ``g`` of its output."""
     saved = node.saved
-    for i, rule, positions in node.plan.pullbacks or joint_pullbacks(node, g, saved):
+    for i, rule, positions in node.plan.pullbacks or pullbacks(node, g, saved):
         d = rule(g, *[saved[p] for p in positions])
         if d is not None:
             yield i, d

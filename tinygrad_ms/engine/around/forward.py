@@ -3,7 +3,10 @@
 from contextlib import nullcontext
 from typing import Any
 
+from tinygrad_ms.arrays.dtypes import is_float
+from tinygrad_ms.arrays.sums import may_sum_to
 from tinygrad_ms.engine.around.modes import enable_grad
+from tinygrad_ms.engine.around.sentences import tangent_error
 from tinygrad_ms.engine.backward import saved_as_tensors
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tape import Leaf, Node, Output, tape_of
@@ -42,6 +45,8 @@ def run_rule(node, incoming, create_graph):
 
 def matching(t, node):
     """A tangent in the shape of the output, to which an argument may have been broadcast, and in its dtype."""
+    if not (hasattr(t, "dtype") and is_float(t.dtype) and may_sum_to(node.shape, t.shape)):
+        raise tangent_error(node, t)
     if t.shape != node.shape:
         t = t + node.backend.xp.zeros(node.shape, dtype=node.dtype)
     t = t if t.dtype == node.dtype else t.astype(node.dtype)

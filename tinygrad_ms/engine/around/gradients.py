@@ -1,8 +1,9 @@
 """Gradients where users meet them: the seed that starts a walk, the hooks on the way."""
 
+from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.call import as_array
-from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.engine.tensor import Tensor, raw
 
 
 def checked_seed(tensor, gradient, op: str) -> Tensor:
@@ -23,13 +24,29 @@ def checked_seed(tensor, gradient, op: str) -> Tensor:
 
 
 def run_hooks(node, g):
+    """The gradient of a node after its hooks. Each gets a copy: what it writes there, or returns, goes on."""
     for hook in node.hooks:
-        given = g if isinstance(g, Tensor) else Tensor(as_array(g, node.backend))
+        tracked = isinstance(g, Tensor) and g.node is not None
+        given = g if tracked else Tensor(as_array(raw(g), node.backend).copy())
         answer = hook(given)
         if answer is not None:
-            if not isinstance(answer, Tensor) or answer.shape != node.shape:
+            fits = isinstance(answer, Tensor) and answer.shape == node.shape and is_float(answer.dtype)
+            if not (fits and type(answer.data) is node.backend.array_type):
                 raise ValueError(
-                    f"a hook on {node.op} must return None or a Tensor of shape {node.shape}, not {answer!r}"
+                    f"a hook on {node.op} must return None or a Tensor of shape {node.shape}, of floats on"
+                    f" {node.backend.name}, not {answer!r}"
                 )
-            g = answer if isinstance(g, Tensor) else answer.data
+            given = answer if answer.dtype == node.dtype else answer.astype(node.dtype)
+        g = given if isinstance(g, Tensor) else given.data
     return g
+
+
+def pullbacks(node, g, saved, wanted_by=None) -> list[tuple]:
+    """What a joint rule, or the rules of a user's primitive, made of ``g``, in the form of ``plan.pullbacks``."""
+    plan = node.plan
+    needed = tuple([n and (wanted_by is None or p in wanted_by) for n, p in zip(plan.needed, node.parents)])
+    if plan.primitive.checks:
+        gradients = plan.primitive.checks.gradients(node, g, saved, needed)
+    else:
+        gradients = plan.joint.function(needed, g, *plan.pick(plan.joint, saved))
+    return [(i, lambda g, d=d: d, ()) for i, (d, wanted) in enumerate(zip(gradients, needed)) if wanted]

@@ -38,6 +38,16 @@ def complaint(primitive, arrays, constants, error) -> Exception:
     return kind(f"{primitive.name}: {text} ({describe(primitive, arrays)}{keywords})")
 
 
+def unknown_name(primitive, name: str) -> TypeError:
+    arguments = [primitive.variadic] if primitive.variadic else primitive.arguments
+    outputs = ["y"] if primitive.outputs is None else [] if primitive.outputs == "*" else primitive.outputs
+    known = [*arguments, *outputs, *primitive.constants, *primitive.cache, *(f"{a}_shape" for a in arguments)]
+    return TypeError(
+        f"rule of {primitive.name}: {name!r} is no argument, output, constant or shape;"
+        f" a rule may read {', '.join(known)}"
+    )
+
+
 def freed_error(node) -> RuntimeError:
     return RuntimeError(
         f"backward: the tape was freed by an earlier backward (at {node.op}, recorded at {node.line});"
@@ -58,6 +68,13 @@ def shape_error(node, gradient, parent) -> RuntimeError:
     return RuntimeError(
         f"the rule of {node.op} returned a gradient of shape {gradient.shape} for an argument of shape {parent.shape}"
         f" (recorded at {node.line}); is a transpose or a sum missing?"
+    )
+
+
+def tangent_error(node, tangent) -> RuntimeError:
+    what = f"{tangent.dtype} {tangent.shape}" if hasattr(tangent, "dtype") else type(tangent).__name__
+    return RuntimeError(
+        f"the JVP rule of {node.op} returned {what} for a result of {node.dtype} {node.shape} (recorded at {node.line})"
     )
 
 

@@ -1,0 +1,130 @@
+"""What users' own primitives are held to: those of the library are tested, theirs are checked in every call.
+
+A forward and a rule get arrays that they cannot write. What they return is believed only where it fits.
+``rules`` hands ``CHECKS`` to the engine with each primitive that its decorators make.
+"""
+
+from functools import wraps
+from types import SimpleNamespace
+
+from tinygrad_ms.arrays.dtypes import is_float, is_host_value, is_number_dtype
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.arguments import NUMBERS
+from tinygrad_ms.engine.around.rules import no_gradient
+from tinygrad_ms.engine.call import as_array
+from tinygrad_ms.engine.tensor import Tensor, raw
+
+READ_ONLY = "{} gets its arrays read-only, because others share them: write into a copy"
+
+
+def read_only(x):
+    """x, of which an array or a Tensor off the tape is shown without the right to write (NumPy alone has that)."""
+    if isinstance(x, Tensor):
+        return Tensor(read_only(x.data)) if x.node is None else x
+    if getattr(getattr(x, "flags", None), "writeable", False):
+        x = x.view()
+        x.flags.writeable = False
+    return x
+
+
+def accept(primitive) -> None:
+    """Refuse what no call could mend: too few or too many rules; and guard the forward."""
+    for rules in (primitive.vjp, getattr(primitive.jvp, "rules", None)):
+        if type(rules) is tuple and len(rules) != len(primitive.arguments):
+            names = ", ".join(primitive.arguments) or f"*{primitive.variadic}"
+            raise TypeError(
+                f"{primitive.name}: {len(rules)} {'rule' if len(rules) == 1 else 'rules'} for the arguments ({names});"
+                " give one for each, None where there is no gradient, or one for all: (needed, g, ...) -> gradients"
+            )
+    primitive.forward = guarded(primitive)
+
+
+def guarded(primitive):
+    """The forward of ``primitive``, which may neither write its arguments nor return them, nor what is no array."""
+    forward, name, view = primitive.forward, primitive.name, primitive.view
+
+    @wraps(forward)
+    def checked(xp, *arrays, **constants):
+        result = explained(
+            forward, f"{name}: the forward", xp, *(arrays if view else map(read_only, arrays)), **constants
+        )
+        outputs = result[0] if primitive.cache else result
+        if primitive.outputs not in (None, "*") and len(outputs) != len(primitive.outputs):
+            raise ValueError(f"{name}: the forward returned {len(outputs)} outputs, not {primitive.outputs}")
+        for y in outputs if primitive.outputs else (outputs,):
+            if not (type(y) in BACKENDS or type(y) in NUMBERS or is_host_value(y)):
+                raise TypeError(f"{name}: the forward returned {type(y).__name__}; expected an array of {xp.__name__}")
+            if hasattr(y, "dtype") and not is_number_dtype(y.dtype):
+                raise TypeError(f"{name}: the forward returned an array of {y.dtype}; expected floats, ints or bools")
+            for i, x in enumerate(arrays):
+                if type(x) in BACKENDS and owner(y) is owner(x) and not (view and i == 0):
+                    raise ValueError(
+                        f"{name}: the forward returned its argument {primitive.argument_name(i)}, or a view of it;"
+                        " return a copy, or declare view=True where the result is a view of the first argument"
+                    )
+        return result
+
+    return checked
+
+
+def explained(function, who, *args, **constants):
+    """The call of a user's function; an error about what it must not write says so."""
+    try:
+        return function(*args, **constants)
+    except ValueError as error:
+        if "read-only" in str(error):
+            error.add_note(READ_ONLY.format(who))
+        raise
+
+
+def owner(x):
+    """The array that owns the memory of a view."""
+    while getattr(x, "base", None) is not None:
+        x = x.base
+    return x
+
+
+def checked_gradients(node, g, saved, needed) -> list:
+    """What the rules of a user's primitive send to each argument; None where it wants, or gets, none."""
+    plan, who, several = node.plan, f"the rule of {node.op}", isinstance(g, (tuple, dict))
+    keys = (g if isinstance(g, dict) else range(len(g))) if several else [None]
+    whole = [g[k] for k in keys] if several else [g]
+    views = list(map(read_only, whole))
+    given = views[0] if not several else dict(zip(keys, views)) if isinstance(g, dict) else tuple(views)
+    saved = list(map(read_only, saved))
+    if plan.joint is not None:
+        gradients = explained(plan.joint.function, who, needed, given, *plan.pick(plan.joint, saved))
+        count = len(gradients) if isinstance(gradients, (tuple, list)) else type(gradients).__name__
+        if count != len(needed):
+            raise RuntimeError(f"{who} returned {count}; expected a tuple of {len(needed)} gradients, one per argument")
+        wanted = [n and d is not None for n, d in zip(needed, gradients)]  # a joint rule may send nothing
+    else:
+        rules = {i: (rule, positions) for i, rule, positions in plan.own if needed[i] and rule is not no_gradient}
+        wanted = [i in rules for i in range(len(needed))]
+        gradients = [
+            explained(rules[i][0], who, given, *[saved[p] for p in rules[i][1]]) if w else None
+            for i, w in enumerate(wanted)
+        ]
+    originals = {id(view): x for view, x in zip(views, whole)}
+    recording = any(isinstance(x, Tensor) for x in whole)
+    return [
+        checked(originals.get(id(d), d), node, i, recording) if w else None
+        for i, (d, w) in enumerate(zip(gradients, wanted))
+    ]
+
+
+def checked(d, node, i, recording):
+    """The gradient that a user's rule returned for argument ``i``, if it is a floating array of the same library."""
+    array, parent = raw(d), node.parents[i]
+    own = type(array) is parent.backend.array_type or (is_host_value(array) and parent.backend.name == "cpu")
+    if not (own and is_float(array.dtype)):
+        backend = BACKENDS.get(type(array))
+        what = f"a {array.dtype} array on {backend.device_of(array)}" if backend else type(array).__name__
+        raise RuntimeError(
+            f"the rule of {node.op} returned {what} for {node.plan.primitive.argument_name(i)}; expected an array of"
+            f" {parent.dtype} {parent.shape} on {parent.backend.name}, like the argument (recorded at {node.line})"
+        )
+    return (d if isinstance(d, Tensor) else Tensor(as_array(d, parent.backend))) if recording else array
+
+
+CHECKS = SimpleNamespace(accept=accept, gradients=checked_gradients)

@@ -518,6 +518,8 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
     for names in shared(state, parameters):
         if any(parameters[name] is not parameters[names[0]] for name in names):
             raise ValueError(f"functional_call: {' and '.join(names)} are one parameter; give it one value")
+    if module._named_at != CHANGES[0]:  # else the call would name the tensors that stand in for the parameters
+        module._name_parts()
     parts = [state[name] for name in parameters]
     places = [value.place() for value in parameters.values()]
     with surrounded(lambda: exchanged(parts, places)):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from tinygrad_ms.arrays.dtypes import is_float, is_host_value, is_number_dtype
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import NUMBERS
-from tinygrad_ms.engine.around.rules import no_gradient
+from tinygrad_ms.engine.around.rules import Rule, no_gradient
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tensor import Tensor, raw
 
@@ -28,13 +28,25 @@ def read_only(x):
 
 
 def accept(primitive) -> None:
-    """Refuse what no call could mend: too few or too many rules; and guard the forward."""
+    """Refuse too few rules, too many, and those that read what nobody has; guard the forward."""
     for rules in (primitive.vjp, getattr(primitive.jvp, "rules", None)):
         if type(rules) is tuple and len(rules) != len(primitive.arguments):
             names = ", ".join(primitive.arguments) or f"*{primitive.variadic}"
             raise TypeError(
                 f"{primitive.name}: {len(rules)} {'rule' if len(rules) == 1 else 'rules'} for the arguments ({names});"
                 " give one for each, None where there is no gradient, or one for all: (needed, g, ...) -> gradients"
+            )
+    arguments = [primitive.variadic] if primitive.variadic else primitive.arguments
+    outputs = ["y"] if primitive.outputs is None else [] if primitive.outputs == "*" else primitive.outputs
+    known = [*arguments, *outputs, *primitive.constants, *primitive.cache, *(f"{a}_shape" for a in arguments)]
+    rules = list(getattr(primitive.jvp, "rules", ()))
+    for made in (primitive.vjp, getattr(primitive.jvp, "rule", None)):
+        rules += [made] if isinstance(made, Rule) else made or ()
+    for name in [name for rule in rules for name in rule.saves]:
+        if name not in known:
+            raise TypeError(
+                f"rule of {primitive.name}: {name!r} is no argument, output, constant or shape;"
+                f" a rule may read {', '.join(known)}"
             )
     primitive.forward = guarded(primitive)
 

@@ -80,6 +80,27 @@ def test_asarray_with_a_dtype_or_device_records():
     assert w.grad.item() == 6.0
 
 
+def nested(array):
+    """The array as nested lists of tensors on the tape."""
+    return [nested(item) for item in array] if array.ndim else leaf(float(array))
+
+
+SMALL = [
+    (name, i)
+    for name, samples in sorted(all_samples().items())
+    for i, value in enumerate(samples[0].args)
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim and 0 < value.size <= 64
+]
+
+
+@pytest.mark.parametrize("name, i", SMALL)
+def test_every_argument_of_every_primitive_refuses_a_list_of_tensors_on_the_tape(name, i):
+    sample = all_samples()[name][0]
+    args = [nested(a) if i == k else a for k, a in enumerate(sample.args)]
+    with pytest.raises(TypeError, match="its gradient would be lost"):
+        REGISTRY[name].op(*args, **sample.kwargs)
+
+
 WRITES = {
     "t[i] = v": lambda t, v: t.__setitem__(0, v),
     "t[i] = list": lambda t, v: t.__setitem__(slice(0, 2), [v, v]),

@@ -196,6 +196,22 @@ class TestWhatAForwardReturns:
         with pytest.raises(ValueError, match=r"parts: the forward returned 3 outputs, not \('p', 'q'\)"):
             parts(leaf(1.0))
 
+    def test_one_array_where_several_are_declared(self):
+        @tg.custom_vjp(lambda needed, g: (g[0],), outputs=("p", "q"))
+        def parts(a):
+            return a + 1
+
+        with pytest.raises(TypeError, match="parts: the forward returned ndarray; expected a tuple of its outputs"):
+            parts(leaf(1.0, 2.0))
+
+    def test_on_another_device(self):
+        @tg.custom_vjp(lambda g: g)
+        def f(a):
+            return np.ones(2, np.float32)
+
+        with pytest.raises(TypeError, match=r"f: the forward returned an array of another device \(cpu, strict\)"):
+            f(tg.tensor([1.0, 2.0], device="strict"))
+
 
 class TestWritesAreRefused:
     def test_of_a_forward_into_its_argument(self):

@@ -60,12 +60,19 @@ def guarded(primitive):
         result = explained(
             forward, f"{name}: the forward", xp, *(arrays if view else map(read_only, arrays)), **constants
         )
+        if primitive.cache and not (isinstance(result, tuple) and len(result) == 2):
+            raise TypeError(f"{name}: with cache= the forward returns (result, tuple of cached arrays)")
         outputs = result[0] if primitive.cache else result
+        if primitive.outputs and not isinstance(outputs, (tuple, list)):
+            raise TypeError(f"{name}: the forward returned {type(outputs).__name__}; expected a tuple of its outputs")
         if primitive.outputs not in (None, "*") and len(outputs) != len(primitive.outputs):
             raise ValueError(f"{name}: the forward returned {len(outputs)} outputs, not {primitive.outputs}")
         for y in outputs if primitive.outputs else (outputs,):
             if not (type(y) in BACKENDS or type(y) in NUMBERS or is_host_value(y)):
                 raise TypeError(f"{name}: the forward returned {type(y).__name__}; expected an array of {xp.__name__}")
+            there = {BACKENDS[type(a)].name for a in (y, *arrays) if type(a) in BACKENDS}
+            if len(there) > 1:
+                raise TypeError(f"{name}: the forward returned an array of another device ({', '.join(sorted(there))})")
             if hasattr(y, "dtype") and not is_number_dtype(y.dtype):
                 raise TypeError(f"{name}: the forward returned an array of {y.dtype}; expected floats, ints or bools")
             for i, x in enumerate(arrays):
@@ -136,7 +143,11 @@ def checked(d, node, i, recording):
             f"the rule of {node.op} returned {what} for {node.plan.primitive.argument_name(i)}; expected an array of"
             f" {parent.dtype} {parent.shape} on {parent.backend.name}, like the argument (recorded at {node.line})"
         )
-    return (d if isinstance(d, Tensor) else Tensor(as_array(d, parent.backend))) if recording else array
+    return (
+        (d if isinstance(d, Tensor) else Tensor(as_array(d, parent.backend)))
+        if recording
+        else as_array(array, parent.backend)
+    )
 
 
 CHECKS = SimpleNamespace(accept=accept, gradients=checked_gradients)

@@ -143,11 +143,8 @@ def checked(d, node, i, recording):
             f"the rule of {node.op} returned {what} for {node.plan.primitive.argument_name(i)}; expected an array of"
             f" {parent.dtype} {parent.shape} on {parent.backend.name}, like the argument (recorded at {node.line})"
         )
-    return (
-        (d if isinstance(d, Tensor) else Tensor(as_array(d, parent.backend)))
-        if recording
-        else as_array(array, parent.backend)
-    )
+    array = as_array(array, parent.backend)
+    return (d if isinstance(d, Tensor) else Tensor(array)) if recording else array
 
 
 CHECKS = SimpleNamespace(accept=accept, gradients=checked_gradients)

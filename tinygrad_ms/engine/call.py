@@ -18,6 +18,7 @@ from tinygrad_ms.engine.tensor import Tensor, raw
 
 NOTHING: tuple = ()  # these two are shared, so that a node without saved values or constants costs no memory
 NO_CONSTANTS: dict = {}
+PLAIN = NUMBERS | {tuple, type(None), str, slice}  # what nearly all constants are
 
 
 def make_op(primitive) -> Callable:
@@ -107,7 +108,9 @@ def make_op(primitive) -> Callable:
 def plain_constants(primitive, constants) -> dict:
     """The keyword arguments of a call: NumPy's scalars as Python numbers; TypeError for a tensor on the tape."""
     for name, value in constants.items():
-        if isinstance(value, Tensor):
+        if type(value) in PLAIN:
+            pass
+        elif isinstance(value, Tensor):
             refuse_tracked(f"{primitive.name}: {name}", value, "it has no derivative here; pass a number or .detach()")
         elif isinstance(value, NumpyScalar):
             constants = {**constants, name: value.item()}

@@ -14,8 +14,7 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str
     device: "cpu", "cuda", "cuda:1"; without it, device arrays stay where they are and host data goes to the
     default device. Raises TypeError for what is not numeric, or for ``requires_grad`` of integers.
     """
-    if not requires_grad:  # a new leaf says by itself that it begins here
-        refuse_tracked("tensor", data, "use x.clone() or tg.stack to stay on the tape, x.detach() for the values")
+    refuse_tracked("tensor", () if requires_grad else data, "use x.clone() or tg.stack, or x.detach() for the values")
     raw = data.data if isinstance(data, Tensor) else data
     backend = BACKENDS.get(type(raw))
     if backend is None or (backend.name == "cpu" and not isinstance(data, Tensor)):

@@ -1,8 +1,10 @@
 """A tensor on the tape that comes in by any door is recorded or refused with a sentence: its gradient is never lost."""
 
+import gc
 import math
 import re
 import traceback
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -366,3 +368,18 @@ class TestOneException:
             mine(leaf())
         assert caught.value.__cause__ is None
         assert traceback.extract_tb(caught.value.__traceback__)[-1].filename == __file__
+
+    def test_it_is_freed_without_the_collector(self):
+        gc.collect()
+        gc.disable()
+        try:
+            x = leaf([1.0, 2.0])
+            alive = weakref.ref(x)
+            with pytest.raises(ValueError):
+                x.exp() + np.ones(3)
+            with pytest.raises(ValueError):
+                tg.inv(x)
+            del x
+            assert alive() is None
+        finally:
+            gc.enable()

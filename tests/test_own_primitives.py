@@ -63,6 +63,13 @@ class TestHowManyRules:
         with pytest.raises(RuntimeError, match=f"the rule of plus returned {got}; expected a tuple of 2 gradients"):
             plus(leaf(1.0), leaf(2.0)).sum().backward()
 
+    def test_a_jvp_per_argument_of_several_outputs(self):
+        with pytest.raises(TypeError, match="f: with outputs= the JVP rule is one for all"):
+
+            @tg.primitive(lambda needed, g: (g[0], g[1]), jvp=(lambda t: (t, t), lambda t: (t, t)), outputs=("p", "q"))
+            def f(xp, a, b):
+                return a + b, a - b
+
     def test_none_says_that_an_argument_gets_no_gradient(self):
         @tg.custom_vjp((lambda g, b: g * b, None))
         def product(a, b):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from tinygrad_ms.arrays.dtypes import is_float, is_host_value, is_number_dtype
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import NUMBERS
-from tinygrad_ms.engine.around.rules import Rule, no_gradient
+from tinygrad_ms.engine.around.rules import PerArgument, Rule, no_gradient
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tensor import Tensor, raw
 
@@ -48,6 +48,8 @@ def accept(primitive) -> None:
                 f"rule of {primitive.name}: {name!r} is no argument, output, constant or shape;"
                 f" a rule may read {', '.join(known)}"
             )
+    if primitive.outputs and isinstance(primitive.jvp, PerArgument) and len(primitive.jvp.rules) > 1:
+        raise TypeError(f"{primitive.name}: with outputs= the JVP rule is one for all: (tangents, ...) -> tuple")
     primitive.forward = guarded(primitive)
 
 

@@ -2,6 +2,7 @@
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
@@ -125,6 +126,11 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
         target = permute_dims(target, axes=order) if target.shape == shape else target
     classes, samples = shape[axis], logits.shape[:-1]
     if weight is not None:
+        refuse_tracked(
+            f"{op}: weight", weight, "it has no derivative here; pass .detach(), or multiply the losses by it"
+        )
+        if not hasattr(weight, "shape"):
+            weight = asarray(weight, device=logits.device if isinstance(logits, Tensor) else None)
         weight = raw(weight)
         if weight.shape != (classes,):
             raise ValueError(f"{op}: weight has shape {weight.shape}; with {classes} classes it must be ({classes},)")

@@ -12,6 +12,7 @@ import numpy
 from tinygrad_ms.arrays.devices import default_device, to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, as_dtype, is_host_value
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.random import drawing, generator
@@ -45,6 +46,7 @@ def _default_dtype(host):
 def _filled(op, shape, value, dtype, default=DEFAULT_FLOAT):
     if isinstance(dtype, int):  # zeros(2, 3)
         raise TypeError(f"{op}: dtype={dtype!r}; a shape of several axes is one tuple: {op}(({shape!r}, {dtype!r}))")
+    refuse_tracked(op, value, "use tg.broadcast_to")
     try:
         return numpy.full(shape, value, as_dtype(dtype) if dtype is not None else default)
     except (ValueError, TypeError) as error:
@@ -81,6 +83,7 @@ def full_like(x, value, dtype=None, shape=None):
     """``value`` everywhere, in the shape, dtype and device of x: a Tensor for a Tensor, else a raw array."""
     if not isinstance(x, (Tensor, numpy.generic)) and type(x) not in BACKENDS:
         x = asarray(x)
+    refuse_tracked("full_like", value, "use tg.broadcast_to")
     array = raw(x)
     xp = numpy if isinstance(array, numpy.generic) else BACKENDS[type(array)].xp
     result = xp.full(array.shape if shape is None else shape, value, as_dtype(dtype or array.dtype))
@@ -89,12 +92,14 @@ def full_like(x, value, dtype=None, shape=None):
 
 def arange(start, stop=None, step=1, dtype=None, device=None) -> Tensor:
     """start, start + step, ... below ``stop``; int64 for integers, else float32. ``arange(n)``: from 0 on."""
+    refuse_tracked("arange", [start, stop, step], "multiply tg.arange(n) by the tensor")
     host = numpy.arange(start, stop, step) if stop is not None else numpy.arange(0, start, step)
     return _place(host.astype(as_dtype(dtype)) if dtype else _default_dtype(host), device, False)
 
 
 def linspace(start, stop, num: int = 50, dtype=None, device=None, endpoint: bool = True) -> Tensor:
     """``num`` evenly spaced numbers from ``start`` to ``stop``, with ``stop`` the last if ``endpoint``."""
+    refuse_tracked("linspace", [start, stop], "use start + (stop - start) * tg.linspace(0, 1, num)")
     return _place(numpy.linspace(start, stop, num, endpoint).astype(as_dtype(dtype or DEFAULT_FLOAT)), device, False)
 
 

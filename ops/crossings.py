@@ -4,12 +4,17 @@
 ``methods`` attaches what ``Crossings`` defines to Tensor, which inherits it when types are checked.
 """
 
+import numpy
+
 from tinygrad_ms.arrays.devices import parse_device, to_device
-from tinygrad_ms.arrays.dtypes import as_dtype, format_array, host_array
+from tinygrad_ms.arrays.dtypes import as_dtype, host_array
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.tape import Output
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.ops import numpy_functions
+from tinygrad_ms.ops.watch import note_crossing
 
 __all__: list[str] = []
 
@@ -21,16 +26,24 @@ class Crossings:
 
     def numpy(self):
         """The values as a NumPy array; on the CPU it shares this tensor's memory."""
+        note_crossing(self)
         return BACKENDS[type(self.data)].to_host(self.data)
 
     def __array__(self, dtype=None, copy=None):
+        """Of a tensor on the tape only under ``no_grad``: NumPy would lose its gradient in silence."""
+        refuse_tracked("NumPy", self, "use tinygrad_ms's functions (tg.stack joins tensors), or x.detach()")
         if BACKENDS[type(self.data)].name != "cpu":
             raise TypeError(f"a tensor on {self.device} is not converted to NumPy silently: call .numpy() or .cpu()")
         if dtype is not None and as_dtype(dtype) != self.dtype:
             return self.data.astype(dtype)
         return self.data.copy() if copy else self.data
 
+    def __array_function__(self, function, types, args, kwargs):
+        return numpy_functions.call(function, args, kwargs)
+
     def __dlpack__(self, **options):
+        if self.node is not None and current_state().recording:
+            raise BufferError("__dlpack__: a tensor on the tape would lose its gradient there; use x.detach()")
         return self.data.__dlpack__(**options)
 
     def __dlpack_device__(self):
@@ -40,9 +53,11 @@ class Crossings:
         """The Python number of a tensor of one element."""
         if self.size != 1:
             raise ValueError(f"item: a tensor of shape {self.shape} has {self.size} elements; it must have one")
+        note_crossing(self)
         return self.data.item()
 
     def tolist(self):
+        note_crossing(self)
         return self.data.tolist()
 
     def __float__(self):
@@ -120,18 +135,21 @@ class Crossings:
     def copy_(self, source) -> Tensor:
         """Overwrite the values (broadcast from ``source``); allowed on a leaf only under ``no_grad``."""
         self._check_writable("copy_", "make a new tensor instead")
+        refuse_tracked("copy_", source, "make a new tensor instead, or copy from source.detach()")
         source = raw_like(source, self, "copy_")
         self.data[...] = source.astype(self.dtype, copy=False) if type(source) is type(self.data) else source
         self.touch()
         return self
 
     def __setitem__(self, index, value):
-        self._check_writable("t[i] = v", "use tinygrad_ms.index_update(t, i, v), which returns a new tensor")
+        instead = "use tinygrad_ms.index_update(t, i, v), which returns a new tensor"
+        self._check_writable("t[i] = v", instead)
+        refuse_tracked("t[i] = v", value, f"{instead}, or v.detach()")
         value = raw_like(value, self, "t[i] = v")
         try:
             self.data[raw_index(index)] = value
         except (IndexError, TypeError, ValueError) as error:
-            raise type(error)(f"t[i] = v: {error} (t: {self.dtype} {self.shape}, i: {index!r})") from error
+            raise type(error)(f"t[i] = v: {error} (t: {self.dtype} {self.shape}, i: {index!r})") from None
         self.touch()
 
     def _check_writable(self, what, instead):
@@ -165,3 +183,9 @@ def raw_like(value, like: Tensor, op: str):
     if isinstance(value, (list, tuple)):
         return to_device(host_array(value, like.dtype), like.device)
     return value
+
+
+def format_array(array, indent: int = 0, **options) -> str:
+    """The values as NumPy prints them (this copies a device array to the host)."""
+    host = BACKENDS[type(array)].to_host(array)
+    return numpy.array2string(host, separator=", ", prefix=" " * indent, threshold=100, **options)

@@ -17,6 +17,7 @@ from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, host_array, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import sum_to
+from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.shapes import along, as_operand, broadcast_to, one_axis, ravel
@@ -172,9 +173,9 @@ def _index_item(op: str, array, item, own: bool):
     if type(item) not in BACKENDS:  # a list, a range, True or False
         try:
             item = host_array(item)
-        except TypeError as error:
+        except TypeError:
             what = f"{item!r} ({type(item).__name__})"
-            raise TypeError(f"{op}: an index is {what}; expected integers, slices, booleans, None or ...") from error
+            raise TypeError(f"{op}: an index is {what}; expected integers, slices, booleans, None or ...") from None
         item = to_device(item.astype("int64") if item.size == 0 else item, backend.device_of(array))
     elif own:
         item = item.copy()
@@ -315,6 +316,7 @@ def index_update(x, index, value):
 def _ready(op: str, x, value):
     """``value`` as it can be put into x: a list on the device of x; floats only into floats."""
     if isinstance(value, (list, tuple)):
+        refuse_tracked(f"{op}: value", value, "join tensors with tg.stack")
         value = to_device(host_array(value), BACKENDS[type(x)].device_of(x) if type(x) in BACKENDS else x.device)
     if not is_float(x.dtype) and is_float(getattr(value, "dtype", numpy.dtype(type(value)))):
         raise TypeError(f"{op}: x is {x.dtype} and would cut off the fractions of value; use x.astype first")

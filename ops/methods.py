@@ -7,8 +7,10 @@ is declared there: the op so called, or what ``SPELLED`` and the functions below
 
 from typing import Any
 
+from tinygrad_ms.engine.tape import Leaf
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.crossings import Crossings
+from tinygrad_ms.ops.numpy_functions import PUBLIC
 from tinygrad_ms.ops.on_tape import OnTape
 from tinygrad_ms.ops.rows import ArrayLike
 
@@ -28,7 +30,14 @@ class Methods(Crossings, OnTape):
     def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
     def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
 
-    __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __add__
+    def __rmul__(self, other: ArrayLike) -> Tensor: ...
+    def __rtruediv__(self, other: ArrayLike) -> Tensor: ...
+
+    def __iadd__(self, other: ArrayLike) -> Tensor: ...
+
+    __isub__ = __imul__ = __itruediv__ = __ifloordiv__ = __imod__ = __ipow__ = __imatmul__ = __iadd__
+    __iand__ = __ior__ = __ixor__ = __ilshift__ = __irshift__ = __iadd__
+    __radd__ = __sub__ = __rsub__ = __mul__ = __truediv__ = __add__
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __add__
     __gt__ = __ge__ = __lt__ = __le__ = __add__
     __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __add__
@@ -138,6 +147,18 @@ def reflected(op):
     return lambda b, a: op(a, b)
 
 
+def in_place(op):
+    """``p -= v`` changes a leaf in place under ``no_grad`` and raises on it while ops record; else p is bound anew."""
+
+    def change(x, value):
+        if isinstance(x.node, Leaf) and x.node.tensor is not None:  # that of a transform has no tensor
+            x._check_writable(f"x = {op.__name__}(x, v) in place", "write x = x - v, or the like, for a new tensor")
+            return x.copy_(op(x, value))
+        return op(x, value)
+
+    return change
+
+
 def comparison(op):
     """``tensor == None`` and ``tensor == "name"`` are False, as for any Python object."""
     strangers = (type(None), str, dict, set)
@@ -151,9 +172,11 @@ def axes_of(op, as_shape):
 
 def attach(ops: dict[str, Any]) -> None:
     """Give Tensor what ``Methods`` declares; ``ops`` are the functions of this room by name."""
+    PUBLIC.update(ops["__all__"])
     as_shape, reshape, permute_dims = ops["as_shape"], ops["reshape"], ops["permute_dims"]
     others = {
         **{f"__r{symbol}__": reflected(ops[name]) for symbol, name in OPERATORS.items()},
+        **{f"__i{symbol}__": in_place(ops[name]) for symbol, name in OPERATORS.items()},
         "__eq__": comparison(ops["equal"]),
         "__ne__": comparison(ops["not_equal"]),
         "__pos__": lambda x: x,

@@ -24,7 +24,8 @@ def differences(f, x, layout="tensor", h=1e-5):
 
 
 def assert_agree(actual, expected, tolerance):
-    actual, expected = np.asarray(actual), np.asarray(expected)
+    actual = actual.numpy() if isinstance(actual, tg.Tensor) else np.asarray(actual)
+    expected = np.asarray(expected)
     assert actual.shape == expected.shape
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(1, abs(expected).max(initial=0)))
 

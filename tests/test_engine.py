@@ -488,11 +488,17 @@ class TestInPlace:
             x[0] = 7.0
         assert x.item() == 7
 
-    def test_augmented_assignment_rebinds(self):
+    def test_augmented_assignment_of_a_result_rebinds(self):
         x = leaf(1.0)
-        y = x
+        y = result = x * 1.0
         y += 1.0
-        assert x.item() == 1 and y.item() == 2 and y.requires_grad
+        assert result.item() == 1 and y.item() == 2 and y.requires_grad
+
+    def test_augmented_assignment_of_a_leaf_is_refused_while_recording(self):
+        x = leaf(1.0)
+        with pytest.raises(RuntimeError, match="in-place change of a tensor that is on the tape"):
+            x += 1.0
+        assert x.item() == 1
 
     def test_copy_keeps_the_dtype_and_broadcasts(self):
         t = tg.tensor([1.0, 2.0])

@@ -63,6 +63,13 @@ class TestHowManyRules:
         with pytest.raises(RuntimeError, match=f"the rule of plus returned {got}; expected a tuple of 2 gradients"):
             plus(leaf(1.0), leaf(2.0)).sum().backward()
 
+    def test_a_jvp_per_argument_of_several_outputs(self):
+        with pytest.raises(TypeError, match="f: with outputs= the JVP rule is one for all"):
+
+            @tg.primitive(lambda needed, g: (g[0], g[1]), jvp=(lambda t: (t, t), lambda t: (t, t)), outputs=("p", "q"))
+            def f(xp, a, b):
+                return a + b, a - b
+
     def test_none_says_that_an_argument_gets_no_gradient(self):
         @tg.custom_vjp((lambda g, b: g * b, None))
         def product(a, b):
@@ -195,6 +202,22 @@ class TestWhatAForwardReturns:
 
         with pytest.raises(ValueError, match=r"parts: the forward returned 3 outputs, not \('p', 'q'\)"):
             parts(leaf(1.0))
+
+    def test_one_array_where_several_are_declared(self):
+        @tg.custom_vjp(lambda needed, g: (g[0],), outputs=("p", "q"))
+        def parts(a):
+            return a + 1
+
+        with pytest.raises(TypeError, match="parts: the forward returned ndarray; expected a tuple of its outputs"):
+            parts(leaf(1.0, 2.0))
+
+    def test_on_another_device(self):
+        @tg.custom_vjp(lambda g: g)
+        def f(a):
+            return np.ones(2, np.float32)
+
+        with pytest.raises(TypeError, match=r"f: the forward returned an array of another device \(cpu, strict\)"):
+            f(tg.tensor([1.0, 2.0], device="strict"))
 
 
 class TestWritesAreRefused:

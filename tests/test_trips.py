@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tinygrad_ms as tg
-from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.engine.primitive import primitive  # as the library's own ops are made: tg.primitive adds checks
 
 ROOT = Path(tg.__file__).resolve().parents[1]
 ROOMS = (ROOT / "tinygrad_ms", ROOT / "ops")

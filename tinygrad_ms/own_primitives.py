@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from tinygrad_ms.arrays.dtypes import is_float, is_host_value, is_number_dtype
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import NUMBERS
-from tinygrad_ms.engine.around.rules import no_gradient
+from tinygrad_ms.engine.around.rules import PerArgument, Rule, no_gradient
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tensor import Tensor, raw
 
@@ -28,7 +28,7 @@ def read_only(x):
 
 
 def accept(primitive) -> None:
-    """Refuse what no call could mend: too few or too many rules; and guard the forward."""
+    """Refuse too few rules, too many, and those that read what nobody has; guard the forward."""
     for rules in (primitive.vjp, getattr(primitive.jvp, "rules", None)):
         if type(rules) is tuple and len(rules) != len(primitive.arguments):
             names = ", ".join(primitive.arguments) or f"*{primitive.variadic}"
@@ -36,6 +36,20 @@ def accept(primitive) -> None:
                 f"{primitive.name}: {len(rules)} {'rule' if len(rules) == 1 else 'rules'} for the arguments ({names});"
                 " give one for each, None where there is no gradient, or one for all: (needed, g, ...) -> gradients"
             )
+    arguments = [primitive.variadic] if primitive.variadic else primitive.arguments
+    outputs = ["y"] if primitive.outputs is None else [] if primitive.outputs == "*" else primitive.outputs
+    known = [*arguments, *outputs, *primitive.constants, *primitive.cache, *(f"{a}_shape" for a in arguments)]
+    rules = list(getattr(primitive.jvp, "rules", ()))
+    for made in (primitive.vjp, getattr(primitive.jvp, "rule", None)):
+        rules += [made] if isinstance(made, Rule) else made or ()
+    for name in [name for rule in rules for name in rule.saves]:
+        if name not in known:
+            raise TypeError(
+                f"rule of {primitive.name}: {name!r} is no argument, output, constant or shape;"
+                f" a rule may read {', '.join(known)}"
+            )
+    if primitive.outputs and isinstance(primitive.jvp, PerArgument) and len(primitive.jvp.rules) > 1:
+        raise TypeError(f"{primitive.name}: with outputs= the JVP rule is one for all: (tangents, ...) -> tuple")
     primitive.forward = guarded(primitive)
 
 
@@ -48,12 +62,19 @@ def guarded(primitive):
         result = explained(
             forward, f"{name}: the forward", xp, *(arrays if view else map(read_only, arrays)), **constants
         )
+        if primitive.cache and not (isinstance(result, tuple) and len(result) == 2):
+            raise TypeError(f"{name}: with cache= the forward returns (result, tuple of cached arrays)")
         outputs = result[0] if primitive.cache else result
+        if primitive.outputs and not isinstance(outputs, (tuple, list)):
+            raise TypeError(f"{name}: the forward returned {type(outputs).__name__}; expected a tuple of its outputs")
         if primitive.outputs not in (None, "*") and len(outputs) != len(primitive.outputs):
             raise ValueError(f"{name}: the forward returned {len(outputs)} outputs, not {primitive.outputs}")
         for y in outputs if primitive.outputs else (outputs,):
             if not (type(y) in BACKENDS or type(y) in NUMBERS or is_host_value(y)):
                 raise TypeError(f"{name}: the forward returned {type(y).__name__}; expected an array of {xp.__name__}")
+            there = {BACKENDS[type(a)].name for a in (y, *arrays) if type(a) in BACKENDS}
+            if len(there) > 1:
+                raise TypeError(f"{name}: the forward returned an array of another device ({', '.join(sorted(there))})")
             if hasattr(y, "dtype") and not is_number_dtype(y.dtype):
                 raise TypeError(f"{name}: the forward returned an array of {y.dtype}; expected floats, ints or bools")
             for i, x in enumerate(arrays):
@@ -124,7 +145,8 @@ def checked(d, node, i, recording):
             f"the rule of {node.op} returned {what} for {node.plan.primitive.argument_name(i)}; expected an array of"
             f" {parent.dtype} {parent.shape} on {parent.backend.name}, like the argument (recorded at {node.line})"
         )
-    return (d if isinstance(d, Tensor) else Tensor(as_array(d, parent.backend))) if recording else array
+    array = as_array(array, parent.backend)
+    return (d if isinstance(d, Tensor) else Tensor(array)) if recording else array
 
 
 CHECKS = SimpleNamespace(accept=accept, gradients=checked_gradients)

@@ -23,6 +23,7 @@ from tinygrad_ms.engine.tape import Leaf, Node, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.identity import identity
 from tinygrad_ms.ops.shapes import reshape, stack
+from tinygrad_ms.ops.watch import watched
 from tinygrad_ms.options import is_int
 from tinygrad_ms.random import recorded, replayed
 from tinygrad_ms.tree import flatten, unflatten
@@ -40,12 +41,13 @@ class _Run:
         if any(not -len(args) <= i < len(args) for i in chosen):
             raise ValueError(f"{name}: argnums={argnums} but the function is called with {len(args)} arguments")
         chosen = [i % len(args) for i in chosen]
-        with mode():
+        wide = any(getattr(leaf, "dtype", None) == "float64" for leaf in flatten(args)[0])
+        with mode(), watched(self._depends) as lines:
             self.inputs, self.structure = [], []  # the aliases, and the structure of each chosen argument
             opened = list(args)
             for i in chosen:
                 leaves, structure = flatten(args[i])
-                aliases = [_open(name, leaf, i) for leaf in leaves]
+                aliases = [_open(name, leaf, i, wide) for leaf in leaves]
                 self.inputs += aliases
                 self.structure.append((structure, len(leaves)))
                 opened[i] = unflatten(structure, aliases)
@@ -58,9 +60,19 @@ class _Run:
             result, self.aux = result
         leaves, self.result_structure = flatten(result)
         self.outputs = [leaf if isinstance(leaf, Tensor) else asarray(leaf) for leaf in leaves]
+        if lines and any(is_float(y.dtype) and not (y.node and self._depends(y.node)) for y in self.outputs):
+            raise RuntimeError(
+                f"{name}: a result is off the tape, and a tensor that depends on the inputs became a number or an array"
+                f" at {lines[0]} (float, item, numpy, tolist); keep it a tensor, or .detach() it there"
+            )
         self.tape = tape_of([y.node for y in self.outputs if y.node is not None], since=self.since)
         self.externals = self._find_externals()
         self.nested = recording and bool(self.externals)  # somebody outside can differentiate through this run
+
+    def _depends(self, node) -> bool:
+        """Whether a gradient can flow from ``node`` to an input of this run."""
+        own = {x.node for x in self.inputs}
+        return not own.isdisjoint(tape_of([node], until=own, since=self.since))
 
     def _find_externals(self):
         """The nodes from before this run that its tape hangs on: outer variables and parameters."""
@@ -118,9 +130,10 @@ class _Run:
         return trees[0] if is_int(argnums) else tuple(trees)
 
 
-def _open(name, value, i):
-    """A float tensor of ``value`` with a node of its own."""
-    x = Tensor(value) if type(value) in BACKENDS else asarray(value)  # arrays stay on their device
+def _open(name, value, i, wide):
+    """A float tensor of ``value`` with a node of its own; of a Python float as float64 where others are (``wide``)."""
+    dtype = "float64" if wide and type(value) is float else None
+    x = Tensor(value) if type(value) in BACKENDS else asarray(value, dtype)  # arrays stay on their device
     if not is_float(x.dtype):
         raise TypeError(f"{name}: argument {i} has dtype {x.dtype}; derivatives need floats: use .astype('float32')")
     if x.node is not None:

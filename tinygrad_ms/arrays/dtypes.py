@@ -2,9 +2,8 @@
 
 import numpy
 
-from tinygrad_ms.arrays.registry import BACKENDS
-
 DEFAULT_FLOAT = numpy.dtype("float32")
+NumpyScalar = numpy.generic  # such as numpy.float64(2): beside a Tensor it is weak, as a Python number is
 
 
 def host_array(value, dtype=None) -> numpy.ndarray:
@@ -32,12 +31,6 @@ def is_float(dtype) -> bool:
 def is_host_value(value) -> bool:
     """A NumPy array or scalar: data that brings its own dtype."""
     return isinstance(value, (numpy.ndarray, numpy.generic))
-
-
-def format_array(array, indent: int = 0, **options) -> str:
-    """The values as NumPy prints them (this copies a device array to the host)."""
-    host = BACKENDS[type(array)].to_host(array)
-    return numpy.array2string(host, separator=", ", prefix=" " * indent, threshold=100, **options)
 
 
 def as_dtype(dtype) -> numpy.dtype:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import update_wrapper
 from sys import _getframe
 
-from tinygrad_ms.arrays.dtypes import is_float
+from tinygrad_ms.arrays.dtypes import NumpyScalar, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.arguments import NUMBERS, convert_arguments
+from tinygrad_ms.engine.around.arguments import NUMBERS, convert_arguments, refuse_tracked
 from tinygrad_ms.engine.around.modes import current_state, notify
 from tinygrad_ms.engine.around.sentences import complaint, shape_of
 from tinygrad_ms.engine.tape import Constant, Node, Output
@@ -17,6 +17,7 @@ from tinygrad_ms.engine.tensor import Tensor, raw
 
 NOTHING: tuple = ()  # these two are shared, so that a node without saved values or constants costs no memory
 NO_CONSTANTS: dict = {}
+PLAIN = NUMBERS | {tuple, type(None), str, slice}  # what nearly all constants are
 
 
 def make_op(primitive) -> Callable:
@@ -34,7 +35,7 @@ def make_op(primitive) -> Callable:
                 try:
                     return run(args[0])
                 except Exception as error:
-                    raise complaint(primitive, args, constants, error) from error
+                    raise complaint(primitive, args, constants, error) from error.__cause__
         if len(args) != count and count is not None:
             args, constants = primitive.bind(args, constants)
         state = current_state()
@@ -73,11 +74,12 @@ def make_op(primitive) -> Callable:
             notify(state.hooks, "before_op", primitive, arrays)
         try:
             if constants or bit not in (2, 4):
+                constants = constants and plain_constants(primitive, constants)
                 y = forward(backend.xp, *arrays, **constants)
             else:  # the same, unrolled for one and two arguments
                 y = forward(backend.xp, arrays[0]) if bit == 2 else forward(backend.xp, arrays[0], arrays[1])
         except Exception as error:
-            raise complaint(primitive, arrays, constants, error) from error
+            raise complaint(primitive, arrays, constants, error) from error.__cause__
 
         # Wrap and record.
         node = None
@@ -99,6 +101,18 @@ def make_op(primitive) -> Callable:
     update_wrapper(op, primitive.forward)
     vars(op).update(__signature__=primitive.signature, primitive=primitive)
     return op
+
+
+def plain_constants(primitive, constants) -> dict:
+    """The keyword arguments of a call: NumPy's scalars as Python numbers; TypeError for a tensor on the tape."""
+    for name, value in constants.items():
+        if type(value) in PLAIN:
+            pass
+        elif isinstance(value, Tensor):
+            refuse_tracked(f"{primitive.name}: {name}", value, "it has no derivative here; pass a number or .detach()")
+        elif isinstance(value, NumpyScalar):
+            constants = {**constants, name: value.item()}
+    return constants
 
 
 def record(plan, parents, args, arrays, results, cached, constants, state, frame) -> Node:

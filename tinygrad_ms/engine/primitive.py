@@ -17,7 +17,7 @@ of argument ``x``. A rule that is given raw arrays computes; given tensors, unde
 from typing import Any
 
 from tinygrad_ms.engine.around.rules import Joint, Linear, Multilinear, PerArgument, Rule, each, starts_with
-from tinygrad_ms.engine.around.sentences import shape_of, unknown_name
+from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.around.signatures import Kind, Signature
 from tinygrad_ms.engine.call import make_op
 
@@ -136,7 +136,7 @@ class Plan:
             elif base != name and base in arguments:
                 self.extras.append(("shape", None if primitive.variadic else arguments.index(base)))
             else:
-                raise unknown_name(primitive, name)
+                raise TypeError(f"rule of {primitive.name}: {name!r} is no argument, output, constant or shape")
             self.names.append(name)
 
     def positions(self, rule: Rule) -> list[int]:

@@ -94,12 +94,6 @@ class Tensor(Methods):
             self.node = Leaf(self.shape, self.dtype, BACKENDS[type(self.data)], self, self.name)
             self.version_counter()  # made now: two threads that use a new leaf would make one each
 
-    def detach(self) -> "Tensor":
-        """The same memory without history; in-place changes are counted in common."""
-        result = Tensor(self.data)
-        result._version = self.version_counter()
-        return result
-
     # --- in-place changes ------------------------------------------------------------------------------------------
 
     def as_constant(self) -> Constant:
@@ -117,14 +111,6 @@ class Tensor(Methods):
     def touch(self) -> None:
         """Count an in-place change: whoever writes into ``data`` says so here, and backward notices."""
         self.version_counter()[0] += 1
-
-    def place(self) -> tuple:
-        """What makes this Tensor this value at this place on the tape, for ``take_place``."""
-        return self.data, self.node, self.version_counter(), self._constant
-
-    def take_place(self, place: tuple) -> None:
-        """Stand for another tensor, of which ``place()`` gave this, until told otherwise."""
-        self.data, self.node, self._version, self._constant = place
 
     @classmethod
     def _of(cls, data, name: str | None = None, requires_grad: bool = False):

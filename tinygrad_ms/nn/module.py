@@ -34,7 +34,7 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data, dtype=None, device=None):
-        super().__init__(tensor(data, dtype, device).data)
+        super().__init__(tensor(data, dtype, device, requires_grad=True).data)
         self.requires_grad = True
         CHANGES[0] += 1
 

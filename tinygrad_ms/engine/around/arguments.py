@@ -1,19 +1,38 @@
 """Odd arguments of ops: numbers alone, lists, integers, mixed devices; converted or refused."""
 
 from tinygrad_ms.arrays.devices import default_device, parse_device, to_device
-from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, host_array, is_float, is_host_value
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, NumpyScalar, host_array, is_float, is_host_value
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.around.sentences import describe, mixed_devices
+from tinygrad_ms.engine.tensor import Tensor
 
 NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
+
+
+def refuse_tracked(op: str, value, instead: str) -> None:
+    """Raise TypeError for a tensor on the tape, alone or in lists and tuples, where its gradient would be lost."""
+    if isinstance(value, Tensor):
+        if value.node is not None and current_state().recording:
+            where = "requires_grad=True" if value.is_leaf else f"recorded at {value.node.line}"
+            raise TypeError(
+                f"{op}: a tensor of shape {value.shape} is on the tape ({where}); its gradient would be lost: {instead}"
+            )
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            if type(item) not in NUMBERS:
+                refuse_tracked(op, item, instead)
 
 
 def convert_arguments(primitive, arrays, wants_tensor):
     """The less usual arguments of a call, converted: (raw arrays and numbers, their backend, whether to give tensors).
 
-    Python numbers stay weak scalars; lists become arrays; integers become floats where the op asks for floats.
+    Python numbers stay weak scalars, and beside tensors NumPy's are, too; lists become arrays; integers become floats
+    where the op asks for floats.
     """
     refuse_what_is_no_number(primitive, arrays)
+    if wants_tensor:
+        arrays = [a.item() if isinstance(a, NumpyScalar) else a for a in arrays]
     backend = common_backend(primitive, arrays)
     if backend is None:
         arrays, backend, made = from_host_alone(arrays)
@@ -32,8 +51,9 @@ def refuse_what_is_no_number(primitive, arrays):
     for i, value in enumerate(arrays):
         if getattr(value, "dtype", DEFAULT_FLOAT).kind == "c":
             raise TypeError(f"{primitive.name}: complex numbers are not supported ({describe(primitive, arrays)})")
-        known = type(value) in BACKENDS or type(value) in NUMBERS or is_host_value(value)
-        if not known and not isinstance(value, (list, tuple)):
+        if isinstance(value, (list, tuple)):
+            refuse_tracked(f"{primitive.name}: {primitive.argument_name(i)}", value, "join tensors with tg.stack")
+        elif not (type(value) in BACKENDS or type(value) in NUMBERS or is_host_value(value)):
             raise TypeError(
                 f"{primitive.name}: {primitive.argument_name(i)} is {type(value).__name__};"
                 " expected a Tensor, an array or a number"

@@ -3,6 +3,7 @@
 from tinygrad_ms.arrays.devices import default_device, parse_device, to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, as_dtype, host_array, is_host_value
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.tensor import Tensor
 
 
@@ -13,6 +14,7 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str
     device: "cpu", "cuda", "cuda:1"; without it, device arrays stay where they are and host data goes to the
     default device. Raises TypeError for what is not numeric, or for ``requires_grad`` of integers.
     """
+    refuse_tracked("tensor", () if requires_grad else data, "use x.clone() or tg.stack, or x.detach() for the values")
     raw = data.data if isinstance(data, Tensor) else data
     backend = BACKENDS.get(type(raw))
     if backend is None or (backend.name == "cpu" and not isinstance(data, Tensor)):
@@ -31,8 +33,7 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str
     result = Tensor(array)
     if name is not None:
         result.name = name
-    if requires_grad:
-        result.requires_grad = True
+    result.requires_grad = requires_grad
     return result
 
 
@@ -40,6 +41,8 @@ def asarray(data, dtype=None, device=None) -> Tensor:
     """Like ``tensor``, but a Tensor is returned as it is, and an array shares its memory where dtype and device fit."""
     if isinstance(data, Tensor) and dtype is None and device in (None, data.device):
         return data
+    if isinstance(data, Tensor) and data.node is not None:
+        return data.to(device=device, dtype=dtype)
     if not isinstance(data, Tensor) and type(data) in BACKENDS and dtype in (None, data.dtype):
         as_dtype(data.dtype)  # raises for complex numbers and text
         where = device or (default_device() if BACKENDS[type(data)].name == "cpu" else None)

@@ -1,0 +1,54 @@
+"""NumPy's functions on tensors: they see the values of those off the tape; on the tape the name of ours is the answer.
+
+``np.dot(A, w)`` would otherwise be an array, and the gradient of that path 0 without a word.
+"""
+
+from tinygrad_ms.engine.around.arguments import refuse_tracked
+from tinygrad_ms.engine.tensor import Tensor
+
+NAMES = {  # NumPy's, where ours is spelled in another way
+    "amax": "max", "amin": "min", "append": "concat", "arccos": "acos", "arcsin": "asin", "arctan": "atan",
+    "array_split": "split", "average": "mean", "around": "round", "block": "concat", "broadcast_arrays": "broadcast_to",
+    "column_stack": "stack", "concatenate": "concat", "copy": "clone", "copyto": "index_update", "cross": "einsum",
+    "dot": "matmul", "dstack": "stack", "fliplr": "flip", "flipud": "flip", "hstack": "concat", "insert": "concat",
+    "matvec": "matmul", "multi_dot": "matmul", "rollaxis": "moveaxis", "vdot": "vecdot", "vector_norm": "norm",
+    "vecmat": "matmul", "vstack": "concat", "fill_diagonal": "index_update", "put": "index_update",
+    "put_along_axis": "index_update", "putmask": "where", "place": "where", "select": "where", "choose": "where",
+    "compress": "take", "extract": "take", "delete": "take", "rot90": "flip",
+}  # fmt: skip
+WRITE = {"copyto", "fill_diagonal", "put", "put_along_axis", "putmask", "place"}  # into their first argument
+HARMLESS = {  # no gradient is lost in these
+    "all", "allclose", "any", "argmax", "argmin", "argpartition", "argsort", "argwhere", "array2string", "array_equal",
+    "array_equiv", "array_repr", "array_str", "can_cast", "count_nonzero", "digitize", "empty_like", "flatnonzero",
+    "histogram", "isclose", "iscomplexobj", "isin", "isrealobj", "may_share_memory", "ndim", "nonzero", "ones_like",
+    "result_type", "searchsorted", "shape", "shares_memory", "size", "unique", "zeros_like",
+}  # fmt: skip
+PUBLIC: set[str] = set()  # names of our functions, which ``methods`` fills in
+
+
+def call(function, args, kwargs):
+    """``function``, of NumPy, on the arrays of the tensors among its arguments; TypeError for those on the tape."""
+    name = function.__name__
+    spelled = f"{function.__module__.replace('numpy', 'np', 1)}.{name}"
+    ours = NAMES.get(name, name)
+    instead = f"use tg.{ours}" if ours in PUBLIC else "use tinygrad_ms's functions"
+    if name not in HARMLESS:
+        for value in (*args, *kwargs.values()):
+            refuse_tracked(spelled, value, f"{instead}, or x.detach()")
+    written = args[0] if name in WRITE and args else kwargs.get("out")
+    for value in written if isinstance(written, tuple) else (written,):
+        if isinstance(value, Tensor):
+            raise TypeError(f"{spelled}: NumPy cannot write into a Tensor: the change would not be counted; {instead}")
+    return function(*plain(args), **{key: plain(value) for key, value in kwargs.items()})
+
+
+def plain(value):
+    """``value`` with arrays for the tensors in its lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        return value.detach().__array__()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [plain(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value

@@ -48,3 +48,16 @@ def test_all_gradients_of_a_shared_leaf_are_counted(create_graph):
 
     together(*[add] * 6)
     assert w.grad.numpy()[0] == 6 * each
+
+
+def test_threads_share_one_mode_object():
+    mode, seen = tg.no_grad(), []
+
+    def inside():
+        for _ in range(300):
+            with mode:
+                seen.append(tg.is_grad_enabled())
+            seen.append(not tg.is_grad_enabled())
+
+    together(*[inside] * 4)
+    assert len(seen) == 2400 and not any(seen)

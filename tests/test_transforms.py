@@ -442,6 +442,21 @@ class TestCheckpoint:
             assert not tg.checkpoint(self.block)(tg.tensor(X, requires_grad=True)).requires_grad
 
 
+OBSERVERS = {"profile": tg.profile, "detect_nan": tg.detect_nan, "recording": tg.graph.recording}
+
+
+@pytest.mark.parametrize("observer", OBSERVERS.values(), ids=OBSERVERS)
+def test_observers_leave_nothing_behind(observer):
+    x = tg.tensor(np.ones(3), requires_grad=True)
+
+    def step():
+        x.grad = None
+        with observer():
+            tg.exp(x).sum().backward()
+
+    assert_nothing_is_left(step, 300)
+
+
 class TestErrors:
     def test_grad_of_a_vector_says_to_use_jacobian(self):
         with pytest.raises(ValueError, match=r"one number; it returned shapes \[\(3, 4\)\]. Use jacobian"):

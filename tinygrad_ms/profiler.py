@@ -41,7 +41,6 @@ class profile(hooks):
     """
 
     def __init__(self):
-        super().__init__(self)
         self.records: list[Record] = []
         self._started = 0.0
         self._rule = None  # the node whose rule is running: ops that it calls belong to it

@@ -457,6 +457,33 @@ def test_observers_leave_nothing_behind(observer):
     assert_nothing_is_left(step, 300)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x @ x,
+        lambda x: x + tg.ones(3),
+        lambda x: tg.inv(x),
+        lambda x: tg.checkpoint(lambda a: a @ a)(x),
+        lambda x: tg.nn.Sequential(tg.nn.Linear(3, 4))(x),
+        lambda x: tg.sum(x, axis=5),
+        lambda x: tg.grad(lambda a: a)(x),
+    ],
+)
+def test_errors_leave_nothing_behind(call):
+    """An exception that is its own cause, or that a frame of its traceback holds, waits for the collector."""
+    x = tg.tensor(np.ones((3, 4)), requires_grad=True)
+
+    def step():
+        try:
+            call(x)
+        except (ValueError, TypeError, IndexError) as error:
+            assert error.__cause__ is not error
+        else:
+            raise AssertionError("no error")
+
+    assert_nothing_is_left(step, 100)
+
+
 class TestErrors:
     def test_grad_of_a_vector_says_to_use_jacobian(self):
         with pytest.raises(ValueError, match=r"one number; it returned shapes \[\(3, 4\)\]. Use jacobian"):

@@ -14,7 +14,7 @@ from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.around.forward import push_forward
-from tinygrad_ms.engine.around.modes import current_state, enable_grad, forward_mode, hooks
+from tinygrad_ms.engine.around.modes import Mode, current_state, enable_grad, forward_mode, hooks
 from tinygrad_ms.engine.around.rules import Joint, Rule
 from tinygrad_ms.engine.backward import make_seed, walk
 from tinygrad_ms.engine.call import make_op
@@ -371,7 +371,7 @@ class _Checkpointed:
 
     def __init__(self, f, args, kwargs):
         leaves, self.structure = flatten(args)
-        self.f, self.kwargs, self.entered = f, kwargs, surroundings.current()
+        self.f, self.kwargs, self.entered, self.scope = f, kwargs, surroundings.current(), current_state().scope
         self.__name__ = getattr(f, "__name__", type(f).__name__)  # pictures show it
         self.floats = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and is_float(leaf.dtype)]
         # the inputs live no longer than the tape
@@ -414,7 +414,7 @@ class _Checkpointed:
                     f" (in {where}), so the function would compute other values when it runs again; change a copy"
                     " (.clone()) or change it after backward"
                 )
-        with surroundings.again(self.entered), replayed(self.drawn):
+        with surroundings.again(self.entered), _Inside(self.scope), replayed(self.drawn):
             run = self._run(xs[: len(self.floats)], mode)
         before, now = set(self.closed), set(_closed_over(run))
         if now - before or any(not _is_frozen(node) for node in before - now):
@@ -423,6 +423,16 @@ class _Checkpointed:
                 " replaced, converted, or made inside it cannot get their gradients"
             )
         return run
+
+
+class _Inside(Mode):
+    """The same scopes again, for profiles and pictures."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def change(self, state):
+        return state.replace(scope=self.names)
 
 
 class _Reads:
@@ -515,5 +525,5 @@ _forward_of_checkpoint.__name__ = "checkpoint"
 _recomputed = make_op(Primitive(
     _forward_of_checkpoint, formula=r"\bar x = \left(\frac{\partial f}{\partial x}\right)^T \bar y",
     source="recomputation of f", vjp=Rule.of(_pull_through_checkpoint), jvp=Joint(_push_through_checkpoint),
-    outputs="*",
+    outputs="*", moves=True,
 ))  # fmt: skip

@@ -108,7 +108,7 @@ class scope(Mode):
         return State(state.recording, state.forward_mode, state.inference, names, state.hooks)
 
 
-EVENTS = ("called", "before_op", "after_op", "before_rule", "after_rule")
+EVENTS = ("before_op", "after_op", "before_rule", "after_rule", "called")
 
 
 class hooks(Mode):

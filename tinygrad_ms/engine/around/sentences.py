@@ -27,8 +27,11 @@ def mixed_devices(primitive, arrays) -> ValueError:
 def complaint(primitive, arrays, constants, error) -> Exception:
     """The array library's complaint as a sentence that names the op, the arguments and the fix."""
     text = str(error)
-    if text.startswith(primitive.name + ":"):
-        return error
+    if text.startswith(primitive.name + ":"):  # an exception that were its own cause would be printed twice and kept
+        try:
+            raise error
+        finally:
+            del error
     kind = type(error) if type(error) in (TypeError, ValueError, IndexError, MemoryError) else ValueError
     if "broadcast" in text:
         shapes = [f"{primitive.argument_name(i)} has shape {shape_of(a)}" for i, a in enumerate(arrays)]

@@ -6,7 +6,7 @@ derivative only where somebody outside could ask for it: inside another transfor
 tensor that requires a gradient.
 """
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import wraps
 
 from tinygrad_ms import surroundings
@@ -20,7 +20,7 @@ from tinygrad_ms.engine.backward import make_seed, walk
 from tinygrad_ms.engine.call import make_op
 from tinygrad_ms.engine.primitive import Primitive
 from tinygrad_ms.engine.tape import Leaf, Node, tape_of
-from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.identity import identity
 from tinygrad_ms.ops.shapes import reshape, stack
 from tinygrad_ms.random import recorded, replayed
@@ -98,7 +98,7 @@ class _Run:
         ]
         targets = [x.node for x in self.inputs]
         _, found = walk(seeds, targets, retain=retain or create_graph, create_graph=create_graph, since=self.since)
-        return [_as_tensor(found.get(x.node), x) for x in self.inputs]
+        return _owned([_as_tensor(found.get(x.node), x) for x in self.inputs], cotangents)
 
     def push(self, tangents):
         """Tangents of the inputs -> tangents of the outputs."""
@@ -107,7 +107,7 @@ class _Run:
         seeds = {x.node: make_seed(x, t, create_graph, self.name) for x, t in zip(self.inputs, tangents)}
         nodes = [y.node for y in self.outputs if y.node is not None]
         found = iter(push_forward(nodes, seeds, create_graph, since=self.since))
-        return [_as_tensor(next(found) if y.node is not None else None, y) for y in self.outputs]
+        return _owned([_as_tensor(next(found) if y.node is not None else None, y) for y in self.outputs], tangents)
 
     def argument_trees(self, values, argnums):
         """One value per input -> the trees of the chosen arguments (a single one where argnums is an int)."""
@@ -133,6 +133,18 @@ def _as_tensor(value, like):
     if value is None:
         return Tensor(BACKENDS[type(like.data)].xp.zeros_like(like.data))
     return value if isinstance(value, Tensor) else asarray(value, device=like.device)
+
+
+def _owned(results, given) -> list:
+    """Results that own their memory: rules hand on what they were given, views of it, and one array to several."""
+    seen, owned = {id(raw(x)) for x in given}, []
+    for t in results:
+        if t is not None and (id(t.data) in seen or t.data.base is not None):
+            with enable_grad() if t.node is not None else nullcontext():
+                t = t.clone() if t.node is not None else Tensor(t.data.copy())
+        seen.add(id(raw(t)))
+        owned.append(t)
+    return owned
 
 
 def _unit_cotangent(run):
@@ -213,7 +225,7 @@ def gradients(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_g
         if x.node not in found and not allow_unused:
             raise RuntimeError(f"gradients: the outputs do not depend on inputs[{i}]; pass allow_unused=True for None")
         results.append(_as_tensor(found[x.node], x) if x.node in found else None)
-    return unflatten(structure, results)
+    return unflatten(structure, _owned(results, seeds))
 
 
 # --- forward mode --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from functools import partial
 from tinygrad_ms.arrays.devices import parse_device, to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, format_array, host_array
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.constructors import shared_counter
 from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.tape import Output
 from tinygrad_ms.engine.tensor import Tensor, raw
@@ -24,8 +25,11 @@ class Crossings:
     # --- what Python and NumPy ask for -----------------------------------------------------------------------------
 
     def numpy(self):
-        """The values as a NumPy array; on the CPU it shares this tensor's memory."""
-        return BACKENDS[type(self.data)].to_host(self.data)
+        """The values as a NumPy array; on the CPU it shares this tensor's memory. Writes to it are not seen."""
+        host = BACKENDS[type(self.data)].to_host(self.data)
+        if host is self.data:
+            shared_counter(host, self.version_counter())  # ``asarray`` of it counts with this tensor
+        return host
 
     def __array__(self, dtype=None, copy=None):
         if BACKENDS[type(self.data)].name != "cpu":

@@ -505,6 +505,40 @@ class TestHooks:
 
 
 class TestInPlace:
+    ARRAYS = {
+        "one array": lambda a: (tg.asarray(a), tg.asarray(a)),
+        "an array and its view": lambda a: (tg.asarray(a), tg.asarray(a[:1])),
+        "two views": lambda a: (tg.asarray(a.reshape(2, 1)).reshape(2), tg.asarray(a[1:])),
+        "a tensor and what it gives to NumPy": lambda a: (t := tg.tensor(a), tg.asarray(t.numpy()[1:])),
+        "a result and what it gives to NumPy": lambda a: (t := tg.exp(leaf(1.0, 2.0)), tg.asarray(t.numpy())),
+    }
+
+    @pytest.mark.parametrize("name", ARRAYS)
+    def test_tensors_around_one_array_count_in_common(self, name):
+        kept, written = self.ARRAYS[name](np.array([3.0, 4.0]))
+        x = leaf(1.0, 2.0)
+        y = (x * kept).sum()
+        written.copy_(7.0)
+        with pytest.raises(RuntimeError, match="argument b of multiply .* was changed in place"):
+            y.backward()
+
+    def test_the_counter_of_an_array_dies_with_it(self):
+        from tinygrad_ms.engine.around.constructors import _counters
+
+        before = len(_counters)
+        arrays = [np.zeros(2) for _ in range(50)]
+        tensors = [tg.asarray(a[1:]) for a in arrays]
+        assert len(_counters) == before + 50
+        del arrays, tensors
+        assert len(_counters) == before
+
+    def test_an_array_that_a_transform_has_saved(self):
+        a = np.array([3.0, 4.0])
+        _, pull = tg.vjp(lambda x: x * x, a)
+        tg.asarray(a).copy_(7.0)
+        with pytest.raises(RuntimeError, match="was changed in place"):
+            pull(np.ones(2))
+
     def test_a_change_of_saved_data_is_named_at_backward(self):
         x, c = leaf(1.0, 2.0), tg.tensor([1.0, 2.0])
         y = (x * c).sum()

@@ -12,7 +12,7 @@ from functools import wraps
 from tinygrad_ms import surroundings
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.constructors import asarray
+from tinygrad_ms.engine.around.constructors import asarray, shared_counter
 from tinygrad_ms.engine.around.forward import push_forward
 from tinygrad_ms.engine.around.modes import Mode, current_state, enable_grad, forward_mode, hooks
 from tinygrad_ms.engine.around.rules import Joint, Rule
@@ -119,7 +119,12 @@ class _Run:
 
 def _open(name, value, i):
     """A float tensor of ``value`` with a node of its own."""
-    x = Tensor(value) if type(value) in BACKENDS else asarray(value)  # arrays stay on their device
+    x = value
+    if type(value) in BACKENDS:  # arrays stay on their device
+        x = Tensor(value)
+        x._version = shared_counter(value)
+    elif not isinstance(value, Tensor):
+        x = asarray(value)
     if not is_float(x.dtype):
         raise TypeError(f"{name}: argument {i} has dtype {x.dtype}; derivatives need floats: use .astype('float32')")
     if x.node is not None:

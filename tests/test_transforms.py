@@ -479,7 +479,12 @@ class TestCheckpoint:
             assert not tg.checkpoint(self.block)(tg.tensor(X, requires_grad=True)).requires_grad
 
 
-OBSERVERS = {"profile": tg.profile, "detect_nan": tg.detect_nan, "recording": tg.graph.recording}
+OBSERVERS = {
+    "profile": tg.profile,
+    "detect_nan": tg.detect_nan,
+    "guard": tg.guard_saved,
+    "recording": tg.graph.recording,
+}
 
 
 @pytest.mark.parametrize("observer", OBSERVERS.values(), ids=OBSERVERS)

@@ -115,11 +115,13 @@ def rand(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False)
     The numbers are drawn as float64 on the host: one seed gives the same on every device, and, but for
     rounding, in every dtype.
     """
-    host = drawing(generator(rng)).random(as_shape(*shape))
+    with drawing(generator(rng)) as numbers:
+        host = numbers.random(as_shape(*shape))
     return _place(host.astype(as_dtype(dtype or DEFAULT_FLOAT)), device, requires_grad)
 
 
 def randn(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """Random numbers of the standard normal distribution: ``randn(2, 3)``. ``rng`` as for ``rand``."""
-    host = drawing(generator(rng)).standard_normal(as_shape(*shape))
+    with drawing(generator(rng)) as numbers:
+        host = numbers.standard_normal(as_shape(*shape))
     return _place(host.astype(as_dtype(dtype or DEFAULT_FLOAT)), device, requires_grad)

@@ -10,6 +10,7 @@ from tinygrad_ms.arrays.devices import parse_device, to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, host_array
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import refuse_tracked
+from tinygrad_ms.engine.around.constructors import shared_counter
 from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.tape import Output
 from tinygrad_ms.engine.tensor import Tensor, raw
@@ -25,9 +26,12 @@ class Crossings:
     # --- what Python and NumPy ask for -----------------------------------------------------------------------------
 
     def numpy(self):
-        """The values as a NumPy array; on the CPU it shares this tensor's memory."""
+        """The values as a NumPy array; on the CPU it shares this tensor's memory. Writes to it are not seen."""
         note_crossing(self)
-        return BACKENDS[type(self.data)].to_host(self.data)
+        host = BACKENDS[type(self.data)].to_host(self.data)
+        if host is self.data:
+            shared_counter(host, self.version_counter())  # ``asarray`` of it counts with this tensor
+        return host
 
     def __array__(self, dtype=None, copy=None):
         """Of a tensor on the tape only under ``no_grad``: NumPy would lose its gradient in silence."""

@@ -35,3 +35,50 @@ def test_it_is_silent_without_nan():
     with detect_nan():
         (x * 2.0).sum().backward()
     assert x.grad.tolist() == [2, 2]
+
+
+def test_the_guard_catches_writes_behind_the_tape():
+    given = np.array([1.0, 2.0])
+    x = tg.tensor([3.0, 4.0], dtype="float64", requires_grad=True)
+    with tg.guard_saved():
+        y = x * tg.asarray(given)
+        z = tg.exp(y).reshape(2, 1)
+        loss = (z * z).sum() + (x * x * 0.0).sum()
+    for array in (given, x.data, x.numpy(), np.asarray(x.detach()), z.numpy(), z.data.base):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0.0
+    expected = 2 * np.exp(2 * given * x.numpy()) * given
+    loss.backward(retain_graph=True)
+    with pytest.raises(ValueError, match="read-only"):
+        given[0] = 0.0
+    x.grad = None
+    loss.backward()
+    np.testing.assert_allclose(x.grad.numpy(), expected)
+    for array in (given, x.data, z.data, z.data.base, x.grad.data):  # while the loss is still there
+        array[...] = 0.0
+
+
+def test_the_guard_lets_go_with_the_last_tape_and_leaves_read_only_arrays_alone():
+    given, constant = np.array([1.0, 2.0]), np.array([5.0, 6.0])
+    constant.flags.writeable = False
+    x = tg.tensor([3.0, 4.0], dtype="float64", requires_grad=True)
+    with tg.guard_saved():
+        one, two = x * tg.asarray(given), x * tg.asarray(given[::-1]) * tg.asarray(constant)
+    del one
+    assert not given.flags.writeable
+    del two
+    assert given.flags.writeable and x.data.flags.writeable and not constant.flags.writeable
+
+
+def test_training_goes_on_under_the_guard():
+    model = tg.nn.Sequential(tg.nn.Linear(3, 4, rng=0), tg.nn.Tanh(), tg.nn.Linear(4, 1, rng=1))
+    optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
+    with tg.guard_saved():
+        for _ in range(3):
+            model.zero_grad()
+            loss = tg.square(model(tg.ones((2, 3)))).mean()
+            loss.backward()
+            optimizer.step()
+        loss = model(tg.ones((2, 3))).sum()
+        with pytest.raises(ValueError, match="read-only"):
+            optimizer.step()  # before backward has used what the parameters were

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,72 @@ def test_ops_inside_rules_are_counted_once():
     with tg.profile() as p:
         tg.sin(x).sum().backward()
     assert [(r.op, r.backward) for r in p.records] == [("sin", False), ("sum", False), ("sum", True), ("sin", True)]
+
+
+def test_ops_that_record_nothing_are_counted_too():
+    a = np.eye(6)
+    with tg.profile() as p, tg.no_grad():
+        tg.einsum("ij,jk->ik", tg.tensor(a), a)
+        tg.sum(tg.tensor(a), axis=0)
+    assert sum(record.flops for record in p.records) == 2 * 6**3 + 36
+
+
+def test_reruns_of_checkpoint_are_counted_by_themselves():
+    x, net = tg.tensor(np.ones((4, 4)), requires_grad=True), nn.Sequential(nn.Linear(4, 4))
+    net.to("float64")
+    with tg.profile() as p:
+        with tg.scope("block"):
+            y = tg.checkpoint(lambda x: tg.sin(net(x)))(x)
+        y.sum().backward()
+    names = [(r.op, r.backward) for r in p.records if r.op != "identity"]
+    first = [("affine", False), ("sin", False)]
+    rules = [("sin", True), ("affine", True), ("checkpoint", True)]
+    assert names == [*first, ("checkpoint", False), ("sum", False), ("sum", True), *first, *rules]
+    again = [r for r in p.records if r.op == "affine" and not r.backward]
+    assert again[0].scope == again[1].scope == ("block", "Sequential", "0: Linear")
+    assert again[0].flops == again[1].flops == 2 * 4**3
+    assert [r.flops for r in p.records if r.op == "checkpoint"] == [0, 0]
+    assert all(r.seconds >= 0 for r in p.records)
+
+
+def test_rules_inside_rules_belong_to_the_outer_one():
+    @tg.custom_vjp(lambda g, x, y: g * tg.grad(lambda z: tg.sin(z).sum())(x).data)
+    def sine(x):
+        return np.sin(x)
+
+    x = tg.tensor(np.ones(3), requires_grad=True)
+    with tg.profile() as p:
+        tg.exp(sine(x)).sum().backward()
+        tg.cos(x)
+    assert [(r.op, r.backward) for r in p.records] == [
+        ("sine", False), ("exp", False), ("sum", False), ("sum", True), ("exp", True), ("sine", True), ("cos", False),
+    ]  # fmt: skip
+
+
+def test_a_rule_that_raises_hides_nothing_later():
+    broken = tg.custom_vjp(lambda g, x, y: 1 / 0)(lambda x: x * 1.0)
+    x, p = tg.tensor(np.ones(3), requires_grad=True), tg.profile()
+    with pytest.raises(ZeroDivisionError), p:
+        broken(x).sum().backward()
+    with p:
+        tg.sin(x)
+    assert p.records[-1].op == "sin"
+
+
+def test_threads_share_a_profile():
+    p, x = tg.profile(), tg.tensor(np.ones(10), requires_grad=True)
+
+    def run():
+        with p:
+            for _ in range(50):
+                tg.sin(x).sum().backward()
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(p.records) == 4 * 50 * 4 and {r.op for r in p.records} == {"sin", "sum"}
 
 
 def test_the_graph_is_coloured_by_time(profiled):

@@ -1,4 +1,8 @@
-"""Find the op that made the first NaN: an observer of every op and every rule."""
+"""Observers that look for a fault: which op made the first NaN, which line writes into what the tape has saved."""
+
+from threading import RLock
+
+import numpy
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -14,7 +18,7 @@ class detect_nan(hooks):
     """
 
     def __init__(self):
-        super().__init__(self)
+        """It observes itself."""
 
     def after_op(self, primitive, arrays, outputs, node):
         for y in outputs:
@@ -31,6 +35,85 @@ class detect_nan(hooks):
                     f"first NaN: the gradient that the rule of {node.op}, recorded at {node.line}, sends to"
                     f" {parent.op} {parent.shape} (it received {describe_values(gradient)})"
                 )
+
+
+class guard_saved(hooks):
+    """``with guard_saved():`` makes the NumPy arrays that ops inside save read-only until backward has used them.
+
+    The tape keeps the arrays it has saved, not copies. A change through a Tensor (``copy_``, ``t[i] = v``, a step of an
+    optimizer) is counted, and backward refuses what it has saved before it. A change of the array itself is not seen,
+    and the gradient is then wrong in silence: through ``x.data``, what ``x.numpy()`` or ``numpy.asarray(x)`` gave, the
+    array that ``asarray`` or a transform took, another library that DLPack gave the memory to.
+    With this guard such a write raises ValueError at its line ("read-only"). The arrays stay so until the tape that
+    has saved them is freed: by backward without ``retain_graph``, or with the last result. Views that NumPy makes
+    meanwhile stay read-only. Not caught are writes through views that NumPy made before, and on other devices.
+    """
+
+    def __init__(self):
+        """It observes itself."""
+
+    def after_op(self, primitive, arrays, outputs, node):
+        if node is not None and node.saved:
+            node.saved = Held(node.saved)
+        for y in outputs if primitive.view else ():
+            if type(y) is numpy.ndarray and (held := _held.get(id(chain_of(y)[-1]))):
+                make_read_only(chain_of(y), held[1])
+
+
+class Held(tuple):
+    """What a node has saved; its arrays are read-only as long as this tuple is there."""
+
+    def __init__(self, values):
+        self.owners = [hold(value) for value in values if type(value) is numpy.ndarray]
+
+    def __del__(self):
+        for owner in self.owners:
+            let_go(owner)
+
+
+_held: dict[int, tuple] = {}  # by id of an array that owns memory: ([how often it is held], the arrays made read-only)
+_lock = RLock()
+
+
+def hold(array) -> int:
+    """Make an array read-only, and those whose memory it shows; return the id of the owner."""
+    chain = chain_of(array)
+    with _lock:
+        count, changed = _held.setdefault(id(chain[-1]), ([0], []))
+        count[0] += 1
+        make_read_only(chain, changed)
+        return id(chain[-1])
+
+
+def chain_of(array) -> list:
+    """An array, the array whose memory it shows, and so on to the owner."""
+    chain = [array]
+    while type(chain[-1].base) is numpy.ndarray:
+        chain.append(chain[-1].base)
+    return chain
+
+
+def make_read_only(chain, changed) -> None:
+    """Note in ``changed`` what is to be writeable again: the owner first, for NumPy lets no view be written before it.
+
+    A view of what is read-only is so from the start; one with a step of 0 (``broadcast_to``) is so for good.
+    """
+    ours = chain[-1].flags.writeable or any(part is chain[-1] for part in changed)
+    for part in reversed(chain):
+        born = ours and 0 not in part.strides and all(part is not known for known in changed)
+        if part.flags.writeable or born:
+            part.flags.writeable = False
+            changed.append(part)
+
+
+def let_go(owner: int) -> None:
+    with _lock:
+        count, changed = _held[owner]
+        count[0] -= 1
+        if not count[0]:
+            del _held[owner]
+            for part in changed:
+                part.flags.writeable = True
 
 
 def has_nan(value) -> bool:

@@ -3,6 +3,7 @@ them."""
 
 from dataclasses import dataclass
 from math import prod
+from threading import local
 from time import perf_counter
 
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -24,6 +25,32 @@ class Record:
     seq: int  # number of the tape node; 0 for an op that was not recorded
 
 
+@dataclass
+class Rule:
+    """A rule that is running."""
+
+    open: bool  # what runs inside is counted by itself: the rule of checkpoint, outside all others
+    started: float = 0.0
+    inside: float = 0.0  # seconds of what has been counted by itself
+
+
+class Running(local):
+    """What one thread is in the middle of."""
+
+    def __init__(self):
+        self.rules: list[Rule] = []  # the outermost first
+        self.started = 0.0  # the op
+        self.constants = {}
+
+    @property
+    def hidden(self) -> bool:
+        """Whether what runs now belongs to a rule."""
+        return bool(self.rules) and not self.rules[-1].open
+
+    def enter(self, can_be_open):
+        self.rules.append(Rule(can_be_open and not self.hidden))
+
+
 class profile(hooks):
     """Measure the ops and rules that run inside:
 
@@ -35,46 +62,52 @@ class profile(hooks):
         backward
 
     The time of an op is that of its forward alone (on a GPU the device is waited for, before and after),
-    that of a rule includes the ops it calls. FLOPs are estimates: 2 m n k for a product of matrices, one per
-    element for most others, ten steps for iterations on matrices, none for ops that only move data; a rule
+    that of a rule includes the ops and rules it calls. What ``checkpoint`` runs again counts by itself.
+    FLOPs are estimates: 2 m n k for a product of matrices, one per element for most others, ten steps for
+    iterations on matrices, none for ops that only move data; a rule
     counts as much as its forward for each argument it serves.
     """
 
     def __init__(self):
-        super().__init__(self)
         self.records: list[Record] = []
-        self._started = 0.0
-        self._rule = None  # the node whose rule is running: ops that it calls belong to it
+        self._running = Running()
         self._flops, self._times = {}, {}  # by number of the node
+
+    def __exit__(self, *exception):
+        self._running.rules.clear()  # a rule that raised has not ended
+        super().__exit__(*exception)
 
     # --- the observer ---------------------------------------------------------------------------------------
 
+    def called(self, primitive, args, constants):
+        self._running.constants = constants
+
     def before_op(self, primitive, arrays):
-        if self._rule is None:
+        if not self._running.hidden:
             wait_for(arrays)
-            self._started = perf_counter()
+            self._running.started = perf_counter()
 
     def after_op(self, primitive, arrays, outputs, node):
-        if self._rule is not None:
+        if self._running.hidden:
             return
         wait_for(outputs)
-        seconds = perf_counter() - self._started
+        seconds = perf_counter() - self._running.started
         made = 0 if primitive.view else sum(y.nbytes for y in outputs if hasattr(y, "nbytes"))
         scope = current_state().scope
-        work = flops(primitive, arrays, outputs, node.constants if node is not None else {})
+        work = flops(primitive, arrays, outputs, self._running.constants)
         saved, seq = (saved_bytes(node), node.seq) if node is not None else (0, 0)
         self._add(Record(primitive.name, scope, False, seconds, made, saved, work, seq))
 
     def before_rule(self, node, gradient):
-        self._rule = node
+        self._running.enter(node.op == "checkpoint")
         wait_for([gradient])
-        self._started = perf_counter()
+        self._running.rules[-1].started = perf_counter()
 
     def after_rule(self, node, gradient, gradients):
         wait_for([g for _, g in gradients])
-        seconds = perf_counter() - self._started
-        self._rule = None
-        if isinstance(node, Output):
+        rule = self._running.rules.pop()
+        seconds = perf_counter() - rule.started - rule.inside
+        if isinstance(node, Output) or self._running.hidden:
             return
         sent = sum(getattr(g, "nbytes", 0) for _, g in gradients)
         work = self._flops.get(node.seq, 0) * len(gradients)
@@ -82,6 +115,8 @@ class profile(hooks):
 
     def _add(self, record):
         self.records.append(record)
+        if self._running.rules:
+            self._running.rules[-1].inside += record.seconds
         if record.seq:
             self._times[record.seq] = self._times.get(record.seq, 0.0) + record.seconds
             if not record.backward:

@@ -1,8 +1,10 @@
 """Random numbers. All are drawn on the host by NumPy, so that every device starts from the same ones."""
 
 import copy
+import os
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import RLock
 
 import numpy
 
@@ -41,19 +43,26 @@ _records: ContextVar[tuple[list, ...]] = ContextVar("tinygrad_ms.random.records"
 _replay: ContextVar[list | None] = ContextVar("tinygrad_ms.random.replay", default=None)
 
 
-def drawing(rng: "numpy.random.Generator") -> "numpy.random.Generator":
+_lock = RLock()
+if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+@contextmanager
+def drawing(rng: "numpy.random.Generator"):
     """What a forward draws from in the place of ``rng``: ``checkpoint`` must be able to draw the same again.
 
-    A replay draws from copies, so that other threads may draw from ``rng`` meanwhile.
+    One thread at a time draws so. A replay draws from copies: other threads may draw from ``rng`` meanwhile.
     """
     replay = _replay.get()
     if replay is not None:
         if not replay:
             raise RuntimeError("random numbers were drawn that were not drawn the first time")
         rng = replay.pop()
-    for record in _records.get():
-        record.append(copy.deepcopy(rng))
-    return rng
+    with _lock:
+        for record in _records.get():
+            record.append(copy.deepcopy(rng))
+        yield rng
 
 
 @contextmanager

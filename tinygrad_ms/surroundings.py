@@ -1,7 +1,9 @@
-"""What surrounds a call and must surround it again when ``checkpoint`` runs it a second time."""
+"""What surrounds a call: context managers as decorators, and those ``checkpoint`` enters again for a second run."""
 
+import inspect
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import update_wrapper
 
 _entered: ContextVar[tuple] = ContextVar("tinygrad_ms.surroundings", default=())
 
@@ -26,3 +28,82 @@ def again(entered):
         for enter in entered:
             stack.enter_context(surrounded(enter))
         yield
+
+
+# --- decorators -----------------------------------------------------------------------------------------------
+
+
+def inside(mode, function):
+    """``function``, of any of the four kinds, with its body inside the context manager ``mode``.
+
+    A generator of either kind is inside only while its body runs, not while it is suspended.
+    """
+    if inspect.isgeneratorfunction(function):
+        made = generator_inside(mode, function)
+    elif inspect.isasyncgenfunction(function):
+        made = async_generator_inside(mode, function)
+    elif inspect.iscoroutinefunction(function):
+        made = coroutine_inside(mode, function)
+    else:
+        made = function_inside(mode, function)
+    return update_wrapper(made, function)
+
+
+def function_inside(mode, function):
+    def wrapper(*args, **kwargs):
+        with mode:
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def coroutine_inside(mode, function):
+    async def wrapper(*args, **kwargs):
+        with mode:
+            return await function(*args, **kwargs)
+
+    return wrapper
+
+
+def generator_inside(mode, function):
+    def wrapper(*args, **kwargs):
+        generator = function(*args, **kwargs)
+        resume, value = generator.send, None
+        while True:
+            try:
+                with mode:
+                    item = resume(value)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                resume, value = generator.send, (yield item)
+            except GeneratorExit:
+                with mode:
+                    generator.close()
+                raise
+            except BaseException as error:
+                resume, value = generator.throw, error
+
+    return wrapper
+
+
+def async_generator_inside(mode, function):
+    async def wrapper(*args, **kwargs):
+        generator = function(*args, **kwargs)
+        resume, value = generator.asend, None
+        while True:
+            try:
+                with mode:
+                    item = await resume(value)
+            except StopAsyncIteration:
+                return
+            try:
+                resume, value = generator.asend, (yield item)
+            except GeneratorExit:
+                with mode:
+                    await generator.aclose()
+                raise
+            except BaseException as error:
+                resume, value = generator.athrow, error
+
+    return wrapper

@@ -6,21 +6,21 @@ derivative only where somebody outside could ask for it: inside another transfor
 tensor that requires a gradient.
 """
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import wraps
 
 from tinygrad_ms import surroundings
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.constructors import asarray
+from tinygrad_ms.engine.around.constructors import asarray, shared_counter
 from tinygrad_ms.engine.around.forward import push_forward
-from tinygrad_ms.engine.around.modes import current_state, enable_grad, forward_mode, hooks
+from tinygrad_ms.engine.around.modes import Mode, current_state, enable_grad, forward_mode, hooks
 from tinygrad_ms.engine.around.rules import Joint, Rule
 from tinygrad_ms.engine.backward import make_seed, walk
 from tinygrad_ms.engine.call import make_op
 from tinygrad_ms.engine.primitive import Primitive
 from tinygrad_ms.engine.tape import Leaf, Node, tape_of
-from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.identity import identity
 from tinygrad_ms.ops.shapes import reshape, stack
 from tinygrad_ms.ops.watch import watched
@@ -111,7 +111,7 @@ class _Run:
         ]
         targets = [x.node for x in self.inputs]
         _, found = walk(seeds, targets, retain=retain or create_graph, create_graph=create_graph, since=self.since)
-        return [_as_tensor(found.get(x.node), x) for x in self.inputs]
+        return _owned([_as_tensor(found.get(x.node), x) for x in self.inputs], cotangents)
 
     def push(self, tangents):
         """Tangents of the inputs -> tangents of the outputs."""
@@ -120,7 +120,7 @@ class _Run:
         seeds = {x.node: make_seed(x, t, create_graph, self.name) for x, t in zip(self.inputs, tangents)}
         nodes = [y.node for y in self.outputs if y.node is not None]
         found = iter(push_forward(nodes, seeds, create_graph, since=self.since))
-        return [_as_tensor(next(found) if y.node is not None else None, y) for y in self.outputs]
+        return _owned([_as_tensor(next(found) if y.node is not None else None, y) for y in self.outputs], tangents)
 
     def argument_trees(self, values, argnums):
         """One value per input -> the trees of the chosen arguments (a single one where argnums is an int)."""
@@ -132,8 +132,12 @@ class _Run:
 
 def _open(name, value, i, wide):
     """A float tensor of ``value`` with a node of its own; of a Python float as float64 where others are (``wide``)."""
-    dtype = "float64" if wide and type(value) is float else None
-    x = Tensor(value) if type(value) in BACKENDS else asarray(value, dtype)  # arrays stay on their device
+    x = value
+    if type(value) in BACKENDS:  # arrays stay on their device
+        x = Tensor(value)
+        x._version = shared_counter(value)
+    elif not isinstance(value, Tensor):
+        x = asarray(value, "float64" if wide and type(value) is float else None)
     if not is_float(x.dtype):
         raise TypeError(f"{name}: argument {i} has dtype {x.dtype}; derivatives need floats: use .astype('float32')")
     if x.node is not None:
@@ -147,6 +151,18 @@ def _as_tensor(value, like):
     if value is None:
         return Tensor(BACKENDS[type(like.data)].xp.zeros_like(like.data))
     return value if isinstance(value, Tensor) else asarray(value, device=like.device)
+
+
+def _owned(results, given) -> list:
+    """Results that own their memory: rules hand on what they were given, views of it, and one array to several."""
+    seen, owned = {id(raw(x)) for x in given}, []
+    for t in results:
+        if t is not None and (id(t.data) in seen or t.data.base is not None):
+            with enable_grad() if t.node is not None else nullcontext():
+                t = t.clone() if t.node is not None else Tensor(t.data.copy())
+        seen.add(id(raw(t)))
+        owned.append(t)
+    return owned
 
 
 def _unit_cotangent(run):
@@ -227,7 +243,7 @@ def gradients(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_g
         if x.node not in found and not allow_unused:
             raise RuntimeError(f"gradients: the outputs do not depend on inputs[{i}]; pass allow_unused=True for None")
         results.append(_as_tensor(found[x.node], x) if x.node in found else None)
-    return unflatten(structure, results)
+    return unflatten(structure, _owned(results, seeds))
 
 
 # --- forward mode --------------------------------------------------------------------------------------------------
@@ -385,7 +401,7 @@ class _Checkpointed:
 
     def __init__(self, f, args, kwargs):
         leaves, self.structure = flatten(args)
-        self.f, self.kwargs, self.entered = f, kwargs, surroundings.current()
+        self.f, self.kwargs, self.entered, self.scope = f, kwargs, surroundings.current(), current_state().scope
         self.__name__ = getattr(f, "__name__", type(f).__name__)  # pictures show it
         self.floats = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and is_float(leaf.dtype)]
         # the inputs live no longer than the tape
@@ -428,7 +444,7 @@ class _Checkpointed:
                     f" (in {where}), so the function would compute other values when it runs again; change a copy"
                     " (.clone()) or change it after backward"
                 )
-        with surroundings.again(self.entered), replayed(self.drawn):
+        with surroundings.again(self.entered), _Inside(self.scope), replayed(self.drawn):
             run = self._run(xs[: len(self.floats)], mode)
         before, now = set(self.closed), set(_closed_over(run))
         if now - before or any(not _is_frozen(node) for node in before - now):
@@ -437,6 +453,16 @@ class _Checkpointed:
                 " replaced, converted, or made inside it cannot get their gradients"
             )
         return run
+
+
+class _Inside(Mode):
+    """The same scopes again, for profiles and pictures."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def change(self, state):
+        return state.replace(scope=self.names)
 
 
 class _Reads:
@@ -529,5 +555,5 @@ _forward_of_checkpoint.__name__ = "checkpoint"
 _recomputed = make_op(Primitive(
     _forward_of_checkpoint, formula=r"\bar x = \left(\frac{\partial f}{\partial x}\right)^T \bar y",
     source="recomputation of f", vjp=Rule.of(_pull_through_checkpoint), jvp=Joint(_push_through_checkpoint),
-    outputs="*",
+    outputs="*", moves=True,
 ))  # fmt: skip

@@ -16,7 +16,7 @@ else:
 class Tensor(Methods):
     """An array that remembers how it was computed. Make one with ``tensor(...)`` or as the result of an op.
 
-    data: the raw NumPy or CuPy array. Writes to it behind the tape's back are not seen.
+    data: the raw NumPy or CuPy array. The tape does not see writes to it (``guard_saved`` says which, and finds them).
     grad: after ``backward``, the gradient (a Tensor) of a leaf or of a tensor that asked with ``retain_grad()``.
     node: what recorded it (None: nothing did, and no gradient is wanted).
     """

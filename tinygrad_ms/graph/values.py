@@ -102,7 +102,6 @@ class recording(hooks):
     """
 
     def __init__(self):
-        super().__init__(self)
         self.results = {}  # node number -> summaries of the outputs
         self.arguments = {}  # (node number, argument) -> summary
 

@@ -126,7 +126,8 @@ class Dropout(Module):
         if not self.training or self.p == 0:
             return x
         x = asarray(x)
-        kept = numpy.asarray(drawing(self.rng).random(x.shape, dtype=DEFAULT_FLOAT) >= self.p)
+        with drawing(self.rng) as rng:
+            kept = numpy.asarray(rng.random(x.shape, dtype=DEFAULT_FLOAT) >= self.p)
         mask = to_device(kept, x.device).astype(x.dtype)  # one byte an element travels
         if self.p < 1:
             mask /= 1 - self.p

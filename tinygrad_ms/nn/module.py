@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from html import escape
+from threading import Condition, get_ident
 from typing import Any, NamedTuple
 
 import numpy
@@ -505,8 +506,9 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
 
         grad(lambda p: functional_call(model, p, x).sum())({name: p for name, p in model.named_parameters()})
 
-    Names that are left out keep their values. Raises ValueError for an unknown name or another shape, and for two
-    values of one parameter that has two names.
+    Names that are left out keep their values. Threads that call one module so wait for each other; a plain call of it
+    in another thread meanwhile sees the exchanged values: give that thread a copy. Raises ValueError for an unknown
+    name or another shape, and for two values of one parameter that has two names.
     """
     state = module._state()
     for name, value in parameters.items():
@@ -526,9 +528,26 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
         return module(*args, **kwargs)
 
 
+WAITS = 300.0  # seconds for which one thread waits until another has put back what both exchange
+_exchanging: dict[int, list] = {}  # by id of a Tensor: its thread, and how often it is exchanged there
+_changed = Condition()
+
+
 @contextmanager
 def exchanged(parts, places):
-    """Let each Tensor in ``parts`` stand at one of the ``places`` inside the block."""
+    """Let each Tensor in ``parts`` stand at one of the ``places`` inside the block.
+
+    One thread at a time: two that put back in another order than they took would leave other values for good.
+    """
+    me, mine = get_ident(), {id(part) for part in parts}
+    with _changed:
+        if not _changed.wait_for(lambda: all(_exchanging.get(part, [me])[0] == me for part in mine), WAITS):
+            raise RuntimeError(
+                f"functional_call: another thread has exchanged the same parameters for {WAITS:.0f} s; threads that"
+                " wait for each other need modules of their own (copy.deepcopy)"
+            )
+        for part in mine:
+            _exchanging.setdefault(part, [me, 0])[1] += 1
     before = [part.place() for part in parts]
     try:
         for part, place in zip(parts, places):
@@ -537,3 +556,9 @@ def exchanged(parts, places):
     finally:
         for part, place in zip(parts, before):
             part.take_place(place)
+        with _changed:
+            for part in mine:
+                _exchanging[part][1] -= 1
+                if not _exchanging[part][1]:
+                    del _exchanging[part]
+            _changed.notify_all()

@@ -1,5 +1,7 @@
 """Tensors from data: copies, shared arrays."""
 
+from weakref import ref
+
 from tinygrad_ms.arrays.devices import default_device, parse_device, to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, as_dtype, host_array, is_host_value
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -38,7 +40,10 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str
 
 
 def asarray(data, dtype=None, device=None) -> Tensor:
-    """Like ``tensor``, but a Tensor is returned as it is, and an array shares its memory where dtype and device fit."""
+    """Like ``tensor``, but a Tensor is returned as it is, and an array shares its memory where dtype and device fit.
+
+    Tensors that share an array count in-place changes in common. Writes to the array itself are not seen.
+    """
     if isinstance(data, Tensor) and dtype is None and device in (None, data.device):
         return data
     if isinstance(data, Tensor) and data.node is not None:
@@ -47,8 +52,24 @@ def asarray(data, dtype=None, device=None) -> Tensor:
         as_dtype(data.dtype)  # raises for complex numbers and text
         where = device or (default_device() if BACKENDS[type(data)].name == "cpu" else None)
         if where in (None, BACKENDS[type(data)].device_of(data)):
-            return Tensor(data)
+            result = Tensor(data)
+            result._version = shared_counter(data)
+            return result
     return tensor(data, dtype, device)
+
+
+_counters: dict[int, tuple] = {}  # by id of an array that owns memory: (weak reference to it, counter)
+
+
+def shared_counter(array, counter=None) -> list[int]:
+    """The counter of in-place changes of the memory that ``array`` shows: one for all Tensors made around it."""
+    while type(array.base) is type(array):
+        array = array.base
+    key = id(array)
+    if key not in _counters:
+        entry = ref(array, lambda _: _counters.pop(key, None)), counter or [0]
+        _counters.setdefault(key, entry)
+    return _counters[key][1]
 
 
 def _unwrap_list(value):

@@ -1,14 +1,15 @@
 """Whether and how ops record: the state every call looks at, and the modes that change it for a while."""
 
-import functools
-import inspect
 from contextvars import ContextVar
+from typing import Any
+
+from tinygrad_ms.surroundings import inside
 
 
 class State:
     """What ops look at, once per call: one context variable, so local to the thread and the async task."""
 
-    __slots__ = ("recording", "forward_mode", "inference", "scope", "hooks")
+    __slots__ = ("recording", "forward_mode", "inference", "scope", "hooks", "mode", "outer")
 
     def __init__(self, recording=True, forward_mode=False, inference=False, scope=(), hooks=()):
         self.recording = recording  # record ops on the tape
@@ -16,9 +17,11 @@ class State:
         self.inference = inference  # recording cannot be switched on again
         self.scope = scope  # names of the enclosing scopes, outermost first
         self.hooks = hooks  # observers called around every op and every rule
+        self.mode: Any = None  # the Mode that made this state
+        self.outer: Any = None  # the state from which it was entered
 
     def replace(self, **changes):
-        return State(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__})
+        return State(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__[:5]})
 
 
 _state: ContextVar[State] = ContextVar("tinygrad_ms.state", default=State())  # noqa: B039  (nothing changes a State)
@@ -26,74 +29,43 @@ current_state = _state.get
 
 
 class Mode:
-    """A change of state for a ``with`` block, or as a decorator for a function, a generator or a coroutine.
+    """A change of state for a ``with`` block, or as a decorator for functions, coroutines and generators of both kinds.
 
     A decorated generator has the mode only while its body runs, not while it is suspended
-    (a bare ``with`` around a ``yield`` would leak into the caller).
+    (a bare ``with`` around a ``yield`` would leak into the caller). Several threads and tasks may be inside one mode.
     """
-
-    _tokens: list
 
     def __new__(cls, *args, **kwargs):
         mode = super().__new__(cls)
-        mode._tokens = []
         if args and cls.__init__ is object.__init__:  # @no_grad without parentheses
             return mode(args[0])
         return mode
 
     def change(self, state: State) -> State:
-        return state
+        return state.replace()
 
     def __enter__(self):
-        self._tokens.append(_state.set(self.change(_state.get())))
+        outer = _state.get()
+        state = self.change(outer)
+        state.mode, state.outer = self, outer
+        _state.set(state)
         return self
 
     def __exit__(self, *exception):
-        _state.reset(self._tokens.pop())
-
-    def _fresh(self):
-        """A twin of this mode: the decorated function may run in several threads at once."""
-        twin = Mode.__new__(type(self))
-        twin.__dict__.update(self.__dict__, _tokens=[])
-        return twin
+        """Leave this mode in this thread and task; modes entered later stay (those of a suspended generator)."""
+        state, later = _state.get(), []
+        while state.mode is not self:
+            if state.outer is None:
+                name = type(self).__name__
+                raise RuntimeError(f"{name}: it was entered in another thread or task; leave it where it was entered")
+            later.append(state.mode)
+            state = state.outer
+        _state.set(state.outer)
+        while later:
+            Mode.__enter__(later.pop())
 
     def __call__(self, function):
-        if inspect.isgeneratorfunction(function):
-
-            @functools.wraps(function)
-            def wrapper(*args, **kwargs):
-                generator = function(*args, **kwargs)
-                resume, value = generator.send, None
-                while True:
-                    try:
-                        with self._fresh():
-                            item = resume(value)
-                    except StopIteration as stop:
-                        return stop.value
-                    try:
-                        resume, value = generator.send, (yield item)
-                    except GeneratorExit:
-                        with self._fresh():
-                            generator.close()
-                        raise
-                    except BaseException as error:
-                        resume, value = generator.throw, error
-
-        elif inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def wrapper(*args, **kwargs):
-                with self._fresh():
-                    return await function(*args, **kwargs)
-
-        else:
-
-            @functools.wraps(function)
-            def wrapper(*args, **kwargs):
-                with self._fresh():
-                    return function(*args, **kwargs)
-
-        return wrapper
+        return inside(self, function)
 
 
 class no_grad(Mode):
@@ -146,7 +118,10 @@ class hooks(Mode):
     ``before_op(primitive, arrays)``, ``after_op(primitive, arrays, outputs, node)``
     (raw arrays, outputs a tuple; node is None where nothing was recorded), ``before_rule(node, gradient)`` and
     ``after_rule(node, gradient, gradients)`` (gradients: list of (parent node, gradient)).
+    A subclass that is its own observer leaves ``observers`` alone: it would refer to itself.
     """
+
+    observers: tuple = ()
 
     def __init__(self, *observers):
         for observer in observers:
@@ -155,7 +130,7 @@ class hooks(Mode):
         self.observers = observers
 
     def change(self, state):
-        return state.replace(hooks=(*state.hooks, *self.observers))
+        return state.replace(hooks=(*state.hooks, *(self.observers or (self,))))
 
 
 class forward_mode(Mode):

@@ -119,9 +119,10 @@ def of_batch(array, index):
 
 
 def residual(xp, S, S_diagonal, scale, norm) -> numpy.ndarray:
-    """||scale^2 S - I||_F per matrix, on the host; NaN for a zero matrix. S is left as it was."""
+    """||scale^2 S - I||_F per matrix, on the host; NaN where ``norm`` is 0 or NaN. S is left as it was."""
     target = 1 / scale**2
     S_diagonal -= target
+    norm = xp.minimum(norm, xp.finfo(norm.dtype).max)  # the norm of finite elements may overflow
     r = xp.sqrt(squared_norm(xp, S)) / target * (norm / norm)
     S_diagonal += target
     return host(r).astype(float)

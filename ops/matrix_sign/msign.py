@@ -21,6 +21,7 @@ from tinygrad_ms.ops.matrix_sign.closed_form import _msign_svd
 from tinygrad_ms.ops.matrix_sign.coefficients import as_rows, fixed_rows
 from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
+from tinygrad_ms.ops.matrix_sign.scale import into_range, is_tracked
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
 from tinygrad_ms.ops.shapes import as_operand
 from tinygrad_ms.options import is_real
@@ -64,6 +65,8 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
         return msign(M.mT, recompute=recompute, check=check, **options).mT
     if check:
         _check_finite(M)
+    if is_tracked(M) and (s := into_range(M)) is not None:
+        M = M * s  # the value does not depend on s; the derivative is 1 / s times that at s M
     if method == "svd":
         fixed_rows(steps, coefficients)  # not used, but nonsense is refused
         y = _msign_svd(M, eps=float(eps))
@@ -172,6 +175,9 @@ def polar(M, side="right", *, steps=None, coefficients=None):
     if side == "left" and len(M.shape) > 1:
         U, H = polar(M.mT, steps=steps, coefficients=coefficients)
         return U.mT, H
+    if (s := into_range(M)) is not None:
+        U, H = polar(M * s, steps=steps, coefficients=coefficients)
+        return U, H / s
     if len(M.shape) > 1 and M.shape[-2] >= M.shape[-1]:
         return _msign_tall(M, steps=steps, coefficients=coefficients)
     U = msign(M, steps=steps, coefficients=coefficients)
@@ -213,4 +219,8 @@ def nuclear_norm(M, *, steps=None, coefficients=None):
 
     Its gradient is msign(M), and its Hessian the derivative of msign. At rank-deficient M msign is one subgradient.
     """
+    M = as_operand(M)
+    if (s := into_range(M)) is not None:
+        norm = _nuclear_norm(M * s, steps=steps, coefficients=coefficients)[0]
+        return norm / s.reshape(norm.shape)
     return _nuclear_norm(M, steps=steps, coefficients=coefficients)[0]

@@ -14,7 +14,9 @@ from math import prod, sqrt
 
 import numpy
 
-from tinygrad_ms.ops.linalg.parts import per_matrix
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix
 from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows, schedule_for
 from tinygrad_ms.ops.matrix_sign.iteration import (
     Iteration,
@@ -25,6 +27,8 @@ from tinygrad_ms.ops.matrix_sign.iteration import (
     normalise,
     residual,
 )
+from tinygrad_ms.ops.matrix_sign.scale import largest_elements, power_of_two
+from tinygrad_ms.ops.shapes import as_operand
 
 __all__ = ["msign_unrolled"]
 
@@ -152,12 +156,18 @@ def msign_unrolled(M, *, steps=8, coefficients="su"):
     For comparison and teaching; ``msign`` is what to use. Where the steps converge, the gradient has rounding errors
     like those of ``msign``. Every step keeps its matrices for backward: steps (2 n^2 + n m) numbers, where ``msign``
     keeps n m (25 times less, for a square M). Wrap the call in ``checkpoint`` to keep M alone and compute the steps
-    twice. Not for M = 0, or scales whose squares leave the range.
+    twice. The scale of M does not matter; zero gives zero with zero gradient.
     Source: 000 (5).
     """
+    M = check_matrices("msign_unrolled", as_operand(M), name="M", lapack=False)
     if M.shape[-2] > M.shape[-1]:
         return msign_unrolled(M.mT, steps=steps, coefficients=coefficients).mT
-    X = M / (M * M).sum(axis=(-2, -1), keepdims=True) ** 0.5
+    if M.size:
+        largest = largest_elements(raw(M))
+        zero = largest == 0
+        M = M * (power_of_two(BACKENDS[type(largest)].xp, largest) * ~zero)
+        M = M / ((M * M).sum(axis=(-2, -1), keepdims=True) + zero) ** 0.5
+    X = M
     for a, b, c in fixed_rows(steps, coefficients):
         S = X @ X.mT
         X = a * X + (b * S + c * (S @ S)) @ X

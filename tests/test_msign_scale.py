@@ -140,3 +140,14 @@ def test_ttt_muon_is_finite_for_sequences_of_zeros_and_at_any_scale(kind, scale)
     assert np.isfinite(y.numpy()).all()
     for p in layer.parameters():
         assert p.grad is None or np.isfinite(p.grad.numpy()).all()
+
+
+def test_on_a_gpu_too():
+    """There nobody looks at the values, and every matrix is multiplied by its power of two."""
+    M = sample((3, 4, 4), "float64")[0] * np.array([2.0**-800, 1, 2.0**800])[:, None, None]
+    x = tg.tensor(M, device="strict")
+    for side in ("left", "right"):
+        for ours, host in zip(tg.polar(x, side), tg.polar(tg.tensor(M), side)):
+            np.testing.assert_allclose(ours.numpy(), host.numpy(), rtol=1e-9)
+    np.testing.assert_allclose(tg.nuclear_norm(x).numpy(), tg.nuclear_norm(tg.tensor(M)).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(tg.mcsgn(x).numpy(), tg.mcsgn(tg.tensor(M)).numpy(), atol=1e-9)

@@ -175,13 +175,14 @@ def polar(M, side="right", *, steps=None, coefficients=None):
     if side == "left" and len(M.shape) > 1:
         U, H = polar(M.mT, steps=steps, coefficients=coefficients)
         return U.mT, H
-    if (s := into_range(M)) is not None:
-        U, H = polar(M * s, steps=steps, coefficients=coefficients)
-        return U, H / s
+    s = into_range(M)
+    M = M if s is None else M * s
     if len(M.shape) > 1 and M.shape[-2] >= M.shape[-1]:
-        return _msign_tall(M, steps=steps, coefficients=coefficients)
-    U = msign(M, steps=steps, coefficients=coefficients)
-    return U, symmetric(U.mT @ M)
+        U, H = _msign_tall(M, steps=steps, coefficients=coefficients)
+    else:
+        U = msign(M, steps=steps, coefficients=coefficients)
+        H = symmetric(U.mT @ M)
+    return U, H if s is None else H / s
 
 
 def _nuclear_vjp(needed, g, M, unitary, steps, coefficients):

@@ -25,6 +25,7 @@ from tinygrad_ms.ops.matrix_sign.coefficients import *
 from tinygrad_ms.ops.matrix_sign.lyapunov import *
 from tinygrad_ms.ops.matrix_sign.msign import *
 from tinygrad_ms.ops.matrix_sign.polar_iteration import *
+from tinygrad_ms.ops.matrix_sign.roots import *
 from tinygrad_ms.ops.matrix_sign.sylvester import *
 from tinygrad_ms.ops.methods import attach
 from tinygrad_ms.ops.normalization import *

@@ -186,6 +186,7 @@ def test_non_finite_input_gives_nan_in_its_matrix_only(method, eps):
             assert np.isnan(x[1]).all() and np.isfinite(x[[0, 2]]).all()
 
 
+@pytest.mark.filterwarnings("ignore:msign. a matrix of")  # the adaptive steps say it, too
 def test_check_names_what_is_wrong():
     with pytest.raises(ValueError, match="1 of the 9 elements"):
         tg.msign(tg.tensor([[1.0, np.nan, 0], [0, 1, 0], [0, 0, 1]]), check=True)
@@ -198,6 +199,7 @@ def test_check_names_what_is_wrong():
         tg.msign(tg.tensor(random.standard_normal((2, 6, 9))), check=True)
 
 
+@pytest.mark.filterwarnings("ignore:msign. a matrix of")  # is rank-deficient
 def test_rank_deficient_input():
     """newton_schulz: bounded; svd: the factor of the rank and the derivative along matrices of that rank."""
     random = np.random.default_rng(6)
@@ -261,6 +263,7 @@ def test_lists_and_integers_become_floats():
     assert tg.asarray(tg.sqrtm([[4, 0], [0, 9]])).dtype == np.float32
 
 
+@pytest.mark.filterwarnings("ignore:msign. a matrix of")  # is rank-deficient
 def test_ten_thousand_random_matrices():
     """Shapes 1 to 48, batches, ranks, dtypes and scales: no exception, all finite, value and derivatives."""
     random = np.random.default_rng(7)

@@ -5,7 +5,7 @@ import pytest
 
 import tinygrad_ms as tg
 from tests.test_msign import gradient, pushed
-from tinygrad_ms.ops.matrix_sign.closed_form import _solve_by_eigenvalues
+from tinygrad_ms.ops.matrix_sign.definite import _solve_by_eigenvalues
 
 
 def f(x, eps=0.0):

@@ -17,14 +17,14 @@ MOVED = {  # old module: where its names are now
     "ops.aliases": "ops.identity",
     "ops.decompositions": "ops.linalg.decompositions ops.linalg.norms",
     "ops.linear_algebra": "ops.linalg.solve ops.linalg.functions ops.linalg.parts",
-    "ops.matrix_equations": "ops.matrix_sign.lyapunov ops.matrix_sign.sylvester ops.linalg.parts",
+    "ops.matrix_equations": "ops.matrix_sign.lyapunov ops.matrix_sign.roots ops.matrix_sign.sylvester ops.linalg.parts",
     "ops.matrix_functions": "ops.matrix_sign.msign ops.matrix_sign.smooth ops.matrix_sign.lyapunov"
-    " ops.matrix_sign.coefficients",
+    " ops.matrix_sign.roots ops.matrix_sign.coefficients",
     "ops.matrix_parts": "ops.linalg.parts",
     "ops.msign_alternatives": "ops.matrix_sign.polar_iteration ops.matrix_sign.sylvester",
     "ops.newton_schulz": "ops.matrix_sign.iteration ops.matrix_sign.polar_iteration ops.matrix_sign.block_solve"
     " ops.matrix_sign.coefficients ops.linalg.parts",
-    "ops.newton_sign": "ops.matrix_sign.sylvester",
+    "ops.newton_sign": "ops.matrix_sign.newton",
     "ops.products": "ops.linalg.products ops.linalg.einsum",
     "ops.quintics": "ops.matrix_sign.coefficients",
 }

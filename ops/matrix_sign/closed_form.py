@@ -12,63 +12,11 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, symmetric
+from tinygrad_ms.ops.matrix_sign.definite import _solve_by_eigenvalues
 from tinygrad_ms.ops.matrix_sign.smooth import _inner, _safe
-from tinygrad_ms.ops.matrix_sign.sylvester import common_batch
 from tinygrad_ms.ops.shapes import concat
 
 __all__: list[str] = []
-
-
-# --- A X + X A = C by the eigenvalues of A --------------------------------------------------------------------------
-
-
-def _spectral_vjp(needed, g, A, y, parity):
-    S = _solve_by_eigenvalues(A, g, parity=parity)
-    return -symmetric(S @ y.mT + y.mT @ S) if needed[0] else None, S
-
-
-def _spectral_jvp(tangents, A, y, parity):
-    dA, C = tangents
-    if dA is not None:
-        dA = symmetric(dA)
-        change = dA @ y + y @ dA
-        C = -change if C is None else C - change
-    return _solve_by_eigenvalues(A, C, parity=parity)
-
-
-@primitive(
-    vjp=_spectral_vjp,
-    jvp=_spectral_jvp,
-    formula=r"A X + X A = C:\quad A S + S A = \bar X,\quad \bar C = S,\quad \bar A = -\mathrm{sym}(S X^T + X^T S)",
-    source="000, (20) and (21); the solution: Higham 2008, section 2.4, of symmetric A = V W V^T",
-    notes="A stands for its symmetric part; where two eigenvalues add up to zero the result is inf or NaN, but at A = 0"
-    " it is 0 by convention",
-    flops=dense(30),
-)
-def _solve_by_eigenvalues(xp, A, C, /, parity=0):
-    """The X with A X + X A = C for symmetric A (..., n, n) of any signature: V [V^T C V / (w_i + w_j)] V^T.
-
-    ``parity`` -1 or +1 takes the skew or the symmetric part of C.
-    """
-    A, C = common_batch(xp, A, C)
-    if not C.size:
-        return C.copy()
-    with numpy.errstate(all="ignore"):
-        A = A / 2 + A.mT / 2
-        bad = ~xp.isfinite(A).all(axis=(-2, -1), keepdims=True)
-        w, v = xp.linalg.eigh(xp.where(bad, 0, A))
-        total = w[..., :, None] + w[..., None, :]
-        largest = abs(w).max(axis=-1)[..., None, None]
-        total = xp.where(abs(total) <= A.shape[-1] * float(xp.finfo(A.dtype).eps) * largest, 0, total)
-        inside = v.mT @ C @ v
-        if parity:  # here, not of C: else a small w_i divides rounding errors on the diagonal of a skew matrix
-            inside = (inside + parity * inside.mT) / 2
-        inside = xp.where(largest == 0, 0, inside / total)
-        X = v @ inside @ v.mT
-        return xp.where(bad, xp.nan, (X + parity * X.mT) / 2 if parity else X).astype(C.dtype)
-
-
-# --- msign ----------------------------------------------------------------------------------------------------------
 
 
 def _recorded(M, y, G):

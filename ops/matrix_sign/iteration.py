@@ -119,28 +119,29 @@ def of_batch(array, index):
 
 
 def residual(xp, S, S_diagonal, scale, norm) -> numpy.ndarray:
-    """||scale^2 S - I||_F per matrix, on the host; NaN for a zero matrix. S is left as it was."""
+    """||scale^2 S - I||_F per matrix, on the host; NaN where ``norm`` is 0 or NaN. S is left as it was."""
     target = 1 / scale**2
     S_diagonal -= target
+    norm = xp.minimum(norm, xp.finfo(norm.dtype).max)  # the norm of finite elements may overflow
     r = xp.sqrt(squared_norm(xp, S)) / target * (norm / norm)
     S_diagonal += target
     return host(r).astype(float)
 
 
-def iterate(xp, schedule: Schedule, iteration) -> None:
+def iterate(xp, schedule: Schedule, iteration) -> bool:
     """Run ``schedule`` on an iteration: ``square()`` then ``update(p, q, last)`` for each row.
 
     Fixed rows run blindly. Adaptive ones read one residual per matrix and step once the first chunk is through: the
     matrices whose residual is below 0.9 polish (all their singular values are above 0.3, none above one by then), the
     others go through the next chunk. Each group goes on by itself: iterating converged float32 matrices further would
     fill them with denormal numbers, which are slow. Polishing takes a residual r to 5/8 r^3: the last step is known
-    beforehand.
+    beforehand. Returns whether adaptive steps have come to the last chunk without convergence.
     """
     if schedule.polishing is None:
         run_rows(iteration, schedule.chunks[0][1], last=True)
-        return
+        return False
     run_rows(iteration, schedule.chunks[0][1])
-    polish(xp, schedule, iteration, schedule.chunks[1:])
+    return polish(xp, schedule, iteration, schedule.chunks[1:])
 
 
 def run_rows(iteration, pairs, last=False):
@@ -150,8 +151,9 @@ def run_rows(iteration, pairs, last=False):
         iteration.update(p, q, last=last and i + 1 == len(pairs))
 
 
-def polish(xp, schedule, iteration, chunks):
-    """Polish what a chunk has brought near one, and give the rest the next of ``chunks``."""
+def polish(xp, schedule, iteration, chunks) -> bool:
+    """Polish what a chunk has brought near one, and give the rest the next of ``chunks``; True where none is left."""
+    capped = False
     for polished in range(1, 13):
         iteration.square()
         residual = iteration.residual(schedule.end)  # NaN, as of zero matrices, counts as done
@@ -161,17 +163,18 @@ def polish(xp, schedule, iteration, chunks):
             for group in groups:
                 index = xp.asarray(numpy.flatnonzero(group))
                 part = iteration.take(index)
-                polish(xp, schedule, part, chunks)
+                capped |= polish(xp, schedule, part, chunks)
                 iteration.put(index, part)
-            return
+            return capped
         if polished == 1 and chunks and large.any():
             start, pairs = chunks[0]
             iteration.rescale(schedule.end / start)
             run_rows(iteration, pairs)
-            polish(xp, schedule, iteration, chunks[1:])
-            return
+            return polish(xp, schedule, iteration, chunks[1:])
         # past the last chunk a large residual means rank deficiency: stop before the noise has grown
+        capped |= bool(polished == 1 and large.any())
         done = not (0.625 * residual**3 > schedule.tolerance).any() or polished == (3 if large.any() else 12)
         iteration.update(*schedule.polishing, last=done)
         if done:
-            return
+            break
+    return capped

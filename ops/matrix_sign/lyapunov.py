@@ -1,19 +1,22 @@
-"""A X + X A = C for symmetric positive definite A, and the functions whose derivatives are such equations.
+"""A X + X A = C for symmetric positive definite A, and the derivative of the polar factor, which is such an equation.
 
-These are the polar factor (``msign``) and square roots. The derivative of an equation is another one of its kind, so
-all orders exist and no eigendecomposition is taken.
+The derivative of an equation is another one of its kind, so all orders exist and no eigendecomposition is taken.
 """
 
-import numpy
-
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.linalg.decompositions import on_host
 from tinygrad_ms.ops.linalg.parts import check_matrices, symmetric
 from tinygrad_ms.ops.matrix_sign.block_solve import InverseOf, solve_symmetric
-from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
+from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows
+from tinygrad_ms.ops.matrix_sign.definite import _solve_by_eigenvalues, fits, positive_definite, unless_symmetric
+from tinygrad_ms.ops.matrix_sign.scale import into_range
 from tinygrad_ms.ops.matrix_sign.sylvester import check_right_side, common_batch
+from tinygrad_ms.ops.shapes import as_operand
 
-__all__ = ["inv_sqrtm", "solve_lyapunov", "sqrtm"]
+__all__ = ["solve_lyapunov"]
 
 
 # --- A X + X A = C -------------------------------------------------------------------------------------------------
@@ -68,14 +71,41 @@ def _solve_lyapunov(xp, A, C, /, parity=0, steps=None, coefficients=None, invers
 
 
 def solve_lyapunov(A, C, /, parity=0, steps=None, coefficients=None):
-    """The X with A X + X A = C, for symmetric positive definite A (..., n, n) and C (..., n, n), float32 or float64.
+    """The X with A X + X A = C, for symmetric A (..., n, n) and any C (..., n, n), float32 or float64.
 
-    Newton-Schulz for mcsgn([[A, C], [0, -A]]) on its blocks: matrix products only. A stands for its symmetric part;
-    ``parity`` -1 or +1 solves for the skew or the symmetric part of C and is cheaper (7 products a step, not 9).
-    ``steps=k`` runs exactly k steps without synchronising the host, None adapts to the residual (``msign``).
-    Raises ValueError for shapes that do not fit and TypeError for other dtypes.
+    For positive definite A, Newton-Schulz for mcsgn([[A, C], [0, -A]]) on its blocks: matrix products only. ``parity``
+    -1 or +1 solves for the skew or the symmetric part of C and is cheaper (7 products a step, not 9). ``steps=k`` runs
+    exactly k steps without synchronising the host, None adapts to the residual (``msign``).
+    For other symmetric A the eigenvalues of A solve it; with ``steps`` on a GPU, where the host would wait, the result
+    is NaN. Where two eigenvalues add up to zero the result is inf or NaN, but at A = 0 it is 0 by convention.
+    A stands for its symmetric part. Raises ValueError for an A that is not symmetric to 1e-4 of its largest element
+    (NaN on a GPU; ``solve_sylvester(A, A, C)`` solves that), for shapes that do not fit; TypeError for other dtypes.
     """
-    return _solve_lyapunov(A, C, parity=parity, steps=steps, coefficients=coefficients)
+    A, C = as_operand(A), as_operand(C)
+    s = into_range(A)
+    result = _solve_anywhere(A if s is None else A * s, C, parity, steps, coefficients)
+    return result if s is None else result * s
+
+
+def _solve_anywhere(A, C, parity, steps, coefficients):
+    """The method that A calls for."""
+    x = raw(A)
+    if not fits(x):  # the primitive says why
+        return _solve_lyapunov(A, C, parity=parity, steps=steps, coefficients=coefficients)
+    xp = BACKENDS[type(x)].xp
+    hint = (
+        "solve_sylvester(A, A, C) solves the equation of any A, solve_sylvester(A, A.mT, C) the other one of this name"
+    )
+    spoiled, definite = unless_symmetric("solve_lyapunov", x, hint), positive_definite(xp, x)
+    if steps is not None and not on_host(x):
+        spoiled = xp.where(definite, 0, xp.nan) if spoiled is None else xp.where(definite, spoiled, xp.nan)
+    elif not definite.all():
+        fixed_rows(steps, coefficients)  # not used, but nonsense is refused
+        check_right_side("solve_lyapunov", x, x, raw(C))
+        result = _solve_by_eigenvalues(A, C, parity=parity)
+        return result if spoiled is None else result + spoiled
+    result = _solve_lyapunov(A, C, parity=parity, steps=steps, coefficients=coefficients)
+    return result if spoiled is None else result + spoiled.astype(x.dtype)
 
 
 def _with_inverse_vjp(needed, g, P, solution, inverse, steps, coefficients):
@@ -124,64 +154,3 @@ def polar_derivative(M, y, G, steps, coefficients, P=None):
         return y @ _solve_lyapunov(P, B, parity=-1, steps=steps, coefficients=coefficients) * 2
     W, inverse = solve_skew_with_inverse(P, B, steps=steps, coefficients=coefficients)
     return y @ (2 * W - B @ inverse) + G @ inverse
-
-
-# --- square roots of symmetric positive definite matrices ----------------------------------------------------------
-
-
-def _root_derivative(G, y, steps, coefficients):
-    """S with y S + S y = sym(G): its own adjoint, so the rule of both modes."""
-    return _solve_lyapunov(y, G, parity=1, steps=steps, coefficients=coefficients)
-
-
-@primitive(
-    vjp=_root_derivative,
-    jvp=_root_derivative,
-    formula=r"Y = A^{1/2}:\quad Y S + S Y = \mathrm{sym}(\bar Y),\quad \bar A = S",
-    source="Higham 2008, section 6.1; 000",
-    notes="A stands for its symmetric part, which must be positive definite",
-    floats=True,
-    flops=dense(60),
-)
-def sqrtm(xp, A, /, steps=None, coefficients=None):
-    """The square root of symmetric positive definite A (..., n, n): L msign(L)^T with A = L L^T.
-
-    A stands for its symmetric part. Raises ValueError where the Cholesky factor does not exist (NaN on a GPU).
-    """
-    check_matrices("sqrtm", A, square=True, name="A", lapack=False)
-    L = _cholesky("sqrtm", xp, A)
-    y = L @ orthogonalise(xp, L, steps, coefficients).mT
-    return (y + y.mT) / 2
-
-
-def _cholesky(name, xp, A):
-    try:
-        return xp.linalg.cholesky((A + A.mT) / 2)
-    except numpy.linalg.LinAlgError:
-        raise ValueError(f"{name}: A {A.shape} is not positive definite: its Cholesky factor does not exist") from None
-
-
-def _inverse_root_derivative(G, y, steps, coefficients):
-    """S with y S + S y = -y^2 sym(G) y^2: its own adjoint, so the rule of both modes."""
-    return _solve_lyapunov(y, -(y @ (y @ symmetric(G) @ y) @ y), parity=1, steps=steps, coefficients=coefficients)
-
-
-@primitive(
-    vjp=_inverse_root_derivative,
-    jvp=_inverse_root_derivative,
-    formula=r"Y = A^{-1/2}:\quad Y S + S Y = -Y^2\,\mathrm{sym}(\bar Y)\,Y^2,\quad \bar A = S",
-    source="Higham 2008, section 6.1; 000",
-    notes="A stands for its symmetric part, which must be positive definite",
-    floats=True,
-    flops=dense(60),
-)
-def inv_sqrtm(xp, A, /, steps=None, coefficients=None):
-    """The inverse square root of symmetric positive definite A (..., n, n): msign(L) L^{-1} with A = L L^T.
-
-    A stands for its symmetric part. Raises ValueError where the Cholesky factor does not exist (NaN on a GPU).
-    """
-    check_matrices("inv_sqrtm", A, square=True, name="A", lapack=False)
-    L = _cholesky("inv_sqrtm", xp, A)
-    unitary = orthogonalise(xp, L, steps, coefficients)
-    y = xp.linalg.solve(L.mT, unitary.mT).mT
-    return (y + y.mT) / 2

@@ -14,7 +14,9 @@ from math import prod, sqrt
 
 import numpy
 
-from tinygrad_ms.ops.linalg.parts import per_matrix
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix
 from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows, schedule_for
 from tinygrad_ms.ops.matrix_sign.iteration import (
     Iteration,
@@ -25,6 +27,9 @@ from tinygrad_ms.ops.matrix_sign.iteration import (
     normalise,
     residual,
 )
+from tinygrad_ms.ops.matrix_sign.report import warn_of_cap
+from tinygrad_ms.ops.matrix_sign.scale import largest_elements, power_of_two
+from tinygrad_ms.ops.shapes import as_operand
 
 __all__ = ["msign_unrolled"]
 
@@ -98,13 +103,14 @@ class Orthogonalise(Iteration):
         self.S *= factor * factor
 
 
-def orthogonalise(xp, M, steps=None, coefficients=None, mcsgn=False):
+def orthogonalise(xp, M, steps=None, coefficients=None, mcsgn=False, warn=False):
     """msign of M (..., n, m) by Newton-Schulz; ``mcsgn``: that of square matrices with real spectra.
 
-    Works on the smaller side; each matrix is scaled by its own Frobenius norm.
+    Works on the smaller side; each matrix is scaled by its own Frobenius norm. ``warn``: say where adaptive steps end
+    at their cap.
     """
     if M.shape[-2] < M.shape[-1]:
-        return orthogonalise(xp, M.mT, steps, coefficients).mT
+        return orthogonalise(xp, M.mT, steps, coefficients, warn=warn).mT
     schedule = schedule_for(M.shape, M.dtype, steps, coefficients)
     if M.size == 0:
         return xp.zeros(M.shape, M.dtype)
@@ -114,13 +120,15 @@ def orthogonalise(xp, M, steps=None, coefficients=None, mcsgn=False):
         if M.shape[-1] == 1:  # a vector, or a number: its direction needs no iteration
             normalise(xp, tall, out)
             return out.reshape(M.shape)
-        workspace = Workspace(xp, M.dtype)
+        workspace, capped = Workspace(xp, M.dtype), False
         for part in cache_slices(tall, 4):
             result = out[part] if schedule.end == 1 else None
             iteration = Orthogonalise(xp, workspace, tall[part], schedule.chunks[0][0], mcsgn, out=result)
-            iterate(xp, schedule, iteration)
+            capped |= iterate(xp, schedule, iteration)
             if result is None:
                 xp.multiply(iteration.X, schedule.end, out=out[part])
+    if capped and warn:
+        warn_of_cap(*M.shape[-2:])
     return out.reshape(M.shape)
 
 
@@ -136,13 +144,15 @@ def orthogonalise_smooth(xp, M, eps, steps=None, coefficients=None):
     y, scaled_inverse, norm = (make((len(tall), *shape), M.dtype) for shape in ((m, n), (n, n), (1, 1)))
     if M.size:
         with numpy.errstate(all="ignore"):
-            workspace = Workspace(xp, M.dtype)
+            workspace, capped = Workspace(xp, M.dtype), False
             for part in cache_slices(tall, 6):
                 iteration = Orthogonalise(xp, workspace, tall[part], schedule.chunks[0][0], eps=eps)
-                iterate(xp, schedule, iteration)
+                capped |= iterate(xp, schedule, iteration)
                 size = norm[part] = per_matrix(iteration.norm)
                 xp.multiply(iteration.X[:, :m], schedule.end, out=y[part])
                 xp.multiply(iteration.X[:, m:], schedule.end * (size != 0), out=scaled_inverse[part])
+        if capped:
+            warn_of_cap(m, n)
     return tuple(x.reshape(M.shape[:-2] + x.shape[1:]) for x in (y, scaled_inverse, norm))
 
 
@@ -152,12 +162,18 @@ def msign_unrolled(M, *, steps=8, coefficients="su"):
     For comparison and teaching; ``msign`` is what to use. Where the steps converge, the gradient has rounding errors
     like those of ``msign``. Every step keeps its matrices for backward: steps (2 n^2 + n m) numbers, where ``msign``
     keeps n m (25 times less, for a square M). Wrap the call in ``checkpoint`` to keep M alone and compute the steps
-    twice. Not for M = 0, or scales whose squares leave the range.
+    twice. The scale of M does not matter; zero gives zero with zero gradient.
     Source: 000 (5).
     """
+    M = check_matrices("msign_unrolled", as_operand(M), name="M", lapack=False)
     if M.shape[-2] > M.shape[-1]:
         return msign_unrolled(M.mT, steps=steps, coefficients=coefficients).mT
-    X = M / (M * M).sum(axis=(-2, -1), keepdims=True) ** 0.5
+    if M.size:
+        largest = largest_elements(raw(M))
+        zero = largest == 0
+        M = M * (power_of_two(BACKENDS[type(largest)].xp, largest) * ~zero)
+        M = M / ((M * M).sum(axis=(-2, -1), keepdims=True) + zero) ** 0.5
+    X = M
     for a, b, c in fixed_rows(steps, coefficients):
         S = X @ X.mT
         X = a * X + (b * S + c * (S @ S)) @ X

@@ -1,7 +1,5 @@
-"""The matrix sign mcsgn of any spectrum and the equation A X + X B = C that it solves, by scaled Newton.
+"""The matrix sign mcsgn of any spectrum and the equation A X + X B = C that it solves, as primitives.
 
-X <- (g X + X^{-1} / g) / 2 converges to mcsgn(X) for every X without eigenvalues on the imaginary axis, where the
-quintic tables need real ones. Source: Higham, Functions of Matrices, 2008, equations (5.34) and (5.35).
 Every derivative here is another equation of the same kind, so all orders exist and no eigendecomposition is taken.
 """
 
@@ -12,82 +10,13 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.costs import dense
-from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix
-from tinygrad_ms.ops.matrix_sign.coefficients import roundoff
-from tinygrad_ms.ops.matrix_sign.iteration import host, normalise, squared_norm
+from tinygrad_ms.ops.linalg.parts import check_matrices
+from tinygrad_ms.ops.matrix_sign.newton import newton_mcsgn, newton_sylvester, proven
 from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
+from tinygrad_ms.ops.matrix_sign.scale import into_range, is_tracked
+from tinygrad_ms.ops.shapes import as_operand
 
 __all__ = ["mcsgn", "solve_sylvester"]
-
-
-# --- scaled Newton on raw arrays -----------------------------------------------------------------------------------
-
-
-def inverses(xp, X):
-    """The inverse of each matrix; NaN where there is none (CuPy does not raise, NumPy raises for the whole batch)."""
-    try:
-        return xp.linalg.inv(X)
-    except numpy.linalg.LinAlgError:
-        if X.shape[0] == 1:
-            return xp.full(X.shape, xp.nan, X.dtype)
-        return xp.concatenate([inverses(xp, one[None]) for one in X])
-
-
-def newton(xp, A, B=None, K=None, steps=None):
-    """mcsgn(A) for a batch (b, n, n), steps of at most 60, until the change squared is below the roundoff.
-
-    With ``B`` (b, m, m) and ``K`` (b, n, m): the iteration on [[A, K], [0, -B]] by its blocks; returns the limit of K,
-    twice the solution of A Y + Y B = K where A and B have their spectra in the right half plane.
-    """
-    change, best = None, numpy.inf
-    for _ in range(60 if steps is None else steps):
-        A_inverse = inverses(xp, A)
-        size, size_inverse = squared_norm(xp, A), squared_norm(xp, A_inverse)
-        if B is not None:
-            B_inverse = inverses(xp, B)
-            size, size_inverse = size + squared_norm(xp, B), size_inverse + squared_norm(xp, B_inverse)
-        g = (size_inverse / size) ** 0.25
-        if change is not None:  # the scaling spoils the quadratic convergence near the limit
-            g = xp.where(change < 1e-2, 1, g)
-        half, other = per_matrix(g / 2), per_matrix(0.5 / g)
-        if B is not None:
-            K = half * K + other * (A_inverse @ K @ B_inverse)
-            B, B_before = half * B + other * B_inverse, B
-        A, A_before = half * A + other * A_inverse, A
-        difference, size = squared_norm(xp, A - A_before), squared_norm(xp, A)
-        if B is not None:
-            difference, size = difference + squared_norm(xp, B - B_before), size + squared_norm(xp, B)
-        change = xp.sqrt(difference / size)
-        if steps is None:
-            now = host(change)
-            now = float(numpy.nanmax(now, initial=0.0))  # a NaN matrix is done
-            if now**2 < roundoff(A.dtype) or now < 1e-2 and now > best / 2:  # converged, or stagnating at its rounding
-                break
-            best = min(best, now)
-    return A if B is None else K
-
-
-def newton_mcsgn(xp, X, steps=None):
-    """mcsgn of raw square matrices (..., n, n)."""
-    if X.size == 0:
-        return xp.zeros(X.shape, X.dtype)
-    flat = X.reshape((-1,) + X.shape[-2:])
-    A = xp.empty(flat.shape, X.dtype)
-    with numpy.errstate(all="ignore"):
-        normalise(xp, flat, A)
-        return newton(xp, A, steps=steps).reshape(X.shape)
-
-
-def newton_sylvester(xp, A, B, C, steps=None):
-    """The solution X of A X + X B = C for raw batches of the same leading dimensions."""
-    if C.size == 0:
-        return xp.zeros(C.shape, C.dtype)
-    A, B, C = (x.reshape((-1,) + x.shape[-2:]) for x in (A, B, C))
-    with numpy.errstate(all="ignore"):
-        scale = per_matrix(xp.maximum(xp.abs(A).max(axis=(1, 2)), xp.abs(B).max(axis=(1, 2))))
-        K = xp.empty(C.shape, C.dtype)
-        norm = normalise(xp, C, K)
-        return newton(xp, A / scale, B / scale, K, steps) * (per_matrix(norm) / scale / 2)
 
 
 # --- A X + X B = C -------------------------------------------------------------------------------------------------
@@ -115,7 +44,7 @@ def check_right_side(name, A, B, C):
 
 
 def _sylvester_vjp(needed, g, A, B, y, steps, spectrum):
-    S = solve_sylvester(A.mT, B.mT, g, steps=steps, spectrum=spectrum)
+    S = _solve_sylvester(A.mT, B.mT, g, steps=steps, spectrum=spectrum)
     return -(S @ y.mT) if needed[0] else None, -(y.mT @ S) if needed[1] else None, S
 
 
@@ -125,7 +54,7 @@ def _sylvester_jvp(tangents, A, B, y, steps, spectrum):
     first, *rest = [term for term in terms if term is not None]
     for term in rest:
         first = first + term
-    return solve_sylvester(A, B, first, steps=steps, spectrum=spectrum)
+    return _solve_sylvester(A, B, first, steps=steps, spectrum=spectrum)
 
 
 @primitive(
@@ -133,17 +62,11 @@ def _sylvester_jvp(tangents, A, B, y, steps, spectrum):
     jvp=_sylvester_jvp,
     formula=r"A X + X B = C:\quad A^T S + S B^T = \bar X,\quad \bar C = S,\ \bar A = -S X^T,\ \bar B = -X^T S",
     source="000, (20) and (21); Higham 2008, section 2.4",
-    notes="both spectra in the right half plane",
+    notes="unique unless an eigenvalue of A and one of B add up to zero: then NaN or large numbers",
     flops=dense(100),
 )
-def solve_sylvester(xp, A, B, C, /, steps=None, spectrum="complex"):
-    """The X with A X + X B = C: A (..., n, n) and B (..., m, m) with spectra in the right half plane, C (..., n, m).
-
-    X is half the corner of mcsgn([[A, C], [0, -B]]), by scaled Newton on the blocks. ``spectrum="real"`` promises real
-    eigenvalues of A and B and runs the quintic table instead, matrix products only. Raises ValueError for shapes that
-    do not fit; an equation without a unique solution gives NaN or large numbers. The SciPy function of this name has
-    no batch.
-    """
+def _solve_sylvester(xp, A, B, C, /, steps=None, spectrum="complex"):
+    """As ``solve_sylvester``."""
     check_matrices("solve_sylvester", A, square=True, name="A", lapack=False)
     check_matrices("solve_sylvester", B, square=True, name="B", lapack=False)
     check_right_side("solve_sylvester", A, B, C)
@@ -151,6 +74,26 @@ def solve_sylvester(xp, A, B, C, /, steps=None, spectrum="complex"):
     if _is_real("solve_sylvester", spectrum):
         return _sylvester_by_table(xp, A, B, C, steps)
     return newton_sylvester(xp, A, B, C, steps).reshape(C.shape)
+
+
+def solve_sylvester(A, B, C, /, steps=None, spectrum="complex"):
+    """The X with A X + X B = C: A (..., n, n), B (..., m, m) and C (..., n, m), float32 or float64, batched.
+
+    X is half the corner of mcsgn([[A, C], [0, -B]]), by scaled Newton on the blocks, where the spectra of A and B lie
+    in the right half plane, or both in the left one. ``spectrum="real"`` promises real eigenvalues of A and B and runs
+    the quintic table instead, matrix products only. The signs of A and B and the residual show where the spectra lie
+    otherwise: then a dense system is solved, of up to 1,024 unknowns, or A and B are shifted; with ``steps`` on a GPU,
+    where the host would wait, the result is NaN.
+    Raises ValueError for shapes that do not fit, and for larger equations that no shift helps. An equation without a
+    unique solution gives NaN or large numbers. The scale of A, B and C does not matter. The SciPy function of this name
+    has no batch.
+    """
+    A, B, C = map(as_operand, (A, B, C))
+    s, t = into_range(A, B) if A.shape[:-2] == B.shape[:-2] else None, into_range(C)
+    if s is None and t is None:
+        return _solve_sylvester(A, B, C, steps=steps, spectrum=spectrum)
+    s, t = 1.0 if s is None else s, 1.0 if t is None else t
+    return _solve_sylvester(A * s, B * s, C * t, steps=steps, spectrum=spectrum) / t * s
 
 
 def _sylvester_by_table(xp, A, B, C, steps):
@@ -162,7 +105,14 @@ def _sylvester_by_table(xp, A, B, C, steps):
     largest = (xp.abs(C).max(axis=(-2, -1)) if C.size else xp.ones(C.shape[:-2], C.dtype))[..., None, None]
     ratio = size / xp.where(largest == 0, 1, largest)  # the corner enters linearly: its scale is free
     X[..., :n, n:] = C * ratio
-    return orthogonalise(xp, X, steps, mcsgn=True)[..., :n, n:] / (2 * ratio)
+    S = orthogonalise(xp, X, steps, mcsgn=True)
+    X = S[..., :n, n:] / xp.where(ratio == 0, 1, 2 * ratio)
+    if not C.size:
+        return X
+    matrices = (A, B, C, S[..., :n, :n], -S[..., n:, n:], X)
+    a, b, c, sign_a, sign_b, x = [xp.ascontiguousarray(m).reshape((-1,) + m.shape[-2:]) for m in matrices]
+    with numpy.errstate(all="ignore"):
+        return proven(xp, a, b, c, sign_a, sign_b, x, steps).reshape(C.shape)
 
 
 def _is_real(name, spectrum):
@@ -176,13 +126,13 @@ def _is_real(name, spectrum):
 
 def _mcsgn_vjp(g, x, y, steps, spectrum):
     N = (x @ y).mT
-    Y = solve_sylvester(N, N, g, steps=steps, spectrum=spectrum)
+    Y = _solve_sylvester(N, N, g, steps=steps, spectrum=spectrum)
     return Y - y.mT @ Y @ y.mT
 
 
 def _mcsgn_jvp(t, x, y, steps, spectrum):
     N = x @ y
-    return solve_sylvester(N, N, t - y @ t @ y, steps=steps, spectrum=spectrum)
+    return _solve_sylvester(N, N, t - y @ t @ y, steps=steps, spectrum=spectrum)
 
 
 @primitive(
@@ -194,18 +144,30 @@ def _mcsgn_jvp(t, x, y, steps, spectrum):
     floats=True,
     flops=dense(60),
 )
-def mcsgn(xp, x, /, steps=None, spectrum="complex"):
+def _mcsgn(xp, x, /, steps=None, spectrum="complex"):
+    """As ``mcsgn``."""
+    check_matrices("mcsgn", x, square=True, lapack=False)
+    if not _is_real("mcsgn", spectrum):
+        return newton_mcsgn(xp, x, steps)
+    S = orthogonalise(xp, x, steps, mcsgn=True)
+    if steps is not None or not S.size:
+        return S
+    with numpy.errstate(all="ignore"):  # a sign is its own inverse, but for x = 0
+        off = abs(S @ S - xp.eye(S.shape[-1], dtype=S.dtype)).max(axis=(-2, -1), keepdims=True)
+        return xp.where((off < 0.5) | (x == 0).all(axis=(-2, -1), keepdims=True), S, xp.nan).astype(S.dtype)
+
+
+def mcsgn(x, /, steps=None, spectrum="complex"):
     """The matrix sign x (x^2)^{-1/2} of square x (..., n, n): eigenvalues become the signs of their real parts.
 
     By scaled Newton. ``spectrum="real"`` promises real eigenvalues and runs the quintic table, matrix products only
     (complex ones turn it into NaN). ``steps=k`` runs exactly k steps without synchronising the host. Not ``msign``:
-    the two agree for symmetric matrices. Raises ValueError unless x is square; eigenvalues on the imaginary axis have
-    no sign and give NaN or an arbitrary result.
+    the two agree for symmetric matrices. Raises ValueError unless x is square. Eigenvalues on the imaginary axis have
+    no sign: NaN, also where rounding decides the sign (with ``steps`` an arbitrary result).
     """
-    check_matrices("mcsgn", x, square=True, lapack=False)
-    if _is_real("mcsgn", spectrum):
-        return orthogonalise(xp, x, steps, mcsgn=True)
-    return newton_mcsgn(xp, x, steps)
+    x = as_operand(x)
+    s = into_range(x) if is_tracked(x) else None
+    return _mcsgn(x if s is None else x * s, steps=steps, spectrum=spectrum)
 
 
 def msign_dense_vjp(M, G, *, eps=1e-3, steps=8):

@@ -857,3 +857,33 @@ def test_parameters_in_a_deque_are_found_and_in_a_set_refused():
     for container in (set, frozenset):
         with pytest.raises(TypeError, match=f"parts is a {container.__name__} with modules or state in it"):
             Model(container).parameters()
+
+
+def test_a_move_that_fails_has_converted_nothing():
+    model = nn.Linear(2, 1)
+    with pytest.raises((ValueError, RuntimeError)):
+        model.to("float64", "tpu")
+    with pytest.raises(TypeError, match="not to int32"):
+        model.to("strict", "int32")
+    assert model.weight.dtype == "float32" and model.weight.device == "cpu"
+    model.to("float64", "strict")
+    assert model.bias.dtype == "float64" and model.bias.device == "strict"
+
+
+def test_a_buffer_is_not_lost_by_an_assignment():
+    class Count(nn.Module):
+        def __init__(self):
+            self.seen = nn.Buffer([0.0])
+
+    model = Count()
+    with pytest.raises(TypeError, match="Count.seen is a Buffer, and Tensor would take it from the model"):
+        model.seen = model.seen + 1.0
+    model.seen = nn.Buffer([3.0])
+    assert model.state_dict()["seen"] == [3.0]
+
+
+def test_what_is_appended_is_a_layer():
+    model = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="Sequential: layer 1 is int, expected a module or function"):
+        model.append(3)
+    assert len(model) == 1

@@ -5,7 +5,7 @@ Nothing is registered: the tree is read off the attributes.
 
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
+from functools import partial, reduce
 from html import escape
 from typing import Any, NamedTuple
 
@@ -80,11 +80,13 @@ class Module:
         return super().__new__(cls)
 
     def __setattr__(self, name, value):
-        """Refuse to lose a parameter: what is put in its place must be one, too, or None."""
-        if isinstance(vars(self).get(name), Parameter) and not isinstance(value, (Parameter, type(None))):
+        """Refuse to lose a parameter or a buffer: what is put in its place must be one, too, or None."""
+        old = vars(self).get(name)
+        if isinstance(old, (Parameter, Buffer)) and not isinstance(value, (Parameter, Buffer, type(None))):
+            kind = type(old).__name__
             raise TypeError(
-                f"{type(self).__name__}.{name} is a Parameter, and {type(value).__name__} would take it from the model;"
-                f" assign Parameter(...), or change the values under no_grad(): {name}.copy_(...)"
+                f"{type(self).__name__}.{name} is a {kind}, and {type(value).__name__} would take it from the model;"
+                f" assign {kind}(...), or change the values under no_grad(): {name}.copy_(...)"
             )
         if isinstance(value, (Module, Parameter, Buffer)):
             CHANGES[0] += 1
@@ -95,8 +97,7 @@ class Module:
 
     def __call__(self, *args, **kwargs):
         """Run ``forward``. The ops inside are one scope, named as the attribute: a cluster of a picture."""
-        if self._named_at != CHANGES[0] and not self._nested:
-            self._name_parts()
+        self._name_parts_again()
         with scope(self._name):
             try:
                 return self.forward(*args, **kwargs)
@@ -149,6 +150,11 @@ class Module:
         """The same, each once."""
         return list({id(part): part for _, part in self.named_children()}.values())
 
+    def _name_parts_again(self):
+        """Name everything below, if it may have changed and this is no part of another module."""
+        if self._named_at != CHANGES[0] and not self._nested:
+            self._name_parts()
+
     def _name_parts(self):
         """Tell everything below what pictures and messages call it.
 
@@ -194,21 +200,22 @@ class Module:
 
         In place: ``model.to("cuda", "float16")``. Make the optimizer afterwards.
         """
+        conversions = []
         for target in (*targets, device, dtype):
-            if target is None:
-                continue
-            if is_dtype(target):
-                self.astype(target)
-            else:
-                self._convert(partial(to_device, device=target))
-        return self
+            if target is not None:
+                conversions.append(self._to_dtype(target) if is_dtype(target) else partial(to_device, device=target))
+        return self._convert(lambda old: reduce(lambda array, convert: convert(array), conversions, old))
 
     def astype(self, dtype) -> "Module":
         """Convert the floating-point parameters, buffers and gradients to ``dtype``, in place."""
+        return self._convert(self._to_dtype(dtype))
+
+    def _to_dtype(self, dtype):
+        """What converts an array to ``dtype``, if it is a floating-point one."""
         dtype = as_dtype(dtype)
         if not is_float(dtype):
             raise TypeError(f"astype: {type(self).__name__} can be converted to floating-point dtypes, not to {dtype}")
-        return self._convert(lambda old: old.astype(dtype) if is_float(old.dtype) and old.dtype != dtype else old)
+        return lambda old: old.astype(dtype) if is_float(old.dtype) and old.dtype != dtype else old
 
     def _convert(self, convert):
         parts = [part for _, part in self._unique((Parameter, Buffer))]
@@ -515,6 +522,7 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
     for names in shared(state, parameters):
         if any(parameters[name] is not parameters[names[0]] for name in names):
             raise ValueError(f"functional_call: {' and '.join(names)} are one parameter; give it one value")
+    module._name_parts_again()
     parts = [state[name] for name in parameters]
     before = [part.place() for part in parts]
     try:

@@ -258,6 +258,21 @@ ERRORS = {
         "SGD: nesterov is True, expected False, or mom",
     ),
     "betas": (ValueError, lambda: optim.Adam([leaf()], betas=(0.9, 1.0)), r"Adam: betas is \(0.9, 1.0\), expected two"),
+    "no betas": (ValueError, lambda: optim.Adam([leaf()], betas=0.9), "Adam: betas is 0.9, expected two numbers"),
+    "betas of text": (ValueError, lambda: optim.Adam([leaf()], betas=("a", "b")), "Adam: betas is .* expected two"),
+    "eps of text": (TypeError, lambda: optim.Adam([leaf()], eps="x"), "Adam: eps is 'x', expected a number"),
+    "infinite eps": (ValueError, lambda: optim.Adam([leaf()], eps=inf), "Adam: eps is inf, expected at least 0"),
+    "momentum of text": (TypeError, lambda: optim.SGD([leaf()], momentum="x"), "SGD: momentum is 'x', expected a num"),
+    "infinite momentum": (ValueError, lambda: optim.SGD([leaf()], momentum=inf), "SGD: momentum is inf, expected at"),
+    "dampening": (ValueError, lambda: optim.SGD([leaf()], dampening=nan), "SGD: dampening is nan, expected at least 0"),
+    "too much": (ValueError, lambda: optim.SGD([leaf()], dampening=3), "SGD: dampening is 3, expected at most 1"),
+    "muon's momentum": (ValueError, lambda: optim.Muon([leaf()], momentum=1), "momentum is 1, expected at least 0 and"),
+    "adamw_lr": (ValueError, lambda: optim.Muon([leaf()], adamw_lr=nan), "Muon: adamw_lr is nan, expected at least 0"),
+    "scale": (
+        ValueError,
+        lambda: optim.Muon([leaf()], scale=["rms"]),
+        r"Muon: scale is \['rms'\], expected 'spectral'",
+    ),
     "eps": (ValueError, lambda: optim.Adam([leaf()], eps=-1), "Adam: eps is -1, expected at least 0"),
 }
 
@@ -430,6 +445,25 @@ STATE_ERRORS = {
     "buffer": (
         lambda s: s["state"][2].pop("exp_avg_sq"),
         "parameter 2 has step, exp_avg in the state, expected step, exp_",
+    ),
+    "groups of another kind": (lambda s: s.update(param_groups=3), "param_groups is 3, expected a list of dicts"),
+    "groups of None": (
+        lambda s: s.update(param_groups=[None, None]),
+        r"param_groups is \[None, None\], expected a list",
+    ),
+    "no dict of states": (lambda s: s.update(state=[1]), r"state is \[1\], expected a dict of dicts"),
+    "no dict of one": (lambda s: s["state"].update({0: [1]}), "expected a dict of dicts"),
+    "no list of parameters": (lambda s: s["param_groups"][0].update(params=2), "group 0 has 2 parameters in the state"),
+    "other numbers": (
+        lambda s: s["param_groups"][0].update(params=[1, 0]),
+        r"group 0 has the parameters \[1, 0\] in the state, expected them by their numbers from 0",
+    ),
+    "negative step": (lambda s: s["state"][0].update(step=-1), "parameter 0: step is -1 in the state, expected an int"),
+    "half a step": (lambda s: s["state"][0].update(step=2.5), "parameter 0: step is 2.5 in the state"),
+    "no step": (lambda s: s["state"][0].update(step="x"), "parameter 0: step is 'x' in the state"),
+    "mask": (
+        lambda s: s["state"][0].update(exp_avg=np.ma.masked_array(np.ones((3, 4)), True)),
+        "parameter 0: exp_avg is a masked array",
     ),
     "number": (lambda s: s["state"].update({3: {}}), r"the state has parameters \[3\] and there are 3 here"),
 }

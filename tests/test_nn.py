@@ -887,3 +887,14 @@ def test_what_is_appended_is_a_layer():
     with pytest.raises(TypeError, match="Sequential: layer 1 is int, expected a module or function"):
         model.append(3)
     assert len(model) == 1
+
+
+def test_sizes_may_be_numpy_integers_and_nothing_but_integers():
+    n = np.int64(3)
+    for module in (nn.Linear(n, n), nn.Embedding(n, n), nn.LayerNorm(n), nn.RMSNorm((n, n)), nn.GRU(n, n)):
+        assert module.parameters()[0].size >= 3
+    for size in (True, 3.0, np.float32(3), 0, "3"):
+        with pytest.raises(ValueError, match="Linear: in_features is .*, expected an integer of at least 1"):
+            nn.Linear(size, 2)
+    with pytest.raises(ValueError, match=r"LayerNorm: shape is \(True,\), expected integers"):
+        nn.LayerNorm(True)

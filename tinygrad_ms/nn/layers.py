@@ -1,6 +1,7 @@
 """Layers: Linear, Embedding, LayerNorm, RMSNorm, Dropout, Flatten, Identity."""
 
 from math import prod, sqrt
+from numbers import Integral
 
 import numpy
 
@@ -151,15 +152,20 @@ class Identity(Module):
 
 def check_sizes(module, **sizes):
     for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
+        if not is_count(size):
             raise ValueError(f"{type(module).__name__}: {name} is {size!r}, expected an integer of at least 1")
 
 
+def is_count(size) -> bool:
+    """Whether this is an integer of at least 1, of Python or of NumPy."""
+    return isinstance(size, Integral) and not isinstance(size, bool) and int(size) >= 1
+
+
 def as_shape(module, shape) -> tuple[int, ...]:
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+    shape = (shape,) if isinstance(shape, Integral) else tuple(shape)
+    if not shape or not all(map(is_count, shape)):
         raise ValueError(f"{type(module).__name__}: shape is {shape}, expected integers of at least 1")
-    return shape
+    return tuple(map(int, shape))
 
 
 def check_last_axes(module, x, sizes, name):

@@ -898,3 +898,30 @@ def test_sizes_may_be_numpy_integers_and_nothing_but_integers():
             nn.Linear(size, 2)
     with pytest.raises(ValueError, match=r"LayerNorm: shape is \(True,\), expected integers"):
         nn.LayerNorm(True)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("shape", [(1,), (1, 3), (3, 2), (6,), ()])
+def test_a_gradient_is_not_added_to_one_of_another_shape(shape, create_graph):
+    p = nn.Parameter(np.ones((2, 3)))
+    p.grad = tg.zeros(shape, dtype="float64")
+    with pytest.raises(ValueError, match=r"backward: a leaf has .grad of shape \(.*\), its gradient \(2, 3\)"):
+        (p * p).sum().backward(create_graph=create_graph)
+    p.grad = tg.ones((2, 3), dtype="float64")
+    (p * p).sum().backward(create_graph=create_graph)
+    np.testing.assert_array_equal(p.grad.numpy(), np.full((2, 3), 3.0))
+
+
+def test_hooks_survive_freezing_and_thawing():
+    model, calls = nn.Linear(2, 1), []
+    handle = model.weight.register_hook(lambda g: calls.append(1))
+    model.requires_grad_(False)
+    model.requires_grad_(False)
+    model.astype("float64")
+    assert not model.weight.requires_grad
+    model.requires_grad_()
+    model(tg.tensor(np.ones((1, 2)))).sum().backward()
+    assert calls == [1] and model.weight.grad.dtype == "float64"
+    handle.remove()
+    model(tg.tensor(np.ones((1, 2)))).sum().backward()
+    assert calls == [1]

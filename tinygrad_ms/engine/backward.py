@@ -164,11 +164,12 @@ def accumulate(leaf, g):
     tensor = leaf.tensor() if leaf.tensor is not None else None
     if tensor is None or tensor.node is None:  # gone, or frozen since
         return
+    if (old := tensor.grad) is not None and old.shape != g.shape:
+        raise ValueError(f"backward: {tensor.name or 'a leaf'} has .grad of shape {old.shape}, its gradient {g.shape}")
     if isinstance(g, Tensor):
-        tensor.grad = g if tensor.grad is None else tensor.grad + g
+        tensor.grad = g if old is None else old + g
     else:
-        g = g.copy() if tensor.grad is None else tensor.grad.data + g
-        tensor.grad = Tensor(as_array(g, leaf.backend))
+        tensor.grad = Tensor(as_array(g.copy() if old is None else old.data + g, leaf.backend))
 
 
 Tensor.backward = backward  # type: ignore[assignment]

@@ -26,14 +26,30 @@ class Parameter(Tensor):
     """A tensor that a module learns: a copy of ``data`` that requires a gradient.
 
     dtype, device: as of ``tensor()``. Raises TypeError for integers, which carry no gradient.
+    Hooks stay while it is frozen.
     """
 
-    __slots__ = ()
+    __slots__ = ("_leaf",)
+    _leaf: Any  # of a frozen parameter: its place on the tape, for when it thaws
 
     def __init__(self, data, dtype=None, device=None):
         super().__init__(tensor(data, dtype, device).data)
         self.requires_grad = True
         CHANGES[0] += 1
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool):
+        before, kept = self.node, getattr(self, "_leaf", None)
+        Tensor.requires_grad.__set__(self, wanted)  # type: ignore[attr-defined]
+        if before is not None and self.node is None:
+            self._leaf = before  # with its hooks
+        elif before is None and self.node is not None and kept is not None:
+            kept.dtype, kept.backend, kept.name = self.node.dtype, self.node.backend, self.name
+            self.node, self._leaf = kept, None
 
 
 class Buffer(Tensor):

@@ -65,8 +65,8 @@ def draw(means, steps, path):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--seeds", type=train_mlp.count(0), nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=train_mlp.count(1), default=40)
     parser.add_argument("--out", type=Path, default=Path("runs/optimizers"))
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,9 @@ Written to --out: curves.png, misclassified.png, graph.svg (graph.dot without a 
 import argparse
 import json
 import math
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -23,11 +25,40 @@ from tinygrad_ms.data import DataLoader, load_digits, load_fashion_mnist, load_m
 
 LOADERS = {"digits": load_digits, "mnist": load_mnist, "fashion": load_fashion_mnist}
 OPTIMIZERS = {
-    "sgd": lambda params, lr: optim.SGD(params, lr=lr or 0.1, momentum=0.9, nesterov=True, weight_decay=1e-4),
-    "adam": lambda params, lr: optim.Adam(params, lr=lr or 2e-3),
-    "adamw": lambda params, lr: optim.AdamW(params, lr=lr or 2e-3, weight_decay=0.05),
-    "muon": lambda params, lr: optim.Muon(params, lr=lr or 0.02, adamw_lr=2e-3, weight_decay=0.05),
+    "sgd": lambda params, lr=0.1: optim.SGD(params, lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-4),
+    "adam": lambda params, lr=2e-3: optim.Adam(params, lr=lr),
+    "adamw": lambda params, lr=2e-3: optim.AdamW(params, lr=lr, weight_decay=0.05),
+    "muon": lambda params, lr=0.02: optim.Muon(params, lr=lr, adamw_lr=2e-3, weight_decay=0.05),
 }
+
+
+def number(least, below=math.inf, least_itself=True):
+    """The type of an option: a number from ``least`` to ``below``, without the latter."""
+
+    def convert(text):
+        value = float(text)
+        if not (least <= value if least_itself else least < value) or not value < below:
+            bound = f"{'of at least' if least_itself else 'above'} {least:g}"
+            raise argparse.ArgumentTypeError(
+                f"{text} is no number {bound}" + (f" and below {below:g}" if below < math.inf else "")
+            )
+        return value
+
+    convert.__name__ = "number"  # in argparse's own sentence
+    return convert
+
+
+def count(least):
+    """The type of an option: an integer of at least ``least``."""
+
+    def convert(text):
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return value
+
+    convert.__name__ = "integer"
+    return convert
 
 
 def parse(arguments=None):
@@ -36,17 +67,30 @@ def parse(arguments=None):
     add("--data", choices=LOADERS, default="digits")
     add("--device", help='"cpu", "cuda", "cuda:1"; default: a GPU where CuPy finds one, else the CPU')
     add("--optimizer", choices=OPTIMIZERS, default="adamw")
-    add("--lr", type=float, help="learning rate; each optimizer has its own default")
-    add("--epochs", type=int, default=40)
+    add("--lr", type=number(0, least_itself=False), help="learning rate; each optimizer has its own default")
+    add("--epochs", type=int, default=40, help="default 40; with --resume, up to how many the run goes on")
     add("--batch-size", type=int, default=64)
-    add("--hidden", type=int, nargs="*", help="widths of the hidden layers; default 256 256 (digits), 512 256 (others)")
-    add("--dropout", type=float, default=0.3)
-    add("--label-smoothing", type=float, default=0.05)
-    add("--seed", type=int, default=0, help="picks the split, the initial weights, the batches and the dropout masks")
+    add(
+        "--hidden",
+        type=count(1),
+        nargs="*",
+        help="widths of the hidden layers; default 256 256 (digits), 512 256 (others)",
+    )
+    add("--dropout", type=number(0, 1), default=0.3)
+    add("--label-smoothing", type=number(0, 1), default=0.05)
+    add(
+        "--seed",
+        type=count(0),
+        default=0,
+        help="picks the split, the initial weights, the batches and the dropout masks",
+    )
     add("--out", type=Path, help="folder of the results; default runs/DATA")
     add("--resume", type=Path, metavar="CHECKPOINT", help="go on from a checkpoint, with the settings it was made with")
     add("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args(arguments)
+    unset = object()
+    given = parser.parse_args(arguments, argparse.Namespace(**dict.fromkeys(vars(options), unset)))
+    options.given = {name for name, value in vars(given).items() if value is not unset}
     if options.epochs < 1 or options.batch_size < 1:
         parser.error("--epochs and --batch-size must be at least 1")
     if options.device:
@@ -112,17 +156,18 @@ class Run:
             drop_last=True,
             device=self.device,
         )
-        self.optimizer = OPTIMIZERS[options.optimizer](self.model.parameters(), options.lr)
+        rate = {} if options.lr is None else {"lr": options.lr}
+        self.optimizer = OPTIMIZERS[options.optimizer](self.model.parameters(), **rate)
         steps = options.epochs * len(self.loader)
         self.schedule = optim.CosineLR(self.optimizer, steps, warmup_steps=steps // 40)
         self.history = []  # one dict per epoch
 
     parts = ("model", "optimizer", "schedule", "loader")
+    records = ("history",)
 
     def save(self, path):
-        settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self.options).items()}
         state = {part: getattr(self, part).state_dict() for part in self.parts}
-        tg.save(path, {**state, "history": self.history, "settings": settings})
+        tg.save(path, {**state, "history": self.history, "settings": settings(self.options)})
 
     def restore(self, state):
         for part in self.parts:
@@ -164,6 +209,10 @@ class Run:
         except FloatingPointError as error:
             return str(error)
         return "the loss is infinite, no op made a NaN: the numbers overflowed"
+
+
+def settings(options):
+    return {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k != "given"}
 
 
 class Diverged(Exception):
@@ -265,7 +314,7 @@ def finish(run, predictions, seconds):
         print("no PNG pictures: matplotlib is not installed (pip install matplotlib)")
     written.append(Path(draw_graph(run, folder)).name)
     result = {
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(run.options).items()},
+        "settings": settings(run.options),
         "accuracy": accuracy, "history": run.history, "confusion": counts.tolist(), "seconds": seconds,
         "parameters": sum(p.size for p in run.model.parameters()), "device": run.device, "version": tg.__version__,
     }  # fmt: skip
@@ -290,26 +339,69 @@ def progress(total, done, quiet):
     return tqdm(total=total, initial=done, unit="batch", dynamic_ncols=True)
 
 
+def resume(options, state, kept):
+    """Take the settings of a checkpoint, but for those in ``kept``, and say what was given and is ignored.
+
+    Raises ValueError for a state that is none of this program.
+    """
+    settings = state.get("settings") if isinstance(state, dict) else None
+    known = vars(options).keys() - {"given"}
+    lacking = [
+        name for name in (*Run.parts, *Run.records, "settings") if not isinstance(state, dict) or name not in state
+    ]
+    if not lacking and (not isinstance(settings, dict) or known - settings.keys()):
+        lacking = ["settings of this program"]
+    if lacking:
+        raise ValueError(f"{options.resume} is no checkpoint of {Path(__file__).name}: it has no {', '.join(lacking)}")
+    for name in sorted(known - {"resume", "out", "quiet", "device"}):
+        given, saved = getattr(options, name), settings[name]
+        if name not in options.given:
+            setattr(options, name, saved)
+        elif name not in kept and given != saved:
+            was = "the default" if saved is None else saved
+            print(f"--{name.replace('_', '-')} {given} is ignored: the run goes on with {was}, as it was started")
+            setattr(options, name, saved)
+    if "out" not in options.given:
+        options.out = options.resume.parent
+
+
 def main(arguments=None):
     options = parse(arguments)
     try:
         return train(options)
-    except (FileNotFoundError, tg.CheckpointError) as error:
+    except (OSError, tg.CheckpointError) as error:
         sys.exit(f"error: {error}")
 
 
-def train(options):
-    state = None
-    if options.resume:
+def begin(options):
+    """The run, from its beginning or from a checkpoint."""
+    if not options.resume:
+        return Run(options)
+    try:
         state = tg.load(options.resume)
-        for name, value in state["settings"].items():  # the run goes on as it was started
-            if name not in ("resume", "out", "quiet", "device"):
-                setattr(options, name, value)
-        options.out = options.resume.parent
-    run = Run(options)
-    if state:
+        resume(options, state, kept={"epochs"})
+        run = Run(options)
         run.restore(state)
-        print(f"resumed after epoch {len(run.history)} of {options.epochs}")
+    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        sys.exit(f"error: cannot resume: {error}")
+    if options.epochs < len(run.history):
+        sys.exit(f"error: --epochs {options.epochs} is less than the {len(run.history)} that the checkpoint has")
+    print(f"resumed after epoch {len(run.history)} of {options.epochs}")
+    if options.epochs != state["settings"]["epochs"]:
+        print(
+            f"it was to have {state['settings']['epochs']}; the learning rate goes on along a cosine of the new length"
+        )
+    return run
+
+
+def stop(number, frame):
+    raise KeyboardInterrupt
+
+
+def train(options):
+    run = begin(options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)  # as Ctrl-C
     options.out.mkdir(parents=True, exist_ok=True)
     print(f"{options.data}: {len(run.x)} training and {len(run.x_test)} test images; on {run.device}")
     print(run.model.summary(run.x[:1]))

@@ -17,7 +17,9 @@ comparison.json.
 import argparse
 import json
 import math
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -36,29 +38,77 @@ UPDATES = {  # of the fast weights
 COLOURS = {"muon": "#0072B2", "ns5": "#E69F00", "plain": "#D55E00", "frozen": "#666666"}
 
 
+def number(least, below=math.inf, least_itself=True):
+    """The type of an option: a number from ``least`` to ``below``, without the latter."""
+
+    def convert(text):
+        value = float(text)
+        if not (least <= value if least_itself else least < value) or not value < below:
+            bound = f"{'of at least' if least_itself else 'above'} {least:g}"
+            raise argparse.ArgumentTypeError(
+                f"{text} is no number {bound}" + (f" and below {below:g}" if below < math.inf else "")
+            )
+        return value
+
+    convert.__name__ = "number"  # in argparse's own sentence
+    return convert
+
+
+def count(least):
+    """The type of an option: an integer of at least ``least``."""
+
+    def convert(text):
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return value
+
+    convert.__name__ = "integer"
+    return convert
+
+
 def parse(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--task", choices=TASKS, default="zipf")
     add("--update", choices=UPDATES, default="muon", help="how the fast weights learn")
-    add("--steps", type=int, help="default 1200 (zipf), 400 (uniform), 300 (chars)")
-    add("--batch-size", type=int, help="default 32; 64 for uniform")
-    add("--chunk", type=int, help="tokens per inner step; default 32, 8 for uniform")
-    add("--lr", type=float, default=4e-3)
-    add("--base-lr", type=float, default=0.3, help="what the learned rates of the inner steps start from")
-    add("--inner-step", type=float, default=0.3, help="the size of an inner step along msign")
-    add("--dim", type=int, default=64)
-    add("--heads", type=int, default=2)
-    add("--blocks", type=int, default=1)
-    add("--seed", type=int, default=0, help="picks the initial weights and the sequences")
+    add("--steps", type=count(1), help="default 1200 (zipf), 400 (uniform), 300 (chars); with --resume, up to how many")
+    add("--batch-size", type=count(1), help="default 32; 64 for uniform")
+    add("--chunk", type=count(1), help="tokens per inner step; default 32, 8 for uniform")
+    add("--lr", type=number(0, least_itself=False), default=4e-3)
+    add(
+        "--base-lr",
+        type=number(0, least_itself=False),
+        default=0.3,
+        help="what the learned rates of the inner steps start from",
+    )
+    add("--inner-step", type=number(0), default=0.3, help="the size of an inner step along msign")
+    add("--dim", type=count(1), default=64)
+    add("--heads", type=count(1), default=2)
+    add("--blocks", type=count(1), default=1)
+    add("--seed", type=count(0), default=0, help="picks the initial weights and the sequences")
     add("--device", help='"cpu", "cuda", "cuda:1"; default: a GPU where CuPy finds one, else the CPU')
     add("--save-memory", action="store_true", help="keep the states between chunks only, compute each chunk again")
     add("--out", type=Path, help="folder of the results; default runs/TASK-UPDATE-SEED, runs/TASK-compare")
     add("--resume", type=Path, metavar="CHECKPOINT", help="go on from a checkpoint, with the settings it was made with")
     add("--compare", action="store_true", help="train every update from the same seeds")
-    add("--seeds", type=int, nargs="+", help="of the comparison; default: --seed alone")
+    add("--seeds", type=count(0), nargs="+", help="of the comparison; default: --seed alone")
     add("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args(arguments)
+    unset = object()
+    given = parser.parse_args(arguments, argparse.Namespace(**dict.fromkeys(vars(options), unset)))
+    options.given = {name for name, value in vars(given).items() if value is not unset}
+    if options.dim % options.heads:
+        parser.error(f"--dim is {options.dim}, which is no multiple of the {options.heads} --heads")
+    if options.compare and options.resume:
+        parser.error("--compare trains from the beginning; leave out --resume")
+    if options.seeds and not options.compare:
+        parser.error("--seeds are those of a comparison; give --seed, or --compare too")
+    if options.device:
+        try:
+            tg.zeros(1, device=options.device)
+        except (ValueError, RuntimeError) as error:
+            parser.error(str(error))
     for name, value in TASKS[options.task].defaults.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -236,7 +286,29 @@ class Diverged(Exception):
 
 
 def settings(options):
-    return {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k != "given"}
+
+
+class Stop:
+    """Turns Ctrl-C and SIGTERM into a wish to stop after the step that is being made; a second one stops at once."""
+
+    wanted = False
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        else:
+            self.before = {}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def ask(self, number, frame):
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True
 
 
 def train(run):
@@ -245,20 +317,27 @@ def train(run):
     options.out.mkdir(parents=True, exist_ok=True)
     checkpoint, every = options.out / "checkpoint.npz", max(1, options.steps // 20)
     bar = progress(options.steps, run.steps, options.quiet)
+    saved = run.steps
     try:
-        while run.steps < options.steps:
-            run.step()
-            bar.update()
-            if run.steps % every == 0 and run.steps < options.steps:
-                run.evaluate()
+        run.save(checkpoint)  # only ever between two steps: a checkpoint is of whole ones
+        with Stop() as stop:
+            while run.steps < options.steps and not stop.wanted:
+                run.step()
+                bar.update()
+                if run.steps % every == 0 and run.steps < options.steps:
+                    run.evaluate()
+                    run.save(checkpoint)
+                    saved = run.steps
+                if run.steps % 10 == 0:
+                    latest = {k: f"{v:.3f}" for k, v in (run.history or [{}])[-1].items() if k != "step"}
+                    bar.set_postfix(loss=f"{np.mean(run.losses[-10:]):.3f}", **latest)
+            if run.steps < options.steps:
                 run.save(checkpoint)
-            if run.steps % 10 == 0:
-                latest = {k: f"{v:.3f}" for k, v in (run.history or [{}])[-1].items() if k != "step"}
-                bar.set_postfix(loss=f"{np.mean(run.losses[-10:]):.3f}", **latest)
+                saved = run.steps
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
         bar.close()
-        run.save(checkpoint)
-        sys.exit(f"\nstopped after {run.steps} steps; go on with: python {sys.argv[0]} --resume {checkpoint}")
+        sys.exit(f"\nstopped after {saved} steps; go on with: python {sys.argv[0]} --resume {checkpoint}")
     except Diverged as error:
         bar.close()
         sys.exit(f"error: {error}")
@@ -362,24 +441,61 @@ def progress(total, done, quiet):
     return tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
 
 
+def resume(options, state, kept):
+    """Take the settings of a checkpoint, but for those in ``kept``, and say what was given and is ignored.
+
+    Raises ValueError for a state that is none of this program.
+    """
+    settings = state.get("settings") if isinstance(state, dict) else None
+    known = vars(options).keys() - {"given"}
+    lacking = [
+        name for name in (*Run.parts, *Run.records, "settings") if not isinstance(state, dict) or name not in state
+    ]
+    if not lacking and (not isinstance(settings, dict) or known - settings.keys()):
+        lacking = ["settings of this program"]
+    if lacking:
+        raise ValueError(f"{options.resume} is no checkpoint of {Path(__file__).name}: it has no {', '.join(lacking)}")
+    for name in sorted(known - {"resume", "out", "quiet", "device"}):
+        given, saved = getattr(options, name), settings[name]
+        if name not in options.given:
+            setattr(options, name, saved)
+        elif name not in kept and given != saved:
+            was = "the default" if saved is None else saved
+            print(f"--{name.replace('_', '-')} {given} is ignored: the run goes on with {was}, as it was started")
+            setattr(options, name, saved)
+    if "out" not in options.given:
+        options.out = options.resume.parent
+
+
+def begin(options):
+    """The run, from its beginning or from a checkpoint."""
+    if not options.resume:
+        run = Run(options)
+        print(run.model.summary(run.task.batch(0)[0][:1]))
+        return run
+    try:
+        state = tg.load(options.resume)
+        resume(options, state, kept={"steps"})
+        run = Run(options)
+        run.restore(state)
+    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        sys.exit(f"error: cannot resume: {error}")
+    if options.steps < run.steps:
+        sys.exit(f"error: --steps {options.steps} is less than the {run.steps} that the checkpoint has")
+    print(f"resumed after step {run.steps} of {options.steps}")
+    if options.steps != state["settings"]["steps"]:
+        print(
+            f"it was to have {state['settings']['steps']}; the learning rate goes on along a cosine of the new length"
+        )
+    return run
+
+
 def main(arguments=None):
     options = parse(arguments)
-    if options.compare:
-        return compare(options)
-    state = None
-    if options.resume:
-        state = tg.load(options.resume)
-        for name, value in state["settings"].items():  # the run goes on as it was started
-            if name not in ("resume", "out", "quiet", "device"):
-                setattr(options, name, value)
-        options.out = options.resume.parent
-    run = Run(options)
-    if state:
-        run.restore(state)
-        print(f"resumed after step {run.steps} of {options.steps}")
-    else:
-        print(run.model.summary(run.task.batch(0)[0][:1]))
-    return train(run)
+    try:
+        return compare(options) if options.compare else train(begin(options))
+    except (OSError, tg.CheckpointError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

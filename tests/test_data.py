@@ -393,3 +393,97 @@ def test_loader_refuses_the_state_of_another_run(change, error, message):
     state = {key: value for key, value in {**loader_of().state_dict(), **change}.items() if value is not None}
     with pytest.raises(error, match=message):
         loader_of().load_state_dict(state)
+
+
+def orders(*passes):
+    return [[int(row) for (x,) in one for row in x.numpy()] for one in passes]
+
+
+def test_passes_side_by_side_are_epochs_of_their_own_and_none_comes_twice():
+    def loader():
+        return DataLoader(np.arange(12), batch_size=5, shuffle=True, seed=1)
+
+    whole, twice = loader(), loader()
+    expected = orders(*(list(whole) for _ in range(4)))
+    pairs = list(zip(twice, twice))
+    assert orders(*zip(*pairs)) == expected[:2]
+    assert twice.state_dict()["epoch"] == 2
+    assert orders(list(twice), list(twice)) == expected[2:]
+
+
+def test_an_older_pass_does_not_move_the_place_of_the_newer_one():
+    loader = DataLoader(np.arange(12), batch_size=3, shuffle=True, seed=1)
+    old, new = iter(loader), iter(loader)
+    next(old), next(new), next(new)
+    list(old)
+    assert loader.state_dict() | {"epoch": 1, "batch": 2} == loader.state_dict()
+    rest = DataLoader(np.arange(12), batch_size=3, shuffle=True, seed=1)
+    rest.load_state_dict(loader.state_dict())
+    assert orders(list(rest)) == orders(list(new))
+
+
+@pytest.mark.parametrize("change", [{"epoch": 1.5}, {"batch": "0"}, {"batch": 0.0}])
+def test_a_place_that_is_no_integer_is_refused(change):
+    loader = DataLoader(np.arange(12), batch_size=3)
+    with pytest.raises(ValueError, match="expected integers"):
+        loader.load_state_dict({**loader.state_dict(), **change})
+    with pytest.raises(ValueError, match="the state is list, expected a dict"):
+        loader.load_state_dict([1])
+
+
+def test_a_masked_array_is_refused_where_it_would_lose_its_mask():
+    with pytest.raises(TypeError, match="DataLoader: an array is masked"):
+        DataLoader(np.ma.masked_array([1.0, 2.0], [True, False]), batch_size=1)
+
+
+IMAGES = np.zeros((3, 2, 2), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        (IMAGES, [0, -5, 1], "the labels go from -5 to 1, expected 0 to 9"),
+        (IMAGES, [0, 99, 1], "the labels go from 0 to 99, expected 0 to 9"),
+        (IMAGES, [0, 10, 1], "the labels go from 0 to 10, expected 0 to 9"),
+        (IMAGES, [0.0, 1.7, 2.0], "the labels are float64, expected integers"),
+        (IMAGES, [True, False, True], "the labels are bool, expected integers"),
+        (IMAGES[:0], np.zeros(0, int), "the data are empty"),
+        (IMAGES, [1, 2], r"images of shape \(3, 2, 2\) do not fit labels of shape \(2,\)"),
+    ],
+)
+def test_labels_without_a_class_are_refused(tmp_path, images, labels, message):
+    with pytest.raises(ValueError, match=f"Dataset 'mine': .*{message}"):
+        datasets.Dataset(images, np.asarray(labels), "mine")
+    np.savez(tmp_path / "mnist.npz", images=images, labels=labels)
+    with pytest.raises(ValueError, match=f"mnist.npz: {message}"):
+        load_mnist(tmp_path)
+
+
+def test_labels_of_an_idx_file_are_checked_too(tmp_path):
+    write_idx_folder(tmp_path, zipped=False, parts=("train",))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx([0, 1, 2, 3, 4, 99]))
+    with pytest.raises(ValueError, match="the labels go from 0 to 99, expected 0 to 9"):
+        load_mnist(tmp_path, split="train")
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST", 3 << 20)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(idx(np.zeros((10, 1000, 1000), np.uint8))))
+    with pytest.raises(ValueError, match="has more than 3,145,728 bytes of content"):
+        files.read_idx(path)
+    np.savez_compressed(tmp_path / "mnist.npz", images=np.zeros((10, 1000, 1000), np.uint8), labels=np.zeros(10, int))
+    monkeypatch.setattr(np, "load", None)  # not even opened
+    with pytest.raises(ValueError, match="it unpacks to 10,.* bytes, more than 3,145,728"):
+        load_mnist(tmp_path)
+
+
+def test_a_memory_error_stays_one(tmp_path, monkeypatch):
+    np.savez(tmp_path / "mnist.npz", images=IMAGES, labels=[1, 2, 3])
+
+    def full(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(np, "load", full)
+    with pytest.raises(MemoryError):
+        load_mnist(tmp_path)

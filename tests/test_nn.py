@@ -857,3 +857,71 @@ def test_parameters_in_a_deque_are_found_and_in_a_set_refused():
     for container in (set, frozenset):
         with pytest.raises(TypeError, match=f"parts is a {container.__name__} with modules or state in it"):
             Model(container).parameters()
+
+
+def test_a_move_that_fails_has_converted_nothing():
+    model = nn.Linear(2, 1)
+    with pytest.raises((ValueError, RuntimeError)):
+        model.to("float64", "tpu")
+    with pytest.raises(TypeError, match="not to int32"):
+        model.to("strict", "int32")
+    assert model.weight.dtype == "float32" and model.weight.device == "cpu"
+    model.to("float64", "strict")
+    assert model.bias.dtype == "float64" and model.bias.device == "strict"
+
+
+def test_a_buffer_is_not_lost_by_an_assignment():
+    class Count(nn.Module):
+        def __init__(self):
+            self.seen = nn.Buffer([0.0])
+
+    model = Count()
+    with pytest.raises(TypeError, match="Count.seen is a Buffer, and Tensor would take it from the model"):
+        model.seen = model.seen + 1.0
+    model.seen = nn.Buffer([3.0])
+    assert model.state_dict()["seen"] == [3.0]
+
+
+def test_what_is_appended_is_a_layer():
+    model = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="Sequential: layer 1 is int, expected a module or function"):
+        model.append(3)
+    assert len(model) == 1
+
+
+def test_sizes_may_be_numpy_integers_and_nothing_but_integers():
+    n = np.int64(3)
+    for module in (nn.Linear(n, n), nn.Embedding(n, n), nn.LayerNorm(n), nn.RMSNorm((n, n)), nn.GRU(n, n)):
+        assert module.parameters()[0].size >= 3
+    for size in (True, 3.0, np.float32(3), 0, "3"):
+        with pytest.raises(ValueError, match="Linear: in_features is .*, expected an integer of at least 1"):
+            nn.Linear(size, 2)
+    with pytest.raises(ValueError, match=r"LayerNorm: shape is \(True,\), expected integers"):
+        nn.LayerNorm(True)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("shape", [(1,), (1, 3), (3, 2), (6,), ()])
+def test_a_gradient_is_not_added_to_one_of_another_shape(shape, create_graph):
+    p = nn.Parameter(np.ones((2, 3)))
+    p.grad = tg.zeros(shape, dtype="float64")
+    with pytest.raises(ValueError, match=r"backward: a leaf has .grad of shape \(.*\), its gradient \(2, 3\)"):
+        (p * p).sum().backward(create_graph=create_graph)
+    p.grad = tg.ones((2, 3), dtype="float64")
+    (p * p).sum().backward(create_graph=create_graph)
+    np.testing.assert_array_equal(p.grad.numpy(), np.full((2, 3), 3.0))
+
+
+def test_hooks_survive_freezing_and_thawing():
+    model, calls = nn.Linear(2, 1), []
+    handle = model.weight.register_hook(lambda g: calls.append(1))
+    model.requires_grad_(False)
+    model.requires_grad_(False)
+    model.astype("float64")
+    assert not model.weight.requires_grad
+    model.requires_grad_()
+    model(tg.tensor(np.ones((1, 2)))).sum().backward()
+    assert calls == [1] and model.weight.grad.dtype == "float64"
+    handle.remove()
+    model(tg.tensor(np.ones((1, 2)))).sum().backward()
+    assert calls == [1]

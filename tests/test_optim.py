@@ -258,6 +258,21 @@ ERRORS = {
         "SGD: nesterov is True, expected False, or mom",
     ),
     "betas": (ValueError, lambda: optim.Adam([leaf()], betas=(0.9, 1.0)), r"Adam: betas is \(0.9, 1.0\), expected two"),
+    "no betas": (ValueError, lambda: optim.Adam([leaf()], betas=0.9), "Adam: betas is 0.9, expected two numbers"),
+    "betas of text": (ValueError, lambda: optim.Adam([leaf()], betas=("a", "b")), "Adam: betas is .* expected two"),
+    "eps of text": (TypeError, lambda: optim.Adam([leaf()], eps="x"), "Adam: eps is 'x', expected a number"),
+    "infinite eps": (ValueError, lambda: optim.Adam([leaf()], eps=inf), "Adam: eps is inf, expected at least 0"),
+    "momentum of text": (TypeError, lambda: optim.SGD([leaf()], momentum="x"), "SGD: momentum is 'x', expected a num"),
+    "infinite momentum": (ValueError, lambda: optim.SGD([leaf()], momentum=inf), "SGD: momentum is inf, expected at"),
+    "dampening": (ValueError, lambda: optim.SGD([leaf()], dampening=nan), "SGD: dampening is nan, expected at least 0"),
+    "too much": (ValueError, lambda: optim.SGD([leaf()], dampening=3), "SGD: dampening is 3, expected at most 1"),
+    "muon's momentum": (ValueError, lambda: optim.Muon([leaf()], momentum=1), "momentum is 1, expected at least 0 and"),
+    "adamw_lr": (ValueError, lambda: optim.Muon([leaf()], adamw_lr=nan), "Muon: adamw_lr is nan, expected at least 0"),
+    "scale": (
+        ValueError,
+        lambda: optim.Muon([leaf()], scale=["rms"]),
+        r"Muon: scale is \['rms'\], expected 'spectral'",
+    ),
     "eps": (ValueError, lambda: optim.Adam([leaf()], eps=-1), "Adam: eps is -1, expected at least 0"),
 }
 
@@ -430,6 +445,25 @@ STATE_ERRORS = {
     "buffer": (
         lambda s: s["state"][2].pop("exp_avg_sq"),
         "parameter 2 has step, exp_avg in the state, expected step, exp_",
+    ),
+    "groups of another kind": (lambda s: s.update(param_groups=3), "param_groups is 3, expected a list of dicts"),
+    "groups of None": (
+        lambda s: s.update(param_groups=[None, None]),
+        r"param_groups is \[None, None\], expected a list",
+    ),
+    "no dict of states": (lambda s: s.update(state=[1]), r"state is \[1\], expected a dict of dicts"),
+    "no dict of one": (lambda s: s["state"].update({0: [1]}), "expected a dict of dicts"),
+    "no list of parameters": (lambda s: s["param_groups"][0].update(params=2), "group 0 has 2 parameters in the state"),
+    "other numbers": (
+        lambda s: s["param_groups"][0].update(params=[1, 0]),
+        r"group 0 has the parameters \[1, 0\] in the state, expected them by their numbers from 0",
+    ),
+    "negative step": (lambda s: s["state"][0].update(step=-1), "parameter 0: step is -1 in the state, expected an int"),
+    "half a step": (lambda s: s["state"][0].update(step=2.5), "parameter 0: step is 2.5 in the state"),
+    "no step": (lambda s: s["state"][0].update(step="x"), "parameter 0: step is 'x' in the state"),
+    "mask": (
+        lambda s: s["state"][0].update(exp_avg=np.ma.masked_array(np.ones((3, 4)), True)),
+        "parameter 0: exp_avg is a masked array",
     ),
     "number": (lambda s: s["state"].update({3: {}}), r"the state has parameters \[3\] and there are 3 here"),
 }
@@ -661,3 +695,51 @@ def test_a_limit_that_is_not_positive_is_refused(clip, name):
 def test_an_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="clip_grad_norm: norm_type is 1, expected 2 or inf"):
         optim.clip_grad_norm(with_grads([1.0]), 1.0, norm_type=1)
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e200, 1e-200, 1e-300])
+def test_clip_grad_norm_in_float64_covers_its_range(scale):
+    a, b = with_grads([3 * scale], [4 * scale, 0.0], dtype="float64")
+    norm = optim.clip_grad_norm([a, b], 1e-250)
+    assert float(norm) == pytest.approx(5 * scale, rel=1e-14)
+    factor = min(1e-250 / (5 * scale + 1e-6), 1.0)
+    np.testing.assert_allclose(b.grad.numpy(), [4 * scale * factor, 0.0], rtol=1e-14)
+
+
+def test_clip_grad_norm_of_float32_beside_float64():
+    a, b = with_grads([3.0], dtype="float32") + with_grads([4.0], dtype="float64")
+    assert float(optim.clip_grad_norm([a, b], 1.0)) == pytest.approx(5.0, rel=1e-15)
+    assert a.grad.dtype == "float32" and b.grad.item() == pytest.approx(0.8, rel=1e-6)
+
+
+def test_clip_grad_norm_scales_half_precision_by_small_factors():
+    grads = np.full(100, 6e4)
+    (p,) = with_grads(grads, dtype="float16")
+    expected = np.float16(6e4) / np.float64(np.float16(6e4)) / 10 * 1e-2  # factor 1.7e-8: 0 in float16
+    assert float(optim.clip_grad_norm(p, 1e-2)) == pytest.approx(10 * float(np.float16(6e4)))
+    np.testing.assert_array_equal(p.grad.numpy(), np.float16(expected))
+
+
+@pytest.mark.parametrize("clip", [optim.clip_grad_norm, optim.clip_grad_value])
+def test_clipping_a_gradient_that_does_not_fit_changes_none(clip):
+    a, b = with_grads([8.0], [8.0])
+    b.grad = tg.ones(2)
+    with pytest.raises(ValueError, match=r"has shape \(1,\) on cpu and its gradient \(2,\) on cpu"):
+        clip([a, b], 1.0)
+    assert a.grad.item() == 8.0
+    b.grad = tg.tensor([1], dtype="int64")
+    with pytest.raises(TypeError, match="expected floats"):
+        clip([a, b], 1.0)
+
+
+def test_a_parameter_given_twice_is_clipped_once():
+    (p,) = with_grads([8.0])
+    assert float(optim.clip_grad_norm([p, p], 4.0)) == 8.0 and p.grad.item() == pytest.approx(4.0, rel=1e-6)
+
+
+def test_gradients_on_two_devices_are_not_clipped_together():
+    (a,) = with_grads([8.0])
+    b = Parameter([1.0], device="strict")
+    b.grad = tg.tensor([8.0], device="strict")
+    with pytest.raises(ValueError, match="clip_grad_norm: the gradients are on cpu and strict; clip them apart"):
+        optim.clip_grad_norm([a, b], 1.0)

@@ -139,3 +139,50 @@ def test_a_corpus_that_is_not_there_is_a_sentence(monkeypatch):
         load_text("shakespeare")
     with pytest.raises(ValueError, match="name is 'bible'; expected 'python' or 'shakespeare'"):
         load_text("bible")
+
+
+@pytest.mark.parametrize("fraction", [1.5, 1, 0, -0.1, float("nan")])
+def test_a_split_that_is_no_fraction_is_refused(fraction):
+    with pytest.raises(ValueError, match=f"Text.split: test_fraction is {fraction}, expected a number between 0 and 1"):
+        Text("abcabc").split(fraction)
+
+
+def test_a_split_has_two_parts():
+    train, test = Text("abcabcabca").split(0.2)
+    assert len(train) == 8 and len(test) == 2
+    with pytest.raises(ValueError, match="Text.split: 6 characters with test_fraction=0.1 leave none to test on"):
+        Text("abcabc").split(0.1)
+
+
+@pytest.mark.parametrize(
+    "codes, size, length, message",
+    [
+        (range(9), 2, -1, "windows: length is -1, expected at least 1"),
+        (range(9), 2, 0, "windows: length is 0, expected at least 1"),
+        (range(9), -2, 3, "windows: size is -2, expected at least 1"),
+        (range(9), 0, 3, "windows: size is 0, expected at least 1"),
+        (np.zeros((9, 2)), 2, 3, r"windows: codes has shape \(9, 2\), expected one axis"),
+        (range(3), 2, 3, "windows: 3 characters are too few for pieces of 3"),
+    ],
+)
+def test_windows_that_cannot_be_cut_are_refused(codes, size, length, message):
+    with pytest.raises(ValueError, match=message):
+        windows(codes, size, length, 0)
+
+
+@pytest.mark.parametrize("code", [-1, 3, 99])
+def test_a_number_of_no_character_is_refused(code):
+    with pytest.raises(ValueError, match=f"decode: {code} is no number of a character of text: 0 to 2"):
+        Text("abc").decode([0, code])
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_a_batch_of_no_sequences_is_refused(size):
+    with pytest.raises(ValueError, match=f"MQAR.batch: size is {size}; expected at least 1"):
+        MQAR().batch(size, 0)
+
+
+@pytest.mark.parametrize("options", [dict(pairs=2.5), dict(slots=48.5), dict(zipf=float("nan"))])
+def test_numbers_that_are_no_counts_are_refused(options):
+    with pytest.raises(ValueError, match=f"MQAR: {next(iter(options))} is .*; expected"):
+        MQAR(**options)

@@ -528,6 +528,7 @@ ONE = {"array": "x"}
         ({"structure.json": structure(1).replace("1", "true")}, "has version True, this program reads 1"),
         ({"structure.json": structure({"set": [1]})}, "entry of unknown kind: {'set'"),
         ({"structure.json": structure({"list": [], "tuple": []})}, "entry of unknown kind"),
+        ({"structure.json": structure({"dict": [["a", 1], ["a", 2]]})}, "a dict with one key twice"),
         ({"structure.json": structure({"list": 5})}, "entry of unknown kind"),
         ({"structure.json": structure([1])}, "entry of unknown kind"),
         ({"structure.json": structure({"dict": [["a"]]})}, "entry of unknown kind"),
@@ -555,6 +556,16 @@ def test_zip_bombs_are_refused_before_they_are_unpacked(tmp_path):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="its zip members claim more bytes than the file has"):
         load(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("structure.json", structure(ONE))
+        for value in (1.0, 2.0):
+            archive.writestr("x.npy", npy(np.array(value)))
+    with pytest.raises(CheckpointError, match="it has two members of one name"):
+        load(tmp_path / "x.npz")
 
 
 def test_encrypted_zip(tmp_path):

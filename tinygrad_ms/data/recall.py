@@ -3,6 +3,8 @@
 Source: Arora et al. 2023, "Zoology", arXiv:2312.04927, section 3; with repeats by Zipf's law here.
 """
 
+import operator
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +35,9 @@ class MQAR:
     """
 
     def __init__(self, pairs=16, slots=48, queries=32, zipf=1.5, keys=64, values=64):
+        for name, value in dict(pairs=pairs, slots=slots, queries=queries, keys=keys, values=values).items():
+            if not isinstance(value, Integral):
+                raise ValueError(f"MQAR: {name} is {value!r}; expected an integer")
         if not 1 <= pairs <= min(keys, values):
             raise ValueError(
                 f"MQAR: pairs is {pairs}; expected 1 to {min(keys, values)}, the number of keys and values"
@@ -43,7 +48,7 @@ class MQAR:
             raise ValueError(
                 f"MQAR: queries is {queries}; expected a multiple of the {pairs} pairs, all asked equally often"
             )
-        if zipf < 0:
+        if not zipf >= 0:
             raise ValueError(f"MQAR: zipf is {zipf}; expected an exponent of at least 0")
         self.pairs, self.slots, self.queries, self.zipf = pairs, slots, queries, zipf
         self.keys, self.values = keys, values
@@ -65,6 +70,8 @@ class MQAR:
 
     def batch(self, size, rng) -> Recall:
         """``size`` new sequences. rng: a seed or numpy.random.Generator; the same one, the same batch."""
+        if operator.index(size) < 1:
+            raise ValueError(f"MQAR.batch: size is {size}; expected at least 1")
         rng = np.random.default_rng(rng)
         keys, values = (distinct(rng, size, n, self.pairs) for n in (self.keys, self.values))
         values += self.keys

@@ -1,6 +1,7 @@
 """Characters of a corpus that needs no download, as integers."""
 
 import importlib.metadata
+import operator
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +33,44 @@ class Text:
         return np.array([number[symbol] for symbol in text], np.int64)
 
     def decode(self, codes) -> str:
-        """The characters of some numbers."""
+        """The characters of some numbers. Raises ValueError for one that is no number of a character."""
+        for code in codes:
+            if not 0 <= code < len(self.symbols):
+                raise ValueError(
+                    f"decode: {code} is no number of a character of {self.name}: 0 to {len(self.symbols) - 1}"
+                )
         return "".join(self.symbols[code] for code in codes)
 
     def split(self, test_fraction=0.1) -> tuple["np.ndarray", "np.ndarray"]:
-        """The codes of the beginning, for training, and of the rest."""
+        """The codes of the beginning, for training, and of the rest, the fraction ``test_fraction``.
+
+        Raises ValueError for a fraction that is not between 0 and 1, or that leaves no character for one of them.
+        """
+        if not 0 < test_fraction < 1:
+            raise ValueError(f"Text.split: test_fraction is {test_fraction}, expected a number between 0 and 1")
+        if not 0 < int(len(self) * test_fraction) < len(self):
+            raise ValueError(
+                f"Text.split: {len(self)} characters with test_fraction={test_fraction} leave none to test on"
+            )
         cut = len(self) - int(len(self) * test_fraction)
         return self.codes[:cut], self.codes[cut:]
 
 
 def windows(codes, size, length, rng) -> tuple["np.ndarray", "np.ndarray"]:
-    """``size`` pieces of ``codes`` from random places, (size, length), and the same shifted by one."""
+    """``size`` pieces of ``codes`` from random places, (size, length), and the same shifted by one.
+
+    Raises ValueError for fewer than one piece or character, and for ``codes`` that are too short or no sequence.
+    """
+    if np.ndim(codes) != 1:
+        raise ValueError(f"windows: codes has shape {np.shape(codes)}, expected one axis")
+    for name, value in (("size", size), ("length", length)):
+        if operator.index(value) < 1:
+            raise ValueError(f"windows: {name} is {value}, expected at least 1")
     if len(codes) <= length:
         raise ValueError(f"windows: {len(codes)} characters are too few for pieces of {length} and the one after")
     start = np.random.default_rng(rng).integers(0, len(codes) - length, (size, 1))
     index = start + np.arange(length + 1)
+    codes = np.asarray(codes)
     return codes[index[:, :-1]], codes[index[:, 1:]]
 
 

@@ -159,12 +159,15 @@ def accumulate(leaf, g):
     if tensor is None or tensor.node is None:  # gone, or frozen since
         return
     with ADDING:
+        if (old := tensor.grad) is not None and old.shape != g.shape:
+            raise ValueError(
+                f"backward: {tensor.name or 'a leaf'} has .grad of shape {old.shape}, its gradient {g.shape}"
+            )
         if isinstance(g, Tensor):
             with enable_grad():  # also inside no_grad(): create_graph asked for it
-                tensor.grad = g.clone() if tensor.grad is None else tensor.grad + g
+                tensor.grad = g.clone() if old is None else old + g
         else:
-            g = g.copy() if tensor.grad is None else tensor.grad.data + g
-            tensor.grad = Tensor(as_array(g, leaf.backend))
+            tensor.grad = Tensor(as_array(g.copy() if old is None else old.data + g, leaf.backend))
 
 
 ADDING = RLock()  # two threads may add to one leaf: each would read, add and write

@@ -14,9 +14,7 @@ class Sequential(Module):
 
     def __init__(self, *layers: Callable):
         for i, layer in enumerate(layers):
-            if not callable(layer):
-                hint = "; pass the layers one by one: Sequential(*layers)" if isinstance(layer, (list, tuple)) else ""
-                raise TypeError(f"Sequential: layer {i} is {type(layer).__name__}, expected a module or function{hint}")
+            check_layer(i, layer)
         self.layers = list(layers)
 
     def _fields(self):
@@ -28,6 +26,7 @@ class Sequential(Module):
         return x
 
     def append(self, layer: Callable) -> "Sequential":
+        check_layer(len(self.layers), layer)
         self.layers.append(layer)
         return self
 
@@ -39,3 +38,9 @@ class Sequential(Module):
 
     def __getitem__(self, index):
         return Sequential(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
+
+
+def check_layer(i, layer) -> None:
+    if not callable(layer):
+        hint = "; pass the layers one by one: Sequential(*layers)" if isinstance(layer, (list, tuple)) else ""
+        raise TypeError(f"Sequential: layer {i} is {type(layer).__name__}, expected a module or function{hint}")

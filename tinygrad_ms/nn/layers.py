@@ -157,7 +157,7 @@ def check_sizes(module, **sizes):
 
 
 def as_shape(module, shape) -> tuple[int, ...]:
-    shape = (shape,) if is_int(shape) else tuple(shape)
+    shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     if not shape or not all(is_int(size) and size > 0 for size in shape):
         raise ValueError(f"{type(module).__name__}: shape is {shape}, expected integers of at least 1")
     return tuple(map(int, shape))

@@ -6,7 +6,7 @@ Nothing is registered: the tree is read off the attributes.
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
 from html import escape
 from threading import Condition, get_ident
 from typing import Any, NamedTuple
@@ -30,14 +30,30 @@ class Parameter(Tensor):
     """A tensor that a module learns: a copy of ``data`` that requires a gradient.
 
     dtype, device: as of ``tensor()``. Raises TypeError for integers, which carry no gradient.
+    Hooks stay while it is frozen.
     """
 
-    __slots__ = ()
+    __slots__ = ("_leaf",)
+    _leaf: Any  # of a frozen parameter: its place on the tape, for when it thaws
 
     def __init__(self, data, dtype=None, device=None):
         super().__init__(tensor(data, dtype, device, requires_grad=True).data)
         self.requires_grad = True
         CHANGES[0] += 1
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool):
+        before, kept = self.node, getattr(self, "_leaf", None)
+        Tensor.requires_grad.__set__(self, wanted)  # type: ignore[attr-defined]
+        if before is not None and self.node is None:
+            self._leaf = before  # with its hooks
+        elif before is None and self.node is not None and kept is not None:
+            kept.dtype, kept.backend, kept.name = self.node.dtype, self.node.backend, self.name
+            self.node, self._leaf = kept, None
 
 
 class Buffer(Tensor):
@@ -84,11 +100,13 @@ class Module:
         return super().__new__(cls)
 
     def __setattr__(self, name, value):
-        """Refuse to lose a parameter: what is put in its place must be one, too, or None."""
-        if isinstance(vars(self).get(name), Parameter) and not isinstance(value, (Parameter, type(None))):
+        """Refuse to lose a parameter or a buffer: what is put in its place must be one, too, or None."""
+        old = vars(self).get(name)
+        if isinstance(old, (Parameter, Buffer)) and not isinstance(value, (Parameter, Buffer, type(None))):
+            kind = type(old).__name__
             raise TypeError(
-                f"{type(self).__name__}.{name} is a Parameter, and {type(value).__name__} would take it from the model;"
-                f" assign Parameter(...), or change the values under no_grad(): {name}.copy_(...)"
+                f"{type(self).__name__}.{name} is a {kind}, and {type(value).__name__} would take it from the model;"
+                f" assign {kind}(...), or change the values under no_grad(): {name}.copy_(...)"
             )
         if isinstance(value, (Module, Parameter, Buffer)):
             CHANGES[0] += 1
@@ -99,8 +117,7 @@ class Module:
 
     def __call__(self, *args, **kwargs):
         """Run ``forward``. The ops inside are one scope, named as the attribute: a cluster of a picture."""
-        if self._named_at != CHANGES[0] and not self._nested:
-            self._name_parts()
+        self._name_parts_again()
         with scope(self._name):
             try:
                 return self.forward(*args, **kwargs)
@@ -153,6 +170,11 @@ class Module:
         """The same, each once."""
         return list({id(part): part for _, part in self.named_children()}.values())
 
+    def _name_parts_again(self):
+        """Name everything below, if it may have changed and this is no part of another module."""
+        if self._named_at != CHANGES[0] and not self._nested:
+            self._name_parts()
+
     def _name_parts(self):
         """Tell everything below what pictures and messages call it.
 
@@ -198,21 +220,22 @@ class Module:
 
         In place: ``model.to("cuda", "float16")``. Make the optimizer afterwards.
         """
+        conversions = []
         for target in (*targets, device, dtype):
-            if target is None:
-                continue
-            if is_dtype(target):
-                self.astype(target)
-            else:
-                self._convert(partial(to_device, device=target))
-        return self
+            if target is not None:
+                conversions.append(self._to_dtype(target) if is_dtype(target) else partial(to_device, device=target))
+        return self._convert(lambda old: reduce(lambda array, convert: convert(array), conversions, old))
 
     def astype(self, dtype) -> "Module":
         """Convert the floating-point parameters, buffers and gradients to ``dtype``, in place."""
+        return self._convert(self._to_dtype(dtype))
+
+    def _to_dtype(self, dtype):
+        """What converts an array to ``dtype``, if it is a floating-point one."""
         dtype = as_dtype(dtype)
         if not is_float(dtype):
             raise TypeError(f"astype: {type(self).__name__} can be converted to floating-point dtypes, not to {dtype}")
-        return self._convert(lambda old: old.astype(dtype) if is_float(old.dtype) and old.dtype != dtype else old)
+        return lambda old: old.astype(dtype) if is_float(old.dtype) and old.dtype != dtype else old
 
     def _convert(self, convert):
         parts = [part for _, part in self._unique((Parameter, Buffer))]
@@ -520,8 +543,7 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
     for names in shared(state, parameters):
         if any(parameters[name] is not parameters[names[0]] for name in names):
             raise ValueError(f"functional_call: {' and '.join(names)} are one parameter; give it one value")
-    if module._named_at != CHANGES[0]:  # else the call would name the tensors that stand in for the parameters
-        module._name_parts()
+    module._name_parts_again()
     parts = [state[name] for name in parameters]
     places = [value.place() for value in parameters.values()]
     with surrounded(lambda: exchanged(parts, places)):

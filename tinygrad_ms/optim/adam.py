@@ -1,8 +1,15 @@
 """Adam and AdamW: steps scaled by running moments of the gradient."""
 
+from collections.abc import Iterable
 from math import sqrt
+from numbers import Real
 
 from tinygrad_ms.optim.optimizer import Optimizer
+
+
+def pair(betas):
+    """Several numbers as a tuple; anything else as it is, for ``check`` to refuse."""
+    return tuple(betas) if isinstance(betas, Iterable) else betas
 
 
 class Adam(Optimizer):
@@ -18,13 +25,15 @@ class Adam(Optimizer):
     decoupled = False  # the weight decay acts on the parameter rather than on the gradient
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
-        super().__init__(params, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
+        super().__init__(params, lr=lr, betas=pair(betas), eps=eps, weight_decay=weight_decay)
 
     def check(self, options):
         super().check(options)
-        fine = len(options["betas"]) == 2 and all(0 <= beta < 1 for beta in options["betas"])
+        betas = options["betas"]
+        fine = isinstance(betas, (tuple, list)) and len(betas) == 2 and all(isinstance(b, Real) for b in betas)
+        fine = fine and all(0 <= beta < 1 for beta in betas)
         self.require(fine, options, "betas", "two numbers of at least 0 and below 1")
-        self.require(options["eps"] >= 0, options, "eps", "at least 0")
+        self.require_number(options, "eps")
 
     def buffers(self, options):
         return ("exp_avg", "exp_avg_sq")

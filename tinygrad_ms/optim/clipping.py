@@ -2,9 +2,11 @@
 
 from math import inf
 
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.optim.optimizer import fit
 
 
 def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
@@ -15,46 +17,72 @@ def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if
     Returns the norm before, a 0-d Tensor on the device of the gradients: nothing waits for it,
     ``float(norm)`` does. Where the norm is not finite the gradients stay as they are: test the result before
     ``optimizer.step()``, or pass ``error_if_nonfinite``, which raises RuntimeError that names the parameters
-    (and waits for the device). Squares are summed in float64: the norm of finite float32 gradients is finite.
+    (and waits for the device). Squares are summed in float64, those of float64 gradients relative to the
+    largest element: the norm of finite gradients is finite. Half precision is scaled in float32.
+    Raises ValueError or TypeError for a gradient that does not fit its parameter, before any is changed.
     Source: Pascanu et al. 2013, arXiv:1211.5063, algorithm 1.
     """
     check_positive("clip_grad_norm", "max_norm", max_norm)
     if norm_type not in (2, inf):
         raise ValueError(f"clip_grad_norm: norm_type is {norm_type}, expected 2 or inf")
-    parameters = with_gradients(parameters)
+    parameters = with_gradients("clip_grad_norm", parameters)
     if not parameters:
         return tensor(0.0)
-    xp = BACKENDS[type(parameters[0].grad.data)].xp
-    total = 0.0
-    for p in parameters:
-        g = p.grad.data
-        if norm_type == inf:
-            total = xp.maximum(total, xp.abs(g).max() if g.size else 0.0)
-        else:
-            total = total + xp.sum(xp.square(g, dtype="float64"))
-    norm = xp.asarray(total if norm_type == inf else xp.sqrt(total))
+    arrays = [p.grad.data for p in parameters]
+    xp = BACKENDS[type(arrays[0])].xp
+    norm = xp.asarray(largest(xp, arrays) if norm_type == inf else euclidean(xp, arrays))
     if error_if_nonfinite and not xp.isfinite(norm):
         raise RuntimeError(f"clip_grad_norm: the norm of the gradients is {float(norm)}: {nonfinite(parameters)}")
     factor = xp.where(xp.isfinite(norm), xp.minimum(max_norm / (norm + 1e-6), 1.0), 1.0)
-    for p in parameters:
-        g = p.grad.data
-        xp.multiply(g, factor.astype(g.dtype), out=g)
+    for p, g in zip(parameters, arrays):
+        if g.dtype.itemsize < 4:  # where a factor below 6e-8 would be 0
+            g[...] = (g.astype(DEFAULT_FLOAT) * factor.astype(DEFAULT_FLOAT)).astype(g.dtype)
+        else:
+            xp.multiply(g, factor.astype(g.dtype), out=g)
         p.grad.touch()
     return Tensor(norm)
 
 
+def largest(xp, arrays):
+    """The largest absolute value of all elements. NaN where there is one."""
+    result = 0.0
+    for g in arrays:
+        result = xp.maximum(result, xp.abs(g).max() if g.size else 0.0)
+    return result
+
+
+def euclidean(xp, arrays):
+    """The root of the sum of all squares, in float64."""
+    scale = None
+    if any(g.dtype.itemsize > 4 for g in arrays):  # whose squares could leave the range of float64
+        scale = largest(xp, arrays)
+        scale = xp.where(xp.isfinite(scale) & (scale > 0), scale, 1.0)
+    total = sum(xp.sum(xp.square(g if scale is None else g / scale, dtype="float64")) for g in arrays)
+    return xp.sqrt(total) if scale is None else scale * xp.sqrt(total)
+
+
 def clip_grad_value(parameters, clip_value: float) -> None:
-    """Clip every element of the gradients, in place, to [-clip_value, clip_value]. NaN stays NaN."""
+    """Clip every element of the gradients, in place, to [-clip_value, clip_value]. NaN stays NaN.
+
+    Raises ValueError or TypeError for a gradient that does not fit its parameter, before any is changed.
+    """
     check_positive("clip_grad_value", "clip_value", clip_value)
-    for p in with_gradients(parameters):
+    for p in with_gradients("clip_grad_value", parameters):
         g = p.grad.data
         BACKENDS[type(g)].xp.clip(g, -clip_value, clip_value, out=g)
         p.grad.touch()
 
 
-def with_gradients(parameters):
-    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
-    return [p for p in parameters if p.grad is not None]
+def with_gradients(caller, parameters):
+    """Those parameters that have a gradient, which is known to fit them. Each counts once."""
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    found = list({id(p): p for p in parameters if p.grad is not None}.values())
+    for p in found:
+        fit(caller, p)
+    devices = sorted({p.device for p in found})
+    if len(devices) > 1:
+        raise ValueError(f"{caller}: the gradients are on {' and '.join(devices)}; clip them apart")
+    return found
 
 
 def check_positive(caller, name, value):

@@ -5,7 +5,7 @@ from math import sqrt
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows
 from tinygrad_ms.ops.matrix_sign.msign import msign
-from tinygrad_ms.optim.adam import AdamW
+from tinygrad_ms.optim.adam import AdamW, pair
 from tinygrad_ms.optim.optimizer import Optimizer
 
 SCALES = {  # the factor of an orthogonal step for a weight of shape (n, m), which maps m numbers to n
@@ -40,10 +40,11 @@ class Muon(AdamW):
         self, params, lr=0.02, momentum=0.95, nesterov=True, weight_decay=0.0, *, scale="spectral",
         method="newton_schulz", steps=8, coefficients=None, adamw_lr=1e-3, betas=(0.9, 0.95), eps=1e-8,
     ):  # fmt: skip
+        self.require_number({"adamw_lr": adamw_lr}, "adamw_lr")
         self.adamw_lr = adamw_lr
         Optimizer.__init__(
             self, params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, scale=scale,
-            method=method, steps=steps, coefficients=coefficients, betas=tuple(betas), eps=eps, muon=None,
+            method=method, steps=steps, coefficients=coefficients, betas=pair(betas), eps=eps, muon=None,
         )  # fmt: skip
 
     def parts(self, group):
@@ -61,8 +62,8 @@ class Muon(AdamW):
 
     def check(self, options):
         super().check(options)
-        self.require(0 <= options["momentum"] < 1, options, "momentum", "at least 0 and below 1")
-        self.require(options["scale"] in SCALES, options, "scale", " or ".join(map(repr, SCALES)))
+        self.require_number(options, "momentum", below=1)
+        self.require(options["scale"] in list(SCALES), options, "scale", " or ".join(map(repr, SCALES)))
         self.require(options["method"] in ("newton_schulz", "svd"), options, "method", "'newton_schulz' or 'svd'")
         if options["muon"]:
             for p in options["params"]:

@@ -6,7 +6,7 @@ A method is a subclass of a few lines.
 import warnings
 from collections.abc import Iterable
 from math import inf
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy
@@ -64,11 +64,19 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} has no update(self, xp, p, g, state, options)")
 
     def check(self, options) -> None:
-        """Raise ValueError for options out of range."""
-        for name in ("lr", "weight_decay"):
-            if not isinstance(options[name], Real):
-                raise TypeError(f"{type(self).__name__}: {name} is {options[name]!r}, expected a number")
-            self.require(0 <= options[name] < inf, options, name, "at least 0")
+        """Raise TypeError or ValueError for options that are no numbers or out of range."""
+        self.require_number(options, "lr")
+        self.require_number(options, "weight_decay")
+
+    def require_number(self, options, name, below=inf) -> None:
+        """Raise TypeError or ValueError unless the option is a number of at least 0 and below ``below``."""
+        value = options[name]
+        if type(value) is float and 0 <= value < below:  # at every step, so without a detour
+            return
+        if not isinstance(value, Real):
+            raise TypeError(f"{type(self).__name__}: {name} is {value!r}, expected a number")
+        expected = "at least 0" + (f" and below {below}" if below < inf else "")
+        self.require(0 <= float(value) < below, options, name, expected)
 
     def require(self, satisfied, options, name, expected) -> None:
         """Raise ValueError that names the option and what is expected of it, unless ``satisfied``."""
@@ -224,14 +232,24 @@ class Optimizer:
         if not isinstance(state, dict) or not {"state", "param_groups"} <= state.keys():
             raise ValueError(f"{caller}: expected a dict with state and param_groups, as state_dict() returns it")
         groups, entries = state["param_groups"], state["state"]
+        if not isinstance(groups, (list, tuple)) or not all(isinstance(new, dict) for new in groups):
+            raise ValueError(f"{caller}: param_groups is {str(groups)[:60]}, expected a list of dicts")
+        if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+            raise ValueError(f"{caller}: state is {str(entries)[:60]}, expected a dict of dicts")
         if len(groups) != len(self.param_groups):
             raise ValueError(f"{caller}: the state has {len(groups)} groups and the optimizer {len(self.param_groups)}")
         first, restored = 0, {}
         for i, (group, new) in enumerate(zip(self.param_groups, groups)):
-            if len(new.get("params", ())) != len(group["params"]):
+            numbers = new.get("params", ())
+            if not isinstance(numbers, (list, tuple)) or len(numbers) != len(group["params"]):
+                count = len(numbers) if isinstance(numbers, (list, tuple)) else repr(numbers)
                 raise ValueError(
-                    f"{caller}: group {i} has {len(new.get('params', ()))} parameters in the state and"
-                    f" {len(group['params'])} here"
+                    f"{caller}: group {i} has {count} parameters in the state and {len(group['params'])} here"
+                )
+            if list(numbers) != list(range(first, first + len(numbers))):
+                raise ValueError(
+                    f"{caller}: group {i} has the parameters {list(numbers)[:5]} in the state, expected them by their"
+                    f" numbers from {first} on"
                 )
             if new.keys() != group.keys():
                 raise ValueError(
@@ -254,9 +272,16 @@ class Optimizer:
         if self.starts_late and set(entry) == {"step"}:
             names = ()
         if set(entry) != {"step", *names}:
-            raise ValueError(f"{which} has {', '.join(entry)} in the state, expected {', '.join(('step', *names))}")
-        restored = {"step": int(entry["step"])}
+            raise ValueError(
+                f"{which} has {', '.join(map(str, entry))} in the state, expected {', '.join(('step', *names))}"
+            )
+        step = entry["step"]
+        if not isinstance(step, Integral) or step < 0:
+            raise ValueError(f"{which}: step is {step!r} in the state, expected an integer of at least 0")
+        restored: dict[str, Any] = {"step": int(step)}
         for name in names:
+            if isinstance(entry[name], numpy.ma.MaskedArray):
+                raise ValueError(f"{which}: {name} is a masked array, whose mask would be lost")
             array, buffer = host(entry[name]), self.new_buffer(p.data)
             if array.shape != p.shape or array.dtype != buffer.dtype:
                 raise ValueError(

@@ -23,7 +23,9 @@ class SGD(Optimizer):
 
     def check(self, options):
         super().check(options)
-        self.require(options["momentum"] >= 0, options, "momentum", "at least 0")
+        self.require_number(options, "momentum")
+        self.require_number(options, "dampening")
+        self.require(options["dampening"] <= 1, options, "dampening", "at most 1")
         plain = options["momentum"] > 0 and options["dampening"] == 0
         self.require(plain or not options["nesterov"], options, "nesterov", "False, or momentum > 0 and dampening = 0")
 

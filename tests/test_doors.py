@@ -82,6 +82,15 @@ def test_asarray_with_a_dtype_or_device_records():
     assert w.grad.item() == 6.0
 
 
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "doors.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("code, expected", re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", DOCUMENT, re.S))
+def test_the_page_prints_what_it_shows(code, expected, capsys):
+    exec(compile(code, "doors.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out == expected
+
+
 def nested(array):
     """The array as nested lists of tensors on the tape."""
     return [nested(item) for item in array] if array.ndim else leaf(float(array))

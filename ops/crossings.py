@@ -74,7 +74,7 @@ class Crossings:
     def __bool__(self):
         if self.size != 1:
             raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use .any() or .all()")
-        return bool(self.item())
+        return bool(self.data.item())
 
     def __len__(self):
         if not self.shape:
@@ -92,7 +92,9 @@ class Crossings:
     __hash__ = object.__hash__  # == compares elements; a tensor as a dict key is itself
 
     def __format__(self, spec):
-        return format(self.item(), spec) if spec else str(self)
+        if spec and self.size != 1:
+            raise TypeError(f"format: a tensor of shape {self.shape} has {self.size} elements; {spec!r} needs one")
+        return format(self.data.item(), spec) if spec else str(self)
 
     def __repr__(self):
         facts = [f"dtype={self.dtype}"]

@@ -319,6 +319,16 @@ class TestNumbersInsideTransforms:
 
         assert tg.grad(f)(2.0).item() == 0
 
+    def test_truth_and_text_are_no_results(self):
+        assert tg.grad(lambda x: tg.tensor(1.0 if x else 0.0))(2.0).item() == 0
+        assert tg.grad(lambda x: tg.tensor(float(len(f"{x:.3f}"))))(2.0).item() == 0
+
+    def test_a_checkpointed_function_may_report_a_number(self):
+        x = leaf(3.0)
+        y, seen = tg.checkpoint(lambda x: (x * x, float(x)))(x)
+        y.backward()
+        assert x.grad.item() == 6 and seen.item() == 3
+
     def test_of_an_outer_transform(self):
         with pytest.raises(RuntimeError, match="grad: a result is off the tape"):
             tg.grad(lambda x: tg.grad(lambda y: x * y * y)(2.0).item())(np.array(3.0))
@@ -377,6 +387,7 @@ class TestOneException:
             mine(leaf())
         assert caught.value.__cause__ is None
         assert traceback.extract_tb(caught.value.__traceback__)[-1].filename == __file__
+        assert caught.value.__notes__ == ["the forward of mine was called with a: float64 () on cpu"]
 
     def test_it_is_freed_without_the_collector(self):
         gc.collect()

@@ -11,6 +11,7 @@ from tinygrad_ms.arrays.dtypes import is_float, is_host_value, is_number_dtype
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import NUMBERS
 from tinygrad_ms.engine.around.rules import PerArgument, Rule, no_gradient
+from tinygrad_ms.engine.around.sentences import describe
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tensor import Tensor, raw
 
@@ -59,9 +60,13 @@ def guarded(primitive):
 
     @wraps(forward)
     def checked(xp, *arrays, **constants):
-        result = explained(
-            forward, f"{name}: the forward", xp, *(arrays if view else map(read_only, arrays)), **constants
-        )
+        try:
+            result = forward(xp, *(arrays if view else map(read_only, arrays)), **constants)
+        except Exception as error:
+            error.add_note(f"the forward of {name} was called with {describe(primitive, arrays)}")
+            if "read-only" in str(error):
+                error.add_note(READ_ONLY.format(f"the forward of {name}"))
+            raise
         if primitive.cache and not (isinstance(result, tuple) and len(result) == 2):
             raise TypeError(f"{name}: with cache= the forward returns (result, tuple of cached arrays)")
         outputs = result[0] if primitive.cache else result

@@ -31,7 +31,7 @@ class Crossings:
 
     def __array__(self, dtype=None, copy=None):
         """Of a tensor on the tape only under ``no_grad``: NumPy would lose its gradient in silence."""
-        refuse_tracked("NumPy", self, "use tinygrad_ms's functions (tg.stack joins tensors), or x.detach()")
+        refuse_tracked("conversion to a NumPy array", self, "use tg's functions (tg.stack for a list), or x.detach()")
         if BACKENDS[type(self.data)].name != "cpu":
             raise TypeError(f"a tensor on {self.device} is not converted to NumPy silently: call .numpy() or .cpu()")
         if dtype is not None and as_dtype(dtype) != self.dtype:

@@ -161,7 +161,7 @@ def test_constants_on_the_tape_refuse_and_scalars_of_numpy_are_python_numbers(na
 
 NUMPY = {
     "np.dot": (lambda w: np.dot(A, w), "use tg.matmul"),
-    "A.dot": (lambda w: A.dot(w), "use tinygrad_ms's functions"),
+    "A.dot": (lambda w: A.dot(w), "use tg's functions|use tinygrad_ms's functions"),
     "np.concatenate": (lambda w: np.concatenate([w, w]), "use tg.concat"),
     "np.stack": (lambda w: np.stack([w, w]), "use tg.stack"),
     "np.where": (lambda w: np.where([True, False], w, 0.0), "use tg.where"),
@@ -171,7 +171,7 @@ NUMPY = {
     "np.linalg.norm": (lambda w: np.linalg.norm(w), "np.linalg.norm: .*use tg.norm"),
     "np.linalg.inv": (lambda w: np.linalg.inv(w), "use tg.inv"),
     "np.cumsum": (lambda w: np.cumsum(w), "use tg.cumsum"),
-    "np.fft.fft": (lambda w: np.fft.fft(w), "use tinygrad_ms's functions"),
+    "np.fft.fft": (lambda w: np.fft.fft(w), "use tg's functions|use tinygrad_ms's functions"),
     "np.asarray": (lambda w: np.asarray(w), "x.detach()"),
     "np.array of a list": (lambda w: np.array([w, w]), "x.detach()"),
     "np.copyto": (lambda w: np.copyto(np.zeros(2), w), "use tg.index_update"),

@@ -52,6 +52,8 @@ def accept(primitive) -> None:
     if primitive.outputs and isinstance(primitive.jvp, PerArgument) and len(primitive.jvp.rules) > 1:
         raise TypeError(f"{primitive.name}: with outputs= the JVP rule is one for all: (tangents, ...) -> tuple")
     primitive.forward = guarded(primitive)
+    if primitive.jvp is not None:
+        primitive.jvp = CheckedJvp(primitive)
 
 
 def guarded(primitive):
@@ -152,6 +154,29 @@ def checked(d, node, i, recording):
         )
     array = as_array(array, parent.backend)
     return (d if isinstance(d, Tensor) else Tensor(array)) if recording else array
+
+
+class CheckedJvp:
+    """The JVP rule of a user's primitive: it sees its tangents read-only and returns arrays of their library."""
+
+    def __init__(self, primitive):
+        self.jvp, self.names, self.several = primitive.jvp, primitive.jvp.names, primitive.outputs
+
+    def __call__(self, plan, tangents, saved, constants):
+        who, shown = f"the JVP rule of {plan.primitive.name}", [read_only(t) for t in tangents]
+        result = explained(self.jvp, who, plan, shown, list(map(read_only, saved)), constants)
+        outputs = result if self.several else (result,)
+        named = self.several not in (None, "*")
+        if not isinstance(outputs, (tuple, list)) or (named and len(outputs) != len(self.several)):
+            raise RuntimeError(f"{who} returned {type(outputs).__name__}; expected a tuple with a tangent per output")
+        expected = {type(raw(t)) for t in tangents if t is not None}
+        for t in outputs:
+            if type(raw(t)) in BACKENDS and type(raw(t)) not in expected:
+                there = [BACKENDS[kind].name for kind in (type(raw(t)), *expected)]
+                raise RuntimeError(f"{who} returned an array on {there[0]} for tangents on {there[1]}")
+        originals = {id(view): t for view, t in zip(shown, tangents)}
+        outputs = [originals.get(id(t), t) for t in outputs]
+        return tuple(outputs) if self.several else outputs[0]
 
 
 CHECKS = SimpleNamespace(accept=accept, gradients=checked_gradients)

@@ -35,7 +35,7 @@ class Crossings:
 
     def __array__(self, dtype=None, copy=None):
         """Of a tensor on the tape only under ``no_grad``: NumPy would lose its gradient in silence."""
-        refuse_tracked("NumPy", self, "use tinygrad_ms's functions (tg.stack joins tensors), or x.detach()")
+        refuse_tracked("conversion to a NumPy array", self, "use tg's functions (tg.stack for a list), or x.detach()")
         if BACKENDS[type(self.data)].name != "cpu":
             raise TypeError(f"a tensor on {self.device} is not converted to NumPy silently: call .numpy() or .cpu()")
         if dtype is not None and as_dtype(dtype) != self.dtype:
@@ -78,7 +78,7 @@ class Crossings:
     def __bool__(self):
         if self.size != 1:
             raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use .any() or .all()")
-        return bool(self.item())
+        return bool(self.data.item())
 
     def __len__(self):
         if not self.shape:
@@ -96,7 +96,9 @@ class Crossings:
     __hash__ = object.__hash__  # == compares elements; a tensor as a dict key is itself
 
     def __format__(self, spec):
-        return format(self.item(), spec) if spec else str(self)
+        if spec and self.size != 1:
+            raise TypeError(f"format: a tensor of shape {self.shape} has {self.size} elements; {spec!r} needs one")
+        return format(self.data.item(), spec) if spec else str(self)
 
     def __repr__(self):
         facts = [f"dtype={self.dtype}"]

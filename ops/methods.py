@@ -152,7 +152,7 @@ def in_place(op):
 
     def change(x, value):
         if isinstance(x.node, Leaf) and x.node.tensor is not None:  # that of a transform has no tensor
-            x._check_writable(f"x = {op.__name__}(x, v) in place", "write x = x - v, or the like, for a new tensor")
+            x._check_writable(f"{op.__name__} in place", "write p = p - v, or the like, for a new tensor")
             return x.copy_(op(x, value))
         return op(x, value)
 

@@ -82,6 +82,15 @@ def test_asarray_with_a_dtype_or_device_records():
     assert w.grad.item() == 6.0
 
 
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "doors.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("code, expected", re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", DOCUMENT, re.S))
+def test_the_page_prints_what_it_shows(code, expected, capsys):
+    exec(compile(code, "doors.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out == expected
+
+
 def nested(array):
     """The array as nested lists of tensors on the tape."""
     return [nested(item) for item in array] if array.ndim else leaf(float(array))
@@ -152,7 +161,7 @@ def test_constants_on_the_tape_refuse_and_scalars_of_numpy_are_python_numbers(na
 
 NUMPY = {
     "np.dot": (lambda w: np.dot(A, w), "use tg.matmul"),
-    "A.dot": (lambda w: A.dot(w), "use tinygrad_ms's functions"),
+    "A.dot": (lambda w: A.dot(w), "use tg's functions|use tinygrad_ms's functions"),
     "np.concatenate": (lambda w: np.concatenate([w, w]), "use tg.concat"),
     "np.stack": (lambda w: np.stack([w, w]), "use tg.stack"),
     "np.where": (lambda w: np.where([True, False], w, 0.0), "use tg.where"),
@@ -162,7 +171,7 @@ NUMPY = {
     "np.linalg.norm": (lambda w: np.linalg.norm(w), "np.linalg.norm: .*use tg.norm"),
     "np.linalg.inv": (lambda w: np.linalg.inv(w), "use tg.inv"),
     "np.cumsum": (lambda w: np.cumsum(w), "use tg.cumsum"),
-    "np.fft.fft": (lambda w: np.fft.fft(w), "use tinygrad_ms's functions"),
+    "np.fft.fft": (lambda w: np.fft.fft(w), "use tg's functions|use tinygrad_ms's functions"),
     "np.asarray": (lambda w: np.asarray(w), "x.detach()"),
     "np.array of a list": (lambda w: np.array([w, w]), "x.detach()"),
     "np.copyto": (lambda w: np.copyto(np.zeros(2), w), "use tg.index_update"),
@@ -310,6 +319,16 @@ class TestNumbersInsideTransforms:
 
         assert tg.grad(f)(2.0).item() == 0
 
+    def test_truth_and_text_are_no_results(self):
+        assert tg.grad(lambda x: tg.tensor(1.0 if x else 0.0))(2.0).item() == 0
+        assert tg.grad(lambda x: tg.tensor(float(len(f"{x:.3f}"))))(2.0).item() == 0
+
+    def test_a_checkpointed_function_may_report_a_number(self):
+        x = leaf(3.0)
+        y, seen = tg.checkpoint(lambda x: (x * x, float(x)))(x)
+        y.backward()
+        assert x.grad.item() == 6 and seen.item() == 3
+
     def test_of_an_outer_transform(self):
         with pytest.raises(RuntimeError, match="grad: a result is off the tape"):
             tg.grad(lambda x: tg.grad(lambda y: x * y * y)(2.0).item())(np.array(3.0))
@@ -368,6 +387,7 @@ class TestOneException:
             mine(leaf())
         assert caught.value.__cause__ is None
         assert traceback.extract_tb(caught.value.__traceback__)[-1].filename == __file__
+        assert caught.value.__notes__ == ["the forward of mine was called with a: float64 () on cpu"]
 
     def test_it_is_freed_without_the_collector(self):
         gc.collect()

@@ -166,6 +166,30 @@ class TestWhatARuleReturns:
         with pytest.raises(RuntimeError, match="the JVP rule of double returned .* for a result of float64"):
             tg.jvp(op, (np.ones(2),), (np.ones(2),))
 
+    def test_a_tangent_on_another_device_is_refused(self):
+        op = double_with(lambda g: g * 2, jvp=lambda t: np.ones(2, np.float32))
+        x = tg.tensor([1.0, 2.0], device="strict")
+        with pytest.raises(RuntimeError, match="JVP rule of double returned an array on cpu for tangents on strict"):
+            tg.jvp(op, (x,), (x,))
+
+    def test_too_few_tangents_of_several_outputs(self):
+        @tg.custom_vjp(lambda needed, g: (g[0],), jvp=lambda tangents: tangents[0], outputs=("p", "q"))
+        def parts(a):
+            return a + 1, a + 2
+
+        with pytest.raises(RuntimeError, match="the JVP rule of parts returned ndarray; expected a tuple"):
+            tg.jvp(lambda x: parts(x)[0], (np.ones(2),), (np.ones(2),))
+
+    def test_a_jvp_rule_does_not_write_into_its_tangents(self):
+        def rule(t):
+            t *= 2
+            return t
+
+        tangent = np.ones(2)
+        with pytest.raises(ValueError, match="read-only"):
+            tg.jvp(double_with(lambda g: g * 2, jvp=rule), (np.ones(2),), (tangent,))
+        assert tangent.tolist() == [1, 1]
+
 
 class TestWhatAForwardReturns:
     @pytest.mark.parametrize("function, error, pattern", [

@@ -11,6 +11,7 @@ from tinygrad_ms.arrays.dtypes import is_float, is_host_value, is_number_dtype
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import NUMBERS
 from tinygrad_ms.engine.around.rules import PerArgument, Rule, no_gradient
+from tinygrad_ms.engine.around.sentences import describe
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tensor import Tensor, raw
 
@@ -51,6 +52,8 @@ def accept(primitive) -> None:
     if primitive.outputs and isinstance(primitive.jvp, PerArgument) and len(primitive.jvp.rules) > 1:
         raise TypeError(f"{primitive.name}: with outputs= the JVP rule is one for all: (tangents, ...) -> tuple")
     primitive.forward = guarded(primitive)
+    if primitive.jvp is not None:
+        primitive.jvp = CheckedJvp(primitive)
 
 
 def guarded(primitive):
@@ -59,9 +62,13 @@ def guarded(primitive):
 
     @wraps(forward)
     def checked(xp, *arrays, **constants):
-        result = explained(
-            forward, f"{name}: the forward", xp, *(arrays if view else map(read_only, arrays)), **constants
-        )
+        try:
+            result = forward(xp, *(arrays if view else map(read_only, arrays)), **constants)
+        except Exception as error:
+            error.add_note(f"the forward of {name} was called with {describe(primitive, arrays)}")
+            if "read-only" in str(error):
+                error.add_note(READ_ONLY.format(f"the forward of {name}"))
+            raise
         if primitive.cache and not (isinstance(result, tuple) and len(result) == 2):
             raise TypeError(f"{name}: with cache= the forward returns (result, tuple of cached arrays)")
         outputs = result[0] if primitive.cache else result
@@ -147,6 +154,29 @@ def checked(d, node, i, recording):
         )
     array = as_array(array, parent.backend)
     return (d if isinstance(d, Tensor) else Tensor(array)) if recording else array
+
+
+class CheckedJvp:
+    """The JVP rule of a user's primitive: it sees its tangents read-only and returns arrays of their library."""
+
+    def __init__(self, primitive):
+        self.jvp, self.names, self.several = primitive.jvp, primitive.jvp.names, primitive.outputs
+
+    def __call__(self, plan, tangents, saved, constants):
+        who, shown = f"the JVP rule of {plan.primitive.name}", [read_only(t) for t in tangents]
+        result = explained(self.jvp, who, plan, shown, list(map(read_only, saved)), constants)
+        outputs = result if self.several else (result,)
+        named = self.several not in (None, "*")
+        if not isinstance(outputs, (tuple, list)) or (named and len(outputs) != len(self.several)):
+            raise RuntimeError(f"{who} returned {type(outputs).__name__}; expected a tuple with a tangent per output")
+        expected = {type(raw(t)) for t in tangents if t is not None}
+        for t in outputs:
+            if type(raw(t)) in BACKENDS and type(raw(t)) not in expected:
+                there = [BACKENDS[kind].name for kind in (type(raw(t)), *expected)]
+                raise RuntimeError(f"{who} returned an array on {there[0]} for tangents on {there[1]}")
+        originals = {id(view): t for view, t in zip(shown, tangents)}
+        outputs = [originals.get(id(t), t) for t in outputs]
+        return tuple(outputs) if self.several else outputs[0]
 
 
 CHECKS = SimpleNamespace(accept=accept, gradients=checked_gradients)

@@ -2,6 +2,7 @@
 
 from math import prod
 
+from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.ops.costs import product
@@ -103,7 +104,9 @@ def outer(xp, a, b):
 
 def vecdot(a, b, axis=-1):
     """The scalar products along ``axis``, with broadcasting."""
-    return (as_operand(a) * as_operand(b)).sum(axis=axis)
+    a, b = as_operand(a), as_operand(b)
+    y = (wide(a, a.shape[axis] if a.ndim else 1) * wide(b)).sum(axis=axis)
+    return y.astype(a.dtype) if a.dtype == b.dtype != y.dtype and a.dtype.char in HALF else y
 
 
 def kron(a, b):

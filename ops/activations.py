@@ -4,6 +4,8 @@ import math
 
 import numpy
 
+from tinygrad_ms.arrays.sums import wide
+from tinygrad_ms.engine.around.arguments import NUMBERS
 from tinygrad_ms.engine.primitive import elementwise, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
@@ -115,12 +117,18 @@ def silu(xp, x):
         return x / (1 + xp.exp(-x))
 
 
+def _gap(a, b):
+    """a - b, at least in float32; -inf, whose sigmoid is 0, where both are -inf."""
+    a, b = (x if type(x) in NUMBERS else wide(x) for x in (a, b))
+    return where((a == -math.inf) & (b == -math.inf), -math.inf, a - b)
+
+
 # fmt: off
 logaddexp = binary("logaddexp", "ln(e^a + e^b) without overflow: a smooth maximum.",
-                   derivative=(lambda a, b: sigmoid(a - b), lambda a, b: sigmoid(b - a)),
+                   derivative=(lambda a, b: sigmoid(_gap(a, b)), lambda a, b: sigmoid(_gap(b, a))),
                    formula=r"y = \ln(e^a + e^b), \quad dy = \sigma(a - b)\,da + \sigma(b - a)\,db",
                    source="002 (4), (6), (51)", floats=True, symmetric=True,
-                   notes="The gradients are NaN where a and b are the same infinity, as in PyTorch.")
+                   notes="The gradients where both are -inf are 0, as of logsumexp; NaN where both are inf.")
 # fmt: on
 
 
@@ -181,13 +189,20 @@ def gelu(xp, x, approximate="none"):
 # --- along an axis ----------------------------------------------------------------------------------------
 
 
-def _softmax_vjp(g, y, axis):
+def _finest(y, fine):
+    """The result before it was rounded to half precision, whose error the rules would magnify."""
+    return wide(y, y.size) if fine is None else fine
+
+
+def _softmax_vjp(g, y, fine, axis):
+    g, y = wide(g, y.size), _finest(y, fine)
     return y * (g - (g * y).sum(axis=axis, keepdims=True))
 
 
 @primitive(
     vjp=_softmax_vjp,  # the Jacobian diag(y) - y y^T is symmetric
     jvp=_softmax_vjp,
+    cache=("fine",),
     formula=r"dy_i = y_i \Big( dx_i - \sum_j y_j\,dx_j \Big)",
     source="002 (103)",
     floats=True,
@@ -195,13 +210,22 @@ def _softmax_vjp(g, y, axis):
 )
 def softmax(xp, x, axis=-1):
     """e^x over its sum along ``axis`` (an int or a tuple); without overflow."""
-    e = xp.exp(_shifted(xp, x, axis))
-    return e / xp.sum(e, axis=axis, keepdims=True)
+    e = xp.exp(_shifted(xp, wide(x, x.size), axis))
+    return _rounded(e / xp.sum(e, axis=axis, keepdims=True), x)
+
+
+def _log_softmax_vjp(g, y, fine, axis):
+    return g - exp(_finest(y, fine)) * wide(g, y.size).sum(axis=axis, keepdims=True)
+
+
+def _log_softmax_jvp(t, y, fine, axis):
+    return t - (exp(_finest(y, fine)) * t).sum(axis=axis, keepdims=True)
 
 
 @primitive(
-    vjp=lambda g, y, axis: g - exp(y) * g.sum(axis=axis, keepdims=True),
-    jvp=lambda t, y, axis: t - (exp(y) * t).sum(axis=axis, keepdims=True),
+    vjp=_log_softmax_vjp,
+    jvp=_log_softmax_jvp,
+    cache=("fine",),
     formula=r"dy_i = dx_i - \sum_j e^{y_j}\,dx_j",
     source="002 (102)",
     floats=True,
@@ -209,8 +233,13 @@ def softmax(xp, x, axis=-1):
 )
 def log_softmax(xp, x, axis=-1):
     """x minus the logarithm of the sum of e^x along ``axis`` (an int or a tuple); without overflow."""
-    shifted = _shifted(xp, x, axis)
-    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+    shifted = _shifted(xp, wide(x, x.size), axis)
+    return _rounded(shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True)), x)
+
+
+def _rounded(fine, x):
+    """The result in the dtype of x, and what the rules may read: it as it was before, if that is half precision."""
+    return (fine, (None,)) if fine.dtype == x.dtype else (fine.astype(x.dtype), (fine,))
 
 
 def _shifted(xp, x, axis):

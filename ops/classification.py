@@ -2,6 +2,7 @@
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.primitive import primitive
@@ -20,6 +21,7 @@ def _cross_entropy_vjp(
     g, g_log = g
     g_logits = g_target = None
     if g is not None:
+        g = wide(g)
         targets = targets_of(target, log_probabilities, weight, reduction, label_smoothing, ignore_index)
         scale = g.reshape((*g.shape, *(1,) * (log_probabilities.ndim - g.ndim))) / targets.count
         g_logits = targets.gradient(log_probabilities, scale)
@@ -61,11 +63,12 @@ def _cross_entropy_jvp(
 def _softmax_cross_entropy(
     xp, logits, target, /, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=None
 ):
-    """The loss, and log p, which its gradient needs; classes in the last axis."""
+    """The loss, and log p, which its gradient needs, in float32 at least; classes in the last axis."""
+    given, logits = logits, wide(logits)
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_probabilities = shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
     targets = targets_of(target, log_probabilities, weight, reduction, label_smoothing, ignore_index)
-    return targets.loss(log_probabilities, xp), log_probabilities
+    return targets.loss(log_probabilities, xp).astype(given.dtype, copy=False), log_probabilities
 
 
 def softmax_cross_entropy(
@@ -107,7 +110,9 @@ def nll(log_probabilities, target, weight=None, *, axis=-1, reduction="mean", ig
     if is_float(target.dtype):
         raise TypeError("nll: target must be integer labels; for probabilities use softmax_cross_entropy with logits")
     check_reduction("nll", reduction)
-    return targets_of(raw(target), log_probabilities, weight, reduction, 0.0, ignore_index).loss(log_probabilities)
+    scores = wide(log_probabilities)
+    loss = targets_of(raw(target), scores, weight, reduction, 0.0, ignore_index).loss(scores)
+    return loss if scores is log_probabilities else loss.astype(log_probabilities.dtype)
 
 
 def _prepare(op, logits, target, weight, axis, ignore_index):

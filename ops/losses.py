@@ -2,6 +2,8 @@
 
 from math import prod
 
+from tinygrad_ms.arrays.dtypes import is_float
+from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.activations import sigmoid, softplus
 from tinygrad_ms.ops.comparisons import clip
@@ -74,20 +76,22 @@ def mse(input, target, weight=None, reduction="mean"):
     weight: factor of each element; the mean is then sum(weight loss) / sum(weight).
     Raises ValueError where the shapes differ: a (n, 1) against a (n,) would silently broadcast to (n, n).
     """
-    return _reduce("mse", squared_error(*_alike("mse", input, target)), weight, reduction)
+    input, target, dtype = _alike("mse", input, target)
+    return _reduce("mse", squared_error(input, target), weight, reduction, dtype)
 
 
 def l1(input, target, weight=None, reduction="mean"):
     """Mean absolute error, mean abs(input - target); gradient 0 at equality. Arguments as for ``mse``."""
-    return _reduce("l1", absolute_error(*_alike("l1", input, target)), weight, reduction)
+    input, target, dtype = _alike("l1", input, target)
+    return _reduce("l1", absolute_error(input, target), weight, reduction, dtype)
 
 
 def huber(input, target, delta=1.0, weight=None, reduction="mean"):
     """Huber loss: (input - target)^2 / 2 within ``delta``, slope ``delta`` beyond; arguments of ``mse``."""
     if not delta > 0:
         raise ValueError(f"huber: delta is {delta}; it must be positive")
-    input, target = _alike("huber", input, target)
-    return _reduce("huber", huber_error(input, target, delta=delta), weight, reduction)
+    input, target, dtype = _alike("huber", input, target)
+    return _reduce("huber", huber_error(input, target, delta=delta), weight, reduction, dtype)
 
 
 def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None, reduction="mean"):
@@ -99,25 +103,36 @@ def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None
     pos_weight: factor of the term of the positive class, broadcast.
     """
     op = "binary_cross_entropy_with_logits"
-    input, target = _alike(op, input, target)
+    input, target, dtype = _alike(op, input, target)
     if pos_weight is None:
         losses = logistic_error(input, target)
     else:
         losses = pos_weight * target * softplus(-input) + (1 - target) * softplus(input)
-    return _reduce(op, losses if weight is None else losses * weight, None, reduction)
+    return _reduce(op, losses if weight is None else losses * weight, None, reduction, dtype)
 
 
 def _alike(op, input, target):
-    """The arguments, once their shapes are known to be equal (a number fits any)."""
+    """The arguments, once their shapes are known to be equal (a number fits any), and the dtype of the loss.
+
+    Half precision is left for float32, where the squares have room, and rounded once: the dtype is None if not needed.
+    """
     here, there = getattr(input, "shape", None), getattr(target, "shape", None)
     if here != there and here is not None and there:
         hint = f"; did you mean target.reshape({here})?" if prod(here) == prod(there) else ""
         raise ValueError(f"{op}: input has shape {here} and target has shape {there}: they must be equal{hint}")
-    return input, target
+    arrays = [a for a in (input, target) if hasattr(a, "dtype")]
+    dtypes = {a.dtype for a in arrays if is_float(a.dtype)}
+    dtype = dtypes.pop() if len(dtypes) == 1 else None  # float16 beside float32 makes float32
+    if dtype is None or dtype.itemsize > 2:
+        return input, target, None
+    input, target = (wide(a, prod(a.shape)) if hasattr(a, "dtype") else a for a in (input, target))
+    return input, target, dtype
 
 
-def _reduce(op, losses, weight, reduction):
+def _reduce(op, losses, weight, reduction, dtype=None):
     check_reduction(op, reduction)
+    if dtype is not None:
+        return _reduce(op, losses, weight, reduction).astype(dtype)
     if weight is not None:
         losses = losses * weight
     if reduction == "none":

@@ -8,8 +8,13 @@ the arguments are saved: computing c and r again costs less than keeping them.
 
 from math import prod
 
-from tinygrad_ms.arrays.sums import sum_over
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.sums import sum_over, wide
 from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.ops.scale import in_range, power_of_two
 from tinygrad_ms.options import as_axes
 
 __all__ = ["layer_norm", "rms_norm"]
@@ -21,9 +26,22 @@ def _mean(x, axes):
 
 
 def _centred(x, axes, eps, center):
-    """c and r; half precision is left for float32, whose sums of squares do not overflow."""
-    if x.dtype.itemsize < 4:
-        x = x.astype("float32")
+    """c, r and None; or, where squares leave the range of the dtype, those of x / s, and s, a power of two per row.
+
+    Half precision is left for float32.
+    """
+    x = wide(x)
+    with numpy.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        c, r = _moments(x, axes, eps, center)
+        if 0 in x.shape or in_range(raw(r), raw(x)):
+            return c, r, None
+    xp = BACKENDS[type(raw(x))].xp
+    s = power_of_two(xp, raw(x), tuple(axes))
+    s = xp.maximum(s, 1) if eps else s  # of smaller x the constant eps decides
+    return *_moments(x / s, axes, eps / s / s, center), s
+
+
+def _moments(x, axes, eps, center):
     c = x - _mean(x, axes) if center else x
     return c, 1 / (_mean(c * c, axes) + eps) ** 0.5
 
@@ -35,28 +53,31 @@ def _one_per_row(weight, x, axes):
     return all(-axis > len(shape) or shape[axis] == 1 for axis in behind)
 
 
-def _jacobian(u, along, c, r, scale, axes, center):
-    """scale (P u - c r^2 mean(c u)), given mean(c u): for scale = r w the Jacobian of h times w u, w one per row."""
+def _jacobian(u, along, c, r, s, scale, axes, center):
+    """scale (P u - c r^2 mean(c u)) / s, given mean(c u): for scale = r w the Jacobian of h times w u."""
+    if s is not None:
+        scale = scale / s
     v = u * scale
     v -= c * (scale * (r * (r * along)))  # in this order nothing overflows that the result does not
     return v - scale * _mean(u, axes) if center else v
 
 
 def _normalize_vjp(needed, g, x, weight, axes, eps, center):
-    c, r = _centred(x, axes, eps, center)
+    c, r, s = _centred(x, axes, eps, center)
+    g = wide(g)
     if not _one_per_row(weight, x, axes):
         u = g * weight
-        by_x = _jacobian(u, _mean(c * u, axes), c, r, r, axes, center) if needed[0] else None
+        by_x = _jacobian(u, _mean(c * u, axes), c, r, s, r, axes, center) if needed[0] else None
         return by_x, (c * g) * r if needed[1] else None
     along = _mean(c * g, axes)
-    by_x = _jacobian(g, along, c, r, r * weight, axes, center) if needed[0] else None
+    by_x = _jacobian(g, along, c, r, s, r * weight, axes, center) if needed[0] else None
     return by_x, r * along * prod(x.shape[axis] for axis in axes) if needed[1] else None
 
 
 def _normalize_jvp(tangents, x, weight, axes, eps, center):
-    c, r = _centred(x, axes, eps, center)
+    c, r, s = _centred(x, axes, eps, center)
     t, t_weight = tangents
-    by_x = None if t is None else _jacobian(t, _mean(c * t, axes), c, r, r, axes, center) * weight
+    by_x = None if t is None else _jacobian(t, _mean(c * t, axes), c, r, s, r, axes, center) * weight
     by_weight = None if t_weight is None else c * (r * t_weight)
     return by_x if by_weight is None else by_weight if by_x is None else by_x + by_weight
 
@@ -73,7 +94,7 @@ def normalize(xp, x, weight, /, axes, eps, center):
     """weight * (x over ``axes`` with mean 0, if ``center``, and mean square 1)."""
     if any(not -x.ndim <= axis < x.ndim for axis in axes):
         raise ValueError(f"normalize: x has shape {x.shape}, which has not all of the axes {axes}")
-    c, r = _centred(x, axes, eps, center)
+    c, r, _ = _centred(x, axes, eps, center)
     return (c * (r * weight)).astype(x.dtype, copy=False)
 
 

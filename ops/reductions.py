@@ -1,18 +1,20 @@
 """Reductions over axes: sums, products, extremes, moments. Sources: 001 Parr and Howard, 2018.
 
 ``axis`` is None (all axes), an int or a tuple, negative ones counting from the end; ``keepdims`` keeps the
-reduced axes with size one. Empty arrays, float16 and integers are summed as NumPy sums them. Bad axes raise
-ValueError.
+reduced axes with size one. Empty arrays and integers are summed as NumPy sums them. Half precision is reduced in
+float32, in float64 above 4,096 terms, and rounded once. Bad axes raise ValueError.
 """
 
 import builtins
 import math
 
+from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import linear, no_derivative, primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.creation import ones_like, zeros_like
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.scale import homogeneous, over_norm
 from tinygrad_ms.ops.shapes import (
     all_axes,
     along,
@@ -40,6 +42,16 @@ def count(x_shape, axis) -> int:
     return math.prod(x_shape[a] for a in all_axes("reduction", axis, len(x_shape))) if x_shape else 1
 
 
+def _wide(x, axis):
+    """x in the dtype that its elements are reduced in."""
+    return wide(x, count(x.shape, axis)) if x.dtype.char in HALF else x
+
+
+def _as_of(y, x):
+    """The result y of a reduction of x, once rounded, where x has half precision."""
+    return y.astype(x.dtype) if x.dtype.char in HALF else y
+
+
 # --- sums ---------------------------------------------------------------------------------------------------
 
 
@@ -51,12 +63,12 @@ def count(x_shape, axis) -> int:
 )
 def sum(xp, x, axis=None, keepdims=False):
     """The sum over ``axis``; 0 of no elements. Booleans are counted."""
-    return x.sum(axis=axis, keepdims=keepdims)
+    return _as_of(_wide(x, axis).sum(axis=axis, keepdims=keepdims), x)
 
 
 @linear(
     transpose=lambda g, x_shape, axis, keepdims: _sum_vjp(
-        g / builtins.max(count(x_shape, axis), 1), x_shape, axis, keepdims
+        wide(g) / builtins.max(count(x_shape, axis), 1), x_shape, axis, keepdims
     ),
     formula=r"y = \frac{1}{n} \sum_i x_i:\quad \bar x_i = \frac{\bar y}{n}",
     source="001, section 4.4",
@@ -64,7 +76,7 @@ def sum(xp, x, axis=None, keepdims=False):
 )
 def mean(xp, x, axis=None, keepdims=False):
     """The mean over ``axis``, of integers as float32; NaN of no elements."""
-    return x.mean(axis=axis, keepdims=keepdims)
+    return _as_of(_wide(x, axis).mean(axis=axis, keepdims=keepdims), x)
 
 
 def _cumsum_vjp(g, x_shape, axis):
@@ -79,21 +91,21 @@ def _cumsum_vjp(g, x_shape, axis):
 )
 def cumsum(xp, x, axis=None):
     """The running sums along ``axis`` (None: of the flattened x)."""
-    return xp.cumsum(x, axis=axis)
+    return _as_of(xp.cumsum(_wide(x, axis), axis=axis), x)
 
 
 # --- products: no division, so right at zeros, and for every order of derivative ----------------------------
 
 
 @primitive(
-    vjp=lambda g, x, axis, keepdims: restore_axes(g, x.shape, axis, keepdims) * product_of_others(x, axis),
-    jvp=lambda t, x, axis, keepdims: (t * product_of_others(x, axis)).sum(axis=axis, keepdims=keepdims),
+    vjp=lambda g, x, axis, keepdims: restore_axes(g, x.shape, axis, keepdims) * product_of_others(wide(x), axis),
+    jvp=lambda t, x, axis, keepdims: (t * product_of_others(wide(x), axis)).sum(axis=axis, keepdims=keepdims),
     formula=r"y = \prod_i x_i:\quad \bar x_i = \bar y \prod_{j \ne i} x_j",
     source="001, section 2: the product rule",
 )
 def prod(xp, x, axis=None, keepdims=False):
     """The product over ``axis``; 1 of no elements. Its derivatives are right at zeros, too."""
-    return x.prod(axis=axis, keepdims=keepdims)
+    return _as_of(_wide(x, axis).prod(axis=axis, keepdims=keepdims), x)
 
 
 def product_of_others(x, axis):
@@ -132,6 +144,7 @@ def recurrence(a, b, axis: int):
 
 def _cumprod_vjp(g, x, y, axis):
     """Backpropagation through y_i = y_{i-1} x_i: s_i = g_i + x_{i+1} s_{i+1} is all that reaches y_i."""
+    x, y, g = wide(x), wide(y), wide(g)
     if axis is None or not x.shape:
         return _cumprod_vjp(g, x.reshape((x.size,)), y, 0).reshape(x.shape)
     if 0 in x.shape:
@@ -143,6 +156,7 @@ def _cumprod_vjp(g, x, y, axis):
 
 def _cumprod_jvp(t, x, y, axis):
     """The tangent of y_i = y_{i-1} x_i is x_i times that of y_{i-1}, plus y_{i-1} t_i."""
+    x, y, t = wide(x), wide(y), wide(t)
     if axis is None or not x.shape:
         return _cumprod_jvp(t.reshape((x.size,)), x.reshape((x.size,)), y, 0)
     return t if 0 in x.shape else recurrence(x, shifted_product(y, axis) * t, axis)
@@ -156,7 +170,7 @@ def _cumprod_jvp(t, x, y, axis):
 )
 def cumprod(xp, x, axis=None):
     """The running products along ``axis`` (None: of the flattened x). Its derivatives are right at zeros."""
-    return xp.cumprod(x, axis=axis)
+    return _as_of(xp.cumprod(_wide(x, axis), axis=axis), x)
 
 
 # --- extremes -----------------------------------------------------------------------------------------------
@@ -164,7 +178,7 @@ def cumprod(xp, x, axis=None):
 
 def tie_weights(x, y, axis, keepdims):
     """1 at the extreme element, 1/k at each of k equal ones, 0 elsewhere."""
-    ties = (x == restore_axes(y, x.shape, axis, keepdims)).astype(x.dtype)
+    ties = wide((x == restore_axes(y, x.shape, axis, keepdims)).astype(x.dtype))
     return ties / ties.sum(axis=axis, keepdims=True)
 
 
@@ -215,6 +229,7 @@ def argmin(xp, x, axis=None, keepdims=False):
 
 def scaled_deviation(x, axis, correction):
     """(x - mean) / (n - correction)."""
+    x = _wide(x, axis)
     return (x - mean(x, axis=axis, keepdims=True)) / builtins.max(count(x.shape, axis) - correction, 0)
 
 
@@ -235,27 +250,17 @@ def var(xp, x, axis=None, correction=0, keepdims=False):
     correction: 0 by default, as in NumPy and the array API (``numpy.var`` calls it ddof); PyTorch's default
     is 1, the estimate without bias. Of no more than ``correction`` elements the result is NaN or infinite.
     """
-    return wide(x).var(axis=axis, ddof=correction, keepdims=keepdims).astype(x.dtype, copy=False)
-
-
-def wide(x):
-    """float16 as float32, where the square of a number above 256 is finite; other dtypes as they are."""
-    return x.astype("float32") if x.dtype == "float16" else x
-
-
-def inverse_or_zero(y):
-    """1 / y, and 0 where y is 0."""
-    zero = y == 0
-    return where(zero, 0, 1 / where(zero, 1, y))
+    return _as_of(_wide(x, axis).var(axis=axis, ddof=correction, keepdims=keepdims), x)
 
 
 @primitive(
     vjp=lambda g, x, y, axis, correction, keepdims: (
-        restore_axes(g * inverse_or_zero(y), x.shape, axis, keepdims) * scaled_deviation(x, axis, correction)
+        restore_axes(g, x.shape, axis, keepdims)
+        * over_norm(scaled_deviation(x, axis, correction), restore_axes(y, x.shape, axis, keepdims))
     ),
     jvp=lambda t, x, y, axis, correction, keepdims: (
-        inverse_or_zero(y) * (t * scaled_deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims)
-    ),
+        t * over_norm(scaled_deviation(x, axis, correction), restore_axes(y, x.shape, axis, keepdims))
+    ).sum(axis=axis, keepdims=keepdims),
     formula=r"y^2 = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{x_i - m}{(n - c)\,y}",
     source="001, section 4.5.1: the square root of the variance",
     floats=True,
@@ -263,7 +268,7 @@ def inverse_or_zero(y):
 )
 def std(xp, x, axis=None, correction=0, keepdims=False):
     """The standard deviation over ``axis``, the square root of ``var``. Where it is 0, its gradient is 0."""
-    return wide(x).std(axis=axis, ddof=correction, keepdims=keepdims).astype(x.dtype, copy=False)
+    return homogeneous(xp, x, axis, keepdims, lambda z: z.std(axis=axis, ddof=correction, keepdims=True))
 
 
 # --- the logarithm of a sum of exponentials -----------------------------------------------------------------
@@ -277,6 +282,7 @@ def softmax_weights(x, axis):
     """
     if 0 in x.shape:
         return zeros_like(x)
+    x = _wide(x, axis)
     largest = max(raw(x), axis=axis, keepdims=True)
     e = exp(x - where(largest == -math.inf, 0, largest))
     total = e.sum(axis=axis, keepdims=True)
@@ -296,10 +302,11 @@ def logsumexp(xp, x, axis=None, keepdims=False):
     axes = all_axes("logsumexp", axis, x.ndim)
     if 0 in x.shape:
         return x.sum(axis=axes, keepdims=keepdims) - math.inf
+    given, x = x, _wide(x, axes)
     largest = x.max(axis=axes, keepdims=True)
     total = xp.exp(x - xp.where(xp.isfinite(largest), largest, 0)).sum(axis=axes, keepdims=True)
     y = xp.log(xp.where(total == 0, 1, total)) + largest  # the total is 0 only where the largest is -inf
-    return y if keepdims else y.squeeze(axis=axes)
+    return _as_of(y if keepdims else y.squeeze(axis=axes), given)
 
 
 # --- truth --------------------------------------------------------------------------------------------------

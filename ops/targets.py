@@ -8,6 +8,7 @@ from math import prod
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import linear, primitive
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import exp
@@ -104,8 +105,9 @@ class SoftTargets:
         self.factor, self.count, self.reduction = factor, count, reduction
 
     def loss(self, a, xp=None):
-        """The loss as a function of a = log p, in which it is linear."""
-        return _reduced(-(self.factor * a).sum(axis=-1), self)
+        """The loss as a function of a = log p, in which it is linear; 0 of a class with factor 0, also if a is -inf."""
+        choose = where if xp is None else xp.where
+        return _reduced(-(self.factor * choose(self.factor == 0, 0.0, a)).sum(axis=-1), self)
 
     def gradient(self, log_p, scale):
         """``scale`` times the derivative of the loss by the logits, p sum_c factor_nc - factor."""
@@ -140,7 +142,7 @@ def targets_of(target, log_p, weight, reduction, label_smoothing, ignore_index):
         count = count + (count == 0)  # nothing counts: the mean is 0
     if not soft and not label_smoothing:
         return HardTargets(labels, samples, count, reduction)
-    factor = target
+    factor = wide(target)
     if not soft:
         ones = (labels == labels).astype(log_p.dtype)
         factor = _forward(place_label, BACKENDS[type(labels)].xp)(ones, labels=labels, classes=classes)

@@ -10,24 +10,28 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.ops.elementwise import abs
 from tinygrad_ms.ops.linalg.decompositions import svdvals
 from tinygrad_ms.ops.matrix_sign.msign import nuclear_norm
-from tinygrad_ms.ops.reductions import inverse_or_zero, max, sum, wide
+from tinygrad_ms.ops.reductions import max, sum
+from tinygrad_ms.ops.scale import homogeneous, over_norm
 from tinygrad_ms.ops.shapes import all_axes, as_operand, moveaxis, restore_axes, squeeze
 
 __all__ = ["matrix_norm", "norm"]
 
 
 @primitive(
-    vjp=lambda g, x, y, axis, keepdims: restore_axes(g * inverse_or_zero(y), x.shape, axis, keepdims) * x,
-    jvp=lambda t, x, y, axis, keepdims: inverse_or_zero(y) * (t * x).sum(axis=axis, keepdims=keepdims),
+    vjp=lambda g, x, y, axis, keepdims: (
+        restore_axes(g, x.shape, axis, keepdims) * over_norm(x, restore_axes(y, x.shape, axis, keepdims))
+    ),
+    jvp=lambda t, x, y, axis, keepdims: (t * over_norm(x, restore_axes(y, x.shape, axis, keepdims))).sum(
+        axis=axis, keepdims=keepdims
+    ),
     formula=r"y = \sqrt{\textstyle\sum_i x_i^2}:\quad \bar x = \bar y \, \frac{x}{y}",
     source="004, section 1, and the chain rule",
     floats=True,
     notes="The gradient at 0 is 0.",
 )
 def euclidean_norm(xp, x, axis=None, keepdims=False):
-    """The square root of the sum of squares over ``axis``."""
-    z = wide(x)
-    return xp.sqrt((z * z).sum(axis=axis, keepdims=keepdims)).astype(x.dtype, copy=False)
+    """The square root of the sum of squares over ``axis``, of x of any scale; infinite only where it must be."""
+    return homogeneous(xp, x, axis, keepdims, lambda z: xp.sqrt((z * z).sum(axis=axis, keepdims=True)))
 
 
 def _largest_sum(x, summed, compared, keepdims):

@@ -2,6 +2,7 @@
 
 from math import prod
 
+from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.ops.costs import product
@@ -108,7 +109,8 @@ def vecdot(a, b, axis=-1):
     along = [x.shape[axis - (axis >= 0) * ndim :][:1] for x in (a, b)]
     if () in along or along[0] != along[1]:
         raise ValueError(f"vecdot: a has shape {a.shape} and b has shape {b.shape}: they differ along axis {axis}")
-    return (a * b).sum(axis=axis)
+    y = (wide(a, a.shape[axis] if a.ndim else 1) * wide(b)).sum(axis=axis)
+    return y.astype(a.dtype) if a.dtype == b.dtype != y.dtype and a.dtype.char in HALF else y
 
 
 def cross(a, b, axis: int = -1):

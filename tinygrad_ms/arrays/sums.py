@@ -22,6 +22,8 @@ def sum_to(x, shape: tuple):
 def sum_over(x, axes):
     """x, an array or Tensor, summed over ``axes`` (not negative, increasing), which stay with length 1.
 
+    Half precision is summed in a wider dtype and rounded once.
+
     NumPy's float32 and float64 as products with ones where the last axes go, the last but one, or the first ones: BLAS
     reads short rows ten times as fast as a reduction does.
     """
@@ -32,18 +34,28 @@ def sum_over(x, axes):
         count = prod(x.shape[kept:])
         if kept < x.ndim and count <= MOST_ONES and (kept == x.ndim - 1 or x.flags.c_contiguous):
             y = x.reshape((*x.shape[:kept], count)) @ ones(x.dtype)[:count, None]
-            y = y.reshape(x.shape[:kept] + (1,) * (x.ndim - kept))
-            rest = axes[: len(axes) - (x.ndim - kept)]
-            return sum_over(y, rest) if rest else y
+            return sum_over(y.reshape(x.shape[:kept] + (1,) * (x.ndim - kept)), axes[: len(axes) - x.ndim + kept])
         count = prod(x.shape[axis] for axis in axes)
         if axes == (x.ndim - 2,) and count <= MOST_ONES:
             return ones(x.dtype)[None, :count] @ x
         if axes[-1] == len(axes) - 1 and x.flags.c_contiguous:
-            y = numpy.ones(count, x.dtype) @ x.reshape((count, -1))
-            return y.reshape((1,) * len(axes) + x.shape[len(axes) :])
-    return x.sum(axis=axes, keepdims=True)
+            return (numpy.ones(count, x.dtype) @ x.reshape((count, -1))).reshape(
+                (1,) * len(axes) + x.shape[len(axes) :]
+            )
+    if x.dtype.char in HALF:
+        return wide(x, prod(x.shape[axis] for axis in axes)).sum(axis=axes, keepdims=True).astype(x.dtype)
+    return x.sum(axis=axes, keepdims=True) if axes else x
 
 
+def wide(x, terms: int = 1):
+    """x, an array or Tensor, in the dtype to add up ``terms`` of its numbers in; only half precision needs another.
+
+    That is float32; and float64 where more than 4,096 terms, one after the other, could be an ulp of float16 off.
+    """
+    return x.astype("float32" if terms <= MOST_ONES else "float64") if x.dtype.char in HALF else x
+
+
+HALF = "eE"  # the characters of float16 and bfloat16
 MOST_ONES = 4096  # NumPy sums longer rows in pairs, with smaller rounding errors
 
 

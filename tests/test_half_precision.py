@@ -1,0 +1,114 @@
+"""Half precision is added up in a wider dtype and rounded once: the right value is the float64 one, rounded."""
+
+import numpy as np
+import pytest
+
+import tinygrad_ms as tg
+
+RNG = np.random.default_rng(11)
+X = RNG.normal(size=(300, 40))
+ROWS, LABELS = np.full((6000, 3), 0.1), RNG.integers(0, 40, 300)
+CASES = {  # name: (function, its arguments)
+    "sum over rows": (lambda a: a.sum(axis=0), ROWS),
+    "sum": (lambda a: a.sum(), X),
+    "mean of more than 65504": (lambda a: a.mean(), RNG.random((300, 400))),
+    "mean over rows": (lambda a: a.mean(axis=0), ROWS),
+    "cumsum": (lambda a: tg.cumsum(a, axis=0), ROWS),
+    "prod": (lambda a: a.prod(axis=0), 1 + X / 8),
+    "cumprod": (lambda a: tg.cumprod(a, axis=0), 1 + X / 20),
+    "var": (lambda a: a.var(axis=0), X),
+    "std": (lambda a: a.std(axis=1), X),
+    "norm": (tg.norm, X),
+    "norm 1": (lambda a: tg.norm(a, 1, axis=0), X),
+    "max with ties": (lambda a: a.max(axis=0), np.round(X)),
+    "max with 70,000 ties": (lambda a: a.max(), np.ones(70_000)),
+    "logsumexp": (lambda a: tg.logsumexp(a, axis=1), RNG.normal(size=(3, 70_000))),
+    "softmax": (lambda a: tg.softmax(a, axis=1), X),
+    "softmax of 70,000 equal classes": (lambda a: tg.softmax(a * 0, axis=1), RNG.normal(size=(2, 70_000))),
+    "log_softmax": (lambda a: tg.log_softmax(a, axis=1), RNG.normal(size=(3, 70_000))),
+    "logaddexp": (tg.logaddexp, X, X[::-1]),
+    "mse": (tg.mse, X * 100, X[::-1] * 50),
+    "l1": (tg.l1, X * 10, X[::-1]),
+    "huber": (tg.huber, X * 10, X[::-1]),
+    "weighted mse": (lambda a, b: tg.mse(a, b, weight=2.0), X * 100, X[::-1]),
+    "bce": (lambda a: tg.binary_cross_entropy_with_logits(a, (X > 0).astype(a.dtype)), X * 5),
+    "cross_entropy": (lambda a: tg.cross_entropy(a, LABELS), X),
+    "smoothed cross_entropy": (lambda a: tg.cross_entropy(a, LABELS, label_smoothing=0.1), X),
+    "nll": (lambda a: tg.nll(tg.log_softmax(a), LABELS), X),
+    "layer_norm": (lambda a, w: tg.layer_norm(a, w), X, 1 + X[0]),
+    "rms_norm": (lambda a, w: tg.rms_norm(a, w), X, 1 + X[0]),
+    "broadcast add": (lambda a, b: a + b, ROWS, np.ones(3)),
+    "broadcast multiply": (lambda a, b: a * b, ROWS, np.ones(3)),
+    "broadcast_to": (lambda a: tg.broadcast_to(a, (5000, 3)), np.ones(3)),
+    "tile": (lambda a: tg.tile(a, 5000), np.ones(3)),
+    "repeat": (lambda a: tg.repeat(a, 5000), np.ones(3)),
+    "vecdot": (lambda a, b: tg.vecdot(a, b, axis=0), X, X[::-1] + 0.5),
+    "trace": (tg.trace, RNG.random((3000, 3000))),
+}
+SPACING = {"float16": (2.0**-10, 2.0**-14), "bfloat16": (2.0**-7, 2.0**-126)}  # eps, smallest normal number
+
+
+def dtype_named(name):
+    return np.dtype(name) if name == "float16" else np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+
+
+def ulps_off(found, right, name):
+    """The distance to the right value in units of the last place of the largest right value near it (of its row)."""
+    eps, tiny = SPACING[name]
+    size = np.maximum(np.abs(right), tiny)
+    if right.ndim:  # sums that cancel are as exact as their terms
+        size = np.maximum(size, np.abs(right).max(axis=-1, keepdims=True) / 64)
+    return np.max(np.abs(found.astype("float64") - right) / (2.0 ** np.floor(np.log2(size)) * eps))
+
+
+@pytest.mark.parametrize("name", list(SPACING))
+@pytest.mark.parametrize("case", list(CASES))
+def test_value_and_gradients_are_those_of_float64_rounded(case, name):
+    dtype, (function, *arrays) = dtype_named(name), CASES[case]
+    inputs = [tg.tensor(a.astype(dtype), requires_grad=True) for a in arrays]
+    exact = [tg.tensor(x.numpy().astype("float64"), requires_grad=True) for x in inputs]
+    y, right = function(*inputs), function(*exact)
+    assert y.dtype == dtype
+    assert ulps_off(y.numpy(), right.numpy(), name) <= 1
+    seed = RNG.random(y.shape).astype(dtype)
+    y.backward(tg.tensor(seed))
+    right.backward(tg.tensor(seed.astype("float64")))
+    for x, z in zip(inputs, exact):
+        assert x.grad.dtype == dtype
+        assert ulps_off(x.grad.numpy(), z.grad.numpy(), name) <= 2
+
+
+@pytest.mark.parametrize("samples, classes", [(12_288, 1000), (70_000, 2), (200_000, 2)])
+def test_the_mean_cross_entropy_of_many_samples(samples, classes):
+    labels = np.zeros(samples, int)
+    soft = np.zeros((samples, classes), "float16")
+    soft[:, 0] = 1
+    losses = [
+        lambda x: tg.cross_entropy(x, labels),
+        lambda x: tg.cross_entropy(x, soft),
+        lambda x: tg.nll(tg.log_softmax(x), labels),
+    ]
+    for loss in losses:
+        x = tg.tensor(np.zeros((samples, classes), "float16"), requires_grad=True)
+        y = loss(x)
+        y.backward()
+        assert y.item() == np.float16(np.log(classes))
+        right = (1 / classes - 1) / samples
+        assert abs(float(x.grad.numpy()[0, 0]) - right) <= 2.0**-24  # the spacing of subnormal float16
+
+
+def test_the_bias_of_linear_is_summed_over_all_rows():
+    x = tg.tensor(np.ones((4000, 2), "float16"))
+    w = tg.tensor(np.ones((3, 2), "float16"), requires_grad=True)
+    b = tg.tensor(np.zeros(3, "float16"), requires_grad=True)
+    tg.linear(x, w, b).backward(np.full((4000, 3), 0.25, "float16"))
+    assert (b.grad.numpy() == 1000).all() and (w.grad.numpy() == 1000).all()
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_log_softmax_under_create_graph(create_graph):
+    x = tg.tensor(X.astype("float16"), requires_grad=True)
+    z = tg.tensor(x.numpy().astype("float64"), requires_grad=True)
+    for t in (x, z):
+        (tg.log_softmax(t)[:, 0]).sum().backward(create_graph=create_graph)
+    assert np.abs(x.grad.numpy() - z.grad.numpy()).max() <= (5e-3 if create_graph else 5e-4)

@@ -159,10 +159,9 @@ def accumulate(leaf, g):
     if tensor is None or tensor.node is None:  # gone, or frozen since
         return
     with ADDING:
-        if (old := tensor.grad) is not None and old.shape != g.shape:
-            raise ValueError(
-                f"backward: {tensor.name or 'a leaf'} has .grad of shape {old.shape}, its gradient {g.shape}"
-            )
+        old, name = tensor.grad, tensor.name or "a leaf"
+        if old is not None and old.shape != g.shape:
+            raise ValueError(f"backward: {name} has .grad of shape {old.shape}, its gradient {g.shape}")
         if isinstance(g, Tensor):
             with enable_grad():  # also inside no_grad(): create_graph asked for it
                 tensor.grad = g.clone() if old is None else old + g

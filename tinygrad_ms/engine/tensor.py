@@ -117,7 +117,8 @@ class Tensor(Methods):
         """A tensor of this class around the raw array ``data``, whatever the subclass asks of its users."""
         result = cls.__new__(cls)
         Tensor.__init__(result, data)
-        result.name = name
+        if name is not None:
+            result.name = name
         result.requires_grad = requires_grad
         return result
 

@@ -51,13 +51,11 @@ def refuse_what_is_no_number(primitive, arrays):
     for i, value in enumerate(arrays):
         if getattr(value, "dtype", DEFAULT_FLOAT).kind == "c":
             raise TypeError(f"{primitive.name}: complex numbers are not supported ({describe(primitive, arrays)})")
+        what = f"{primitive.name}: {primitive.argument_name(i)}"
         if isinstance(value, (list, tuple)):
-            refuse_tracked(f"{primitive.name}: {primitive.argument_name(i)}", value, "join tensors with tg.stack")
+            refuse_tracked(what, value, "join tensors with tg.stack")
         elif not (type(value) in BACKENDS or type(value) in NUMBERS or is_host_value(value)):
-            raise TypeError(
-                f"{primitive.name}: {primitive.argument_name(i)} is {type(value).__name__};"
-                " expected a Tensor, an array or a number"
-            )
+            raise TypeError(f"{what} is {type(value).__name__}; expected a Tensor, an array or a number")
 
 
 def common_backend(primitive, arrays):

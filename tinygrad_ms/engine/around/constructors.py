@@ -32,11 +32,7 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str
     else:
         array = raw if device is None else to_device(raw, device)
         array = array.astype(as_dtype(dtype)) if dtype is not None else array.copy() if array is raw else array
-    result = Tensor(array)
-    if name is not None:
-        result.name = name
-    result.requires_grad = requires_grad
-    return result
+    return Tensor._of(array, name, requires_grad)
 
 
 def asarray(data, dtype=None, device=None) -> Tensor:

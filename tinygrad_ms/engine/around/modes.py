@@ -142,8 +142,7 @@ class forward_mode(Mode):
 
 def notify(observers, event: str, *args) -> None:
     for observer in observers:
-        method = getattr(observer, event, None)
-        if method is not None:
+        if (method := getattr(observer, event, None)) is not None:
             method(*args)
 
 

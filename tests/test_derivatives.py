@@ -381,6 +381,19 @@ def every_second(a):
     return np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a.copy()
 
 
+@each_sample()
+def test_what_shows_the_memory_of_an_argument_counts_its_changes(name, sample):
+    """A view, or the argument itself, that came back uncounted could change under the tape in silence."""
+    args = arguments(sample, needed=())
+    with tg.no_grad():
+        outputs = as_tuple(call(name, sample, *args))
+    tensors = [a for a in args if isinstance(a, tg.Tensor)]
+    for i, y in enumerate(outputs):
+        for other in (*tensors, *outputs[:i]):
+            if np.shares_memory(y.data, other.data):
+                assert y.version_counter() is other.version_counter()
+
+
 @pytest.mark.parametrize("layout", [transposed, reversed_strides, every_second])
 @each_sample()
 def test_memory_layout_changes_nothing(name, sample, layout):

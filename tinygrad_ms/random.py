@@ -57,7 +57,9 @@ def drawing(rng: "numpy.random.Generator"):
     replay = _replay.get()
     if replay is not None:
         if not replay:
-            raise RuntimeError("random numbers were drawn that were not drawn the first time")
+            raise RuntimeError(
+                "checkpoint: random numbers were drawn that were not drawn the first time (was the mode changed?)"
+            )
         rng = replay.pop()
     with _lock:
         for record in _records.get():
@@ -86,4 +88,6 @@ def replayed(record):
     finally:
         _replay.reset(token)
     if left:
-        raise RuntimeError(f"{len(left)} of {len(record)} drawings of random numbers were not made again")
+        raise RuntimeError(
+            f"checkpoint: {len(left)} of {len(record)} random drawings were not made again (was the mode changed?)"
+        )

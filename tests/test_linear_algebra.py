@@ -431,3 +431,21 @@ def test_integer_matrices_are_computed_in_floats():
     x = np.array([[2, 1], [1, 3]])
     assert tg.det(x).dtype == np.float32 and tg.inv(x).dtype == np.float32
     assert tg.matrix_power(x, 2).tolist() == (x @ x).tolist()
+
+
+@pytest.mark.parametrize("dtype, scales", [("float32", (2.0**-100, 2.0**100)), ("float64", (2.0**-900, 2.0**900))])
+def test_derivatives_of_svd_at_every_scale(dtype, scales):
+    random = np.random.default_rng(0)
+    x, t = (random.standard_normal((4, 3)).astype(dtype) for _ in range(2))
+
+    def value(m):  # of the vectors and of ratios of the values: it does not depend on the scale of m
+        u, s, vh = tg.svd(m)
+        return ((u * (s / s.sum())) @ vh * t).sum() + (u * u * t).sum() + (vh.mT**2 * t[:3]).sum()
+
+    right = tg.grad(value)(x).numpy()
+    pushed = tg.jvp(value, (x,), (t,))[1].item()
+    for scale in np.array(scales, dtype):
+        np.testing.assert_allclose(
+            tg.grad(value)(x * scale).numpy() * scale, right, rtol=0, atol=abs(right).max() * 1e-5
+        )
+        np.testing.assert_allclose(tg.jvp(value, (x * scale,), (t * scale,))[1].item(), pushed, rtol=1e-4)

@@ -241,9 +241,10 @@ def inverse_singular_values(xp, s):
 
 
 def _pair_factors(s):
-    """1 / (s_j^2 - s_i^2), zero on the diagonal."""
-    sums = as_row(s) + as_column(s)
-    return inverse_gaps(s) / (sums + embed_diagonal((s == 0).astype(s.dtype), shape=sums.shape))
+    """s_j / (s_j^2 - s_i^2) and s_i / (s_j^2 - s_i^2), zero on the diagonal; no square leaves the range."""
+    sums, gaps = as_row(s) + as_column(s), inverse_gaps(s)
+    sums = sums + embed_diagonal((s == 0).astype(s.dtype), shape=sums.shape)
+    return gaps * (as_row(s) / sums), gaps * (as_column(s) / sums)
 
 
 def _svd_vjp(needed, g, u, s, vh):
@@ -251,16 +252,16 @@ def _svd_vjp(needed, g, u, s, vh):
     n, k, m = u.shape[-2], s.shape[-1], vh.shape[-1]
     v = vh.mT
     g_v = None if g_vh is None else g_vh.mT
-    factors = None if g_u is None and g_v is None else _pair_factors(s)
+    by_column, by_row = (None, None) if g_u is None and g_v is None else _pair_factors(s)
     inside = [None if g_s is None else embed_diagonal(g_s, shape=(*s.shape, k))]
     outside = []
     if g_u is not None:
-        inside.append(factors * (u.mT @ g_u - g_u.mT @ u) * as_row(s))
+        inside.append(by_column * (u.mT @ g_u - g_u.mT @ u))
         if n > k:
             scaled = g_u * as_row(inverse_singular_values(s))
             outside.append((scaled - u @ (u.mT @ scaled)) @ vh)
     if g_v is not None:
-        inside.append(as_column(s) * factors * (vh @ g_v - g_v.mT @ v))
+        inside.append(by_row * (vh @ g_v - g_v.mT @ v))
         if m > k:
             scaled = g_v * as_row(inverse_singular_values(s))
             outside.append(u @ (scaled - v @ (vh @ scaled)).mT)
@@ -272,9 +273,9 @@ def _svd_jvp(tangents, u, s, vh):
     n, k, m = u.shape[-2], s.shape[-1], vh.shape[-1]
     v = vh.mT
     inside = u.mT @ t @ v
-    factors = _pair_factors(s)
-    t_u = u @ (factors * (inside * as_row(s) + as_column(s) * inside.mT))
-    t_v = v @ (factors * (as_column(s) * inside + inside.mT * as_row(s)))
+    by_column, by_row = _pair_factors(s)
+    t_u = u @ (by_column * inside + by_row * inside.mT)
+    t_v = v @ (by_row * inside + by_column * inside.mT)
     if n > k:
         tv = t @ v * as_row(inverse_singular_values(s))
         t_u = t_u + tv - u @ (u.mT @ tv)

@@ -42,8 +42,9 @@ def test_the_engine_with_its_arrays_stays_small(sizes):
     assert sum(parts.values()) <= 1_200, parts
 
 
-def test_the_library_does_not_grow(sizes):
-    assert sum(sizes.values()) <= 10_866
+def test_the_library_grows_on_purpose(sizes):
+    """10,800 lines when its rooms were rebuilt (10,866 before). The rest refuses or mends what was wrong in silence."""
+    assert sum(sizes.values()) <= 12_500
 
 
 def test_files_of_ops_are_short(sizes):

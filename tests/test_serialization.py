@@ -606,3 +606,20 @@ def test_hostile_safetensors(tmp_path, content):
 
 def test_checkpoint_error_is_a_value_error():
     assert issubclass(CheckpointError, ValueError)
+
+
+def test_paths_and_values_that_cannot_be_are_sentences(tmp_path):
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(IsADirectoryError, match="save: .*folder.npz is a folder"):
+        save(tmp_path / "folder.npz", 1)
+    with pytest.raises(TypeError, match="load: path is a int, expected the name of a file"):
+        load(3)
+    with pytest.raises(ValueError, match=r"save: state\['n'\]\[0\] has an integer of 16,610 bits; save it as a string"):
+        save(tmp_path / "x.npz", {"n": [10**5000]})
+    save(tmp_path / "x.npz", 10**4200)
+    assert load(tmp_path / "x.npz") == 10**4200
+    np.savez(tmp_path / "x.npz", a=np.ones(2))
+    with pytest.raises(CheckpointError, match="it has no structure.json: it was not written by tinygrad_ms.save"):
+        load(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="missing: weight, bias; unexpected: 1"):
+        tg.nn.Linear(2, 2).load_state_dict({1: 2})

@@ -32,6 +32,7 @@ except ImportError:  # Windows, where an open file cannot be removed: a temporar
 VERSIONS = {".npz": (1,), ".safetensors": (1, 2)}  # those that `load` reads; `save` writes the last
 CHECKED = 2  # the first version of .safetensors with checksums
 MAX_DEPTH = 100
+MAX_BITS = 14_000  # of an integer: Python reads 4,300 digits
 MAX_STRUCTURE = 1 << 26  # bytes of JSON: each may become some thirty bytes of Python objects
 STRUCTURE, CHECKSUMS, CHECKSUM = "structure.json", "checksums", "structure.json.crc32"
 RESERVED = {STRUCTURE, "__metadata__"}  # the latter by safetensors
@@ -78,6 +79,8 @@ def save(path, state):
     folder, name = os.path.split(path)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"save: there is no folder {folder}; make it first")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"save: {path} is a folder; give the name of a file in it")
     file = _temporary(folder, name)
     try:
         with file:
@@ -136,6 +139,8 @@ def load(path):
     Raises CheckpointError, a ValueError that names the file and what is wrong with it; FileNotFoundError;
     MemoryError; ImportError if safetensors is needed and not installed.
     """
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"load: path is a {type(path).__name__}, expected the name of a file")
     path = os.fsdecode(path)
     suffix = _suffix("load", path)
     if not os.path.isfile(path):
@@ -172,6 +177,9 @@ def _encode(value, place, arrays, suffix):
     if len(place) > MAX_DEPTH:
         raise ValueError(f"save: the state is nested over {MAX_DEPTH} levels deep; does it contain itself?")
     if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic):
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            where = "state" + "".join(f"[{key!r}]" for key in place)
+            raise ValueError(f"save: {where} has an integer of {value.bit_length():,} bits; save it as a string")
         return value
     where = "state" + "".join(f"[{key!r}]" for key in place)
     if isinstance(value, dict):
@@ -304,6 +312,8 @@ def _read_npz(file):
             raise CheckpointError("its zip members claim more bytes than the file has")
         if len({member.filename for member in members}) < len(members):
             raise CheckpointError("it has two members of one name")
+        if STRUCTURE not in archive.namelist():
+            raise CheckpointError(f"it has no {STRUCTURE}: it was not written by tinygrad_ms.save")
         structure = _small(archive.read(STRUCTURE))
         arrays = {
             member.filename.removesuffix(".npy"): _read_npy(archive, member)

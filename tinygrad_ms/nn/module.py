@@ -294,7 +294,11 @@ class Module:
             )
         keys = Keys([name for name in mine if name not in state], [name for name in state if name not in mine])
         if strict and (keys.missing or keys.unexpected):
-            problems = [f"{what} {', '.join(names)}" for what, names in zip(("missing:", "unexpected:"), keys) if names]
+            problems = [
+                f"{what} {', '.join(map(str, names))}"
+                for what, names in zip(("missing:", "unexpected:"), keys)
+                if names
+            ]
             raise ValueError(f"{caller}: {'; '.join(problems)}. strict=False would load the names in common")
         found = [name for name in mine if name in state]
         wrong = [problem for name in found if (problem := mismatch(mine[name], name, state[name]))]

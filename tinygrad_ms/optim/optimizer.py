@@ -29,8 +29,8 @@ class Optimizer:
     ``buffers``. Parameters in half precision are updated in float32, as are their buffers, and rounded
     afterwards.
 
-    What raises ValueError or TypeError has changed nothing: ``step``, ``add_param_group`` and
-    ``load_state_dict`` check everything first.
+    ``step``, ``add_param_group`` and ``load_state_dict`` check everything first: where they refuse something,
+    nothing has changed. (What an ``update`` of your own raises, or Ctrl-C, comes in the midst of a step.)
     """
 
     starts_late = False  # a saved state may lack the buffers: an option that asks for them was set later

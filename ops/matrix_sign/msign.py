@@ -10,18 +10,19 @@ solved by mcsgn (``lyapunov``), whose rule is another such equation: all orders 
 repeated singular values, where rules made of svd or eigh divide by zero.
 """
 
+from numbers import Real
+
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix, symmetric
 from tinygrad_ms.ops.matrix_sign.closed_form import _msign_svd
 from tinygrad_ms.ops.matrix_sign.coefficients import as_rows, fixed_rows
+from tinygrad_ms.ops.matrix_sign.iteration import into_range, is_tracked
 from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
 from tinygrad_ms.ops.matrix_sign.report import check_finite, check_orthogonal
-from tinygrad_ms.ops.matrix_sign.scale import into_range, is_tracked
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
 from tinygrad_ms.ops.shapes import as_operand
-from tinygrad_ms.options import is_real
 
 __all__ = ["msign", "nuclear_norm", "polar"]
 
@@ -54,7 +55,7 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
     """
     if method not in ("newton_schulz", "svd"):
         raise ValueError(f"msign: method={method!r}; expected 'newton_schulz' or 'svd'")
-    if not (is_real(eps) and (eps == 0 or 1e-12 <= eps <= 1e6)):
+    if not (isinstance(eps, Real) and (eps == 0 or 1e-12 <= float(eps) <= 1e6)):
         raise ValueError(f"msign: eps={eps!r}; expected 0, or a number from 1e-12 to 1e6, relative to ||M||_F")
     if coefficients is not None and not isinstance(coefficients, str):
         coefficients = as_rows(coefficients)

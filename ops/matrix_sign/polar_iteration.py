@@ -24,11 +24,12 @@ from tinygrad_ms.ops.matrix_sign.iteration import (
     cache_slices,
     diagonal,
     iterate,
+    largest_elements,
     normalise,
+    power_of_two,
     residual,
 )
 from tinygrad_ms.ops.matrix_sign.report import warn_of_cap
-from tinygrad_ms.ops.matrix_sign.scale import largest_elements, power_of_two
 from tinygrad_ms.ops.shapes import as_operand
 
 __all__ = ["msign_unrolled"]

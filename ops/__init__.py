@@ -11,6 +11,7 @@ from tinygrad_ms.ops.comparisons import *
 from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *
 from tinygrad_ms.ops.elementwise import *
+from tinygrad_ms.ops.gelu import *
 from tinygrad_ms.ops.indexing import *
 from tinygrad_ms.ops.joining import *
 from tinygrad_ms.ops.linalg.decompositions import *
@@ -32,6 +33,7 @@ from tinygrad_ms.ops.normalization import *
 from tinygrad_ms.ops.ordering import *
 from tinygrad_ms.ops.reductions import *
 from tinygrad_ms.ops.shapes import *
+from tinygrad_ms.ops.smooth_activations import *
 from tinygrad_ms.ops.special import *
 from tinygrad_ms.ops.trigonometric import *
 

@@ -117,10 +117,10 @@ hypot = binary("hypot", "sqrt(a^2 + b^2) without overflow.", derivative=(lambda 
 
 # --- exponentials and logarithms ------------------------------------------------------------------------------------
 
-exp = unary("exp", "e to the power x.", derivative=lambda y: y,
+exp: Unary = unary("exp", "e to the power x.", derivative=lambda y: y,
             formula=r"\frac{dy}{dx} = e^x = y", source="002 (6), (7)", floats=True, notation="e^{{{0}}}")
-expm1 = unary("expm1", "e^x - 1, accurate for small x.", derivative=lambda y: y + 1,
-              formula=r"\frac{dy}{dx} = e^x = y + 1", source="002 (6)", floats=True)
+expm1 = unary("expm1", "e^x - 1, accurate for small x.", derivative=lambda x: exp(x),
+              formula=r"\frac{dy}{dx} = e^x", source="002 (6)", floats=True)
 exp2 = unary("exp2", "2 to the power x.", derivative=lambda y: y * math.log(2),
              formula=r"\frac{dy}{dx} = y \ln 2", source="002 (5)", floats=True)
 log = unary("log", "The natural logarithm.", derivative=lambda x: 1 / x,

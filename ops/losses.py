@@ -5,9 +5,9 @@ from math import prod
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.activations import sigmoid, softplus
 from tinygrad_ms.ops.comparisons import clip
 from tinygrad_ms.ops.elementwise import sign
+from tinygrad_ms.ops.smooth_activations import sigmoid, softplus
 
 __all__ = ["binary_cross_entropy_with_logits", "huber", "l1", "mse"]
 

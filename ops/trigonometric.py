@@ -1,6 +1,12 @@
 """Trigonometric and hyperbolic functions with their inverses: the table of derivatives of 002 (8) to (21)."""
 
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import elementwise
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.blocks import SMALL, in_blocks
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import hypot, sqrt
 from tinygrad_ms.ops.rows import Unary, binary, unary
@@ -16,6 +22,12 @@ def _over_square(a, b, c):
     r = hypot(a, b)
     r = where(r == 0, 1, r)
     return c / r / r
+
+
+def _bell(x):
+    """1 / (1 + x^2), of float16 in float32: the square of 256 is infinite there."""
+    x = wide(x)
+    return 1 / (1 + x * x)
 
 
 # fmt: off
@@ -45,10 +57,10 @@ acos = unary("acos", "The angle in [0, pi] with that cosine.", "arccos",
              derivative=lambda x: -1 / sqrt((1 - x) * (1 + x)), formula=r"\frac{dy}{dx} = -\frac{1}{\sqrt{1 - x^2}}",
              source="002 (13)", floats=True,
              notes="At -1 and 1 the gradient is -inf; value and gradient are NaN outside.")
-atan = unary("atan", "The angle in (-pi/2, pi/2) with that tangent.", "arctan", derivative=lambda x: 1 / (1 + x * x),
+atan = unary("atan", "The angle in (-pi/2, pi/2) with that tangent.", "arctan", derivative=_bell,
              formula=r"\frac{dy}{dx} = \frac{1}{1 + x^2}", source="002 (14)", floats=True)
 acot = unary("acot", "The angle in (0, pi) with that cotangent.", lambda xp, x: xp.arctan2(1, x),
-             derivative=lambda x: -1 / (1 + x * x), formula=r"\frac{dy}{dx} = -\frac{1}{1 + x^2}", source="002 (15)",
+             derivative=lambda x: -_bell(x), formula=r"\frac{dy}{dx} = -\frac{1}{1 + x^2}", source="002 (15)",
              floats=True, notes="The continuous branch: acot x = pi/2 - atan x, also for negative x.")
 atan2 = binary("atan2", "The angle in [-pi, pi] of the point with ordinate a and abscissa b.", "arctan2",
                derivative=(lambda a, b: _over_square(a, b, b), lambda a, b: _over_square(a, b, -a)),
@@ -61,9 +73,10 @@ sinh = unary("sinh", "(e^x - e^-x) / 2.", derivative=lambda x: cosh(x),
              formula=r"\frac{dy}{dx} = \cosh x", source="002 (16)", floats=True)
 cosh: Unary = unary("cosh", "(e^x + e^-x) / 2.", derivative=lambda x: sinh(x),
              formula=r"\frac{dy}{dx} = \sinh x", source="002 (17)", floats=True)
-tanh = unary("tanh", "sinh x / cosh x.", derivative=lambda y: 1 - y * y,
+tanh = unary("tanh", "sinh x / cosh x.", rule=lambda g, x: _tanh_rule(g, x),
              formula=r"\frac{dy}{dx} = \operatorname{sech}^2 x = 1 - y^2", source="002 (18), (71)", floats=True)
-coth = unary("coth", "cosh x / sinh x.", lambda xp, x: 1 / xp.tanh(x), derivative=lambda y: 1 - y * y,
+coth = unary("coth", "cosh x / sinh x.", lambda xp, x: 1 / xp.tanh(x),
+             derivative=lambda x: coth_slope(x),
              formula=r"\frac{dy}{dx} = -\operatorname{csch}^2 x = 1 - y^2", source="002 (19)", floats=True,
              notes="At 0: value inf, gradient -inf.")
 
@@ -78,6 +91,56 @@ atanh = unary("atanh", "The number with that tanh.", "arctanh", derivative=lambd
 # fmt: on
 
 
+def _tanh_kernel(xp, x):
+    w = xp.exp(-2 * xp.abs(x))
+    r = 1 + w
+    r *= r
+    w *= 4
+    return (w / r,)
+
+
+@elementwise(
+    derivative=lambda x, y: -2 * y * tanh(x),
+    formula=r"y = \frac{1}{\cosh^2 x}, \quad \frac{dy}{dx} = -2 y \tanh x",
+    source="002 (18): the derivative of tanh, not rounded to 0 where tanh x is rounded to 1",
+    floats=True,
+)
+def tanh_slope(xp, x):
+    """1 / cosh^2 x."""
+    return in_blocks(xp, _tanh_kernel, x)[0]
+
+
+@numpy.errstate(over="ignore")
+def quiet_cosh(xp, x):
+    """cosh x, infinite without a warning where it overflows."""
+    return xp.cosh(x)
+
+
+def _tanh_rule(g, x):
+    """g / cosh^2 x. For small raw arrays with few calls: their number decides how long a rule takes."""
+    if isinstance(x, Tensor) or x.size > SMALL or x.dtype.char in HALF:
+        return g * tanh_slope(x)
+    c = quiet_cosh(BACKENDS[type(x)].xp, x)
+    return g / c / c  # the square of c could overflow
+
+
+def _coth_kernel(xp, x):
+    z = -2 * xp.abs(x)
+    d = xp.expm1(z)
+    return (-4 * xp.exp(z) / (d * d),)
+
+
+@elementwise(
+    derivative=lambda x, y: -2 * y * coth(x),
+    formula=r"y = -\frac{1}{\sinh^2 x}, \quad \frac{dy}{dx} = -2 y \coth x",
+    source="002 (19): the derivative of coth, not rounded to 0 where coth x is rounded to 1",
+    floats=True,
+)
+def coth_slope(xp, x):
+    """-1 / sinh^2 x."""
+    return in_blocks(xp, _coth_kernel, x)[0]
+
+
 @elementwise(
     derivative=lambda x, y: -y * tanh(x),
     formula=r"\frac{dy}{dx} = -\operatorname{sech} x \tanh x",
@@ -86,8 +149,12 @@ atanh = unary("atanh", "The number with that tanh.", "arctanh", derivative=lambd
 )
 def sech(xp, x):
     """1 / cosh x, without overflow."""
+    return in_blocks(xp, _sech_kernel, x)[0]
+
+
+def _sech_kernel(xp, x):
     e = xp.exp(-xp.abs(x))
-    return 2 * e / (1 + e * e)
+    return (2 * e / (1 + e * e),)
 
 
 @elementwise(
@@ -99,5 +166,9 @@ def sech(xp, x):
 )
 def csch(xp, x):
     """1 / sinh x, without overflow."""
+    return in_blocks(xp, _csch_kernel, x)[0]
+
+
+def _csch_kernel(xp, x):
     size = xp.abs(x)
-    return xp.copysign(2 * xp.exp(-size) / -xp.expm1(-2 * size), x)
+    return (xp.copysign(2 * xp.exp(-size) / -xp.expm1(-2 * size), x),)

@@ -170,7 +170,15 @@ def refuses_0d(name):
     return False
 
 
-ONE_PER_ELEMENT = ("elementwise", "trigonometric", "comparisons", "special", "activations")
+ONE_PER_ELEMENT = (
+    "elementwise",
+    "trigonometric",
+    "comparisons",
+    "special",
+    "activations",
+    "smooth_activations",
+    "gelu",
+)
 
 
 @pytest.mark.parametrize("name", sorted(PRIMITIVES))

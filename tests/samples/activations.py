@@ -106,6 +106,11 @@ SAMPLES = {
         integers(None),
         edge(BIG, np.exp(-np.abs(BIG)) / (1 + np.exp(-np.abs(BIG))) ** 2, stable_sigmoid, "far out"),
     ],
+    "sigmoid_slope": [
+        *unary(lambda x: 1 / (4 * np.cosh(x / 2) ** 2)),
+        integers(None),
+        Sample((np.linspace(-9, 9, 300),), reference=lambda x: 1 / (4 * np.cosh(x / 2) ** 2), note="large"),
+    ],
     "silu": [
         *unary(lambda x: x / (1 + np.exp(-x))),
         integers(None),
@@ -133,6 +138,11 @@ SAMPLES = {
         integers(None),
         edge(BIG, stable_sigmoid(BIG), lambda x: np.logaddexp(x, 0), "far out"),
         edge([-inf, inf], [0, 1], lambda x: np.array([0, inf]), "infinity"),
+    ],
+    "mish": [
+        *unary(lambda x: x * np.tanh(np.log1p(np.exp(x)))),
+        integers(None),
+        edge([-100.0, 0.0, 1e4], [-99 * math.exp(-100), 0.6, 1], lambda x: x * np.tanh(np.logaddexp(x, 0)), "far out"),
     ],
     "gelu": [
         *unary(gelu),

@@ -32,6 +32,16 @@ SAMPLES = {
             "far out and tiny",
         ),
     ],
+    "normal_cdf": [
+        *unary(lambda x: math_erfc(-x / math.sqrt(2)) / 2),
+        integers(None),
+        edge(
+            [-inf, -8.0, 0.0, inf],
+            np.exp(-0.5 * np.array([-inf, -8.0, 0.0, inf]) ** 2) / math.sqrt(2 * math.pi),
+            lambda x: math_erfc(-x / math.sqrt(2)) / 2,
+            "far out",
+        ),
+    ],
     "sinc": [
         *unary(np.sinc),
         *unary(np.sinc, 3.0, 9.0),

@@ -76,6 +76,12 @@ SAMPLES = {
         integers(np.arccosh),
         edge([1.0, 0.5, 1e200], [inf, nan, 1e-200], np.arccosh, "edge, outside, far out"),
     ],
+    "tanh_slope": [
+        *unary(lambda x: 1 / np.cosh(x) ** 2),
+        integers(None),
+        Sample((np.linspace(-4, 4, 300),), reference=lambda x: 1 / np.cosh(x) ** 2, note="large"),
+    ],
+    "coth_slope": [*unary(lambda x: -1 / np.sinh(x) ** 2, 0.3, 2.0)],
     "atanh": [
         *unary(np.arctanh, -0.8, 0.8),
         integers(np.arctanh, np.array([0])),

@@ -39,9 +39,8 @@ def sum_over(x, axes):
         if axes == (x.ndim - 2,) and count <= MOST_ONES:
             return ones(x.dtype)[None, :count] @ x
         if axes[-1] == len(axes) - 1 and x.flags.c_contiguous:
-            return (numpy.ones(count, x.dtype) @ x.reshape((count, -1))).reshape(
-                (1,) * len(axes) + x.shape[len(axes) :]
-            )
+            y = numpy.ones(count, x.dtype) @ x.reshape((count, -1))
+            return y.reshape((1,) * len(axes) + x.shape[len(axes) :])
     if x.dtype.char in HALF:
         return wide(x, prod(x.shape[axis] for axis in axes)).sum(axis=axes, keepdims=True).astype(x.dtype)
     return x.sum(axis=axes, keepdims=True) if axes else x

@@ -1,7 +1,10 @@
-"""Activation functions as modules, for Sequential. The functions and derivatives: ops/activations.py."""
+"""Activation functions as modules, for Sequential. The functions and derivatives: ops/activations.py
+and ops/smooth_activations.py."""
 
 from tinygrad_ms.nn.module import Module
-from tinygrad_ms.ops.activations import elu, gelu, leaky_relu, log_softmax, relu, selu, sigmoid, silu, softmax, softplus
+from tinygrad_ms.ops.activations import leaky_relu, log_softmax, relu, softmax
+from tinygrad_ms.ops.gelu import gelu
+from tinygrad_ms.ops.smooth_activations import elu, selu, sigmoid, silu, softplus
 from tinygrad_ms.ops.trigonometric import tanh
 
 

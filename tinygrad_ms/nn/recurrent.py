@@ -7,10 +7,11 @@ from tinygrad_ms.engine.around.modes import scope
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.layers import check_last_axes, check_sizes
 from tinygrad_ms.nn.module import Module, Parameter
-from tinygrad_ms.ops.activations import relu, sigmoid
+from tinygrad_ms.ops.activations import relu
 from tinygrad_ms.ops.affine import linear
 from tinygrad_ms.ops.creation import zeros
 from tinygrad_ms.ops.shapes import split, stack, unstack
+from tinygrad_ms.ops.smooth_activations import sigmoid
 from tinygrad_ms.ops.trigonometric import tanh
 from tinygrad_ms.random import generator
 

@@ -18,13 +18,13 @@ from tinygrad_ms.engine.around.modes import scope
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.layers import Linear, RMSNorm, check_last_axes, check_sizes
 from tinygrad_ms.nn.module import Module, Parameter
-from tinygrad_ms.ops.activations import sigmoid, silu, softplus
 from tinygrad_ms.ops.creation import zeros
 from tinygrad_ms.ops.matrix_sign.coefficients import rows_to_one
 from tinygrad_ms.ops.matrix_sign.msign import msign
 from tinygrad_ms.ops.matrix_sign.polar_iteration import msign_unrolled
 from tinygrad_ms.ops.normalization import rms_norm
 from tinygrad_ms.ops.shapes import concat, permute_dims, split, stack, unstack
+from tinygrad_ms.ops.smooth_activations import sigmoid, silu, softplus
 from tinygrad_ms.options import is_real
 from tinygrad_ms.random import generator
 from tinygrad_ms.tree import tree_map

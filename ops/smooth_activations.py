@@ -1,0 +1,220 @@
+"""Smooth activation functions, with logaddexp (the smooth maximum) that softplus is a case of.
+
+Each is made of one exponential of a number that is not positive, so that nothing overflows and no tail is rounded away.
+A forward leaves its derivative, made of the same exponential, for the rule (``cache=``).
+Accuracy of value and derivative: docs/accuracy.md.
+"""
+
+import math
+
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.sums import HALF, wide
+from tinygrad_ms.engine.around.arguments import NUMBERS
+from tinygrad_ms.engine.primitive import elementwise
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.blocks import SMALL, expm1, in_blocks, log1p, logistic
+from tinygrad_ms.ops.comparisons import minimum, where
+from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.rows import binary
+from tinygrad_ms.ops.trigonometric import quiet_cosh, tanh
+
+__all__ = [
+    "elu", "log_sigmoid", "logaddexp", "mish", "selu", "sigmoid", "silu", "softplus",
+]  # fmt: skip
+
+
+def kept(y, slope):
+    """What a forward returns: the result, and what the rule may read."""
+    return y, (slope,)
+
+
+# --- the logistic function ----------------------------------------------------------------------------------
+
+
+def _slope_kernel(xp, x):
+    w = xp.exp(-xp.abs(x))
+    r = 1 + w
+    r *= r
+    return (w / r,)
+
+
+@elementwise(
+    derivative=lambda x, y: -y * tanh(0.5 * x),
+    formula=r"y = \frac{e^{-|x|}}{(1 + e^{-|x|})^2}, \quad \frac{dy}{dx} = -y \tanh \frac{x}{2}",
+    source="002 (70): the derivative of sigmoid, not rounded to 0 where sigmoid x is rounded to 1",
+    floats=True,
+)
+def sigmoid_slope(xp, x):
+    """1 / (4 cosh^2 (x / 2))."""
+    return in_blocks(xp, _slope_kernel, x)[0]
+
+
+def _sigmoid_rule(g, x):
+    """g / (4 cosh^2 (x / 2)), for small raw arrays as in the rule of tanh."""
+    if isinstance(x, Tensor) or x.size > SMALL or x.dtype.char in HALF:
+        return g * sigmoid_slope(x)
+    c = quiet_cosh(BACKENDS[type(x)].xp, 0.5 * x)
+    return 0.25 * g / c / c
+
+
+@elementwise(
+    rule=_sigmoid_rule,
+    formula=r"\frac{dy}{dx} = y (1 - y) = \frac{e^{-|x|}}{(1 + e^{-|x|})^2}",
+    source="002 (70)",
+    floats=True,
+)
+def sigmoid(xp, x):
+    """1 / (1 + e^-x); 0 where that is below the smallest normal number."""
+    with numpy.errstate(over="ignore"):  # e^-x is infinite there
+        return (1 / (1 + xp.exp(-wide(x)))).astype(x.dtype, copy=False)
+
+
+def _silu_kernel(xp, x):
+    s = logistic(xp, x)[2]
+    return x * s, s * (1 + x * (1 - s))  # y + s (1 - y) would lose all digits where x is large
+
+
+def _silu_slope(x):
+    s = sigmoid(x)
+    return s * (1 + x * (1 - s))
+
+
+@elementwise(
+    rule=lambda g, x, slope: g * (_silu_slope(x) if slope is None else slope),
+    cache=("slope",),
+    floats=True,
+    formula=r"y = x\,\sigma(x), \quad \frac{dy}{dx} = \sigma(x) \, (1 + x \, (1 - \sigma(x)))",
+    source="Elfwing, Uchibe and Doya, 2018, eq. (4), (5)",
+    notes="NaN at -inf, as in PyTorch.",
+)
+def silu(xp, x):
+    """x sigmoid(x), also called swish."""
+    return kept(*in_blocks(xp, _silu_kernel, x, double=False))
+
+
+def _softplus_kernel(xp, x, beta):
+    z = beta * x
+    w, _, s = logistic(xp, z)
+    return (xp.maximum(z, 0) + log1p(xp, w)) / beta, s
+
+
+def _softplus_slope(x, beta):
+    return sigmoid(beta * x)
+
+
+@elementwise(
+    rule=lambda g, x, slope, beta: g * (_softplus_slope(x, beta) if slope is None else slope),
+    cache=("slope",),
+    floats=True,
+    formula=r"y = \tfrac{1}{\beta} \ln(1 + e^{\beta x}), \quad \frac{dy}{dx} = \sigma(\beta x)",
+    source="002 (4), (6), (51)",
+)
+def softplus(xp, x, beta=1.0):
+    """ln(1 + e^(beta x)) / beta without overflow: a smooth relu; for beta = 1 it is logaddexp(x, 0)."""
+    return kept(*in_blocks(xp, _softplus_kernel, x, beta, double=False))
+
+
+def log_sigmoid(x) -> Tensor:
+    """ln sigmoid(x) = -softplus(-x), elementwise, without underflow. Gradient 1 - sigmoid(x)."""
+    return -softplus(-x)
+
+
+def _gap(a, b):
+    """a - b, at least in float32; -inf, whose sigmoid is 0, where both are -inf."""
+    a, b = (x if type(x) in NUMBERS else wide(x) for x in (a, b))
+    return where((a == -math.inf) & (b == -math.inf), -math.inf, a - b)
+
+
+# fmt: off
+logaddexp = binary("logaddexp", "ln(e^a + e^b) without overflow: a smooth maximum.",
+                   derivative=(lambda a, b: sigmoid(_gap(a, b)), lambda a, b: sigmoid(_gap(b, a))),
+                   formula=r"y = \ln(e^a + e^b), \quad dy = \sigma(a - b)\,da + \sigma(b - a)\,db",
+                   source="002 (4), (6), (51)", floats=True, symmetric=True,
+                   notes="The gradients where both are -inf are 0, as of logsumexp; NaN where both are inf.")
+# fmt: on
+
+
+# --- mish: tanh(ln(1 + e)) = n / (n + 2) with e = e^x and n = e (e + 2) ---------------------------------------
+
+_LARGE = 40.0  # from here on tanh(softplus(x)) is 1
+
+
+def _mish_parts(x, z, e):
+    n = e * (e + 2)
+    return x * (n / (n + 2)), n / (n + 2) + 4 * z * (e / (n + 2)) * ((1 + e) / (n + 2))
+
+
+def _mish_kernel(xp, x):
+    z = xp.minimum(x, _LARGE)
+    return _mish_parts(x, z, xp.exp(z))
+
+
+def _mish_slope(x):
+    z = minimum(x, _LARGE)
+    return _mish_parts(x, z, exp(z))[1]
+
+
+@elementwise(
+    rule=lambda g, x, slope: g * (_mish_slope(x) if slope is None else slope),
+    cache=("slope",),
+    floats=True,
+    formula=r"y = x \tanh \ln(1 + e^x), \quad \frac{dy}{dx} = \frac{n}{n + 2} + \frac{4 x e^x (1 + e^x)}{(n + 2)^2},"
+    r" \quad n = e^x (e^x + 2)",
+    source="Misra, 2019, eq. (1)",
+    notes="NaN at -inf, as in PyTorch.",
+)
+def mish(xp, x):
+    """x tanh(softplus(x))."""
+    return kept(*in_blocks(xp, _mish_kernel, x, double=False))
+
+
+# --- exponential linear units -------------------------------------------------------------------------------
+
+
+def _elu_kernel(xp, x, alpha, scale):
+    m = xp.minimum(x, 0)
+    return scale * xp.maximum(x, 0) + scale * alpha * expm1(xp, m), xp.exp(m) * _elu_factor(x, alpha, scale)
+
+
+def _elu_factor(x, alpha, scale):
+    return scale * alpha + scale * (1 - alpha) * (x > 0).astype(x.dtype)
+
+
+def _elu_slope(x, alpha):
+    return exp(minimum(x, 0)) * _elu_factor(x, alpha, 1)
+
+
+@elementwise(
+    rule=lambda g, x, slope, alpha: g * (_elu_slope(x, alpha) if slope is None else slope),
+    cache=("slope",),
+    floats=True,
+    formula=r"\frac{dy}{dx} = \begin{cases} 1 & x > 0 \\ \alpha e^x & x \le 0 \end{cases}",
+    source="Clevert, Unterthiner and Hochreiter, 2016, eq. (16)",
+    notes="The gradient at 0 is alpha, as in PyTorch.",
+)
+def elu(xp, x, alpha=1.0):
+    """x where x > 0, else alpha (e^x - 1)."""
+    return kept(*in_blocks(xp, _elu_kernel, x, alpha, 1, double=False))
+
+
+_SELU = 1.6732632423543772, 1.0507009873554805  # alpha and scale, fixed point: mean 0, variance 1
+
+
+def _selu_slope(x):
+    return exp(minimum(x, 0)) * _elu_factor(x, *_SELU)
+
+
+@elementwise(
+    rule=lambda g, x, slope: g * (_selu_slope(x) if slope is None else slope),
+    cache=("slope",),
+    floats=True,
+    formula=r"y = \lambda \operatorname{elu}_\alpha x, \quad \frac{dy}{dx}"
+    r" = \begin{cases} \lambda & x > 0 \\ \lambda \alpha e^x & x \le 0 \end{cases}",
+    source="Klambauer, Unterthiner, Mayr and Hochreiter, 2017, eq. (2)",
+    notes="The gradient at 0 is lambda alpha = 1.758, as in PyTorch.",
+)
+def selu(xp, x):
+    """lambda elu(x, alpha) with lambda = 1.0507, alpha = 1.6733: keeps mean 0 and variance 1 across layers."""
+    return kept(*in_blocks(xp, _elu_kernel, x, *_SELU, double=False))

@@ -58,7 +58,7 @@ def _normal_kernel(xp, x, itemsize):
 
 
 @elementwise(
-    derivative=lambda x: exp(-0.5 * x * x) / math.sqrt(2 * math.pi),
+    derivative=lambda x: (1 / math.sqrt(2 * math.pi)) * exp(-0.5 * x * x),
     formula=r"y = \Phi(x), \quad \frac{dy}{dx} = \frac{1}{\sqrt{2 \pi}} e^{-x^2 / 2}",
     source="definition: the integral of the normal density from -inf to x",
     floats=True,

@@ -31,6 +31,7 @@ def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if
     arrays = [p.grad.data for p in parameters]
     xp = BACKENDS[type(arrays[0])].xp
     norm = xp.asarray(largest(xp, arrays) if norm_type == inf else euclidean(xp, arrays))
+    norm = norm.astype(DEFAULT_FLOAT) if norm.dtype.itemsize < 4 else norm
     if error_if_nonfinite and not xp.isfinite(norm):
         raise RuntimeError(f"clip_grad_norm: the norm of the gradients is {float(norm)}: {nonfinite(parameters)}")
     factor = xp.where(xp.isfinite(norm), xp.minimum(max_norm / (norm + 1e-6), 1.0), 1.0)

@@ -73,7 +73,9 @@ sinh = unary("sinh", "(e^x - e^-x) / 2.", derivative=lambda x: cosh(x),
              formula=r"\frac{dy}{dx} = \cosh x", source="002 (16)", floats=True)
 cosh: Unary = unary("cosh", "(e^x + e^-x) / 2.", derivative=lambda x: sinh(x),
              formula=r"\frac{dy}{dx} = \sinh x", source="002 (17)", floats=True)
-tanh = unary("tanh", "sinh x / cosh x.", rule=lambda g, x: _tanh_rule(g, x),
+tanh = unary("tanh", "sinh x / cosh x.", rule=numpy.errstate(over="ignore")(lambda g, x:  # of cosh, which is inf then
+                 g * tanh_slope(x) if isinstance(x, Tensor) or x.size > SMALL or x.dtype.char in HALF else
+                 g / (c := BACKENDS[type(x)].xp.cosh(x)) / c),  # for few elements few calls; c^2 could overflow
              formula=r"\frac{dy}{dx} = \operatorname{sech}^2 x = 1 - y^2", source="002 (18), (71)", floats=True)
 coth = unary("coth", "cosh x / sinh x.", lambda xp, x: 1 / xp.tanh(x),
              derivative=lambda x: coth_slope(x),
@@ -114,14 +116,6 @@ def tanh_slope(xp, x):
 def quiet_cosh(xp, x):
     """cosh x, infinite without a warning where it overflows."""
     return xp.cosh(x)
-
-
-def _tanh_rule(g, x):
-    """g / cosh^2 x. For small raw arrays with few calls: their number decides how long a rule takes."""
-    if isinstance(x, Tensor) or x.size > SMALL or x.dtype.char in HALF:
-        return g * tanh_slope(x)
-    c = quiet_cosh(BACKENDS[type(x)].xp, x)
-    return g / c / c  # the square of c could overflow
 
 
 def _coth_kernel(xp, x):

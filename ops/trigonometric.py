@@ -2,10 +2,8 @@
 
 import numpy
 
-from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.blocks import SMALL, in_blocks
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import hypot, sqrt
@@ -28,6 +26,10 @@ def _bell(x):
     """1 / (1 + x^2), of float16 in float32: the square of 256 is infinite there."""
     x = wide(x)
     return 1 / (1 + x * x)
+
+
+# cosh x of a NumPy array, infinite without a warning where it overflows: one call, which counts for small arrays
+quiet_cosh = numpy.errstate(over="ignore")(numpy.cosh)
 
 
 # fmt: off
@@ -73,9 +75,10 @@ sinh = unary("sinh", "(e^x - e^-x) / 2.", derivative=lambda x: cosh(x),
              formula=r"\frac{dy}{dx} = \cosh x", source="002 (16)", floats=True)
 cosh: Unary = unary("cosh", "(e^x + e^-x) / 2.", derivative=lambda x: sinh(x),
              formula=r"\frac{dy}{dx} = \sinh x", source="002 (17)", floats=True)
-tanh = unary("tanh", "sinh x / cosh x.", rule=numpy.errstate(over="ignore")(lambda g, x:  # of cosh, which is inf then
-                 g * tanh_slope(x) if isinstance(x, Tensor) or x.size > SMALL or x.dtype.char in HALF else
-                 g / (c := BACKENDS[type(x)].xp.cosh(x)) / c),  # for few elements few calls; c^2 could overflow
+tanh = unary("tanh", "sinh x / cosh x.", rule=lambda g, x:
+                 g / (c := quiet_cosh(x)) / c  # the square of c could overflow
+                 if isinstance(x, numpy.ndarray) and x.size <= SMALL and x.dtype.char not in HALF else
+                 g * tanh_slope(x),
              formula=r"\frac{dy}{dx} = \operatorname{sech}^2 x = 1 - y^2", source="002 (18), (71)", floats=True)
 coth = unary("coth", "cosh x / sinh x.", lambda xp, x: 1 / xp.tanh(x),
              derivative=lambda x: coth_slope(x),
@@ -110,12 +113,6 @@ def _tanh_kernel(xp, x):
 def tanh_slope(xp, x):
     """1 / cosh^2 x."""
     return in_blocks(xp, _tanh_kernel, x)[0]
-
-
-@numpy.errstate(over="ignore")
-def quiet_cosh(xp, x):
-    """cosh x, infinite without a warning where it overflows."""
-    return xp.cosh(x)
 
 
 def _coth_kernel(xp, x):

@@ -139,8 +139,6 @@ def _rule(primitive) -> str:
     arguments = primitive.arguments or [primitive.variadic]
     expressions, sources = [], []
     for argument, rule in zip(arguments, rules):
-        if isinstance(rule, ast.Call):  # decorated in place
-            rule = rule.args[0]
         if isinstance(rule, ast.Lambda):
             parameters, expression = [p.arg for p in rule.args.args], ast.unparse(rule.body)
         elif isinstance(rule, ast.Constant):  # None: no gradient

@@ -2,7 +2,7 @@
 
 Each is made of one exponential of a number that is not positive, so that nothing overflows and no tail is rounded away.
 A forward leaves its derivative, made of the same exponential, for the rule (``cache=``).
-Within 4.4 ulp in float32 and 4 in float64, 1 in float16; near a zero of the derivative, of its largest term.
+Within 4.4 ulp in float32 and 4 in float64, 1 in float16, away from zeros of a derivative.
 """
 
 import math

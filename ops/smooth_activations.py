@@ -162,7 +162,7 @@ def _mish_slope(x):
     formula=r"y = x \tanh \ln(1 + e^x), \quad \frac{dy}{dx} = \frac{n}{n + 2} + \frac{4 x e^x (1 + e^x)}{(n + 2)^2},"
     r" \quad n = e^x (e^x + 2)",
     source="Misra, 2019, eq. (1)",
-    notes="NaN at -inf, as in PyTorch.",
+    notes="NaN at -inf, as in PyTorch; the gradient at inf is 1, NaN in PyTorch.",
 )
 def mish(xp, x):
     """x tanh(softplus(x))."""

@@ -123,7 +123,9 @@ def log_sigmoid(x) -> Tensor:
 def _gap(a, b):
     """a - b, at least in float32; -inf, whose sigmoid is 0, where both are -inf."""
     a, b = (x if type(x) in NUMBERS else wide(x) for x in (a, b))
-    return where((a == -math.inf) & (b == -math.inf), -math.inf, a - b)
+    if any(type(x) in NUMBERS and x != -math.inf for x in (a, b)):
+        return a - b
+    return a - where((a == -math.inf) & (b == -math.inf), 0, b)
 
 
 # fmt: off

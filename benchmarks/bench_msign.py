@@ -16,8 +16,8 @@ import numpy as np
 from measure import blas, milliseconds, ratio, turns, write
 
 import tinygrad_ms as tg
-from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows
-from tinygrad_ms.ops.matrix_sign.polar_iteration import msign_unrolled
+from tinygrad_ms.ops.iterations.coefficients import fixed_rows
+from tinygrad_ms.ops.matrix_sign.msign import msign_unrolled
 from tinygrad_ms.ops.matrix_sign.sylvester import msign_dense_vjp
 
 SHAPES = [(128, 32, 32), (128, 128), (256, 256), (512, 512), (128, 512), (64, 512)]

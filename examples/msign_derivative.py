@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 import tinygrad_ms as tg
-from tinygrad_ms.ops.matrix_sign.coefficients import POLISH, TABLES
-from tinygrad_ms.ops.matrix_sign.polar_iteration import msign_unrolled
+from tinygrad_ms.ops.iterations.coefficients import POLISH, TABLES
+from tinygrad_ms.ops.matrix_sign.msign import msign_unrolled
 from tinygrad_ms.ops.matrix_sign.sylvester import msign_dense_vjp
 
 # %% The ways: each gives the gradient of <G, msign(M)> with respect to M

@@ -13,6 +13,7 @@ from tinygrad_ms.ops.creation import *
 from tinygrad_ms.ops.elementwise import *
 from tinygrad_ms.ops.gelu import *
 from tinygrad_ms.ops.indexing import *
+from tinygrad_ms.ops.iterations.coefficients import *
 from tinygrad_ms.ops.joining import *
 from tinygrad_ms.ops.linalg.decompositions import *
 from tinygrad_ms.ops.linalg.einsum import *
@@ -22,10 +23,8 @@ from tinygrad_ms.ops.linalg.parts import *
 from tinygrad_ms.ops.linalg.products import *
 from tinygrad_ms.ops.linalg.solve import *
 from tinygrad_ms.ops.losses import *
-from tinygrad_ms.ops.matrix_sign.coefficients import *
 from tinygrad_ms.ops.matrix_sign.lyapunov import *
 from tinygrad_ms.ops.matrix_sign.msign import *
-from tinygrad_ms.ops.matrix_sign.polar_iteration import *
 from tinygrad_ms.ops.matrix_sign.roots import *
 from tinygrad_ms.ops.matrix_sign.sylvester import *
 from tinygrad_ms.ops.methods import attach

@@ -6,7 +6,7 @@ from scipy.linalg import solve_sylvester
 
 import tinygrad_ms as tg
 from tests.test_msign import gradient
-from tinygrad_ms.ops.matrix_sign import newton
+from tinygrad_ms.ops.iterations import newton
 
 RANDOM = np.random.default_rng(3)
 A, B, C = RANDOM.standard_normal((4, 4)), RANDOM.standard_normal((3, 3)), RANDOM.standard_normal((4, 3))

@@ -60,7 +60,7 @@ def test_every_old_module_is_tried():
 def test_an_old_module_says_where_its_names_are():
     sys.modules.pop("tinygrad_ms.ops.quintics", None)
     with pytest.warns(
-        DeprecationWarning, match="ops.quintics has moved .* see tinygrad_ms.ops.matrix_sign.coefficients"
+        DeprecationWarning, match="ops.quintics has moved .* see tinygrad_ms.ops.iterations.coefficients"
     ):
         import tinygrad_ms.ops.quintics as quintics
     assert sys.modules["tinygrad_ms.ops.quintics"] is quintics

@@ -11,10 +11,9 @@ import tinygrad_ms as tg
 from tests.msign_oracle import error, matrix, msign_and_gradient
 from tests.test_msign_kernels import BARS
 from tinygrad_ms.arrays.registry import BACKENDS, Backend
-from tinygrad_ms.ops.matrix_sign.block_solve import InverseOf
+from tinygrad_ms.ops.iterations.block_solve import InverseOf
 from tinygrad_ms.ops.matrix_sign.lyapunov import _solve_lyapunov, polar_derivative
-from tinygrad_ms.ops.matrix_sign.msign import _msign_tall
-from tinygrad_ms.ops.matrix_sign.polar_iteration import msign_unrolled
+from tinygrad_ms.ops.matrix_sign.msign import _msign_tall, msign_unrolled
 from tinygrad_ms.ops.matrix_sign.sylvester import msign_dense_vjp
 from tinygrad_ms.testing import forbid_sync
 

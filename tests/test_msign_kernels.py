@@ -5,8 +5,8 @@ import pytest
 from scipy.linalg import solve_sylvester
 
 from tests.msign_oracle import error, matrix, msign_and_gradient
-from tinygrad_ms.ops.matrix_sign.block_solve import InverseOf, solve_symmetric
-from tinygrad_ms.ops.matrix_sign.coefficients import (
+from tinygrad_ms.ops.iterations.block_solve import InverseOf, solve_symmetric
+from tinygrad_ms.ops.iterations.coefficients import (
     POLISH,
     TABLES,
     converge,
@@ -16,7 +16,7 @@ from tinygrad_ms.ops.matrix_sign.coefficients import (
     rows_to_one,
     shifts,
 )
-from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
+from tinygrad_ms.ops.iterations.polar import orthogonalise
 
 
 def plain(M, rows):

@@ -5,7 +5,7 @@ import pytest
 
 import tinygrad_ms as tg
 from tests.test_msign import gradient, pushed
-from tinygrad_ms.ops.matrix_sign.iteration import into_range
+from tinygrad_ms.ops.iterations.driver import into_range
 
 SCALES = {  # powers of two: scaled matrices are exact, down to where elements are subnormal and up to the last one
     "float32": [2.0**k for k in (-126, -100, -64, -33, 33, 64, 100, 124)],

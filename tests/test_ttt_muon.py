@@ -11,7 +11,7 @@ import tinygrad_ms as tg
 from tinygrad_ms import nn, optim
 from tinygrad_ms.data import MQAR
 from tinygrad_ms.nn.ttt_muon import FAST_NETWORKS, smooth_table
-from tinygrad_ms.ops.matrix_sign.coefficients import odd_quintic
+from tinygrad_ms.ops.iterations.coefficients import odd_quintic
 from tinygrad_ms.testing import gradcheck
 
 VARIANTS = {

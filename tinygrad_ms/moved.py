@@ -19,14 +19,14 @@ MOVED = {  # old module: where its names are now
     "ops.linear_algebra": "ops.linalg.solve ops.linalg.functions ops.linalg.parts",
     "ops.matrix_equations": "ops.matrix_sign.lyapunov ops.matrix_sign.roots ops.matrix_sign.sylvester ops.linalg.parts",
     "ops.matrix_functions": "ops.matrix_sign.msign ops.matrix_sign.smooth ops.matrix_sign.lyapunov"
-    " ops.matrix_sign.roots ops.matrix_sign.coefficients",
+    " ops.matrix_sign.roots ops.iterations.coefficients",
     "ops.matrix_parts": "ops.linalg.parts",
-    "ops.msign_alternatives": "ops.matrix_sign.polar_iteration ops.matrix_sign.sylvester",
-    "ops.newton_schulz": "ops.matrix_sign.iteration ops.matrix_sign.polar_iteration ops.matrix_sign.block_solve"
-    " ops.matrix_sign.coefficients ops.linalg.parts",
-    "ops.newton_sign": "ops.matrix_sign.newton",
+    "ops.msign_alternatives": "ops.matrix_sign.msign ops.matrix_sign.sylvester",
+    "ops.newton_schulz": "ops.iterations.driver ops.iterations.polar ops.iterations.block_solve"
+    " ops.iterations.coefficients ops.linalg.parts",
+    "ops.newton_sign": "ops.iterations.newton",
     "ops.products": "ops.linalg.products ops.linalg.einsum",
-    "ops.quintics": "ops.matrix_sign.coefficients",
+    "ops.quintics": "ops.iterations.coefficients",
 }
 LEFT = {  # modules that still exist, and where the names are that left them
     "engine.call": "engine.around.arguments engine.around.sentences",

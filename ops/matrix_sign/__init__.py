@@ -1,6 +1,6 @@
-"""The matrix sign: msign, mcsgn, the equations they solve, and the functions built on them.
+"""The matrix sign as primitives: msign, mcsgn, the equations they solve, and the functions built on them.
 
-From the bottom: ``coefficients`` (rows of quintics), ``iteration`` (buffers and the driver), ``polar_iteration`` and
-``block_solve`` (Newton-Schulz on raw arrays), ``sylvester`` and ``lyapunov`` (equations as primitives), ``smooth``,
-``msign`` (the front door).
+From the bottom: ``sylvester`` and ``definite``, ``lyapunov`` (equations), ``closed_form`` and ``smooth`` (other
+derivatives of msign), ``roots`` (of matrices), ``msign`` (the front door). The iterations that they run are in
+``iterations``.
 """

@@ -7,12 +7,12 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.iterations.block_solve import InverseOf, solve_symmetric
+from tinygrad_ms.ops.iterations.coefficients import fixed_rows
+from tinygrad_ms.ops.iterations.driver import into_range
 from tinygrad_ms.ops.linalg.decompositions import on_host
 from tinygrad_ms.ops.linalg.parts import check_matrices, symmetric
-from tinygrad_ms.ops.matrix_sign.block_solve import InverseOf, solve_symmetric
-from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows
 from tinygrad_ms.ops.matrix_sign.definite import _solve_by_eigenvalues, fits, positive_definite, unless_symmetric
-from tinygrad_ms.ops.matrix_sign.iteration import into_range
 from tinygrad_ms.ops.matrix_sign.sylvester import check_right_side, common_batch
 from tinygrad_ms.ops.shapes import as_operand
 

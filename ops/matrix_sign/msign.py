@@ -12,19 +12,21 @@ repeated singular values, where rules made of svd or eigh divide by zero.
 
 from numbers import Real
 
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.iterations.coefficients import as_rows, fixed_rows
+from tinygrad_ms.ops.iterations.driver import into_range, is_tracked, largest_elements, power_of_two
+from tinygrad_ms.ops.iterations.polar import orthogonalise
+from tinygrad_ms.ops.iterations.report import check_finite, check_orthogonal
 from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix, symmetric
 from tinygrad_ms.ops.matrix_sign.closed_form import _msign_svd
-from tinygrad_ms.ops.matrix_sign.coefficients import as_rows, fixed_rows
-from tinygrad_ms.ops.matrix_sign.iteration import into_range, is_tracked
 from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
-from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
-from tinygrad_ms.ops.matrix_sign.report import check_finite, check_orthogonal
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
 from tinygrad_ms.ops.shapes import as_operand
 
-__all__ = ["msign", "nuclear_norm", "polar"]
+__all__ = ["msign", "msign_unrolled", "nuclear_norm", "polar"]
 
 
 def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, recompute=False, check=False):
@@ -200,3 +202,27 @@ def nuclear_norm(M, *, steps=None, coefficients=None):
         norm = _nuclear_norm(M * s, steps=steps, coefficients=coefficients)[0]
         return norm / s.reshape(norm.shape)
     return _nuclear_norm(M, steps=steps, coefficients=coefficients)[0]
+
+
+def msign_unrolled(M, *, steps=8, coefficients="su"):
+    """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps, with the derivative of the truncated iteration.
+
+    For comparison and teaching; ``msign`` is what to use. Where the steps converge, the gradient has rounding errors
+    like those of ``msign``. Every step keeps its matrices for backward: steps (2 n^2 + n m) numbers, where ``msign``
+    keeps n m (25 times less, for a square M). Wrap the call in ``checkpoint`` to keep M alone and compute the steps
+    twice. The scale of M does not matter; zero gives zero with zero gradient.
+    Source: 000 (5).
+    """
+    M = check_matrices("msign_unrolled", as_operand(M), name="M", lapack=False)
+    if M.shape[-2] > M.shape[-1]:
+        return msign_unrolled(M.mT, steps=steps, coefficients=coefficients).mT
+    if M.size:
+        largest = largest_elements(raw(M))
+        zero = largest == 0
+        M = M * (power_of_two(BACKENDS[type(largest)].xp, largest) * ~zero)
+        M = M / ((M * M).sum(axis=(-2, -1), keepdims=True) + zero) ** 0.5
+    X = M
+    for a, b, c in fixed_rows(steps, coefficients):
+        S = X @ X.mT
+        X = a * X + (b * S + c * (S @ S)) @ X
+    return X

@@ -3,13 +3,13 @@
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.iterations.driver import into_range
+from tinygrad_ms.ops.iterations.polar import orthogonalise
 from tinygrad_ms.ops.linalg.decompositions import cholesky
 from tinygrad_ms.ops.linalg.parts import check_matrices, symmetric
 from tinygrad_ms.ops.linalg.solve import failing
 from tinygrad_ms.ops.matrix_sign.definite import fits, unless_symmetric
-from tinygrad_ms.ops.matrix_sign.iteration import into_range
 from tinygrad_ms.ops.matrix_sign.lyapunov import _solve_lyapunov
-from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
 from tinygrad_ms.ops.shapes import as_operand
 
 __all__ = ["inv_sqrtm", "sqrtm"]

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.iterations.block_solve import InverseOf
+from tinygrad_ms.ops.iterations.coefficients import converge, hashable, roundoff
+from tinygrad_ms.ops.iterations.polar import orthogonalise_smooth
 from tinygrad_ms.ops.linalg.parts import check_matrices
-from tinygrad_ms.ops.matrix_sign.block_solve import InverseOf
-from tinygrad_ms.ops.matrix_sign.coefficients import converge, hashable, roundoff
 from tinygrad_ms.ops.matrix_sign.lyapunov import _solve_lyapunov
-from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise_smooth
 
 __all__: list[str] = []
 

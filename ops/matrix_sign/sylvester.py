@@ -10,10 +10,10 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.iterations.driver import into_range, is_tracked
+from tinygrad_ms.ops.iterations.newton import newton_mcsgn, newton_sylvester, proven
+from tinygrad_ms.ops.iterations.polar import orthogonalise
 from tinygrad_ms.ops.linalg.parts import check_matrices
-from tinygrad_ms.ops.matrix_sign.iteration import into_range, is_tracked
-from tinygrad_ms.ops.matrix_sign.newton import newton_mcsgn, newton_sylvester, proven
-from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
 from tinygrad_ms.ops.shapes import as_operand
 
 __all__ = ["mcsgn", "solve_sylvester"]

@@ -19,9 +19,8 @@ from tinygrad_ms.nn import init
 from tinygrad_ms.nn.layers import Linear, RMSNorm, check_last_axes, check_sizes
 from tinygrad_ms.nn.module import Module, Parameter
 from tinygrad_ms.ops.creation import zeros
-from tinygrad_ms.ops.matrix_sign.coefficients import rows_to_one
-from tinygrad_ms.ops.matrix_sign.msign import msign
-from tinygrad_ms.ops.matrix_sign.polar_iteration import msign_unrolled
+from tinygrad_ms.ops.iterations.coefficients import rows_to_one
+from tinygrad_ms.ops.matrix_sign.msign import msign, msign_unrolled
 from tinygrad_ms.ops.normalization import rms_norm
 from tinygrad_ms.ops.shapes import concat, permute_dims, split, stack, unstack
 from tinygrad_ms.ops.smooth_activations import sigmoid, silu, softplus

@@ -3,7 +3,7 @@
 from math import sqrt
 
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows
+from tinygrad_ms.ops.iterations.coefficients import fixed_rows
 from tinygrad_ms.ops.matrix_sign.msign import msign
 from tinygrad_ms.optim.adam import AdamW, pair
 from tinygrad_ms.optim.optimizer import Optimizer

@@ -6,9 +6,9 @@ quintic tables need real ones. Source: Higham, Functions of Matrices, 2008, equa
 
 import numpy
 
+from tinygrad_ms.ops.iterations.coefficients import roundoff
+from tinygrad_ms.ops.iterations.driver import host, normalise, squared_norm
 from tinygrad_ms.ops.linalg.parts import per_matrix
-from tinygrad_ms.ops.matrix_sign.coefficients import roundoff
-from tinygrad_ms.ops.matrix_sign.iteration import host, normalise, squared_norm
 
 KRONECKER = 1024  # up to this many unknowns an equation is solved as one dense system, where the sign cannot
 

@@ -8,7 +8,7 @@ import numpy
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.call import ours
 from tinygrad_ms.engine.tensor import raw
-from tinygrad_ms.ops.matrix_sign.coefficients import noise_floor, roundoff
+from tinygrad_ms.ops.iterations.coefficients import noise_floor, roundoff
 
 __all__: list[str] = []
 

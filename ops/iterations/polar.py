@@ -1,4 +1,4 @@
-"""Newton-Schulz on X, for msign: tuned, on raw arrays, pure and smooth; and plain, recorded step by step.
+"""Newton-Schulz on X, for msign: tuned, on raw arrays, pure and smooth.
 
 A step is an odd quintic, x <- a x + b x^3 + c x^5, applied to the singular values of X (msign) or to its
 eigenvalues (mcsgn) by matrix products alone. Completing the square and moving c into the scale of X leaves two shifts
@@ -7,32 +7,19 @@ of a diagonal as the only elementwise work of a step of three products:
     a + b s + c s^2 = c (s + b/2c)^2 + (a - b^2/4c),        S = X^T X,  T = (S + p I)^2 + q I,  X <- X T.
 
 Source: 000 (Su Jianlin, the derivative of msign), equations (5), (6). The coefficients are in ``coefficients``, the
-public ops in ``msign``.
+public ops in ``matrix_sign/msign``.
 """
 
 from math import prod, sqrt
 
 import numpy
 
-from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.tensor import raw
-from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix
-from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows, schedule_for
-from tinygrad_ms.ops.matrix_sign.iteration import (
-    Iteration,
-    Workspace,
-    cache_slices,
-    diagonal,
-    iterate,
-    largest_elements,
-    normalise,
-    power_of_two,
-    residual,
-)
-from tinygrad_ms.ops.matrix_sign.report import warn_of_cap
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.iterations.coefficients import schedule_for
+from tinygrad_ms.ops.iterations.driver import Iteration, Workspace, cache_slices, diagonal, iterate, normalise, residual
+from tinygrad_ms.ops.iterations.report import warn_of_cap
+from tinygrad_ms.ops.linalg.parts import per_matrix
 
-__all__ = ["msign_unrolled"]
+__all__: list[str] = []
 
 SYMMETRIC_PRODUCT = 1024  # from this size NumPy's X^T X of one array (BLAS syrk) beats the product of two arrays
 
@@ -155,27 +142,3 @@ def orthogonalise_smooth(xp, M, eps, steps=None, coefficients=None):
         if capped:
             warn_of_cap(m, n)
     return tuple(x.reshape(M.shape[:-2] + x.shape[1:]) for x in (y, scaled_inverse, norm))
-
-
-def msign_unrolled(M, *, steps=8, coefficients="su"):
-    """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps, with the derivative of the truncated iteration.
-
-    For comparison and teaching; ``msign`` is what to use. Where the steps converge, the gradient has rounding errors
-    like those of ``msign``. Every step keeps its matrices for backward: steps (2 n^2 + n m) numbers, where ``msign``
-    keeps n m (25 times less, for a square M). Wrap the call in ``checkpoint`` to keep M alone and compute the steps
-    twice. The scale of M does not matter; zero gives zero with zero gradient.
-    Source: 000 (5).
-    """
-    M = check_matrices("msign_unrolled", as_operand(M), name="M", lapack=False)
-    if M.shape[-2] > M.shape[-1]:
-        return msign_unrolled(M.mT, steps=steps, coefficients=coefficients).mT
-    if M.size:
-        largest = largest_elements(raw(M))
-        zero = largest == 0
-        M = M * (power_of_two(BACKENDS[type(largest)].xp, largest) * ~zero)
-        M = M / ((M * M).sum(axis=(-2, -1), keepdims=True) + zero) ** 0.5
-    X = M
-    for a, b, c in fixed_rows(steps, coefficients):
-        S = X @ X.mT
-        X = a * X + (b * S + c * (S @ S)) @ X
-    return X

@@ -1,6 +1,6 @@
 """What the iterations on batches of raw matrices share: scaling, slices that fit a cache, buffers, and the driver.
 
-An iteration runs rows of ``coefficients`` on a batch: ``polar_iteration`` for msign, ``block_solve`` for an equation.
+An iteration runs rows of ``coefficients`` on a batch: ``polar`` for msign, ``block_solve`` for an equation.
 """
 
 from copy import copy
@@ -10,8 +10,8 @@ import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.ops.iterations.coefficients import Schedule
 from tinygrad_ms.ops.linalg.parts import per_matrix
-from tinygrad_ms.ops.matrix_sign.coefficients import Schedule
 
 
 def diagonal(S, n, first_row=0):

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy
 
-from tinygrad_ms.ops.linalg.parts import per_matrix
-from tinygrad_ms.ops.matrix_sign.coefficients import roundoff, rows_to_one, schedule_for
-from tinygrad_ms.ops.matrix_sign.iteration import (
+from tinygrad_ms.ops.iterations.coefficients import roundoff, rows_to_one, schedule_for
+from tinygrad_ms.ops.iterations.driver import (
     Iteration,
     Workspace,
     cache_slices,
@@ -19,6 +18,7 @@ from tinygrad_ms.ops.matrix_sign.iteration import (
     residual,
     scale_by_power_of_two,
 )
+from tinygrad_ms.ops.linalg.parts import per_matrix
 
 
 class InverseOf:

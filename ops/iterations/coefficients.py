@@ -1,7 +1,7 @@
 """Odd quintics x <- a x + b x^3 + c x^5 for Newton-Schulz: tables of coefficients, minimax rows, which rows to run.
 
 Sources: 000 (Su Jianlin, the derivative of msign), the table after (5); Amsel et al., Polar Express, arXiv 2505.16932.
-The iterations that run them are ``polar_iteration`` and ``block_solve``.
+The iterations that run them are ``polar`` and ``block_solve``.
 """
 
 from functools import lru_cache

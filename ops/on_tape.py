@@ -24,16 +24,16 @@ class OnTape:
     def detach(self) -> Tensor:
         """The same memory without history; in-place changes are counted in common."""
         result = Tensor(self.data)
-        result._version = self.version_counter()
+        result.count_with(self.version_counter())
         return result
 
     def place(self) -> tuple:
         """What makes this Tensor this value at this place on the tape, for ``take_place``."""
-        return self.data, self.node, self.version_counter(), self._constant
+        return self.data, self.node, self.as_constant()
 
     def take_place(self, place: tuple) -> None:
         """Stand for another tensor, of which ``place()`` gave this, until told otherwise."""
-        self.data, self.node, self._version, self._constant = place
+        self.data, self.node, self._constant = place
 
     def requires_grad_(self, wanted: bool = True) -> Tensor:
         self.requires_grad = wanted

@@ -63,7 +63,9 @@ def _as_of(y, x):
 )
 def sum(xp, x, axis=None, keepdims=False):
     """The sum over ``axis``; 0 of no elements. Booleans are counted."""
-    return _as_of(_wide(x, axis).sum(axis=axis, keepdims=keepdims), x)
+    if x.dtype.char in HALF:
+        return wide(x, count(x.shape, axis)).sum(axis=axis, keepdims=keepdims).astype(x.dtype)
+    return x.sum(axis=axis, keepdims=keepdims)
 
 
 @linear(

@@ -91,7 +91,6 @@ def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -
             linear if "transpose" in facts else elementwise if {"derivative", "rule"} & facts.keys() else no_derivative
         )
     op = kind(**facts)(forward)
-    if len(op.primitive.arguments) == 1:  # rules run on raw arrays
-        for array_type, backend in BACKENDS.items():
-            op.primitive.direct[array_type] = getattr(backend.xp, plain) if plain else partial(forward, backend.xp)
+    for array_type, backend in BACKENDS.items():  # no frame of Python between the call and the array library
+        op.primitive.direct[array_type] = getattr(backend.xp, plain) if plain else partial(forward, backend.xp)
     return op

@@ -136,7 +136,7 @@ def _open(name, value, i, wide):
     x = value
     if type(value) in BACKENDS:  # arrays stay on their device
         x = Tensor(value)
-        x._version = shared_counter(value)
+        x.count_with(shared_counter(value))
     elif not isinstance(value, Tensor):
         x = asarray(value, "float64" if wide and type(value) is float else None)
     if not is_float(x.dtype):
@@ -144,7 +144,7 @@ def _open(name, value, i, wide):
     if x.node is not None:
         return identity(x)
     opened = Tensor(x.data, Leaf(x.shape, x.dtype, BACKENDS[type(x.data)], name=x.name))
-    opened._version = x.version_counter()
+    opened.count_with(x.version_counter())
     return opened
 
 
@@ -391,7 +391,7 @@ def checkpoint(f):
             return first.value()
         outputs = _recomputed(*inputs, *call.stand_ins(), f=call)
         for y, same in zip(outputs, first.outputs):
-            y._version = same.version_counter()  # y may be a view of an input, or of what f closes over
+            y.count_with(same.version_counter())  # y may be a view of an input, or of what f closes over
         return unflatten(first.result_structure, outputs)
 
     return checkpointed
@@ -485,7 +485,6 @@ class _Reads:
                 self.counters.setdefault(id(counter), (counter, counter[0], where, x.shape))
                 if x.node is not None and x.node not in self.places:
                     self.places[x.node] = Tensor(x.data, x.node)
-                    self.places[x.node]._version = counter
 
 
 def _named_by(f) -> list:

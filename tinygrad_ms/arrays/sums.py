@@ -9,7 +9,10 @@ import numpy
 def may_sum_to(whole: tuple, shape: tuple) -> bool:
     """Whether an array of ``shape`` broadcasts to one of shape ``whole``."""
     extra = len(whole) - len(shape)
-    return extra >= 0 and all(n in (1, m) for n, m in zip(shape, whole[extra:]))
+    for n, m in zip(shape, whole[max(extra, 0) :]):
+        if n != m and n != 1:
+            return False
+    return extra >= 0
 
 
 def sum_to(x, shape: tuple):

@@ -5,13 +5,15 @@ from contextlib import nullcontext
 from threading import RLock
 from typing import Any
 
+from numpy import errstate
+
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import may_sum_to, sum_to
 from tinygrad_ms.engine.around.gradients import checked_seed, pullbacks, run_hooks
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, notify
 from tinygrad_ms.engine.around.sentences import shape_error
 from tinygrad_ms.engine.call import as_array
-from tinygrad_ms.engine.tape import Leaf, Node, Output, nodes_reaching, tape_of
+from tinygrad_ms.engine.tape import Leaf, Node, Output, last_change, nodes_reaching, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 
 
@@ -58,7 +60,8 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
     tape = tape_of(grads, until=() if through_targets else wanted, since=since)
     wanted_by = None if targets is None else nodes_reaching(wanted, tape)
     observers = current_state().hooks
-    with enable_grad() if create_graph else nullcontext():
+    quiet = errstate(over="ignore")  # 1 / cosh x is 0 where cosh x overflows: no warning of what ends in a limit
+    with quiet, enable_grad() if create_graph else nullcontext():
         for node in reversed(tape):
             g = grads.pop(node, None)
             if g is not None:
@@ -74,11 +77,11 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
                     else:
                         hand_on(node, g, grads, observers)
                     continue
-                node.check()
+                if node.saved is None or last_change[0] > node.seq:  # else nothing was changed since
+                    node.check()
                 step(node, g, grads, wanted_by, create_graph, observers)
             if not (retain or (wanted and node in wanted)):
                 node.saved = None
-                node.versions_at_save = ()
     return leaves, found
 
 
@@ -126,11 +129,9 @@ def hand_on(node, g, grads, observers):
 def saved_as_tensors(node) -> list:
     """What a node saved, as tensors at their places on the tape: the rules that read them then record themselves."""
     plan, saved = node.plan, list(node.saved)
-    counters = {argument: counter for counter, _, argument in node.versions_at_save}
     for position, i in enumerate(plan.inputs):
         if isinstance(node.parents[i], Node):
             saved[position] = Tensor(saved[position], node.parents[i])
-            saved[position]._version = counters.get(i)
     for position, k in enumerate(plan.outputs, len(plan.inputs)):
         source = Output(node, k, saved[position]) if plan.primitive.outputs else node
         saved[position] = Tensor(saved[position], source)
@@ -145,8 +146,8 @@ def unbroadcast(d, parent, node):
     Raises RuntimeError for any other shape: the rule is wrong, and a reshape would hide it.
     """
     if d.shape != parent.shape:
-        added = d.shape[: max(len(d.shape) - len(parent.shape), 0)]
-        known = node.shape is None or may_sum_to(node.shape[: len(added)], added)  # of size one: summed by the rule
+        k = max(len(d.shape) - len(parent.shape), 0)  # axes that were added; of size one: summed by the rule
+        known = node.shape in (None, d.shape) or may_sum_to(node.shape[:k], d.shape[:k])
         if not (known and may_sum_to(d.shape, parent.shape)):
             raise shape_error(node, d, parent)
         d = sum_to(d, parent.shape)
@@ -159,8 +160,8 @@ def accumulate(leaf, g):
     if tensor is None or tensor.node is None:  # gone, or frozen since
         return
     with ADDING:
-        old, name = tensor.grad, tensor.name or "a leaf"
-        if old is not None and old.shape != g.shape:
+        if (old := tensor.grad) is not None and old.shape != g.shape:
+            name = tensor.name or "a leaf"
             raise ValueError(f"backward: {name} has .grad of shape {old.shape}, its gradient {g.shape}")
         if isinstance(g, Tensor):
             with enable_grad():  # also inside no_grad(): create_graph asked for it

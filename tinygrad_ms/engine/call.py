@@ -25,15 +25,17 @@ def make_op(primitive) -> Callable:
     forward, several, cache, view = primitive.forward, bool(primitive.outputs), bool(primitive.cache), primitive.view
     plans, forward_plans, differentiable = primitive.plans, primitive.forward_plans, primitive.differentiable
     count = None if primitive.variadic else len(primitive.arguments)
-    expected = "f" if primitive.floats else "fiub"  # kinds of dtypes that need no conversion
-    direct = primitive.direct.get
+    floats, direct, door = primitive.floats, primitive.direct.get, count == 1 and not (several or cache)
+    expected = "f" if floats else "fiub"  # kinds of dtypes that need no conversion
 
     def op(*args, **constants):
-        if len(args) == 1 and not constants:  # the door for a raw array, on which rules run: just the forward
-            run = direct(type(args[0]))
+        if door and len(args) == 1:  # the door for a raw array, on which rules run: just the forward
+            run = None if constants else direct(type(args[0]))
+            if run is None and type(args[0]) in BACKENDS:
+                run = through_the_door
             if run is not None and args[0].dtype.kind == "f" and not current_state().hooks:
                 try:
-                    return run(args[0])
+                    return run(args[0]) if run is not through_the_door else run(primitive, args[0], constants)
                 except Exception as error:
                     raise complaint(primitive, args, constants, error) from error.__cause__
         if len(args) != count and count is not None:
@@ -43,29 +45,26 @@ def make_op(primitive) -> Callable:
         # Unwrap: raw arrays, their one type, their places on the tape. ``pattern``: see Plan.key.
         arrays, parents = [], []
         kind, pattern, bit = None, 0, 1
-        tensors = floats = weak = odd = False  # seen: a Tensor, floats, a Python float, what must be converted
+        tensors = odd = False  # seen: a Tensor, what must be converted
         for value in args:
-            tensor, node = isinstance(value, Tensor), None
-            if tensor:
-                tensors, node, value = True, value.node, value.data
-            this = type(value)
-            if this is float or this is int:
-                weak, node = weak or this is float, value
-            else:
-                if this is not kind:
-                    odd, kind = odd or kind is not None, this
-                if node is not None:
-                    floats = True
+            if isinstance(value, Tensor):
+                tensors = True
+                parents.append(value.node)
+                if value.node is not None:
                     pattern += bit
-                elif not (floats and tensor):
-                    dtype = value.dtype.kind if this in BACKENDS else "?"
-                    floats = floats or dtype == "f"
-                    odd = odd or dtype not in expected
+                value = value.data
+                if type(value) is not kind:
+                    odd, kind = odd or kind is not None, type(value)
+            elif type(value) is float or type(value) is int:
+                parents.append(value)  # type: ignore[arg-type]
+            else:
+                parents.append(None)
+                odd = odd or kind not in (None, type(value)) or kind_of(value) not in expected
+                kind = type(value)
             arrays.append(value)
-            parents.append(node)
             bit += bit
         backend = BACKENDS.get(kind)  # type: ignore[arg-type]
-        if odd or backend is None or backend.multi_device or (weak and not floats):
+        if odd or backend is None or backend.multi_device or (not pattern and no_floats(arrays, floats)):
             arrays, backend, tensors = convert_arguments(primitive, arrays, tensors)
 
         # Run.
@@ -73,11 +72,11 @@ def make_op(primitive) -> Callable:
             notify(state.hooks, "called", primitive, args, constants)
             notify(state.hooks, "before_op", primitive, arrays)
         try:
-            if constants or bit not in (2, 4):
+            if not constants and (run := direct(kind)) is not None:
+                y = run(arrays[0]) if bit == 2 else run(arrays[0], arrays[1])
+            else:
                 constants = constants and plain_constants(primitive, constants)
                 y = forward(backend.xp, *arrays, **constants)
-            else:  # the same, unrolled for one and two arguments
-                y = forward(backend.xp, arrays[0]) if bit == 2 else forward(backend.xp, arrays[0], arrays[1])
         except Exception as error:
             raise complaint(primitive, arrays, constants, error) from error.__cause__
 
@@ -88,12 +87,12 @@ def make_op(primitive) -> Callable:
             results = tuple([Tensor(as_array(value, backend)) for value in y] if tensors else y)
         else:
             results = (Tensor(y if type(y) is backend.array_type else as_array(y, backend)) if tensors else y,)
-        if view and tensors:
-            share_counter(args[0], results)
         if pattern and differentiable and state.recording:
             chosen = forward_plans if state.forward_mode else plans
             plan = chosen.get(pattern + bit) or primitive.plan(pattern + bit, state.forward_mode)
             node = record(plan, parents, args, arrays, results, cached, constants, state, _getframe(1))
+        if view and isinstance(args[0], Tensor):
+            share_counter(args[0], results)
         if state.hooks:
             notify(state.hooks, "after_op", primitive, arrays, tuple(map(raw, results)), node)
         return results if several else results[0]
@@ -101,6 +100,22 @@ def make_op(primitive) -> Callable:
     update_wrapper(op, primitive.forward)
     vars(op).update(__signature__=primitive.signature, primitive=primitive)
     return op
+
+
+def kind_of(value) -> str:
+    """The kind of the dtype of a raw array; "?" for anything else."""
+    return value.dtype.kind if type(value) in BACKENDS else "?"
+
+
+def through_the_door(primitive, x, constants):
+    """The op on one raw array, where the function of the array library does not do alone."""
+    backend = BACKENDS[type(x)]
+    return as_array(primitive.forward(backend.xp, x, **plain_constants(primitive, constants)), backend)
+
+
+def no_floats(arrays, wanted) -> bool:
+    """Whether no array holds floats where the op wants them, or where a Python float asks for them."""
+    return "f" not in map(kind_of, arrays) and (wanted or float in map(type, arrays))
 
 
 def plain_constants(primitive, constants) -> dict:
@@ -115,46 +130,44 @@ def plain_constants(primitive, constants) -> dict:
     return constants
 
 
+def share_counter(x, views) -> None:
+    """Views count in-place changes with what they show."""
+    for view in views:
+        view.count_with(x.version_counter())
+
+
 def record(plan, parents, args, arrays, results, cached, constants, state, frame) -> Node:
     """Put a node on the tape, with what the rules of ``plan`` will need, and give the results their places on it."""
-    saved, versions = NOTHING, NOTHING
-    for i in plan.inputs:
-        saved += (arrays[i],)
-        if isinstance(args[i], Tensor):
-            counter = args[i]._version or args[i].version_counter()
-            versions += ((counter, counter[0], i),)
-    for k in plan.outputs:
-        result = results[k]
-        saved += (result.data,)
-        if result._version is not None:  # a view; else Node.counter_of adds it when somebody asks
-            versions += ((result._version, result._version[0], -1 - k),)
-    if plan.extras:
-        saved = (*saved, *plan.read_extras(arrays, constants, cached))
     for i in plan.off_tape:
         if parents[i] is None:
-            parents[i] = constant(args[i])
-    y = results[0].data
+            x = args[i]
+            parents[i] = isinstance(x, Tensor) and x._constant or constant(x)
+    saved = NOTHING
+    for i in plan.inputs:
+        saved += (arrays[i],)
+    for k in plan.outputs:
+        saved += (results[k].data,)
+    if plan.extras:
+        saved = (*saved, *plan.read_extras(arrays, constants, cached))
+    y, code = results[0].data, frame.f_code
     shape, dtype = (None, None) if plan.several else (y.shape, y.dtype)
-    while is_ours.get(frame.f_code.co_filename, True) and frame.f_back and ours(frame):
+    while is_ours.get(code.co_filename, True) and frame.f_back and ours(frame):
         frame = frame.f_back
+        code = frame.f_code
     node = Node(
-        plan, parents, saved, versions, constants or NO_CONSTANTS, shape, dtype, BACKENDS[type(y)], state.scope,
-        frame.f_code, frame.f_lasti,
+        plan, parents, saved, constants or NO_CONSTANTS, shape, dtype, BACKENDS[type(y)], state.scope, code,
+        frame.f_lasti,
     )  # fmt: skip
     if plan.several:
+        node.counter = {k: [0] for k in plan.outputs}
         for k, result in enumerate(results):
             if is_float(result.dtype):
                 result.node = Output(node, k, result.data)
+            elif k in node.counter:
+                result.count_with(node.counter[k])
     else:
         results[0].node = node
     return node
-
-
-def share_counter(x, views) -> None:
-    """Views count in-place changes with what they show."""
-    if isinstance(x, Tensor):
-        for view in views:
-            view._version = x.version_counter()
 
 
 is_ours: dict[str, bool] = {}  # by file: whether its code belongs to this package

@@ -53,7 +53,7 @@ class Primitive(Signature):
             checks.accept(self)
         self.plans: dict[int, Plan] = {}  # by the pattern of the call, for reverse mode
         self.forward_plans: dict[int, Plan] = {}  # for both modes
-        self.direct: dict[type, Any] = {}  # of one argument: what runs on a raw array of floats, by its type
+        self.direct: dict[type, Any] = {}  # of rows, by the type of the arrays: the forward, bound to their library
         self.op: Any = None
 
     def run(self, xp, arrays, constants) -> tuple[tuple, tuple]:

@@ -3,38 +3,63 @@
 import itertools
 import weakref
 from operator import attrgetter
+from typing import Any
 
 from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.around.sentences import freed_error, in_place_error
 
-_number = itertools.count(1)
+NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
+tick = itertools.count(1).__next__  # the next number of the tape: of an op, or of an in-place change
+last_change = [0]  # the number of the last in-place change of any tensor
 _sequence = attrgetter("seq")
 
 
-class Node:
+class Place:
+    """What the tape keeps of a value instead of the value: shape, dtype, backend, and when it was changed.
+
+    counter: a list that all share who show the same memory, with the number of the tape at the last in-place change.
+    It is made when somebody asks, which whoever can change the value has to; until then it is None.
+    """
+
+    __slots__ = ("shape", "dtype", "backend", "counter", "__weakref__")
+    counter: Any
+
+    def counter_of(self) -> list[int]:
+        if self.counter is None:
+            self.counter = [0]
+        return self.counter
+
+
+class Constant(Place):
+    """An argument off the tape, as a picture shows it; never the data."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, shape, dtype, backend, name=None):
+        self.shape, self.dtype, self.backend, self.name, self.counter = shape, dtype, backend, name, None
+
+
+class Node(Place):
     """One recorded op.
 
     A node keeps raw arrays, never tensors. So dropping a result frees the graph, with no garbage collector.
+
+    seq: grows along the tape: a topological order for free. plan: the primitive, and what of it this call needs
+    (primitive.Plan); None: no op. parents: per argument: Node, Constant, or the Python number itself. saved: what the
+    rules read, in the order of plan.names; None once freed. constants: keyword arguments of the call: axis=, ...
+    shape, dtype, counter: of the output; where there are several, each is an Output, shape is None, and counter has
+    those of the saved ones by their index. code, offset: of the call outside this package; a line number only when
+    shown. hooks: functions applied to the gradient of the output.
     """
 
-    __slots__ = (
-        "seq", "plan", "parents", "saved", "versions_at_save", "constants", "shape", "dtype", "backend", "scope",
-        "code", "offset", "hooks", "__weakref__",
-    )  # fmt: skip
+    __slots__ = ("seq", "plan", "parents", "saved", "constants", "scope", "code", "offset", "hooks")
 
-    def __init__(self, plan, parents, saved, versions_at_save, constants, shape, dtype, backend, scope, code, offset):
-        self.seq = next(_number)  # grows along the tape: a topological order for free
-        self.plan = plan  # the primitive, and what of it this call needs (primitive.Plan); None: no op
-        self.parents = parents  # per argument: Node, Constant, or the Python number itself
-        self.saved = saved  # what the rules read, in the order of plan.names; None once freed
-        self.versions_at_save = versions_at_save  # (counter, its value, argument) of every saved tensor
-        self.constants = constants  # keyword arguments of the call: axis=, keepdims=, ...
-        self.shape = shape  # of the output; None for an op with several, each of which is an Output
-        self.dtype = dtype
-        self.backend = backend
-        self.scope = scope
-        self.code, self.offset = code, offset  # of the call outside this package; a line number only when shown
-        self.hooks = None  # functions applied to the gradient of the output
+    def __init__(self, plan, parents, saved, constants, shape, dtype, backend, scope, code, offset):
+        self.seq = tick()
+        self.plan, self.parents, self.saved, self.constants = plan, parents, saved, constants
+        self.shape, self.dtype, self.backend = shape, dtype, backend
+        self.scope, self.code, self.offset = scope, code, offset
+        self.hooks = self.counter = None
 
     @property
     def op(self) -> str:
@@ -44,19 +69,14 @@ class Node:
         """Raise where the rules of this node would read what is gone, or what was changed since."""
         if self.saved is None:
             raise freed_error(self)
-        for counter, version, argument in self.versions_at_save:
-            if counter[0] != version:
-                raise in_place_error(self, argument)
-
-    def counter_of(self, k: int = 0) -> list[int]:
-        """The version counter of output ``k``: made when somebody asks, which whoever can change the data has to."""
-        for counter, _, argument in self.versions_at_save:
-            if argument == -1 - k:
-                return counter
-        counter = [0]
-        if self.plan is not None and k in self.plan.outputs:
-            self.versions_at_save = (*self.versions_at_save, (counter, 0, -1 - k))
-        return counter
+        parents, plan, seq = self.parents, self.plan, self.seq
+        for i in plan.inputs:
+            if type(parents[i]) not in NUMBERS and parents[i].counter is not None and parents[i].counter[0] > seq:
+                raise in_place_error(self, i)
+        if self.counter is not None:
+            for k in plan.outputs:
+                if (self.counter[k] if plan.several else self.counter)[0] > seq:
+                    raise in_place_error(self, -1 - k)
 
     @property
     def line(self) -> str:
@@ -77,7 +97,7 @@ class Leaf(Node):
     op = "leaf"
 
     def __init__(self, shape, dtype, backend, tensor=None, name=None):
-        super().__init__(None, (), (), (), {}, shape, dtype, backend, current_state().scope, None, 0)
+        super().__init__(None, (), (), {}, shape, dtype, backend, current_state().scope, None, 0)
         self.tensor = weakref.ref(tensor) if tensor is not None else None  # where ``backward`` leaves the gradient
         self.name = name
 
@@ -90,21 +110,10 @@ class Output(Node):
 
     def __init__(self, node: Node, index: int, array):
         super().__init__(
-            None, (node,), (), (), {"index": index}, array.shape, array.dtype, node.backend, node.scope, node.code,
+            None, (node,), (), {"index": index}, array.shape, array.dtype, node.backend, node.scope, node.code,
             node.offset,
         )  # fmt: skip
-
-    def counter_of(self, k: int = 0) -> list[int]:
-        return self.parents[0].counter_of(self.constants["index"])
-
-
-class Constant:
-    """An argument off the tape, as a picture shows it: shape, dtype, name; never the data."""
-
-    __slots__ = ("shape", "dtype", "backend", "name")
-
-    def __init__(self, shape, dtype, backend, name=None):
-        self.shape, self.dtype, self.backend, self.name = shape, dtype, backend, name
+        self.counter = node.counter.get(index)
 
 
 def tape_of(roots, until=(), since: int = 0) -> list[Node]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.sentences import cannot_carry_gradients, only_leaves_switch
-from tinygrad_ms.engine.tape import Constant, Leaf, Node
+from tinygrad_ms.engine.tape import Constant, Leaf, Node, last_change, tick
 
 if TYPE_CHECKING:
     from tinygrad_ms.ops.methods import Methods
@@ -21,7 +21,7 @@ class Tensor(Methods):
     node: what recorded it (None: nothing did, and no gradient is wanted).
     """
 
-    __slots__ = ("data", "node", "grad", "_version", "_constant", "__weakref__")
+    __slots__ = ("data", "node", "grad", "_constant", "__weakref__")
     __array_ufunc__ = None  # numpy_array * tensor: NumPy leaves it to our reflected operator
 
     data: Any
@@ -32,7 +32,6 @@ class Tensor(Methods):
         self.data = data
         self.node = node
         self.grad = None
-        self._version = None  # [counter of in-place changes], one per storage, made when first needed
         self._constant = None  # how the tape shows this tensor as an argument off the tape; holds its name
 
     # --- what it is ------------------------------------------------------------------------------------------------
@@ -91,8 +90,9 @@ class Tensor(Methods):
         elif self.node is None:
             if not is_float(self.dtype):
                 raise cannot_carry_gradients(self)
+            counter = self.version_counter()  # of the constant that it was
             self.node = Leaf(self.shape, self.dtype, BACKENDS[type(self.data)], self, self.name)
-            self.version_counter()  # made now: two threads that use a new leaf would make one each
+            self.node.counter = counter
 
     # --- in-place changes ------------------------------------------------------------------------------------------
 
@@ -103,14 +103,16 @@ class Tensor(Methods):
         return self._constant
 
     def version_counter(self) -> list[int]:
-        """Counts the in-place changes of the storage; shared by views and ``detach``."""
-        if self._version is None:
-            self._version = [0] if self.node is None else self.node.counter_of()
-        return self._version
+        """The number of the tape at the last in-place change of the storage; shared by views and ``detach``."""
+        return (self.node or self.as_constant()).counter_of()
+
+    def count_with(self, counter: list[int]) -> None:
+        """Share the counter of what shows the same memory."""
+        (self.node or self.as_constant()).counter = counter
 
     def touch(self) -> None:
-        """Count an in-place change: whoever writes into ``data`` says so here, and backward notices."""
-        self.version_counter()[0] += 1
+        """Note an in-place change: whoever writes into ``data`` says so here, and backward notices."""
+        self.version_counter()[0] = last_change[0] = tick()
 
     @classmethod
     def _of(cls, data, name: str | None = None, requires_grad: bool = False):

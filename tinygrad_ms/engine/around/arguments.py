@@ -5,9 +5,8 @@ from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, NumpyScalar, host_array, is
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.around.sentences import describe, mixed_devices
+from tinygrad_ms.engine.tape import NUMBERS
 from tinygrad_ms.engine.tensor import Tensor
-
-NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
 
 
 def refuse_tracked(op: str, value, instead: str) -> None:

@@ -49,7 +49,7 @@ def asarray(data, dtype=None, device=None) -> Tensor:
         where = device or (default_device() if BACKENDS[type(data)].name == "cpu" else None)
         if where in (None, BACKENDS[type(data)].device_of(data)):
             result = Tensor(data)
-            result._version = shared_counter(data)
+            result.count_with(shared_counter(data))
             return result
     return tensor(data, dtype, device)
 

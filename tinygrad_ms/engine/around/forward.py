@@ -3,26 +3,26 @@
 from contextlib import nullcontext
 from typing import Any
 
+from numpy import errstate
+
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.sums import may_sum_to
 from tinygrad_ms.engine.around.modes import enable_grad
 from tinygrad_ms.engine.around.sentences import tangent_error
 from tinygrad_ms.engine.backward import saved_as_tensors
 from tinygrad_ms.engine.call import as_array
-from tinygrad_ms.engine.tape import Leaf, Node, Output, tape_of
+from tinygrad_ms.engine.tape import Leaf, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 
 
 def push_forward(nodes, tangents: dict, create_graph=False, since=0) -> list:
     """Carry ``tangents`` (by node) along the tape to ``nodes``; None for a node that does not depend on them."""
     tangents = dict(tangents)
-    with enable_grad() if create_graph else nullcontext():
+    with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():  # as in backward.walk
         for node in tape_of(nodes, until=tangents, since=since):
             if node in tangents or isinstance(node, Leaf):
                 continue
-            incoming: list[Any] = [
-                tangents.get(parent) if isinstance(parent, Node) else None for parent in node.parents
-            ]
+            incoming: list[Any] = [tangents.get(parent) for parent in node.parents]
             if all(t is None for t in incoming):
                 continue
             several = isinstance(node, Output)

@@ -7,6 +7,7 @@ from tinygrad_ms.ops.matrix_sign.coefficients import fixed_rows
 from tinygrad_ms.ops.matrix_sign.msign import msign
 from tinygrad_ms.optim.adam import AdamW, pair
 from tinygrad_ms.optim.optimizer import Optimizer
+from tinygrad_ms.optim.whole_steps import raises_nothing
 
 SCALES = {  # the factor of an orthogonal step for a weight of shape (n, m), which maps m numbers to n
     "spectral": lambda n, m: sqrt(max(1.0, n / m)),  # the operator norm of a step, between RMS norms
@@ -77,6 +78,7 @@ class Muon(AdamW):
     def buffers(self, options):
         return ("momentum_buffer",) if options["muon"] else super().buffers(options)
 
+    @raises_nothing
     def update(self, xp, p, g, state, options):
         if not options["muon"]:
             super().update(xp, p, g, state, options)

@@ -47,6 +47,7 @@ class Optimizer:
         self._first_lrs: list[float] | None = None  # of each group, where a schedule has set the rates to
         self._factor = 1.0  # this factor times the first ones
         self._checked: dict[int, list] = {}  # by id of a group: its values when they were checked
+        self.updating: Any = None  # the parameter whose array ``update`` gets
         self._fresh = False  # whether the buffers of the update that is being made are new
         name = type(self).__name__
         if isinstance(params, (Tensor, dict)) or not isinstance(params, Iterable):
@@ -200,6 +201,7 @@ class Optimizer:
         """Update all parameters, once everything is known to fit."""
         update = self.update
         for array, g, state, group, p, self._fresh in work:
+            self.updating = p
             state["step"] += 1
             if not array.size:
                 continue

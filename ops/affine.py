@@ -1,6 +1,9 @@
 """The affine map of a fully connected layer as one op: no transposed weight, the bias added in place."""
 
+from collections.abc import Callable
+from functools import wraps
 from math import prod
+from typing import Any, TypeVar, cast
 
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
@@ -8,6 +11,8 @@ from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.linalg.products import matmul
 
 __all__ = ["linear"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _rows(x):
@@ -51,6 +56,22 @@ def _check(x, weight, bias):
         )
 
 
+def told_apart(function: F) -> F:
+    """``function``, that says so where it is taken for the decorator of the same name in ``tg.rules``."""
+
+    @wraps(function)
+    def called(*args, **facts):
+        if "transpose" in facts or callable(args[0] if args else None):
+            raise TypeError(
+                "linear: this is the affine map linear(x, weight, bias); the decorator that makes a linear primitive is"
+                " tg.rules.linear: @tg.rules.linear(transpose=lambda g: ...)"
+            )
+        return function(*args, **facts)
+
+    return cast(F, called)
+
+
+@told_apart
 def linear(x, weight, bias=None) -> Tensor:
     """x weight^T + bias: (..., n) -> (..., m), with weight (m, n) and bias (m,) or none.
 

@@ -111,7 +111,8 @@ def nll(log_probabilities, target, weight=None, *, axis=-1, reduction="mean", ig
         raise TypeError("nll: target must be integer labels; for probabilities use softmax_cross_entropy with logits")
     check_reduction("nll", reduction)
     scores = wide(log_probabilities)
-    loss = targets_of(raw(target), scores, weight, reduction, 0.0, ignore_index).loss(scores)
+    labels = raw(target).copy() if getattr(log_probabilities, "requires_grad", False) else raw(target)
+    loss = targets_of(labels, scores, weight, reduction, 0.0, ignore_index).loss(scores)
     return loss if scores is log_probabilities else loss.astype(log_probabilities.dtype)
 
 
@@ -136,7 +137,7 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
         )
         if not hasattr(weight, "shape"):
             weight = asarray(weight, device=logits.device if isinstance(logits, Tensor) else None)
-        weight = raw(weight)
+        weight = raw(weight).copy()  # the gradient reads it again, whatever happens to it
         if weight.shape != (classes,):
             raise ValueError(f"{op}: weight has shape {weight.shape}; with {classes} classes it must be ({classes},)")
     if is_float(dtype):

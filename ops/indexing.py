@@ -150,10 +150,10 @@ def _add_rows(xp, values, index, shape):
     return y
 
 
-def _on_device(op: str, x, index) -> tuple:
+def _on_device(op: str, x, index, value=None) -> tuple:
     """x, and ``index`` as a tuple of basic items and of raw arrays on the device of x.
 
-    Where x wants a gradient the arrays are copied: changed afterwards, they would change the gradient.
+    Where x or ``value`` wants a gradient the arrays are copied: changed afterwards, they would change the gradient.
     """
     items = index if isinstance(index, tuple) else (index,)
     if not isinstance(x, Tensor):
@@ -161,7 +161,7 @@ def _on_device(op: str, x, index) -> tuple:
         if any(isinstance(item, Tensor) for item in items) and not isinstance(x, Tensor):
             x = Tensor(x)
     array = raw(x)
-    own = isinstance(x, Tensor) and x.requires_grad
+    own = any(isinstance(t, Tensor) and t.requires_grad for t in (x, value))
     return x, tuple(item if type(item) in BASIC else _index_item(op, array, item, own) for item in items)
 
 
@@ -309,7 +309,7 @@ def index_update(x, index, value):
     Where ``index`` names an element twice, which of the values stays is up to the array library (NumPy: the
     last), and each of them receives the gradient of the place: use distinct indices, or ``index_add``.
     """
-    x, index = _on_device("index_update", as_operand(x), index)
+    x, index = _on_device("index_update", as_operand(x), index, value)
     return _index_update(x, _ready("index_update", x, value), index=index)
 
 
@@ -329,7 +329,7 @@ def index_add(x, index, value):
     value: a number, or an array that broadcasts to x[index]; it takes the dtype of x (TypeError for floats
     into integers).
     """
-    x, index = _on_device("index_add", as_operand(x), index)
+    x, index = _on_device("index_add", as_operand(x), index, value)
     array = raw(x)
     shape = array[index].shape
     value = _ready("index_add", x, value)

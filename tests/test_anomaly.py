@@ -58,6 +58,22 @@ def test_the_guard_catches_writes_behind_the_tape():
         array[...] = 0.0
 
 
+def test_the_guard_covers_targets_weights_and_constants_of_ops():
+    @tg.rules.primitive(vjp=lambda g, k: g * k)
+    def scale(xp, x, /, k):
+        return x * k
+
+    x = tg.tensor([[3.0, 4.0]], dtype="float64", requires_grad=True)
+    k, target, bounds = np.array([2.0, 3.0]), np.array([[0.25, 0.75]]), np.array([[0.0, 5.0]])
+    with tg.guard_saved():
+        loss = scale(x, k=k).sum() + tg.softmax_cross_entropy(x, target) + tg.clip(x, bounds, 9.0).sum()
+    for array in (k, target, bounds):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0.0
+    loss.backward()
+    k[...] = 0.0
+
+
 def test_the_guard_lets_go_with_the_last_tape_and_leaves_read_only_arrays_alone():
     given, constant = np.array([1.0, 2.0]), np.array([5.0, 6.0])
     constant.flags.writeable = False

@@ -105,6 +105,26 @@ def test_a_graph_knows_two_visits_of_one_scope_apart():
     assert len(build(h.sum()).scopes) == 2
 
 
+def drawn():
+    x = leaf(2)
+    return (x * x).sum()
+
+
+def test_options_may_be_numpy_numbers_and_any_sequence_of_tensors():
+    loss, w, b = mlp()
+    plain = build(loss, wrt=[w, b], depth=1, max_nodes=100)
+    for wrt in ((w, b), {"a": w, "b": b}, iter([w, b]), [w, w, b]):
+        graph = build(loss, wrt=wrt, depth=np.int64(1), max_nodes=np.int32(100), fold=np.int64(3))
+        assert graph.dot() == plain.dot()
+
+
+def test_two_outputs_of_one_name_are_both_drawn():
+    x = leaf(2)
+    a, b = tg.exp(x).sum(), tg.tanh(x).sum()
+    a.name = b.name = "loss"
+    assert sum(v.is_output for v in build([a, b]).vertices) == 2
+
+
 def test_wrt_prunes_and_highlight_marks():
     loss, w, b = mlp()
     pruned = build(loss, wrt=b)
@@ -125,6 +145,32 @@ def test_wrt_prunes_and_highlight_marks():
         (lambda: build(leaf(2) * 2, highlight=leaf(2)), "highlight= names a tensor that the outputs were not"),
         (lambda: build(leaf(2) * 2, params=[1]), "expected a module or a dict"),
         (lambda: build((leaf(2) * 2).sum(), view="higher"), "do not depend on anything"),
+        (lambda: build(drawn(), view="higher", wrt=leaf(2)), "wrt= names a tensor that the outputs were not"),
+        (lambda: build(drawn(), view="higher", wrt=[]), "graph: wrt= is empty; name a Tensor, or leave it out"),
+        (lambda: build(drawn(), wrt=[]), "graph: wrt= is empty; name a Tensor, or leave it out"),
+        (lambda: build(drawn(), highlight={}), "graph: highlight= is empty; name a Tensor"),
+        (lambda: build(drawn(), wrt="x"), "graph: wrt= is str; expected a Tensor, or a list or dict of Tensors"),
+        (lambda: build(drawn(), wrt=[3]), "graph: wrt= has int in it; expected Tensors"),
+        (lambda: build({"a": (y := drawn()), "b": y}), "graph: outputs 'a' and 'b' are one Tensor; give it one name"),
+        (lambda: build([y := drawn(), y]), "graph: outputs 'output 0' and 'output 1' are one Tensor"),
+        (lambda: build(y := drawn(), params={"a": y, "b": y}), "graph: params 'a' and 'b' are one Tensor"),
+        (lambda: build(drawn(), params={"a": 3}), "graph: params 'a' is int; expected a Tensor"),
+        (lambda: build(None), "graph: outputs is NoneType; expected a Tensor"),
+        (lambda: build("loss"), "graph: outputs is str; expected a Tensor"),
+        (lambda: build(drawn(), depth=-1), "graph: depth is -1, expected an integer of at least 0"),
+        (lambda: build(drawn(), depth=1.5), "graph: depth is 1.5, expected an integer"),
+        (lambda: build(drawn(), depth=True), "graph: depth is True, expected an integer"),
+        (
+            lambda: build(drawn(), fold=-1),
+            "graph: fold, when it is not True or False, is -1, expected an integer of at",
+        ),
+        (lambda: build(drawn(), fold=None), "graph: fold, when it is not True or False, is None"),
+        (lambda: build(drawn(), max_nodes=0), "graph: max_nodes is 0, expected an integer of at least 1"),
+        (lambda: build(drawn(), collapse=3), "graph: collapse=3; expected the name of a scope"),
+        (lambda: build(drawn(), expand=[None]), "graph: expand=[None]; expected the name of a scope"),
+        (lambda: build(drawn(), values="all"), "graph: values='all'; expected True, False or a tg.graph.recording()"),
+        (lambda: build(drawn(), profile=3), "graph: profile is int; expected a tg.profile()"),
+        (lambda: build(drawn(), title=None), "graph: title is None; expected text"),
     ],
 )
 def test_errors_are_sentences(call, words):

@@ -379,3 +379,22 @@ def test_take_along_axis_wants_as_many_axes():
 def test_nonzero_gives_one_vector_for_each_axis():
     rows, columns = tg.nonzero(tg.tensor([[0, 2], [3, 0]]))
     assert (rows.tolist(), columns.tolist()) == ([0, 1], [1, 0])
+
+
+@pytest.mark.parametrize("op", [tg.index_update, tg.index_add])
+@pytest.mark.parametrize("change", ["tensor", "array"])
+def test_an_index_that_changes_before_backward_changes_no_gradient(op, change):
+    """Also where the value alone wants a gradient."""
+    for tracked in ("x", "value"):
+        gradients = []
+        for changed in (False, True):
+            x, value = tg.tensor(M), tg.tensor(M[:2] + 1)
+            (x if tracked == "x" else value).requires_grad = True
+            index = np.array([0, 1])
+            index = tg.tensor(index) if change == "tensor" else index
+            y = (op(x, index, value) ** 2).sum()
+            if changed:
+                index[0] = 2
+            y.backward()
+            gradients.append((x if tracked == "x" else value).grad.numpy())
+        np.testing.assert_array_equal(*gradients)

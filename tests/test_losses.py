@@ -45,6 +45,62 @@ def test_a_masked_logit_of_minus_infinity_is_a_class_of_probability_zero():
     np.testing.assert_allclose(z.grad.data, [[0, -0.5, 0.5], [0, 0, 0]])
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("weight", [None, [1.0, 2.0, 4.0]])
+def test_a_soft_target_of_zero_beside_a_logit_of_minus_infinity_counts_as_nothing(dtype, weight, device):
+    logits = np.array([[0.0, 1.0, -np.inf], [-np.inf, 2.0, 0.5]], dtype)
+    soft = np.array([[0.25, 0.75, 0.0], [0.0, 0.5, 0.5]], dtype)
+    kept = np.where(soft == 0, -1e4, logits.astype("float64"))
+    factor = soft.astype("float64") * (1.0 if weight is None else np.array(weight))
+    p = np.exp(kept - np.log(np.exp(kept).sum(-1, keepdims=True)))
+    expected = -(factor * np.log(np.where(p == 0, 1, p))).sum() / 2
+    slope = (factor.sum(-1, keepdims=True) * p - factor) / 2
+    z, t = leaf(logits, device=device), tg.tensor(soft, device=device)
+    w = None if weight is None else tg.tensor(np.array(weight, dtype), device=device)
+    tolerance = {"float64": 1e-14, "float32": 1e-6, "float16": 2e-3}[dtype]
+
+    def loss(z):
+        return tg.softmax_cross_entropy(z, t, weight=w)
+
+    value = loss(z)
+    value.backward()
+    assert float(value.cpu()) == pytest.approx(expected, rel=tolerance)
+    np.testing.assert_allclose(z.grad.cpu().numpy(), slope, rtol=tolerance, atol=tolerance)
+    direction = tg.tensor(np.array([[1.0, -2.0, 0.0], [0.0, 0.5, 1.0]], dtype), device=device)
+    _, along = tg.jvp(loss, (z.detach(),), (direction,))
+    assert float(along.cpu()) == pytest.approx((slope * direction.cpu().numpy()).sum(), abs=2 * tolerance)
+    product = tg.hvp(loss, z.detach(), direction).cpu().numpy()
+    assert np.isfinite(product).all() and (product[[0, 1], [2, 0]] == 0).all()
+
+
+@pytest.mark.parametrize("change", ["tensor", "array"])
+def test_class_weights_and_labels_that_change_before_backward_change_no_gradient(change):
+    def cases():
+        yield tg.softmax_cross_entropy, dict(weight=np.array([1.0, 2.0, 3.0])), "weight", 9.0
+        yield tg.nll, dict(weight=np.array([1.0, 2.0, 3.0])), "weight", 9.0
+        yield tg.nll, dict(target=LABELS.copy()), "target", 1
+
+    for loss, options, name, value in cases():
+        gradients = []
+        for changed in (False, True):
+            z, given = leaf(LOGITS), {"target": LABELS, **options}
+            array = given[name] = tg.tensor(given[name]) if change == "tensor" else given[name].copy()
+            y = loss(tg.log_softmax(z) if loss is tg.nll else z, **given)
+            if changed:
+                array[0] = value
+            y.backward()
+            gradients.append(z.grad.numpy())
+        np.testing.assert_array_equal(*gradients)
+
+
+def test_labels_of_a_tensor_that_change_before_backward_are_counted():
+    z, labels = leaf(LOGITS), tg.tensor(LABELS)
+    loss = tg.softmax_cross_entropy(z, labels)
+    labels[0] = 1
+    with pytest.raises(RuntimeError, match="argument target of softmax_cross_entropy .* was changed in place"):
+        loss.backward()
+
+
 def test_soft_targets_equal_labels_and_carry_gradients():
     hot = leaf(np.eye(3)[LABELS])
     by_labels = tg.softmax_cross_entropy(tg.tensor(LOGITS), LABELS)

@@ -1,5 +1,7 @@
 """Muon: against the formula with an exact SVD, AdamW for the rest, saved states, no synchronisation, every error."""
 
+import copy
+import pickle
 from math import sqrt
 
 import numpy as np
@@ -75,6 +77,41 @@ def test_a_step_has_the_size_that_its_scale_promises():
             optimizer.step()
             expected = sqrt(max(1, shape[0] / shape[1])) if scale == "spectral" else 0.2
             np.testing.assert_allclose(size(p.numpy()), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize("shape", [(32, 8), (8, 32), (3, 8, 32)])
+def test_a_weight_that_is_stored_transposed_takes_the_step_of_its_transpose(scale, dtype, shape):
+    """x @ W with W (in, out) and x @ V.mT with V (out, in) are one map and train alike."""
+    rng = np.random.default_rng(4)
+    values, x = rng.normal(size=shape), rng.normal(size=(*shape[:-2], 5, shape[-2]))
+    w = nn.TransposedParameter(values, dtype)
+    v = Parameter(np.swapaxes(values, -1, -2), dtype)
+    for p, product in ((w, lambda x: x @ w), (v, lambda x: x @ v.mT)):
+        optimizer = optim.Muon([p], lr=0.1, scale=scale, weight_decay=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (product(tg.tensor(x.astype(dtype))) ** 2).mean().backward()
+            optimizer.step()
+    rtol = 1e-9 if dtype == "float64" else 2e-2
+    np.testing.assert_allclose(w.mT.numpy(), v.numpy(), rtol=rtol, atol=rtol)
+    moved = np.linalg.norm(np.float64(v.numpy()) - np.swapaxes(values, -1, -2))
+    assert moved > 0.1
+
+
+def test_the_fast_weights_of_a_layer_say_which_is_stored_transposed():
+    """W1 of the SwiGLU network is stored (hidden, d) and maps hidden numbers to d."""
+    layer = nn.TTTMuon(8, hidden=32, rng=0)
+    for model in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert [p.transposed for p in model.cell.weights] == [False, True, False]
+        before = [p.numpy().copy() for p in model.cell.weights]
+        optimizer = optim.Muon(model.cell.weights, lr=0.5)
+        for p in model.cell.weights:
+            p.grad = tg.tensor(np.random.default_rng(5).normal(size=p.shape).astype("float32"))
+        optimizer.step()
+        sizes = [np.linalg.norm(p.numpy()[0] - b[0], 2) for p, b in zip(model.cell.weights, before)]
+        np.testing.assert_allclose(sizes, [1.0, 0.5, 1.0], rtol=1e-4)  # lr sqrt(max(1, out / in))
 
 
 def test_five_steps_of_the_original_coefficients_stay_between_their_bounds():

@@ -1,6 +1,7 @@
 """Optimizers, schedules and clipping: against plain formulas and PyTorch, saved states, every error."""
 
 import gc
+import warnings
 from math import cos, inf, nan, pi, sqrt
 
 import numpy as np
@@ -611,6 +612,175 @@ def test_errors_of_schedules(kind, call, message):
         call(optim.SGD([leaf()]))
 
 
+# --- a step is whole or it is not made ------------------------------------------------------------------------
+
+
+def failing(kind, error):
+    """The method ``kind`` with an update that does its work and then raises ``error`` at the parameter called b."""
+
+    class Failing(kind):
+        bad = None
+
+        def update(self, xp, p, g, state, options):
+            super().update(xp, p, g, state, options)
+            state["mine"] = xp.ones(2)
+            if p.shape == self.bad:
+                raise error
+
+    return Failing
+
+
+METHODS_THAT_FAIL = {
+    "SGD": (optim.SGD, dict(momentum=0.9)),
+    "SGD plain": (optim.SGD, {}),
+    "Adam": (optim.Adam, {}),
+    "AdamW": (optim.AdamW, {}),
+    "Muon": (optim.Muon, {}),
+}
+
+
+def exact(optimizer):
+    """All that a step changes, as text and bytes."""
+    state = [
+        (p.numpy().tobytes(), p.version_counter()[0], [(k, host(v)) for k, v in optimizer.state.get(p, {}).items()])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    ]
+    return state, [p in optimizer.state for group in optimizer.param_groups for p in group["params"]]
+
+
+def host(value):
+    return value if isinstance(value, int) else tg.asarray(value).numpy().tobytes()
+
+
+@pytest.mark.parametrize("method", METHODS_THAT_FAIL)
+@pytest.mark.parametrize("dtype, device", [("float32", "cpu"), ("float16", "cpu"), ("float32", "strict")])
+@pytest.mark.parametrize("earlier", [0, 2])
+@pytest.mark.parametrize("error", [ValueError("shapes (3,) and (2,) do not broadcast"), KeyboardInterrupt()])
+def test_an_update_that_raises_halfway_has_changed_nothing(method, dtype, device, earlier, error):
+    kind, options = METHODS_THAT_FAIL[method]
+    shapes = [(2, 2), (3, 3), (4, 4), (3,)]
+    params, expected = ([Parameter(np.ones(n), dtype, device) for n in shapes] for _ in range(2))
+    optimizer, plain = failing(kind, error)(params, lr=0.1, **options), kind(expected, lr=0.1, **options)
+    schedule = optim.StepLR(optimizer, 1, 0.5)
+
+    def gradients():
+        for p in (*params, *expected):
+            p.grad = p.detach() * 0.5 + 0.25
+
+    def step():
+        gradients()
+        optim.clip_grad_norm(params, 100.0)
+        optimizer.step()
+        schedule.step()
+
+    for _ in range(earlier):
+        step()
+    schedule.load_state_dict({"steps": 0, "base_lrs": schedule.base_lrs})
+    before, arrays, lrs = exact(optimizer), [p.data for p in params], rates(optimizer)
+    optimizer.bad = (3, 3)
+    with pytest.raises(type(error)):
+        step()
+    assert exact(optimizer) == before and rates(optimizer) == lrs and schedule.steps == 0
+    assert all(p.data is array for p, array in zip(params, arrays))
+    optimizer.bad = None
+    if not earlier:  # and what comes next is as if nothing had been
+        gradients()
+        optimizer.step()
+        plain.step()
+        assert [p.numpy().tobytes() for p in params] == [p.numpy().tobytes() for p in expected]
+
+
+@pytest.mark.parametrize("kind", [optim.Adam, optim.AdamW, optim.Muon])
+@pytest.mark.parametrize("how", ["errstate", "warnings"])
+def test_arithmetic_that_raises_halfway_has_changed_nothing(kind, how):
+    a, b, c = with_grads([1.0], [1.0], [1.0])
+    optimizer = kind([a, b, c])
+    optimizer.step()
+    before = exact(optimizer)
+    b.grad = tg.tensor([3e30])  # the square overflows
+    with np.errstate(over="raise" if how == "errstate" else "warn"), warnings.catch_warnings():
+        warnings.simplefilter("error" if how == "warnings" else "default")
+        with pytest.raises((FloatingPointError, RuntimeWarning), match="overflow"):
+            optimizer.step()
+    assert exact(optimizer) == before
+
+
+@methods
+def test_steps_with_and_without_copies_are_the_same(method):
+    results = []
+    for action in ("error", "default"):  # with copies of everything, and without
+        with warnings.catch_warnings():
+            warnings.simplefilter(action)
+            params = [Parameter(v) for v in start(dtype="float32")]
+            run(make(method, params), params, 0, 5)
+        results.append([p.numpy().tobytes() for p in params])
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.Muon])
+def test_a_read_only_parameter_is_refused_before_any_changes(kind):
+    a, b = with_grads([1.0], [1.0])
+    optimizer = kind([a, b])
+    b.name = "b"
+    with tg.guard_saved():
+        loss = (b * b).sum()
+        before = exact(optimizer)
+        with pytest.raises(ValueError, match=rf"{kind.__name__}: b of shape \(1,\) is a read-only array: guard_saved"):
+            optimizer.step()
+        assert exact(optimizer) == before
+        loss.backward()
+    optimizer.step()
+    assert exact(optimizer) != before
+
+
+def test_an_option_changed_in_place_or_to_what_equals_it_is_checked():
+    a, b = with_grads([1.0], [1.0])
+    optimizer = optim.Adam([a, b], betas=(0.5, 0.5))
+    optimizer.param_groups[0]["betas"] = betas = [0.5, 0.5]
+    optimizer.step()
+    betas[0] = 2.0
+    with pytest.raises(ValueError, match=r"Adam: betas is \[2.0, 0.5\], expected two numbers"):
+        optimizer.step()
+    optimizer.param_groups[0]["betas"] = (0.5, 0.5)
+    for bad in (np.ones(2), tg.ones(2), None, "0.001"):
+        optimizer.param_groups[0]["lr"] = bad
+        with pytest.raises(TypeError, match="Adam: lr is .*, expected a number"):
+            optimizer.step()
+    assert optimizer.state[a]["step"] == 1
+
+
+def test_a_rate_set_by_hand_counts_at_the_next_step():
+    for method in (dict(), dict(momentum=0.5)):
+        (a,) = with_grads([1.0])
+        optimizer = optim.SGD([a], lr=1.0, **method)
+        optimizer.step()
+        optimizer.param_groups[0].update(lr=4.0, momentum=0.0)
+        optimizer.step()
+        assert a.item() == -5.0
+
+
+def test_a_parameter_of_another_shape_is_refused():
+    (a,) = with_grads([1.0])
+    optimizer = optim.Adam([a])
+    optimizer.step()
+    a.data = np.ones(3, "float32")
+    a.grad = tg.ones(3)
+    with pytest.raises(ValueError, match=r"Adam: exp_avg of a parameter has shape \(1,\) and the parameter \(3,\)"):
+        optimizer.step()
+    assert optimizer.state[a]["step"] == 1
+
+
+def test_rates_that_cannot_be_multiplied_change_nothing():
+    a, b = with_grads([1.0], [1.0])
+    optimizer = optim.SGD([{"params": [a]}, {"params": [b]}], lr=1.0)
+    schedule = optim.StepLR(optimizer, 1, 0.5)
+    schedule.base_lrs[1] = None
+    with pytest.raises(TypeError):
+        schedule.step()
+    assert rates(optimizer) == [1.0, 1.0] and schedule.steps == 0
+
+
 # --- clipping -----------------------------------------------------------------------------------------------
 
 
@@ -743,3 +913,28 @@ def test_gradients_on_two_devices_are_not_clipped_together():
     b.grad = tg.tensor([8.0], device="strict")
     with pytest.raises(ValueError, match="clip_grad_norm: the gradients are on cpu and strict; clip them apart"):
         optim.clip_grad_norm([a, b], 1.0)
+
+
+@pytest.mark.parametrize("clip", [optim.clip_grad_norm, optim.clip_grad_value])
+def test_a_gradient_that_nobody_may_write_is_refused_before_any_is_clipped(clip):
+    a, b = with_grads([8.0], [8.0])
+    b.name, b.grad = "b", tg.asarray(np.broadcast_to(np.float32(8), (1,)))
+    with pytest.raises(ValueError, match=f"{clip.__name__}: the gradient of b is read-only; give it a copy"):
+        clip([a, b], 1.0)
+    assert a.grad.item() == 8.0
+
+
+def test_one_gradient_of_two_parameters_is_scaled_once():
+    a, b = with_grads([3.0], [3.0])
+    b.grad = a.grad
+    assert float(optim.clip_grad_norm([a, b], 3.0)) == pytest.approx(3 * sqrt(2))
+    assert a.grad.item() == pytest.approx(3 / sqrt(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("limit", ["1", None, nan, True, -1.0])
+def test_a_limit_that_is_no_number_is_refused(limit):
+    for clip in (optim.clip_grad_norm, optim.clip_grad_value):
+        with pytest.raises(
+            ValueError, match=f"{clip.__name__}: (max_norm|clip_value) is .*, expected a number above 0"
+        ):
+            clip(with_grads([1.0]), limit)

@@ -123,3 +123,24 @@ def test_vecdot_broadcasts_the_other_axes_and_kron_of_numbers_is_a_number():
     np.testing.assert_allclose(tg.vecdot(tg.tensor(X), X, axis=0).numpy(), (X * X).sum(0))
     product = tg.kron(tg.tensor(2.0), 3.0)
     assert product.shape == np.kron(2.0, 3.0).shape and product.item() == 6
+
+
+NUMBERS = {
+    "elu": lambda c: tg.elu(tg.tensor(X), alpha=c(0.5)),
+    "softplus": lambda c: tg.softplus(tg.tensor(X), beta=c(2.0)),
+    "leaky_relu": lambda c: tg.leaky_relu(tg.tensor(X), negative_slope=c(0.25)),
+    "huber": lambda c: tg.huber(tg.tensor(X), tg.tensor(X[::-1]), delta=c(0.5)),
+    "label smoothing": lambda c: tg.softmax_cross_entropy(tg.tensor(X), [0, 1, 2, 3], label_smoothing=c(0.125)),
+    "axis": lambda c: tg.tensor(X).sum(axis=c(1)),
+}
+
+
+@pytest.mark.parametrize("call", NUMBERS)
+@pytest.mark.parametrize("kind", [tg.tensor, np.array], ids=["tensor", "array"])
+def test_an_array_of_one_number_is_that_number_as_an_option(call, kind):
+    np.testing.assert_array_equal(NUMBERS[call](kind).numpy(), NUMBERS[call](lambda c: c).numpy())
+    slope, x = kind(0.25), tg.tensor([-1.0, 2.0], requires_grad=True)
+    y = tg.leaky_relu(x, negative_slope=slope).sum()
+    slope[...] = 9.0
+    y.backward()
+    assert x.grad.tolist() == [0.25, 1.0]

@@ -1,5 +1,6 @@
 """Users' own primitives and hooks are not believed: a gradient of another kind is an error that names the rule."""
 
+import inspect
 import types
 
 import numpy as np
@@ -333,3 +334,18 @@ class TestHooks:
         x.register_hook(lambda g: g.astype("float32") * 2)
         (x * x).sum().backward()
         assert x.grad.dtype == np.float64 and x.grad.tolist() == [4, 8]
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: tg.linear(transpose=lambda g: g), "the decorator that makes a linear primitive is tg.rules.linear"),
+        (lambda: tg.linear(lambda g: g), "the decorator that makes a linear primitive is tg.rules.linear"),
+        (lambda: tg.linear(transpose=lambda g: g, formula="2 x"), r"@tg.rules.linear\(transpose=lambda g: ...\)"),
+    ],
+)
+def test_the_affine_map_that_is_taken_for_the_decorator_says_so(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+    y = tg.linear(tg.ones(2), weight=tg.ones((3, 2)), bias=tg.ones(3))
+    assert y.tolist() == [3, 3, 3] and list(inspect.signature(tg.linear).parameters) == ["x", "weight", "bias"]

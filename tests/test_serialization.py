@@ -409,6 +409,55 @@ def test_no_flipped_bit_is_loaded_as_another_state(tmp_path, suffix, seed):
         assert_same(loaded, state)
 
 
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"format": "np", "note": "a tinygrad_ms model"}])
+def test_safetensors_of_other_programs_load_as_their_arrays(tmp_path, metadata):
+    safetensors = pytest.importorskip("safetensors.numpy", reason="needs safetensors: pip install safetensors")
+    model = tg.nn.Linear(3, 2, rng=0)
+    arrays = {**model.state_dict(), "steps": np.array(7), "empty": np.zeros((0, 2), "float16")}
+    path = tmp_path / "x.safetensors"
+    safetensors.save_file(arrays, path, metadata)
+    loaded = load(path)
+    assert_same(loaded, dict(sorted(arrays.items())))
+    other = tg.nn.Linear(3, 2, rng=1)
+    assert other.load_state_dict(loaded, strict=False).unexpected == ["empty", "steps"]
+    np.testing.assert_array_equal(other.weight.numpy(), model.weight.numpy())
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1  # nobody can know, and nobody says that it is as it was
+    path.write_bytes(raw)
+    assert load(path).keys() == arrays.keys()
+
+
+def test_safetensors_that_numpy_cannot_hold_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    for dtype in ("F8_E4M3", "F4"):
+        path.write_bytes(safetensors_file({"x": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2]}}, b"\0" * 2))
+        with pytest.raises(CheckpointError, match="is not a usable checkpoint: "):
+            load(path)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_no_flipped_bit_of_the_header_makes_our_file_one_of_another_program(tmp_path, version):
+    from safetensors.numpy import save_file
+
+    path, state = tmp_path / "x.safetensors", {"w": np.arange(3.0), "n": 7}
+    if version == 2:
+        save(path, state)
+    else:
+        tree = structure({"dict": [["w", ONE], ["n", 7]]})
+        save_file({"x": state["w"]}, path, metadata={"structure.json": tree})
+    raw = path.read_bytes()
+    size = 8 + struct.unpack("<Q", raw[:8])[0]
+    for k in range(8 * size):
+        data = bytearray(raw)
+        data[k // 8] ^= 1 << k % 8
+        path.write_bytes(data)
+        try:
+            loaded = load(path)
+        except CheckpointError:
+            continue
+        assert len(loaded) == 2, data[:size]  # not the one array of the file
+
+
 def test_safetensors_of_version_1_load_without_a_claim(tmp_path):
     from safetensors.numpy import save_file
 
@@ -591,11 +640,23 @@ def safetensors_file(header, data=b""):
         safetensors_file(b"{"),
         safetensors_file({"x": {"dtype": "F64", "shape": [2**40], "data_offsets": [0, 8]}}, b"\0" * 8),
         safetensors_file({"x": {"dtype": "F64", "shape": [1], "data_offsets": [8, 16]}}, b"\0" * 8),
-        safetensors_file({"x": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}}, b"\0" * 8),
+        safetensors_file({"x": {"dtype": "F64", "shape": [1], "data_offsets": [0, 9]}}, b"\0" * 9),
+        safetensors_file({"__metadata__": {"structure.json.crc32": "0"}}),
+        safetensors_file({"__metadata__": {"structurf.json": structure(ONE)}}),
         safetensors_file({"__metadata__": {"structure.json": "{"}}),
         safetensors_file({"__metadata__": {"structure.json": structure(ONE)}}),
     ],
-    ids=["huge header", "bad json", "huge shape", "offsets", "no structure", "bad structure", "no array"],
+    ids=[
+        "huge header",
+        "bad json",
+        "huge shape",
+        "offsets",
+        "bytes",
+        "no structure",
+        "misspelt",
+        "bad structure",
+        "no array",
+    ],
 )
 def test_hostile_safetensors(tmp_path, content):
     path = tmp_path / "x.safetensors"

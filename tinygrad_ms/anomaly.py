@@ -43,7 +43,8 @@ class guard_saved(hooks):
     The tape keeps the arrays it has saved, not copies. A change through a Tensor (``copy_``, ``t[i] = v``, a step of an
     optimizer) is counted, and backward refuses what it has saved before it. A change of the array itself is not seen,
     and the gradient is then wrong in silence: through ``x.data``, what ``x.numpy()`` or ``numpy.asarray(x)`` gave, the
-    array that ``asarray`` or a transform took, another library that DLPack gave the memory to.
+    array that ``asarray`` or a transform took, one that was the target or a constant of an op, another library that
+    DLPack gave the memory to.
     With this guard such a write raises ValueError at its line ("read-only"). The arrays stay so until the tape that
     has saved them is freed: by backward without ``retain_graph``, or with the last result. Views that NumPy makes
     meanwhile stay read-only. Not caught are writes through views that NumPy made before, and on other devices.

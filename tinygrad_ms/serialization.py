@@ -8,7 +8,8 @@ JSON text that describes everything else:
 - `.safetensors`: the JSON is in the metadata. Needs the package safetensors; others can read the arrays.
 
 Both are checked when they are loaded: a zip has a CRC-32 of each member; the safetensors that `save` writes have
-one of each array and of the JSON in the metadata. (Those of version 1 have none, and load with no such claim.)
+one of each array and of the JSON in the metadata. (Those of version 1 have none, and load with no such claim.
+So do the .safetensors of other programs: as a dict of their arrays, by name.)
 Neither format uses pickle, since a pickle may run any code when it is loaded.
 """
 
@@ -134,6 +135,7 @@ def _remove_if_dead(path):
 def load(path):
     """The nested state in a file that `save` wrote, with NumPy arrays where it had arrays or Tensors.
 
+    Of a .safetensors file that another program wrote: the dict of its arrays. Nothing says whether they are intact.
     The arrays are on the host: `load_state_dict` puts them where they belong. Nothing in the file is
     executed, and no header makes this reserve more memory than the file has bytes.
     Raises CheckpointError, a ValueError that names the file and what is wrong with it; FileNotFoundError;
@@ -148,6 +150,8 @@ def load(path):
     with open(path, "rb") as file:
         try:
             structure, arrays = READERS[suffix](file)
+            if structure is None:
+                return arrays
             return _decode_document(json.loads(structure), arrays, VERSIONS[suffix])
         except MemoryError:
             raise
@@ -360,13 +364,14 @@ def _read_safetensors(file):
 
     with safe_open(file.name, framework="np") as archive:
         metadata = archive.metadata() or {}
-        if STRUCTURE not in metadata:
-            raise CheckpointError("it was not written by tinygrad_ms.save")
-        structure = _small(metadata[STRUCTURE])
-        if CHECKSUM in metadata:
+        ours = {STRUCTURE, CHECKSUM} & metadata.keys() or any('"tinygrad_ms"' in text for text in metadata.values())
+        structure = _small(metadata.get(STRUCTURE, "")) if ours else None
+        if structure is None:
+            intact = True  # as far as anybody knows
+        elif CHECKSUM in metadata:
             intact = metadata[CHECKSUM] == str(zlib.crc32(structure.encode()))
         else:
-            intact = _has_version_1(structure)
+            intact = bool(structure) and _has_version_1(structure)
         if not intact:
             raise CheckpointError("the checksum of its structure differs: the file is damaged")
         names = archive.keys()

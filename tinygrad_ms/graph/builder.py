@@ -5,7 +5,7 @@ from typing import Any
 from tinygrad_ms.engine.backward import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.graph.folding import check_size, place_leaves
-from tinygrad_ms.graph.outputs import LeafNames, RuleWatcher, gradient_outputs, named_outputs, tensors
+from tinygrad_ms.graph.outputs import LeafNames, RuleWatcher, check_options, gradient_outputs, named_outputs, tensors
 from tinygrad_ms.graph.paths import highlight_paths, prune
 from tinygrad_ms.graph.picture import Graph
 from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex, count_gradients
@@ -60,12 +60,14 @@ def build(
         the formula of the derivative.
     profile: a ``tinygrad_ms.profile`` of the pass that made the tape: time per op, as text and as heat.
     rankdir: "TB", "LR", "BT" or "RL".
-    Raises TypeError or ValueError for outputs that are not on the tape or an unknown option.
+    Raises TypeError or ValueError for outputs that are not on the tape, for one Tensor under two names, and for an
+    option that makes no sense.
     """
     if view not in VIEWS:
         raise ValueError(f"graph: view={view!r} is unknown; the views are {', '.join(VIEWS)}")
     if rankdir not in ("TB", "LR", "BT", "RL"):
         raise ValueError(f"graph: rankdir={rankdir!r} is unknown; it is TB, LR, BT or RL")
+    check_options(depth, fold, max_nodes, collapse, expand, values, profile, title)
     names, roots, watcher = LeafNames(params), named_outputs(outputs), None
     if view == "higher":
         watcher = RuleWatcher()
@@ -185,7 +187,7 @@ class GraphBuilder:
 
     def vertices_of(self, value, option) -> set[Vertex]:
         """The vertices of the tensors that an option of ``build`` names."""
-        nodes = [tensor.node for tensor in tensors(value)]
+        nodes = [tensor.node for tensor in tensors(value, option)]
         if any(node is None or node not in self.vertex for node in nodes):
             raise ValueError(f"graph: {option}= names a tensor that the outputs were not computed from")
         return {self.vertex[node] for node in nodes}

@@ -71,7 +71,7 @@ class Chain:
                 "explain: the tape was freed by an earlier backward; explain before it, or retain_graph=True"
             )
         leaves = [node for node in tape if isinstance(node, Leaf)]
-        self.targets = leaves if wrt is None else [tensor.node for tensor in tensors(wrt)]
+        self.targets = leaves if wrt is None else [tensor.node for tensor in tensors(wrt, "wrt", "explain")]
         if any(node is None or node not in tape for node in self.targets):
             raise ValueError("explain: wrt= names a tensor that the output was not computed from")
         self.root, self.names = output.node, LeafNames(params)

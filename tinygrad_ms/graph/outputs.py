@@ -1,10 +1,15 @@
 """What is to be drawn: the outputs, their gradients if these are wanted, and the names of the leaves."""
 
+from collections.abc import Iterable
+
+import numpy
+
 from tinygrad_ms.engine.around.modes import Visit
 from tinygrad_ms.engine.backward import make_seed, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, tape_of
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.graph.values import is_freed, watching
+from tinygrad_ms.graph.values import is_freed, recording, watching
+from tinygrad_ms.options import as_int
 
 
 def named_outputs(outputs) -> dict[str, Tensor]:
@@ -12,8 +17,13 @@ def named_outputs(outputs) -> dict[str, Tensor]:
         named = {outputs.name or "": outputs}
     elif isinstance(outputs, dict):
         named = {str(name): tensor for name, tensor in outputs.items()}
+    elif isinstance(outputs, Iterable) and not isinstance(outputs, str):
+        named = {}
+        for i, t in enumerate(outputs):
+            name = getattr(t, "name", None) or f"output {i}"
+            named[name if name not in named else f"output {i}"] = t
     else:
-        named = {getattr(t, "name", None) or f"output {i}": t for i, t in enumerate(outputs)}
+        raise TypeError(f"graph: outputs is {type(outputs).__name__}; expected a Tensor, or a list or dict of Tensors")
     if not named:
         raise ValueError("graph: there are no outputs to draw")
     for name, tensor in named.items():
@@ -26,15 +36,50 @@ def named_outputs(outputs) -> dict[str, Tensor]:
                 f"graph: the output {name!r} of shape {tensor.shape} is not on the tape: nothing it was computed from"
                 " had requires_grad=True, or it was computed under no_grad()".replace(" ''", "")
             )
+    refuse_twice("outputs", {name: tensor.node for name, tensor in named.items()})
     return named
 
 
-def tensors(value) -> list[Tensor]:
+def refuse_twice(option, named) -> None:
+    """Raise ValueError where two names stand for one tensor: its gradient would count twice, or a name be lost."""
+    first: dict = {}
+    for name, node in named.items():
+        if first.setdefault(node, name) != name:
+            raise ValueError(f"graph: {option} {first[node]!r} and {name!r} are one Tensor; give it one name")
+
+
+def tensors(value, option, caller="graph") -> list[Tensor]:
+    """The Tensors of an option: one, a list or a dict of them, and not none."""
+    if isinstance(value, str) or not isinstance(value, (Tensor, Iterable)):
+        raise TypeError(
+            f"{caller}: {option}= is {type(value).__name__}; expected a Tensor, or a list or dict of Tensors"
+        )
     value = [value] if isinstance(value, Tensor) else list(value.values()) if isinstance(value, dict) else list(value)
+    if not value:
+        raise ValueError(f"{caller}: {option}= is empty; name a Tensor, or leave it out")
     for tensor in value:
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"graph: expected a Tensor, not {type(tensor).__name__}")
+            raise TypeError(f"{caller}: {option}= has {type(tensor).__name__} in it; expected Tensors")
     return value
+
+
+def check_options(depth, fold, max_nodes, collapse, expand, values, profile, title) -> None:
+    """Raise TypeError or ValueError for options of ``build`` that make no sense."""
+    if depth is not None:
+        as_int(depth, "graph: depth", 0)
+    if max_nodes is not None:
+        as_int(max_nodes, "graph: max_nodes", 1)
+    if not isinstance(fold, (bool, numpy.bool_)):
+        as_int(fold, "graph: fold, when it is not True or False,", 2)
+    for option, names in (("collapse", collapse), ("expand", expand)):
+        if not (isinstance(names, (str, list, tuple, set)) and all(isinstance(name, str) for name in names)):
+            raise TypeError(f"graph: {option}={names!r}; expected the name of a scope, a pattern, or a list of them")
+    if not isinstance(values, (bool, recording)):
+        raise TypeError(f"graph: values={values!r}; expected True, False or a tg.graph.recording()")
+    if profile is not None and not hasattr(profile, "seconds_of"):
+        raise TypeError(f"graph: profile is {type(profile).__name__}; expected a tg.profile() of the pass")
+    if not isinstance(title, str):
+        raise TypeError(f"graph: title is {title!r}; expected text")
 
 
 class LeafNames:
@@ -48,6 +93,10 @@ class LeafNames:
             pairs = list(params.items())
         elif params is not None:
             raise TypeError(f"graph: params is {type(params).__name__}; expected a module or a dict {{name: Tensor}}")
+        for name, tensor in pairs:
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"graph: params {name!r} is {type(tensor).__name__}; expected a Tensor")
+        refuse_twice("params", {name: tensor.node or tensor.as_constant() for name, tensor in pairs})
         self.given = {tensor.node: str(name) for name, tensor in pairs if tensor.node is not None}
         self.constants = {tensor.as_constant(): str(name) for name, tensor in pairs if tensor.node is None}
 
@@ -95,7 +144,9 @@ def gradient_outputs(roots, wrt, names, gradient, watcher) -> dict[str, Tensor]:
             " draw before backward, or pass retain_graph=True to it"
         )
     leaves = [node for node in tape if isinstance(node, Leaf)]
-    targets = leaves if wrt is None else [t.node for t in tensors(wrt)]
+    targets = leaves if wrt is None else [t.node for t in tensors(wrt, "wrt")]
+    if not set(targets) <= set(tape):
+        raise ValueError("graph: wrt= names a tensor that the outputs were not computed from")
     seeds = [(t.node, make_seed(t, gradient, True, "graph")) for t in roots.values()]
     with watching(watcher):
         _, found = walk(seeds, targets, retain=True, create_graph=True, through_targets=True, hooked=False)

@@ -10,7 +10,7 @@ from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.module import Module, Parameter
-from tinygrad_ms.ops.affine import linear
+from tinygrad_ms.ops.affine import affine
 from tinygrad_ms.ops.indexing import embedding
 from tinygrad_ms.ops.normalization import layer_norm, rms_norm
 from tinygrad_ms.options import as_int, is_int
@@ -37,7 +37,7 @@ class Linear(Module):
         self.bias = Parameter(init.uniform((out_features,), -bound, bound, rng, dtype), device=device) if bias else None
 
     def forward(self, x):
-        return linear(x, self.weight, self.bias)
+        return affine(x, self.weight, 0.0 if self.bias is None else self.bias)
 
     def extra_repr(self):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

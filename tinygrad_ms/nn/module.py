@@ -34,6 +34,7 @@ class Parameter(Tensor):
     """
 
     __slots__ = ("_leaf",)
+    transposed = False  # whether it maps its rows to its columns, as x @ W does: see TransposedParameter
     _leaf: Any  # of a frozen parameter: its place on the tape, for when it thaws
 
     def __init__(self, data, dtype=None, device=None):
@@ -54,6 +55,16 @@ class Parameter(Tensor):
         elif before is None and self.node is not None and kept is not None:
             kept.dtype, kept.backend, kept.name = self.node.dtype, self.node.backend, self.name
             self.node, self._leaf = kept, None
+
+
+class TransposedParameter(Parameter):
+    """A Parameter whose transpose is the map: a weight W (in, out) of ``x @ W``, where ``Linear`` has (out, in).
+
+    Only ``optim.Muon`` asks: the size of its step depends on which axis is the output.
+    """
+
+    __slots__ = ()
+    transposed = True
 
 
 class Buffer(Tensor):

@@ -8,7 +8,7 @@ from tinygrad_ms.nn import init
 from tinygrad_ms.nn.layers import check_last_axes, check_sizes
 from tinygrad_ms.nn.module import Module, Parameter
 from tinygrad_ms.ops.activations import relu
-from tinygrad_ms.ops.affine import linear
+from tinygrad_ms.ops.affine import affine
 from tinygrad_ms.ops.creation import zeros
 from tinygrad_ms.ops.shapes import split, stack, unstack
 from tinygrad_ms.ops.smooth_activations import sigmoid
@@ -53,7 +53,11 @@ class RecurrentCell(Module):
     def read(self, x):
         """What the tokens (..., input_size) contribute, (..., gates hidden_size): all of them at once."""
         check_last_axes(self, x, (self.input_size,), "input_size")
-        return linear(x, self.weight_ih, self.bias_ih)
+        return affine(x, self.weight_ih, 0.0 if self.bias_ih is None else self.bias_ih)
+
+    def read_state(self, h):
+        """What the state h contributes, (batch, gates hidden_size)."""
+        return affine(h, self.weight_hh, 0.0 if self.bias_hh is None else self.bias_hh)
 
     def start(self, x, h=None):
         """The state h for the sequences of x, zeros for None. Raises ValueError for one of another shape."""
@@ -87,7 +91,7 @@ class RNNCell(RecurrentCell):
         self.nonlinearity = nonlinearity
 
     def advance(self, read, h):
-        return (tanh if self.nonlinearity == "tanh" else relu)(read + linear(h, self.weight_hh, self.bias_hh))
+        return (tanh if self.nonlinearity == "tanh" else relu)(read + self.read_state(h))
 
 
 class GRUCell(RecurrentCell):
@@ -104,7 +108,7 @@ class GRUCell(RecurrentCell):
     def advance(self, read, h):
         cut = [2 * self.hidden_size]
         x_rz, x_n = split(read, cut, axis=-1)
-        h_rz, h_n = split(linear(h, self.weight_hh, self.bias_hh), cut, axis=-1)
+        h_rz, h_n = split(self.read_state(h), cut, axis=-1)
         r, z = split(sigmoid(x_rz + h_rz), 2, axis=-1)
         n = tanh(x_n + r * h_n)
         return n + z * (h - n)

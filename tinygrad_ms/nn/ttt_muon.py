@@ -17,7 +17,7 @@ from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.around.modes import scope
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.layers import Linear, RMSNorm, check_last_axes, check_sizes
-from tinygrad_ms.nn.module import Module, Parameter
+from tinygrad_ms.nn.module import Module, Parameter, TransposedParameter
 from tinygrad_ms.ops.creation import zeros
 from tinygrad_ms.ops.iterations.coefficients import rows_to_one
 from tinygrad_ms.ops.matrix_sign.msign import msign, msign_unrolled
@@ -144,7 +144,8 @@ class TTTMuonCell(Module):
             weight_norm,
         )
         first = FAST_NETWORKS[fast].initial(heads, d, hidden, generator(rng), dtype)
-        self.weights = [Parameter(w, device=device) for w in first]
+        kinds = [Parameter if axis == -1 else TransposedParameter for axis in FAST_NETWORKS[fast].row_axes]
+        self.weights = [kind(w, device=device) for kind, w in zip(kinds, first)]
 
     @property
     def network(self):

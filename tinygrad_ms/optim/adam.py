@@ -5,6 +5,7 @@ from math import sqrt
 from numbers import Real
 
 from tinygrad_ms.optim.optimizer import Optimizer
+from tinygrad_ms.optim.whole_steps import raises_nothing
 
 
 def pair(betas):
@@ -38,26 +39,31 @@ class Adam(Optimizer):
     def buffers(self, options):
         return ("exp_avg", "exp_avg_sq")
 
+    @raises_nothing
     def update(self, xp, p, g, state, options):
         lr, (beta1, beta2), decay = float(options["lr"]), options["betas"], options["weight_decay"]
         m, v, t = state["exp_avg"], state["exp_avg_sq"], state["step"]
+        rate, root = lr / (1 - beta1**t), sqrt(1 - beta2**t)
+        b1, c1, b2, c2, eps, rate, root = self.numbers(
+            p, options, beta1, 1 - beta1, beta2, 1 - beta2, options["eps"], rate, root
+        )
         a = self.scratch(p)
         if decay and self.decoupled:
             p *= 1 - lr * decay
         elif decay:
             b = self.scratch(p, 1)
             g = xp.add(xp.multiply(p, decay, out=b), g, out=b)
-        m *= beta1
-        m += xp.multiply(g, 1 - beta1, out=a)
-        v *= beta2
+        m *= b1
+        m += xp.multiply(g, c1, out=a)
+        v *= b2
         xp.multiply(g, g, out=a)
-        a *= 1 - beta2
+        a *= c2
         v += a
         xp.sqrt(v, out=a)
-        a /= sqrt(1 - beta2**t)
-        a += options["eps"]
+        a /= root
+        a += eps
         xp.divide(m, a, out=a)
-        a *= lr / (1 - beta1**t)
+        a *= rate
         p -= a
 
 

@@ -7,6 +7,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.optim.optimizer import fit
+from tinygrad_ms.options import is_real
 
 
 def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
@@ -35,7 +36,7 @@ def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if
     if error_if_nonfinite and not xp.isfinite(norm):
         raise RuntimeError(f"clip_grad_norm: the norm of the gradients is {float(norm)}: {nonfinite(parameters)}")
     factor = xp.where(xp.isfinite(norm), xp.minimum(max_norm / (norm + 1e-6), 1.0), 1.0)
-    for p, g in zip(parameters, arrays):
+    for p, g in each_array(parameters):
         if g.dtype.itemsize < 4:  # where a factor below 6e-8 would be 0
             g[...] = (g.astype(DEFAULT_FLOAT) * factor.astype(DEFAULT_FLOAT)).astype(g.dtype)
         else:
@@ -68,8 +69,7 @@ def clip_grad_value(parameters, clip_value: float) -> None:
     Raises ValueError or TypeError for a gradient that does not fit its parameter, before any is changed.
     """
     check_positive("clip_grad_value", "clip_value", clip_value)
-    for p in with_gradients("clip_grad_value", parameters):
-        g = p.grad.data
+    for p, g in each_array(with_gradients("clip_grad_value", parameters)):
         BACKENDS[type(g)].xp.clip(g, -clip_value, clip_value, out=g)
         p.grad.touch()
 
@@ -80,15 +80,22 @@ def with_gradients(caller, parameters):
     found = list({id(p): p for p in parameters if p.grad is not None}.values())
     for p in found:
         fit(caller, p)
+        if not getattr(getattr(p.grad.data, "flags", None), "writeable", True):
+            raise ValueError(f"{caller}: the gradient of {p.name or 'a parameter'} is read-only; give it a copy")
     devices = sorted({p.device for p in found})
     if len(devices) > 1:
         raise ValueError(f"{caller}: the gradients are on {' and '.join(devices)}; clip them apart")
     return found
 
 
+def each_array(parameters):
+    """(parameter, array of its gradient), each array once: two parameters may have been given one gradient."""
+    return {id(p.grad.data): (p, p.grad.data) for p in parameters}.values()
+
+
 def check_positive(caller, name, value):
-    if not value > 0:
-        raise ValueError(f"{caller}: {name} is {value}, expected a number above 0")
+    if not is_real(value) or not value > 0:
+        raise ValueError(f"{caller}: {name} is {value!r}, expected a number above 0")
 
 
 def nonfinite(parameters) -> str:

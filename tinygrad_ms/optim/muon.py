@@ -7,8 +7,9 @@ from tinygrad_ms.ops.iterations.coefficients import fixed_rows
 from tinygrad_ms.ops.matrix_sign.msign import msign
 from tinygrad_ms.optim.adam import AdamW, pair
 from tinygrad_ms.optim.optimizer import Optimizer
+from tinygrad_ms.optim.whole_steps import raises_nothing
 
-SCALES = {  # the factor of an orthogonal step for a weight of shape (n, m), which maps m numbers to n
+SCALES = {  # the factor of an orthogonal step for a weight that maps m numbers to n, of shape (n, m)
     "spectral": lambda n, m: sqrt(max(1.0, n / m)),  # the operator norm of a step, between RMS norms
     "rms": lambda n, m: 0.2 * sqrt(max(n, m)),  # elements of RMS 0.2, as steps of Adam have: lr as for AdamW
     "none": lambda n, m: 1.0,
@@ -25,8 +26,9 @@ class Muon(AdamW):
         batch), the rest those of AdamW. ``{"params": [...], "muon": False}`` sends a group to AdamW:
         embeddings and the last layer, by custom. Every group of ``params`` becomes one of either kind, or
         two.
-    scale: "spectral", $\sqrt{\max(1, n/m)}$ for a weight (n, m); "rms", $0.2 \sqrt{\max(n, m)}$, whose steps
-        are as large as those of Adam; "none".
+    scale: "spectral", $\sqrt{\max(1, n/m)}$ for a weight (n, m), which maps m numbers to n, as in
+        ``nn.Linear``; one of ``x @ W``, stored (m, n), is an ``nn.TransposedParameter``. "rms",
+        $0.2 \sqrt{\max(n, m)}$, whose steps are as large as those of Adam; "none".
     method, steps, coefficients: as of ``msign``. The number of steps is fixed: nothing waits for a GPU.
         coefficients="muon", steps=5 is the iteration of the original, which leaves singular values in [0.7,
         1.2].
@@ -77,6 +79,7 @@ class Muon(AdamW):
     def buffers(self, options):
         return ("momentum_buffer",) if options["muon"] else super().buffers(options)
 
+    @raises_nothing
     def update(self, xp, p, g, state, options):
         if not options["muon"]:
             super().update(xp, p, g, state, options)
@@ -91,7 +94,8 @@ class Muon(AdamW):
         else:
             direction = buffer
         step = msign(direction, **{name: options[name] for name in ("method", "steps", "coefficients")})
-        step *= lr * SCALES[options["scale"]](*p.shape[-2:])
+        n, m = p.shape[:-3:-1] if getattr(self.updating, "transposed", False) else p.shape[-2:]
+        step *= lr * SCALES[options["scale"]](n, m)
         if decay:
             p *= 1 - lr * decay
         p -= step

@@ -15,6 +15,7 @@ from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.optim.whole_steps import RAISE_NOTHING, arithmetic_raises, undone_on_error
 
 
 class Optimizer:
@@ -30,18 +31,23 @@ class Optimizer:
     afterwards.
 
     ``step``, ``add_param_group`` and ``load_state_dict`` check everything first: where they refuse something,
-    nothing has changed. (What an ``update`` of your own raises, or Ctrl-C, comes in the midst of a step.)
+    nothing has changed. So it is where an ``update`` raises: where one may, ``step`` keeps copies of the values and
+    of the state until it is whole. (Ctrl-C in the midst of a step of ``SGD`` or ``Adam`` is not undone.)
     """
 
     starts_late = False  # a saved state may lack the buffers: an option that asks for them was set later
 
     def __init__(self, params: Iterable, **defaults):
         self.defaults = defaults
+        self.sure = type(self).update in RAISE_NOTHING  # else copies are kept until the step is whole
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}  # per parameter: the number of steps, and its buffers
         self._scratch: dict[tuple, Any] = {}
+        self._numbers: dict[tuple, tuple] = {}  # by group, library and dtype: what ``numbers`` made
         self._first_lrs: list[float] | None = None  # of each group, where a schedule has set the rates to
         self._factor = 1.0  # this factor times the first ones
+        self._checked: dict[int, list] = {}  # by id of a group: its values when they were checked
+        self.updating: Any = None  # the parameter whose array ``update`` gets
         self._fresh = False  # whether the buffers of the update that is being made are new
         name = type(self).__name__
         if isinstance(params, (Tensor, dict)) or not isinstance(params, Iterable):
@@ -142,8 +148,9 @@ class Optimizer:
 
         first_lrs: one for each group; the list becomes the optimizer's, and a new group joins it.
         """
-        for group, lr in zip(self.param_groups, first_lrs, strict=True):
-            group["lr"] = lr * factor
+        rates = [lr * factor for _, lr in zip(self.param_groups, first_lrs, strict=True)]
+        for group, rate in zip(self.param_groups, rates):
+            group["lr"] = rate
         self._first_lrs, self._factor = first_lrs, factor
 
     def zero_grad(self) -> None:
@@ -158,37 +165,89 @@ class Optimizer:
         """Update every parameter that has a gradient.
 
         Nothing is recorded; the tape sees that the values have changed.
-        Raises ValueError or TypeError, before anything has changed, for a gradient of another shape, device or
-        kind than its parameter, and for an option out of range that was set by hand.
+        Raises ValueError or TypeError for a gradient of another shape, device or kind than its parameter, for an
+        option out of range that was set by hand, and what ``update`` raises. Nothing has changed then.
         """
-        work = []
+        late: dict[Tensor, dict] = {}  # new entries of the state
+        work, states = [], self.state
         for group in self.param_groups:
-            self.check(group)
+            self._check_again(group)
             names = self.buffers(group)
             for p in group["params"]:
-                if p.grad is not None:
+                if (g := p.grad) is None:
+                    continue
+                array, fresh = p.data, False
+                state: Any = states.get(p)
+                kind, shape, dtype = type(array), array.shape, array.dtype
+                given: Any = g.data if isinstance(g, Tensor) else None
+                if type(given) is not kind or given.dtype is not dtype or given.shape != shape:
                     fit(type(self).__name__, p)
-                    kept = self.state.get(p, EMPTY)
-                    new = {name: self.new_buffer(p.data) for name in names if name not in kept}
-                    work.append((group, p, new, [name for name in names if strange(kept.get(name), p.data)]))
-        for group, p, new, converted in work:
-            array, g = p.data, p.grad.data
-            state = self.state.setdefault(p, {"step": 0})
-            state.update(new)
-            for name in converted:  # as the parameter was, after the optimizer had been made
-                state[name] = to_device(state[name], p.device).astype(self.new_buffer(array).dtype)
+                if kind is numpy.ndarray and not array.flags.writeable:
+                    raise read_only(type(self).__name__, p)
+                for name in names if state else NOTHING:
+                    buffer: Any = state.get(name) if state else None
+                    if type(buffer) is not kind or buffer.dtype is not dtype or buffer.shape != shape:
+                        state, fresh = self._state_for(p, names, late)
+                        break
+                work.append((array, given, state, group, p, fresh))
+        if late or not self.sure or arithmetic_raises():
+            with undone_on_error([item[4] for item in work], states):
+                states.update(late)
+                self._change(work)
+        else:
+            self._change(work)
+
+    def _change(self, work):
+        """Update all parameters, once everything is known to fit."""
+        update = self.update
+        for array, g, state, group, p, self._fresh in work:
+            self.updating = p
             state["step"] += 1
             if not array.size:
                 continue
-            self._fresh = bool(new)
             xp = BACKENDS[type(array)].xp
-            if array.dtype.itemsize < 4:
+            if array.itemsize < 4:
                 exact = array.astype(DEFAULT_FLOAT)
-                self.update(xp, exact, g.astype(DEFAULT_FLOAT), state, group)
+                update(xp, exact, g.astype(DEFAULT_FLOAT), state, group)
                 array[...] = exact.astype(array.dtype)
             else:
-                self.update(xp, array, g, state, group)
-            p.touch()
+                update(xp, array, g, state, group)
+            counter = p._version
+            if counter is None:
+                counter = p.version_counter()
+            counter[0] += 1
+
+    def _check_again(self, group):
+        """``check``, unless the options are those that it has found right before."""
+        try:
+            if [*group.values()] == self._checked.get(id(group)):
+                return
+        except Exception:  # arrays, which cannot be compared
+            pass
+        self.check(group)
+        self._numbers.clear()
+        if all(type(value) in IMMUTABLE for name, value in group.items() if name != "params"):
+            self._checked[id(group)] = [*group.values()]
+
+    def _state_for(self, p, names, late):
+        """The state of ``p`` with buffers that fit, and whether some are new; it goes into ``late`` if it is."""
+        kept = self.state.get(p) or {"step": 0}
+        state, dtype = dict(kept), DEFAULT_FLOAT if p.dtype.itemsize < 4 else p.dtype
+        for name in names:
+            old = state.get(name)
+            if old is None:
+                state[name] = self.new_buffer(p.data)
+            elif old.shape != p.shape:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} of {p.name or 'a parameter'} has shape {old.shape} and the"
+                    f" parameter {p.shape}; a parameter of another shape needs an optimizer of its own"
+                )
+            elif type(old) is not type(p.data) or old.dtype != dtype:  # the parameter was converted since
+                state[name] = to_device(old, p.device).astype(dtype)
+        if kept is self.state.get(p) and all(state[name] is kept.get(name) for name in names):
+            return kept, False
+        late[p] = state
+        return state, any(name not in kept for name in names)
 
     def new_buffer(self, array):
         dtype = DEFAULT_FLOAT if array.dtype.itemsize < 4 else array.dtype
@@ -200,10 +259,21 @@ class Optimizer:
         All parameters of the same shape use the same ones.
         """
         backend = BACKENDS[type(p)]
-        key = (number, p.shape, p.dtype, backend.name, backend.index_of(p))
-        if key not in self._scratch:
-            self._scratch[key] = backend.xp.empty(p.shape, p.dtype)
-        return self._scratch[key]
+        key = (p.shape, p.dtype, type(p), number, backend.multi_device and backend.index_of(p))
+        found = self._scratch.get(key)
+        if found is None:
+            found = self._scratch[key] = backend.xp.empty(p.shape, p.dtype)
+        return found
+
+    def numbers(self, p, options, *values):
+        """The numbers as NumPy reads them fastest beside ``p``: as 0-d arrays, kept until one is another number."""
+        if type(p) is not numpy.ndarray:
+            return values
+        known, arrays = self._numbers.get((id(options), type(p), p.dtype), NO_NUMBERS)
+        if known != values:
+            arrays = [numpy.array(value, p.dtype) for value in values]
+            self._numbers[id(options), type(p), p.dtype] = values, arrays
+        return arrays
 
     # --- saving ---------------------------------------------------------------------------------------------
 
@@ -300,13 +370,24 @@ class Optimizer:
         return f"{type(self).__name__}(\n" + "\n".join(lines) + "\n)"
 
 
-EMPTY: dict[str, Any] = {}
+NO_NUMBERS: tuple = (None, None)
+NOTHING = ("",)  # names of which no state has any
+IMMUTABLE = {float, int, bool, str, tuple, type(None)}
 
 
-def strange(buffer, array) -> bool:
-    """Whether a buffer is of another device or dtype than fits the parameter."""
-    return buffer is not None and (
-        type(buffer) is not type(array) or (buffer.dtype != array.dtype and array.dtype.itemsize >= 4)
+def alike(state, names, kind, shape, dtype) -> bool:
+    """Whether the buffers in ``state`` are there and of that kind."""
+    for name in names:
+        buffer = state.get(name)
+        if type(buffer) is not kind or buffer.dtype is not dtype or buffer.shape != shape:
+            return False
+    return True
+
+
+def read_only(caller, p) -> ValueError:
+    return ValueError(
+        f"{caller}: {p.name or 'a parameter'} of shape {p.shape} is a read-only array: guard_saved made it so until"
+        " backward, or whoever made the array"
     )
 
 

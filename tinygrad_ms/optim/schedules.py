@@ -48,8 +48,8 @@ class Schedule:
         """Go to the learning rates of the next step."""
         self._still_mine("step")
         factor = self._factor(self.steps + 1)
-        self.steps += 1
         self.optimizer.set_rates(self._first_lrs, factor)
+        self.steps += 1
 
     def _factor(self, t):
         factor = float(self.factor(t))

@@ -1,6 +1,7 @@
 """Stochastic gradient descent."""
 
 from tinygrad_ms.optim.optimizer import Optimizer
+from tinygrad_ms.optim.whole_steps import raises_nothing
 
 
 class SGD(Optimizer):
@@ -32,8 +33,11 @@ class SGD(Optimizer):
     def buffers(self, options):
         return ("momentum_buffer",) if options["momentum"] else ()
 
+    @raises_nothing
     def update(self, xp, p, g, state, options):
         momentum, decay = options["momentum"], options["weight_decay"]
+        known = self._numbers.get((id(options), type(p), p.dtype))  # dropped by ``step`` where the options are new
+        lr, beta = known[1] if known else self.numbers(p, options, float(options["lr"]), momentum)
         a = self.scratch(p)
         if decay:
             b = self.scratch(p, 1)
@@ -43,7 +47,7 @@ class SGD(Optimizer):
             if self._fresh:
                 m[...] = g
             else:
-                m *= momentum
+                m *= beta
                 m += xp.multiply(g, 1 - options["dampening"], out=a) if options["dampening"] else g
-            g = xp.add(xp.multiply(m, momentum, out=a), g, out=a) if options["nesterov"] else m
-        p -= xp.multiply(g, float(options["lr"]), out=a)
+            g = xp.add(xp.multiply(m, beta, out=a), g, out=a) if options["nesterov"] else m
+        p -= xp.multiply(g, lr, out=a)

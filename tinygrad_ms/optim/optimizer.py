@@ -212,10 +212,7 @@ class Optimizer:
                 array[...] = exact.astype(array.dtype)
             else:
                 update(xp, array, g, state, group)
-            counter = p._version
-            if counter is None:
-                counter = p.version_counter()
-            counter[0] += 1
+            p.touch()
 
     def _check_again(self, group):
         """``check``, unless the options are those that it has found right before."""

@@ -57,8 +57,8 @@ __all__ = [  # all that the files list: type checkers read no sum of lists
     "sin", "sinc", "sinh", "slogdet", "softmax", "softmax_cross_entropy", "softplus", "solve", "solve_lyapunov",
     "solve_sylvester", "solve_triangular", "sort", "split", "sqrt", "sqrtm", "square", "squeeze", "stack", "std",
     "subtract", "sum", "svd", "svdvals", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile",
-    "to", "topk", "trace", "transpose", "tril", "triu", "trunc", "unstack", "var", "vec", "vecdot", "vstack", "where",
-    "zeros", "zeros_like",
+    "to", "topk", "trace", "transpose", "tril", "triu", "trunc", "unstack", "var", "vec", "vecdot", "vector_norm",
+    "vstack", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 
 attach({**vars(creation), **vars(conversions), **vars(indexing), **globals()})

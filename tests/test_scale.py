@@ -14,6 +14,7 @@ FUNCTIONS = {  # of degree 1
     "matrix_norm": tg.matrix_norm,
     "norm 1": lambda x: tg.norm(x, 1, axis=1),
     "norm inf": lambda x: tg.norm(x, np.inf, axis=0),
+    **{f"norm {p}": lambda x, p=p: tg.norm(x, p, axis=1) for p in (0.5, 1.5, 3, 10, -1, -np.inf)},
     "std": lambda x: x.std(axis=1),
     "std with correction": lambda x: x.std(axis=0, correction=1, keepdims=True),
     "hypot": lambda x: tg.hypot(x[0], x[1]),

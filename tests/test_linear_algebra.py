@@ -9,7 +9,7 @@ import scipy.linalg
 
 import tinygrad_ms as tg
 from tests.samples.linalg.decompositions import SPREAD, SQUARE, TALL, WIDE, positive_definite, with_singular_values
-from tests.samples.linalg.solve import by_minors, regular
+from tests.samples.linalg.solve import by_minors, by_minors_of_minors, leibniz, regular
 from tinygrad_ms.testing import check_jvp, gradcheck, gradgradcheck
 
 RANDOM = np.random.default_rng(0)
@@ -207,6 +207,45 @@ def test_pinv_of_a_matrix_of_lower_rank_and_its_derivative_along_that_rank():
 def test_gradient_of_det_at_singular_matrices_is_the_matrix_of_cofactors(x):
     np.testing.assert_allclose(gradient(tg.det, x), by_minors(x), atol=1e-15)
     assert gradcheck(tg.det, [leaf(x)])
+
+
+def singular_matrices():
+    """Of every size to 4 and every rank below it."""
+    for n in range(1, 5):
+        for rank in range(n):
+            yield pytest.param(normal(n, rank) @ normal(rank, n), id=f"{n}-{rank}")
+
+
+@pytest.mark.parametrize("x", list(singular_matrices()))
+def test_derivatives_of_det_to_second_order_at_singular_matrices(x):
+    """det(X + a E + b F) is a polynomial, whose coefficient of a b is the second derivative."""
+    n = len(x)
+    e, f = normal(n, n), normal(n, n)
+    nodes = np.arange(n + 1) - n / 2
+    table = [[leibniz(x + a * e + b * f) for b in nodes] for a in nodes]
+    powers = np.linalg.inv(np.vander(nodes, increasing=True))
+    right = (powers @ table @ powers.T)[1, 1] if n > 1 else 0
+    leaf_x = leaf(x)
+    (g,) = tg.gradients(tg.det(leaf_x), [leaf_x], create_graph=True)
+    (second,) = tg.gradients((g * tg.tensor(e)).sum(), [leaf_x])
+    np.testing.assert_allclose((second.data * f).sum(), right, atol=1e-11)
+    _, pushed = tg.jvp(tg.cofactors, (tg.tensor(x),), (tg.tensor(e),))
+    np.testing.assert_allclose(pushed.data, second.data, atol=1e-11)
+    np.testing.assert_allclose(second.data, by_minors_of_minors(x, e), atol=1e-11)
+    assert gradgradcheck(tg.det, [leaf(x)])
+
+
+def test_the_third_derivative_of_det_needs_an_invertible_matrix():
+    def third(x):
+        hessian = tg.hessian(tg.det)
+        return tg.jvp(hessian, (tg.tensor(x),), (tg.tensor(np.eye(3)),))[1].data
+
+    x = regular(3, 3)
+    h = 1e-3
+    by_differences = tg.hessian(tg.det)(tg.tensor(x + h * np.eye(3))) - tg.hessian(tg.det)(tg.tensor(x - h * np.eye(3)))
+    np.testing.assert_allclose(third(x), by_differences.data / (2 * h), atol=1e-9)
+    with pytest.raises(ValueError, match="is singular"):
+        third(np.zeros((3, 3)))
 
 
 def test_slogdet_where_det_overflows():

@@ -10,7 +10,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, diagonal, embed_diagonal, symmetric, tril, triu
-from tinygrad_ms.ops.linalg.solve import DIVERGED, failing, solve_triangular
+from tinygrad_ms.ops.linalg.solve import lapack, solve_triangular
 from tinygrad_ms.ops.shapes import as_operand, concat
 
 __all__ = ["cholesky", "eigh", "eigvalsh", "qr", "svd", "svdvals"]
@@ -52,9 +52,8 @@ def _cholesky_jvp(t, y):
 )
 def cholesky(xp, x):
     """The lower triangular L (..., n, n) with L L^T = (X + X^T) / 2, which must be positive definite."""
-    x = symmetric(check_matrices("cholesky", x, square=True))
-    with failing(f"cholesky: x, of shape {x.shape}, is not positive definite; add a small c I"):
-        y = xp.linalg.cholesky(x)
+    sentence = f"x, of shape {x.shape}, is not positive definite; add a small c I"
+    y = lapack("cholesky", lambda x: xp.linalg.cholesky(symmetric(x)), x, square=True, sentence=sentence)
     if on_host(x):
         return y
     # A device says nothing and leaves a half-done factor, whose rows do not square to the diagonal of x.
@@ -185,9 +184,7 @@ def _eigh_jvp(tangents, w, v):
 )
 def eigh(xp, x):
     """Eigenvalues w (..., n), ascending, and eigenvectors, the columns of v (..., n, n), of (X + X^T) / 2."""
-    x = symmetric(check_matrices("eigh", x, square=True))
-    with failing(f"eigh: {DIVERGED}"):
-        return tuple(xp.linalg.eigh(x))
+    return tuple(lapack("eigh", lambda x: xp.linalg.eigh(symmetric(x)), x, square=True))
 
 
 def _eigvalsh_vjp(g, x):
@@ -212,9 +209,7 @@ def _eigvalsh_jvp(t, x):
 )
 def eigvalsh(xp, x):
     """Eigenvalues (..., n), ascending, of (X + X^T) / 2; the gradient alone computes the eigenvectors."""
-    x = symmetric(check_matrices("eigvalsh", x, square=True))
-    with failing(f"eigvalsh: {DIVERGED}"):
-        return xp.linalg.eigvalsh(x)
+    return lapack("eigvalsh", lambda x: xp.linalg.eigvalsh(symmetric(x)), x, square=True)
 
 
 # --- singular values ----------------------------------------------------------------------------------------
@@ -302,9 +297,7 @@ def svd(xp, x):
 
     k = min(n, m), s descending; the vectors are fixed up to a common sign of u_i and v_i.
     """
-    check_matrices("svd", x)
-    with failing(f"svd: {DIVERGED}"):
-        return tuple(xp.linalg.svd(x, full_matrices=False))
+    return tuple(lapack("svd", xp.linalg.svd, x, full_matrices=False))
 
 
 def _svdvals_vjp(g, x):
@@ -329,6 +322,4 @@ def _svdvals_jvp(t, x):
 )
 def svdvals(xp, x):
     """Singular values (..., k), descending, of (..., n, m); the gradient alone computes the vectors."""
-    check_matrices("svdvals", x)
-    with failing(f"svdvals: {DIVERGED}"):
-        return xp.linalg.svd(x, compute_uv=False)
+    return lapack("svdvals", xp.linalg.svd, x, compute_uv=False)

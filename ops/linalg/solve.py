@@ -31,6 +31,13 @@ def failing(sentence):
         raise ValueError(sentence) from None
 
 
+def lapack(op, function, x, *, square=False, sentence=DIVERGED, **options):
+    """function(x, **options) for the matrices x, in the name of ``op``; ``sentence``: what it means to give up."""
+    check_matrices(op, x, square=square)
+    with failing(f"{op}: {sentence}"):
+        return function(x, **options)
+
+
 @primitive(
     vjp=lambda g, y: -(y.mT @ g @ y.mT),
     jvp=lambda t, y: -(y @ t @ y),
@@ -42,9 +49,8 @@ def failing(sentence):
 )
 def inv(xp, x):
     """The inverse of square matrices (..., n, n). Raises ValueError where one is singular."""
-    check_matrices("inv", x, square=True)
-    with failing(f"inv: x, of shape {x.shape}, is singular; use pinv, or add a multiple of the identity"):
-        return xp.linalg.inv(x)
+    sentence = f"x, of shape {x.shape}, is singular; use pinv, or add a multiple of the identity"
+    return lapack("inv", xp.linalg.inv, x, square=True, sentence=sentence)
 
 
 def _solve_vjp(needed, g, a, y):
@@ -199,11 +205,9 @@ def _pinv_jvp(t, x, y):
 )
 def pinv(xp, x, rtol=None):
     """The Moore-Penrose inverse (..., m, n) of (..., n, m). rtol: by default max(n, m) machine epsilons."""
-    check_matrices("pinv", x)
+    u, s, vh = lapack("pinv", xp.linalg.svd, x, full_matrices=False)
     if not x.size:
         return xp.zeros((*x.shape[:-2], x.shape[-1], x.shape[-2]), dtype=x.dtype)
-    with failing(f"pinv: {DIVERGED}"):
-        u, s, vh = xp.linalg.svd(x, full_matrices=False)
     if rtol is None:
         rtol = max(x.shape[-2:]) * float(xp.finfo(x.dtype).eps)
     kept = s > rtol * s.max(axis=-1, keepdims=True)

@@ -40,6 +40,20 @@ def each_matrix(function):
     return reference
 
 
+def by_minors_of_minors(x, e):
+    """The sum of (d cofactor_ij / d x_kl) e_kl: signed determinants with two rows and two columns left out."""
+    n, y = len(x), np.zeros_like(x)
+    for i, j, k, l in np.ndindex(n, n, n, n):
+        if i != k and j != l:
+            minor = np.delete(np.delete(x, (i, k), 0), (j, l), 1)
+            y[i, j] += (-1) ** (i + j + k + l + (k > i) + (l > j)) * leibniz(minor) * e[k, l]
+    return y
+
+
+def each_pair(function):
+    return lambda x, e: np.stack([function(*pair) for pair in zip(x, e)])
+
+
 def adjugate_inverse(x):
     return by_minors(x).T / leibniz(x)
 
@@ -117,6 +131,13 @@ SAMPLES = {
         Sample((regular(2, 3, 3, seed=3),), reference=by_minors),
         Sample((np.array([[3.0]]),), reference=np.ones_like, note="one"),
         Sample((np.zeros((0, 0)),), reference=lambda x: x, note="empty"),
+    ],
+    "cofactors_change": [
+        Sample((regular(3, 3), normal(3, 3, seed=1)), reference=by_minors_of_minors),
+        Sample((regular(2, 3, 3, seed=3), normal(2, 3, 3, seed=4)), reference=each_pair(by_minors_of_minors)),
+        Sample((normal(4, 4, seed=2), normal(4, 4, seed=5)), reference=by_minors_of_minors),
+        Sample((np.array([[3.0]]), np.array([[2.0]])), reference=lambda x, e: 0 * x, note="one"),
+        Sample((np.zeros((0, 0)), np.zeros((0, 0))), reference=lambda x, e: x, note="empty"),
     ],
     "det": [
         Sample((regular(3, 3),), reference=leibniz, order=3),

@@ -17,6 +17,7 @@ from tinygrad_ms.ops.joining import *
 from tinygrad_ms.ops.linalg.decompositions import *
 from tinygrad_ms.ops.linalg.einsum import *
 from tinygrad_ms.ops.linalg.functions import *
+from tinygrad_ms.ops.linalg.least_squares import *
 from tinygrad_ms.ops.linalg.norms import *
 from tinygrad_ms.ops.linalg.parts import *
 from tinygrad_ms.ops.linalg.products import *
@@ -48,7 +49,7 @@ __all__ = [  # all that the files list: type checkers read no sum of lists
     "greater", "greater_equal", "hardtanh", "hstack", "huber", "hypot", "index_add", "index_update", "inner", "inv",
     "inv_sqrtm", "isclose", "isfinite", "isinf", "isnan", "kron", "l1", "layer_norm", "leaky_relu", "less",
     "less_equal", "linear", "linspace", "log", "log10", "log1p", "log2", "log_base", "log_sigmoid", "log_softmax",
-    "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "logit", "logsumexp", "matmul",
+    "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "logit", "logsumexp", "lstsq", "matmul",
     "matrix_norm", "matrix_power", "matrix_transpose", "max", "maximum", "mcsgn", "mean", "median", "meshgrid", "min",
     "minimax_coefficients", "minimum", "mish", "moveaxis", "mse", "msign", "msign_unrolled", "multiply", "nan_to_num",
     "negative", "nll", "nonzero", "norm", "not_equal", "nuclear_norm", "one_hot", "ones", "ones_like", "outer", "pad",

@@ -1,4 +1,4 @@
-"""Samples of ops/linalg/solve.py and functions.py: matrices near the identity or far from singular, batches."""
+"""Samples of ops/linalg/solve.py, least_squares.py and functions.py: matrices far from singular, batches."""
 
 import numpy as np
 import scipy.linalg
@@ -72,6 +72,12 @@ def gauss(a, b):
     return b / np.diagonal(a, 0, -2, -1)[..., None]
 
 
+def by_normal_equations(a, b):
+    """The least squares of more equations, the shortest solution of fewer."""
+    t = np.swapaxes(a, -1, -2)
+    return gauss(t @ a, t @ b) if a.shape[-2] >= a.shape[-1] else t @ gauss(a @ t, b)
+
+
 def triangular_reference(a, b, lower, unit_diagonal):
     a = np.tril(a) if lower else np.triu(a)
     if unit_diagonal:
@@ -125,6 +131,15 @@ SAMPLES = {
         Sample((normal(2, 3),), reference=scipy.linalg.pinv),
         Sample((regular(2, 2, 2),), reference=each_matrix(scipy.linalg.pinv)),
         Sample((np.zeros((0, 3)),), reference=lambda x: np.zeros((3, 0)), note="empty"),
+    ],
+    "lstsq": [
+        Sample((normal(4, 2), normal(4, 3, seed=1)), reference=by_normal_equations),
+        Sample((normal(2, 4), normal(2, 3, seed=1)), reference=by_normal_equations, note="fewer equations"),
+        Sample((regular(3, 3), normal(3, 2)), reference=gauss),
+        Sample((normal(2, 3, 2), normal(3, 2, seed=1)), reference=by_normal_equations, note="batches broadcast"),
+        Sample((normal(3, 2), normal(2, 3, 2, seed=1)), reference=by_normal_equations, note="a batch of columns"),
+        Sample((np.zeros((0, 2)), np.zeros((0, 3))), reference=lambda a, b: np.zeros((2, 3)), note="empty"),
+        Sample((np.zeros((2, 0)), np.ones((2, 3))), reference=lambda a, b: np.zeros((0, 3)), note="no unknowns"),
     ],
     "cofactors": [
         Sample((regular(3, 3),), reference=by_minors),

@@ -4,7 +4,6 @@
 """
 
 import math
-from numbers import Real
 
 import numpy
 
@@ -18,6 +17,7 @@ from tinygrad_ms.ops.matrix_sign.msign import nuclear_norm
 from tinygrad_ms.ops.reductions import max, min, sum
 from tinygrad_ms.ops.scale import homogeneous, over_norm
 from tinygrad_ms.ops.shapes import all_axes, as_operand, moveaxis, restore_axes, squeeze
+from tinygrad_ms.options import is_real
 
 __all__ = ["matrix_norm", "norm", "vector_norm"]
 
@@ -144,7 +144,7 @@ def vector_norm(x, ord=2, axis=None, keepdims=False):
     the gradient is 0 where the norm is 0, and for the elements that are 0; equal extremes share it equally. The
     gradient of order 0 is 0. Raises ValueError where there is no element and ord < 0 or inf, and for ord=nan.
     """
-    if not isinstance(ord, Real) or ord != ord:
+    if not is_real(ord) or ord != ord:
         raise ValueError(f"vector_norm: ord={ord!r} is unknown; expected a number, inf or -inf")
     x = _floating(x)
     if ord in VECTOR_NORMS:
@@ -167,7 +167,7 @@ def norm(x, ord=None, axis=None, keepdims=False):
     if ord is None:
         return euclidean_norm(x, axis=axis, keepdims=keepdims)
     axes = all_axes("norm", axis, x.ndim)
-    if len(axes) == 1 and isinstance(ord, Real) and ord == ord:
+    if len(axes) == 1 and is_real(ord) and ord == ord:
         return vector_norm(x, ord, axes, keepdims)
     if len(axes) != 2 or ord not in MATRIX_NORMS:
         what = {1: "vectors", 2: "matrices"}.get(len(axes), f"{len(axes)} axes together")

@@ -4,6 +4,10 @@ Eigenvectors, singular vectors and Q are fixed only up to a gauge: their signs, 
 that does not depend on the gauge has the right gradient. Where eigenvalues or singular values coincide, the
 vectors can turn freely and have no derivative: it is a ValueError on the CPU, and NaN on a GPU, where asking
 would make the host wait. The values alone (``eigvalsh``, ``svdvals``) have a first derivative there, too.
+
+``cholesky``, ``eigh`` and ``eigvalsh`` take the symmetric part (X + X^T) / 2 of any X, and their gradient is that of
+this function: symmetric. NumPy and PyTorch read the lower triangle alone. The two agree for symmetric X only: of a
+matrix that is stored as one triangle L, pass L + L^T - diag(L).
 """
 
 import math
@@ -55,7 +59,10 @@ def _cholesky_jvp(t, y):
     flops=dense(1 / 3),
 )
 def cholesky(xp, x):
-    """The lower triangular L (..., n, n) with L L^T = (X + X^T) / 2, which must be positive definite."""
+    """The lower triangular L (..., n, n) with L L^T = (X + X^T) / 2, which must be positive definite.
+
+    Of X as a whole, not of its lower triangle as in NumPy: the two differ where X is not symmetric.
+    """
     sentence = f"x, of shape {x.shape}, is not positive definite; add a small c I"
     y = lapack("cholesky", lambda x: xp.linalg.cholesky(symmetric(x)), x, square=True, sentence=sentence)
     if on_host(x):
@@ -187,7 +194,10 @@ def _eigh_jvp(tangents, w, v):
     flops=dense(9),
 )
 def eigh(xp, x):
-    """Eigenvalues w (..., n), ascending, and eigenvectors, the columns of v (..., n, n), of (X + X^T) / 2."""
+    """Eigenvalues w (..., n), ascending, and eigenvectors, the columns of v (..., n, n), of (X + X^T) / 2.
+
+    Of X as a whole, not of its lower triangle as in NumPy: the two differ where X is not symmetric.
+    """
     return tuple(lapack("eigh", lambda x: xp.linalg.eigh(symmetric(x)), x, square=True))
 
 

@@ -142,7 +142,8 @@ def vector_norm(x, ord=2, axis=None, keepdims=False):
     ord: any number p: (sum |x_i|^p)^(1/p); inf and -inf: the largest and smallest |x_i|; 0: how many are not 0.
     No power overflows: f(s x) = |s| f(x) over the range of the dtype. Integers become float32. As in PyTorch,
     the gradient is 0 where the norm is 0, and for the elements that are 0; equal extremes share it equally. The
-    gradient of order 0 is 0. Raises ValueError where there is no element and ord < 0 or inf, and for ord=nan.
+    gradient of order 0 is 0; float16 cannot hold its counts above 65,504 (use count_nonzero). Raises ValueError
+    where there is no element and ord < 0 or inf, and for ord=nan.
     """
     if not is_real(ord) or ord != ord:
         raise ValueError(f"vector_norm: ord={ord!r} is unknown; expected a number, inf or -inf")

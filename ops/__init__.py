@@ -18,6 +18,7 @@ from tinygrad_ms.ops.joining import *
 from tinygrad_ms.ops.linalg.decompositions import *
 from tinygrad_ms.ops.linalg.einsum import *
 from tinygrad_ms.ops.linalg.functions import *
+from tinygrad_ms.ops.linalg.least_squares import *
 from tinygrad_ms.ops.linalg.norms import *
 from tinygrad_ms.ops.linalg.parts import *
 from tinygrad_ms.ops.linalg.products import *
@@ -42,22 +43,22 @@ __all__ = [  # all that the files list: type checkers read no sum of lists
     "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "broadcast_to", "cbrt", "ceil",
     "cholesky", "clip", "clone", "cofactors", "concat", "cos", "cosh", "cot", "coth", "count_nonzero", "cross",
     "cross_entropy", "csc", "csch", "cummax", "cummin", "cumprod", "cumsum", "det", "diag", "diagonal", "diff",
-    "divide", "dot", "eigh", "eigvalsh", "einsum", "elu", "embedding", "equal", "erf", "exp", "exp2", "expand_dims",
-    "expm", "expm1", "eye", "flatten", "flip", "floor", "floor_divide", "full", "full_like", "gelu", "greater",
-    "greater_equal", "hardtanh", "hstack", "huber", "hypot", "index_add", "index_update", "inner", "inv", "inv_sqrtm",
-    "isclose", "isfinite", "isinf", "isnan", "kron", "l1", "layer_norm", "leaky_relu", "less", "less_equal", "linear",
-    "linspace", "log", "log10", "log1p", "log2", "log_base", "log_sigmoid", "log_softmax", "logaddexp", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_norm", "matrix_power",
-    "matrix_transpose", "max", "maximum", "mcsgn", "mean", "median", "meshgrid", "min", "minimax_coefficients",
-    "minimum", "mish", "moveaxis", "mse", "msign", "msign_unrolled", "multiply", "nan_to_num", "negative", "nll",
-    "nonzero", "norm", "not_equal", "nuclear_norm", "one_hot", "ones", "ones_like", "outer", "pad", "permute_dims",
-    "pinv", "polar", "power", "prod", "put_along_axis", "qr", "rand", "randn", "ravel", "reciprocal", "relu", "relu6",
-    "remainder", "repeat", "reshape", "rms_norm", "roll", "round", "sec", "sech", "selu", "sigmoid", "sign", "silu",
-    "sin", "sinc", "sinh", "slogdet", "softmax", "softmax_cross_entropy", "softplus", "solve", "solve_lyapunov",
-    "solve_sylvester", "solve_triangular", "sort", "split", "sqrt", "sqrtm", "square", "squeeze", "stack", "std",
-    "subtract", "sum", "svd", "svdvals", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile",
-    "to", "topk", "trace", "transpose", "tril", "triu", "trunc", "unstack", "var", "vec", "vecdot", "vstack", "where",
-    "zeros", "zeros_like",
+    "divide", "dot", "eigh", "eigvalsh", "einsum", "elu", "embedding", "equal", "erf", "erfc", "exp", "exp2",
+    "expand_dims", "expm", "expm1", "eye", "flatten", "flip", "floor", "floor_divide", "full", "full_like", "gelu",
+    "greater", "greater_equal", "hardtanh", "hstack", "huber", "hypot", "index_add", "index_update", "inner", "inv",
+    "inv_sqrtm", "isclose", "isfinite", "isinf", "isnan", "kron", "l1", "layer_norm", "leaky_relu", "less",
+    "less_equal", "linear", "linspace", "log", "log10", "log1p", "log2", "log_base", "log_sigmoid", "log_softmax",
+    "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "logit", "logsumexp", "lstsq", "matmul",
+    "matrix_norm", "matrix_power", "matrix_transpose", "max", "maximum", "mcsgn", "mean", "median", "meshgrid", "min",
+    "minimax_coefficients", "minimum", "mish", "moveaxis", "mse", "msign", "msign_unrolled", "multiply", "nan_to_num",
+    "negative", "nll", "nonzero", "norm", "not_equal", "nuclear_norm", "one_hot", "ones", "ones_like", "outer", "pad",
+    "permute_dims", "pinv", "polar", "power", "prod", "put_along_axis", "qr", "rand", "randn", "ravel", "reciprocal",
+    "relu", "relu6", "remainder", "repeat", "reshape", "rms_norm", "roll", "round", "sec", "sech", "selu", "sigmoid",
+    "sign", "silu", "sin", "sinc", "sinh", "slogdet", "softmax", "softmax_cross_entropy", "softplus", "solve",
+    "solve_lyapunov", "solve_sylvester", "solve_triangular", "sort", "split", "sqrt", "sqrtm", "square", "squeeze",
+    "stack", "std", "subtract", "sum", "svd", "svdvals", "swapaxes", "take", "take_along_axis", "tan", "tanh",
+    "tensordot", "tile", "to", "topk", "trace", "transpose", "tril", "triu", "trunc", "unstack", "var", "vec",
+    "vecdot", "vector_norm", "vstack", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 
 attach({**vars(creation), **vars(conversions), **vars(indexing), **globals()})

@@ -5,10 +5,12 @@ from functools import wraps
 from math import prod
 from typing import Any, TypeVar, cast
 
+from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.costs import product
-from tinygrad_ms.ops.linalg.products import matmul
+from tinygrad_ms.ops.linalg.parts import are_half
+from tinygrad_ms.ops.linalg.products import matmul, over_rows
 
 __all__ = ["linear"]
 
@@ -23,7 +25,7 @@ def _rows(x):
 @primitive(
     vjp=(
         lambda g, weight: matmul(g, weight),
-        lambda g, x: _rows(g).T @ _rows(x),
+        lambda g, x: over_rows(_rows(g), _rows(x)),
         lambda g: g,  # the engine sums it over the rows
     ),
     jvp=(lambda t, weight: matmul(t, weight.T), lambda t, x: matmul(x, t.T), lambda t: t),
@@ -36,6 +38,9 @@ def _rows(x):
 def affine(xp, x, weight, bias, /):
     """x weight^T + bias, of (..., n), (m, n) and (m,) or a number."""
     _check(x, weight, bias)
+    if x.itemsize < 4 and are_half(x, weight, *([bias] if hasattr(bias, "dtype") else [])):
+        bias = wide(bias) if hasattr(bias, "dtype") else bias
+        return affine.primitive.forward(xp, wide(x), wide(weight), bias).astype(x.dtype)
     rows = x if x.ndim == 2 else _rows(x)  # one large product instead of a batch of small ones
     y = xp.matmul(rows, weight.T)
     if type(bias) is type(y) and bias.dtype == y.dtype:

@@ -9,11 +9,11 @@ import math
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import in_blocks, logistic
 from tinygrad_ms.ops.comparisons import clip
-from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.smooth_activations import kept, sigmoid, sigmoid_slope
 
 __all__ = ["gelu"]
 
+_DENSITY = 1 / math.sqrt(2 * math.pi)  # of the normal distribution at 0
 _MIDDLE = 3.5  # c
 # fmt: off
 _MILLS = {  # by the bytes of the dtype, lowest first: interpolation in the Chebyshev points, with 80 bits
@@ -31,8 +31,21 @@ _MILLS = {  # by the bytes of the dtype, lowest first: interpolation in the Cheb
 # fmt: on
 
 
-def normal_tail(xp, a, itemsize):
-    """e^(-a^2 / 2) and R(a) for a >= 0, to the digits of a dtype with so many bytes."""
+def bell(xp, a, c, itemsize):
+    """e^(-c a^2) for a >= 0, to the digits of a dtype with so many bytes, though c a^2 is large."""
+    a = xp.minimum(a, 40.0)  # where it is 0, for c >= 1 / 2
+    square = a * a
+    q = xp.exp(-c * square)
+    if itemsize == 8:  # else the square has digits to spare
+        split = a * (2.0**27 + 1)
+        high = split - (split - a)
+        low = a - high
+        q *= 1 - c * (((high * high - square) + 2 * high * low) + low * low)  # what the square has rounded away
+    return q
+
+
+def mills_ratio(a, itemsize):
+    """R(a) for a >= 0, to the digits of a dtype with so many bytes."""
     w = 1 / (a + _MIDDLE)
     u = 1 - (2 * _MIDDLE) * w
     lowest, *others = _MILLS[max(itemsize, 4)]
@@ -40,25 +53,29 @@ def normal_tail(xp, a, itemsize):
     for c in reversed(others):
         p += c
         p *= u
-    a = xp.minimum(a, 40.0)  # where e^(-a^2 / 2) is 0
-    square = a * a
-    q = xp.exp(-0.5 * square)
-    if itemsize == 8:  # else the square has digits to spare
-        split = a * (2.0**27 + 1)
-        high = split - (split - a)
-        low = a - high
-        q *= 1 - 0.5 * (((high * high - square) + 2 * high * low) + low * low)  # what the square has rounded away
-    return q, (p + lowest) * w
+    return (p + lowest) * w
+
+
+@elementwise(
+    derivative=lambda x, y, c: -2 * c * x * y,
+    formula=r"\frac{dy}{dx} = -2 c x y",
+    source="002 (6) and the chain rule",
+    floats=True,
+)
+def gaussian(xp, x, *, c):
+    """e^(-c x^2), also far out, where c x^2 as a float would have too few digits."""
+    return in_blocks(xp, lambda xp, x, *given: (bell(xp, xp.abs(x), *given),), x, c, x.dtype.itemsize)[0]
 
 
 def _normal_kernel(xp, x, itemsize):
-    q, tail = normal_tail(xp, xp.abs(x), itemsize)
+    size = xp.abs(x)
+    q, tail = bell(xp, size, 0.5, itemsize), mills_ratio(size, itemsize)
     above = (x > 0).astype(x.dtype)
     return (above + (1 - 2 * above) * (q * tail),)
 
 
 @elementwise(
-    derivative=lambda x: (1 / math.sqrt(2 * math.pi)) * exp(-0.5 * x * x),
+    derivative=lambda x: _DENSITY * gaussian(x, c=0.5),
     formula=r"y = \Phi(x), \quad \frac{dy}{dx} = \frac{1}{\sqrt{2 \pi}} e^{-x^2 / 2}",
     source="definition: the integral of the normal density from -inf to x",
     floats=True,
@@ -73,12 +90,11 @@ def normal_cdf(xp, x):
 _CUBIC = 0.044715
 _ROOT = math.sqrt(2 / math.pi)
 _END = 100.0  # beyond, the tanh of the approximation is -1 or 1
-_DENSITY = 1 / math.sqrt(2 * math.pi)
 
 
-def _gelu_kernel(xp, x, degree):
+def _gelu_kernel(xp, x, itemsize):
     size = xp.abs(x)
-    q, tail = normal_tail(xp, size, degree)
+    q, tail = bell(xp, size, 0.5, itemsize), mills_ratio(size, itemsize)
     above = (x > 0).astype(x.dtype)
     y = xp.minimum(x, 0) * (q * tail) + xp.maximum(x, 0) * (1 - q * tail)
     return y, above + (1 - 2 * above) * (q * (tail - _DENSITY * size))
@@ -92,7 +108,7 @@ def _gelu_tanh_kernel(xp, x):
 
 def _gelu_slope(x, approximate):
     if approximate == "none":
-        return normal_cdf(x) + x * exp(-0.5 * x * x) * _DENSITY
+        return normal_cdf(x) + x * gaussian(x, c=0.5) * _DENSITY
     z = clip(x, -_END, _END)
     v = 2 * _ROOT * (z + _CUBIC * z * z * z)
     return sigmoid(v) + x * sigmoid_slope(v) * (2 * _ROOT * (1 + 3 * _CUBIC * z * z))

@@ -20,7 +20,9 @@ from tinygrad_ms.arrays.sums import sum_to
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.shapes import along, as_operand, broadcast_to, one_axis, ravel
+from tinygrad_ms.options import as_int
 
 __all__ = [
     "argsort", "embedding", "index_add", "index_update", "nonzero", "one_hot", "sort", "take",
@@ -250,17 +252,25 @@ def _integers(op: str, indices):
     return indices
 
 
-def embedding(weight, indices):
+def embedding(weight, indices, padding_idx=None):
     """Rows of ``weight``, (n, ...), for integer ``indices`` of any shape: y[k] = weight[indices[k]].
 
-    The gradient adds the rows of equal indices. Raises IndexError for indices outside 0 to n - 1, on every
-    device (on a GPU the host waits for this check).
+    The gradient adds the rows of equal indices; that of row ``padding_idx`` (from -n to n - 1) is 0. Raises IndexError
+    for indices outside 0 to n - 1, on every device (on a GPU the host waits for this check).
     """
     weight, (indices,) = _on_device("embedding", as_operand(weight), (_integers("embedding", indices),))
+    n = weight.shape[0] if weight.ndim else 0
     if type(indices) is int:
-        return take(weight, indices, axis=0)
-    _check_range("embedding", indices, 0, weight.shape[0], "indices", f"weight has {weight.shape[0]} rows")
-    return gather(weight, index=(indices,))
+        rows = take(weight, indices, axis=0)
+    else:
+        _check_range("embedding", indices, 0, n, "indices", f"weight has {n} rows")
+        rows = gather(weight, index=(indices,))
+    if padding_idx is None:
+        return rows
+    if not -n <= as_int(padding_idx, "embedding: padding_idx") < n:
+        raise IndexError(f"embedding: padding_idx is {padding_idx}; expected {-n} to {n - 1} (weight has {n} rows)")
+    padding = BACKENDS[type(raw(weight))].xp.asarray(indices % n == padding_idx % n)
+    return where(padding.reshape(padding.shape + (1,) * (weight.ndim - 1)), raw(rows), rows)
 
 
 @no_derivative(formula=r"y_{kc} = [x_k = c]", source="the Iverson bracket", moves=True)

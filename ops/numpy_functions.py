@@ -9,12 +9,11 @@ from tinygrad_ms.engine.tensor import Tensor
 NAMES = {  # NumPy's, where ours is spelled in another way
     "amax": "max", "amin": "min", "append": "concat", "arccos": "acos", "arcsin": "asin", "arctan": "atan",
     "array_split": "split", "average": "mean", "around": "round", "block": "concat", "broadcast_arrays": "broadcast_to",
-    "column_stack": "stack", "concatenate": "concat", "copy": "clone", "copyto": "index_update", "cross": "einsum",
-    "dot": "matmul", "dstack": "stack", "fliplr": "flip", "flipud": "flip", "hstack": "concat", "insert": "concat",
-    "matvec": "matmul", "multi_dot": "matmul", "rollaxis": "moveaxis", "vdot": "vecdot", "vector_norm": "norm",
-    "vecmat": "matmul", "vstack": "concat", "fill_diagonal": "index_update", "put": "index_update",
-    "put_along_axis": "index_update", "putmask": "where", "place": "where", "select": "where", "choose": "where",
-    "compress": "take", "extract": "take", "delete": "take", "rot90": "flip",
+    "column_stack": "stack", "concatenate": "concat", "copy": "clone", "copyto": "index_update", "dot": "matmul",
+    "dstack": "stack", "fliplr": "flip", "flipud": "flip", "insert": "concat", "matvec": "matmul",
+    "multi_dot": "matmul", "rollaxis": "moveaxis", "vdot": "vecdot", "vecmat": "matmul",
+    "fill_diagonal": "index_update", "put": "index_update", "putmask": "where", "place": "where", "select": "where",
+    "choose": "where", "compress": "take", "extract": "take", "delete": "take", "rot90": "flip",
 }  # fmt: skip
 WRITE = {"copyto", "fill_diagonal", "put", "put_along_axis", "putmask", "place"}  # into their first argument
 HARMLESS = {  # no gradient is lost in these

@@ -8,6 +8,9 @@ float32, in float64 above 4,096 terms, and rounded once. Bad axes raise ValueErr
 import builtins
 import math
 
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import linear, no_derivative, primitive
 from tinygrad_ms.engine.tensor import raw
@@ -77,8 +80,25 @@ def sum(xp, x, axis=None, keepdims=False):
     floats=True,
 )
 def mean(xp, x, axis=None, keepdims=False):
-    """The mean over ``axis``, of integers as float32; NaN of no elements."""
-    return _as_of(_wide(x, axis).mean(axis=axis, keepdims=keepdims), x)
+    """The mean over ``axis``, of integers as float32; NaN of no elements.
+
+    Where the sum is beyond the range of the dtype, the mean is right on the CPU; on a GPU it is infinite.
+    """
+    z = _wide(x, axis)
+    if BACKENDS[type(x)].name != "cpu":
+        return _as_of(z.mean(axis=axis, keepdims=keepdims), x)
+    with numpy.errstate(over="ignore", invalid="ignore"):
+        total = z.sum(axis=axis, keepdims=keepdims)
+    n = x.size // (total.size or 1)
+    small = 2.0 ** -n.bit_length()
+    y = _or_again(xp, total / n, lambda: (z * small).sum(axis=axis, keepdims=keepdims) / (n * small))
+    return _as_of(y, x)
+
+
+def _or_again(xp, y, again):
+    """The result y of a reduction on the CPU; where it is not finite, ``again()``: a sum may have left the range."""
+    finite = numpy.isfinite(y)
+    return y if finite.all() else xp.where(finite, y, again())
 
 
 def _cumsum_vjp(g, x_shape, axis):
@@ -252,7 +272,17 @@ def var(xp, x, axis=None, correction=0, keepdims=False):
     correction: 0 by default, as in NumPy and the array API (``numpy.var`` calls it ddof); PyTorch's default
     is 1, the estimate without bias. Of no more than ``correction`` elements the result is NaN or infinite.
     """
-    return _as_of(_wide(x, axis).var(axis=axis, ddof=correction, keepdims=keepdims), x)
+    z = _wide(x, axis)
+    if BACKENDS[type(x)].name != "cpu":
+        return _as_of(z.var(axis=axis, ddof=correction, keepdims=keepdims), x)
+    with numpy.errstate(over="ignore", invalid="ignore"):
+        y = z.var(axis=axis, ddof=correction, keepdims=keepdims)
+
+    def with_a_mean_in_range():
+        d = scaled_deviation(z, axis, correction)
+        return (d * (z - mean(z, axis=axis, keepdims=True))).sum(axis=axis, keepdims=keepdims)
+
+    return _as_of(_or_again(xp, y, with_a_mean_in_range), x)
 
 
 @primitive(
@@ -269,7 +299,10 @@ def var(xp, x, axis=None, correction=0, keepdims=False):
     notes="The gradient where all elements are equal (y = 0) is 0.",
 )
 def std(xp, x, axis=None, correction=0, keepdims=False):
-    """The standard deviation over ``axis``, the square root of ``var``. Where it is 0, its gradient is 0."""
+    """The standard deviation over ``axis``, the square root of ``var``. Where it is 0, its gradient is 0.
+
+    For its gradient the deviations from the mean must be in the range of the dtype, as for that of ``var``.
+    """
     return homogeneous(xp, x, axis, keepdims, lambda z: z.std(axis=axis, ddof=correction, keepdims=True))
 
 

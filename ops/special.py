@@ -1,15 +1,17 @@
-"""Special functions that NumPy lacks or whose derivatives need care: erf, sinc."""
+"""Special functions that NumPy lacks or whose derivatives need care: erf, erfc, logit, sinc."""
 
 import functools
 import math
 
+import numpy
+
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.blocks import in_blocks
+from tinygrad_ms.ops.comparisons import where
+from tinygrad_ms.ops.gelu import bell, gaussian, mills_ratio
 from tinygrad_ms.ops.rows import unary
 
-__all__ = [
-    "erf", "sinc",
-]  # fmt: skip
+__all__ = ["erf", "erfc", "logit", "sinc"]
 
 # --- the error function -----------------------------------------------------------------------------------
 #
@@ -42,7 +44,7 @@ def _erf_polynomial(degree: int) -> list[float]:
 
 
 @elementwise(
-    derivative=lambda x: _SLOPE * exp(-x * x),
+    derivative=lambda x: _SLOPE * gaussian(x, c=1.0),
     formula=r"\frac{dy}{dx} = \frac{2}{\sqrt{\pi}} e^{-x^2}",
     source="definition: y = 2 / sqrt(pi) times the integral of e^(-t^2) from 0 to x",
     floats=True,
@@ -58,6 +60,67 @@ def erf(xp, x):
         p += c
         p *= u
     return xp.copysign(-xp.expm1(-size * (size + _SLOPE) * (p + lowest)), wide).astype(x.dtype, copy=False)
+
+
+def _erfc_kernel(xp, x, itemsize):
+    size = xp.minimum(xp.abs(x), 40.0)
+    tail = 2 * bell(xp, size, 1.0, itemsize) * mills_ratio(math.sqrt(2) * size, itemsize)
+    below = (x < 0).astype(x.dtype)
+    return (2 * below + (1 - 2 * below) * tail,)
+
+
+@elementwise(
+    derivative=lambda x: -_SLOPE * gaussian(x, c=1.0),
+    formula=r"y = 1 - \mathrm{erf}\,x,\quad \frac{dy}{dx} = -\frac{2}{\sqrt{\pi}} e^{-x^2}",
+    source="definition: y = 2 / sqrt(pi) times the integral of e^(-t^2) from x to infinity",
+    floats=True,
+)
+def erfc(xp, x):
+    """1 - erf(x) with its digits also far out at the right, where 1 - erf(x) has none, down to the smallest number.
+
+    The error is below 6 ulp in float64; float32 and float16 are rounded once. Its derivative is as accurate.
+    """
+    return in_blocks(xp, _erfc_kernel, x, x.dtype.itemsize)[0]
+
+
+# --- the logarithm of the odds ----------------------------------------------------------------------------
+
+
+def _logit_kernel(xp, x, eps):
+    z = x if eps is None else xp.clip(x, 0, 1)
+    with numpy.errstate(divide="ignore", invalid="ignore"):
+        middle = xp.abs(z - 0.5) < 0.15  # where z / (1 - z) is close to 1, and 2 z - 1 is exact
+        y = xp.where(middle, xp.log1p(xp.where(middle, 2 * z - 1, 0) / (1 - z)), xp.log(z / (1 - z)))
+    if eps:
+        most = math.log1p(-eps) - math.log(eps)  # 1 - eps may round to 1
+        y = xp.clip(y, -most, most)
+    return (y,)
+
+
+def _logit_slope(x, eps):
+    low, value = (0, math.nan) if eps is None else (eps, 0)
+    outside = (x < low) | (1 - x < low)
+    z = where(outside, 0.5, x) + 0  # of -0.0 too the gradient is inf
+    return where(outside, value, 1 / (z * (1 - z)))
+
+
+@elementwise(
+    derivative=_logit_slope,
+    formula=r"y = \ln \frac{x}{1 - x}, \quad \frac{dy}{dx} = \frac{1}{x (1 - x)}",
+    source="002 (3)",
+    floats=True,
+    notes="At 0 and 1 the value is -inf and inf, the gradient inf; outside, without eps, both are NaN. With eps the"
+    " gradient outside eps ... 1 - eps is 0.",
+)
+def logit(xp, x, eps=None):
+    """ln(x / (1 - x)), the inverse of sigmoid, for x in [0, 1]; with ``eps``, of x clipped to [eps, 1 - eps].
+
+    Accurate near 0, 1 / 2 and 1: the error is below 3 ulp in float64; float32 and float16 are rounded once.
+    Raises ValueError for an eps that is not from 0 to 1 / 2.
+    """
+    if eps is not None and not 0 <= eps <= 0.5:
+        raise ValueError(f"logit: eps is {eps}; it must be from 0 to 0.5")
+    return in_blocks(xp, _logit_kernel, x, eps)[0]
 
 
 # --- sinc -------------------------------------------------------------------------------------------------

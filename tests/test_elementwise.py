@@ -10,6 +10,7 @@ import scipy.special
 
 import tinygrad_ms as tg
 from tinygrad_ms.engine.primitive import REGISTRY
+from tinygrad_ms.ops.gelu import gaussian
 
 inf = math.inf
 
@@ -157,6 +158,10 @@ ANALYTIC = {  # name: (ours, the same for complex arguments, centre, radius insi
     "acosh": (tg.acosh, np.arccosh, 2.2, 0.8),
     "atanh": (tg.atanh, np.arctanh, 0.2, 0.6),
     "erf": (tg.erf, scipy.special.erf, 0.4, 1.0),
+    "erfc": (tg.erfc, scipy.special.erfc, 0.4, 1.0),
+    "gaussian": (lambda x: gaussian(x, c=0.5), lambda z: np.exp(-z * z / 2), 0.4, 1.0),
+    "logit": (tg.logit, lambda z: np.log(z / (1 - z)), 0.4, 0.3),
+    "logit, clipped": (lambda x: tg.logit(x, eps=0.01), lambda z: np.log(z / (1 - z)), 0.7, 0.2),
     "sinc": (tg.sinc, np.sinc, 0.4, 1.0),
     "sinc, at 0": (tg.sinc, np.sinc, 0.0, 1.0),
     "remainder": (lambda x: x % 3.0, lambda z: z - 3, 4.2, 0.9),
@@ -271,6 +276,8 @@ FINITE = {  # points at an edge where the derivatives are finite
     "csch": (tg.csch, [1e3, -1e3]),
     "asinh": (tg.asinh, [1e200, 0.0]),
     "erf": (tg.erf, [0.0, 100.0]),
+    "erfc": (tg.erfc, [0.0, 1e200, -1e200]),
+    "logit": (lambda x: tg.logit(x, eps=0.0625), [0.0, 1.0, -1.0, inf, 0.5]),
     "sinc": (tg.sinc, [0.0, 1.0]),
     "sigmoid": (tg.sigmoid, [1e4, -1e4]),
     "silu": (tg.silu, [1e4, -1e4]),
@@ -323,7 +330,7 @@ EDGES = np.array([-inf, -7.3, -1.0, -0.4, -0.0, 0.0, 0.3, 0.5, 1.0, 2.0, 6.0, in
 PAIRS = [a.ravel() for a in np.meshgrid(*[np.array([-inf, -2.0, -1.0, -0.0, 0.0, 0.7, 1.0, 3.0, inf])] * 2)]
 OF_TORCH = (
     "reciprocal abs sign floor ceil trunc round square sqrt exp expm1 exp2 log log1p log2 log10 sin cos tan"
-    " asin acos atan sinh cosh tanh asinh atanh erf sinc relu sigmoid"
+    " asin acos atan sinh cosh tanh asinh atanh erf erfc logit sinc relu sigmoid"
 ).split()
 OF_TORCH_NN = "leaky_relu hardtanh relu6 elu selu silu softplus gelu mish".split()
 OF_TWO = "add subtract multiply divide power hypot maximum minimum remainder atan2 logaddexp".split()

@@ -8,6 +8,7 @@ import tinygrad_ms as tg
 RNG = np.random.default_rng(11)
 X = RNG.normal(size=(300, 40))
 ROWS, LABELS = np.full((6000, 3), 0.1), RNG.integers(0, 40, 300)
+LONG = RNG.random((4, 3000)) / 50
 CASES = {  # name: (function, its arguments)
     "sum over rows": (lambda a: a.sum(axis=0), ROWS),
     "sum": (lambda a: a.sum(), X),
@@ -43,6 +44,16 @@ CASES = {  # name: (function, its arguments)
     "tile": (lambda a: tg.tile(a, 5000), np.ones(3)),
     "repeat": (lambda a: tg.repeat(a, 5000), np.ones(3)),
     "vecdot": (lambda a, b: tg.vecdot(a, b, axis=0), X, X[::-1] + 0.5),
+    "matmul": (tg.matmul, LONG, LONG.T),
+    "matmul of a batch": (tg.matmul, np.stack([LONG, LONG + 0.5]), LONG.T),
+    "matmul of vectors": (tg.matmul, LONG[0], LONG[1]),
+    "matrix and vector": (tg.matmul, LONG, LONG[1]),
+    "linear": (tg.linear, LONG, LONG + 0.5, np.ones(4)),
+    "linear without bias": (tg.linear, LONG, LONG + 0.5),
+    "einsum": (lambda a, b: tg.einsum("ij,kj->ki", a, b), LONG, LONG + 0.5),
+    "einsum of three": (lambda a, b, c: tg.einsum("ij,j,kj->ik", a, b, c), LONG, LONG[0], LONG + 0.5),
+    "tensordot": (lambda a, b: tg.tensordot(a, b, axes=2), np.stack([LONG, LONG]), LONG),
+    "inner": (tg.inner, LONG, LONG + 0.5),
     "trace": (tg.trace, RNG.random((3000, 3000))),
 }
 SPACING = {"float16": (2.0**-10, 2.0**-14), "bfloat16": (2.0**-7, 2.0**-126)}  # eps, smallest normal number

@@ -228,6 +228,21 @@ def test_embedding_selects_rows_and_adds_up_their_gradients(shape, device):
     np.testing.assert_allclose(weight.grad.numpy(), expected, atol=1e-14)
 
 
+def test_the_padding_row_of_an_embedding_is_a_constant(device):
+    weight = np.random.default_rng(0).standard_normal((5, 2, 3))
+    for tokens, padding in [(TOKENS, 1), (2, 2), (2, -3), (2, 1)]:
+        w = tg.Tensor(to_device(weight.copy(), device))
+        w.requires_grad = True
+        y = tg.embedding(w, tokens if type(tokens) is int else tg.Tensor(to_device(tokens, device)), padding)
+        np.testing.assert_array_equal(y.numpy(), weight[tokens])
+        (y * y).sum().backward()
+        expected = np.zeros_like(weight)
+        np.add.at(expected, tokens, 2 * weight[tokens])
+        expected[padding] = 0
+        np.testing.assert_allclose(w.grad.numpy(), expected)
+    assert gradgradcheck(lambda w: tg.embedding(w, [0, 1, 1], -1) ** 3, [leaf(weight)])
+
+
 def test_embedding_of_any_rank_has_second_derivatives():
     for weight in (TABLE[:, 0], TABLE, TABLE.reshape(5, 2, 1)):
         assert gradcheck(lambda w: tg.embedding(w, TOKENS), [leaf(weight)])

@@ -9,7 +9,8 @@ import scipy.linalg
 
 import tinygrad_ms as tg
 from tests.samples.linalg.decompositions import SPREAD, SQUARE, TALL, WIDE, positive_definite, with_singular_values
-from tests.samples.linalg.solve import by_minors, regular
+from tests.samples.linalg.solve import by_minors, by_minors_of_minors, leibniz, regular
+from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.testing import check_jvp, gradcheck, gradgradcheck
 
 RANDOM = np.random.default_rng(0)
@@ -200,6 +201,50 @@ def test_pinv_of_a_matrix_of_lower_rank_and_its_derivative_along_that_rank():
     check(lambda a, b: tg.pinv(a @ b), left, right)
 
 
+LSTSQ_SHAPES = [((5, 3), (5, 2)), ((3, 5), (3, 2)), ((4, 4), (4, 1)), ((5, 3), (5,)), ((3, 5), (3,))]
+
+
+@pytest.mark.parametrize("of_a, of_b", LSTSQ_SHAPES)
+def test_lstsq_is_that_of_numpy(of_a, of_b):
+    a, b = normal(*of_a), normal(*of_b)
+    found, right = tg.lstsq(a, b), np.linalg.lstsq(a, b)
+    for k in (0, 2, 3):
+        np.testing.assert_allclose(found[k], right[k], rtol=1e-10)
+    rest = ((b - a @ right[0]) ** 2).sum(axis=0)
+    np.testing.assert_allclose(found.residuals, rest, atol=1e-14)
+    assert found.rank == 3 + (of_a == (4, 4)) and type(found.solution) is np.ndarray
+    check(lambda a, b: tg.lstsq(a, b).solution, a, b)
+    if len(a) > a.shape[1]:  # else they are 0
+        check(lambda a, b: tg.lstsq(a, b).residuals, a, b)
+
+
+def test_lstsq_of_a_matrix_of_lower_rank_and_its_derivative_along_that_rank():
+    left, right, b = normal(4, 2), normal(2, 3), normal(4, 2)
+    expected = np.linalg.pinv(left @ right, rcond=1e-10) @ b
+    found = tg.lstsq(left @ right, b)
+    np.testing.assert_allclose(found.solution, expected, rtol=1e-9)
+    assert found.rank == 2
+    check(lambda a, c, b: tg.lstsq(a @ c, b).solution, left, right, b)
+
+
+def test_rtol_of_lstsq_says_which_singular_values_count():
+    a, b = np.diag([1.0, 1e-3, 1e-9]), np.ones(3)
+    assert [tg.lstsq(a, b, rtol=rtol).rank.item() for rtol in (None, 1e-6, 0.1)] == [3, 2, 1]
+    np.testing.assert_array_equal(tg.lstsq(a, b, rtol=1e-6).solution, [1, 1000, 0])
+
+
+def test_errors_of_lstsq_are_sentences():
+    for a, b, message in [
+        ((3, 2), (2, 2), r"lstsq: a has shape \(3, 2\) and b has shape \(2, 2\): the numbers of rows, 3 and 2, differ"),
+        ((2, 3, 2), (4, 3, 1), "lstsq: the batches of a .* do not broadcast"),
+        ((3,), (3, 1), "lstsq: a has shape"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            tg.lstsq(np.ones(a), np.ones(b))
+    with pytest.raises(TypeError, match="lstsq: a is float16"):
+        tg.lstsq(np.ones((2, 2), "float16"), np.ones(2, "float16"))
+
+
 # --- determinants -------------------------------------------------------------------------------------------
 
 
@@ -207,6 +252,45 @@ def test_pinv_of_a_matrix_of_lower_rank_and_its_derivative_along_that_rank():
 def test_gradient_of_det_at_singular_matrices_is_the_matrix_of_cofactors(x):
     np.testing.assert_allclose(gradient(tg.det, x), by_minors(x), atol=1e-15)
     assert gradcheck(tg.det, [leaf(x)])
+
+
+def singular_matrices():
+    """Of every size to 4 and every rank below it."""
+    for n in range(1, 5):
+        for rank in range(n):
+            yield pytest.param(normal(n, rank) @ normal(rank, n), id=f"{n}-{rank}")
+
+
+@pytest.mark.parametrize("x", list(singular_matrices()))
+def test_derivatives_of_det_to_second_order_at_singular_matrices(x):
+    """det(X + a E + b F) is a polynomial, whose coefficient of a b is the second derivative."""
+    n = len(x)
+    e, f = normal(n, n), normal(n, n)
+    nodes = np.arange(n + 1) - n / 2
+    table = [[leibniz(x + a * e + b * f) for b in nodes] for a in nodes]
+    powers = np.linalg.inv(np.vander(nodes, increasing=True))
+    right = (powers @ table @ powers.T)[1, 1] if n > 1 else 0
+    leaf_x = leaf(x)
+    (g,) = tg.gradients(tg.det(leaf_x), [leaf_x], create_graph=True)
+    (second,) = tg.gradients((g * tg.tensor(e)).sum(), [leaf_x])
+    np.testing.assert_allclose((second.data * f).sum(), right, atol=1e-11)
+    _, pushed = tg.jvp(tg.cofactors, (tg.tensor(x),), (tg.tensor(e),))
+    np.testing.assert_allclose(pushed.data, second.data, atol=1e-11)
+    np.testing.assert_allclose(second.data, by_minors_of_minors(x, e), atol=1e-11)
+    assert gradgradcheck(tg.det, [leaf(x)])
+
+
+def test_the_third_derivative_of_det_needs_an_invertible_matrix():
+    def third(x):
+        hessian = tg.hessian(tg.det)
+        return tg.jvp(hessian, (tg.tensor(x),), (tg.tensor(np.eye(3)),))[1].data
+
+    x = regular(3, 3)
+    h = 1e-3
+    by_differences = tg.hessian(tg.det)(tg.tensor(x + h * np.eye(3))) - tg.hessian(tg.det)(tg.tensor(x - h * np.eye(3)))
+    np.testing.assert_allclose(third(x), by_differences.data / (2 * h), atol=1e-9)
+    with pytest.raises(ValueError, match="is singular"):
+        third(np.zeros((3, 3)))
 
 
 def test_slogdet_where_det_overflows():
@@ -251,6 +335,41 @@ def test_svd_gives_gauge_invariant_functions_the_right_derivatives(x):
         gradient(lambda x: (cubed(x) * v).sum(), x), gradient(lambda x: (x @ x.T @ x * v).sum(), x), rtol=1e-10
     )
     check(lambda x: tg.svd(x)[0] @ tg.svd(x)[2], x)
+
+
+@pytest.mark.parametrize("x", [SQUARE, TALL, WIDE, np.stack([WIDE, -WIDE]), np.zeros((3, 0))])
+def test_svd_with_full_matrices(x):
+    u, s, vh = tg.svd(x, full_matrices=True)
+    for found, right in zip((u, s, vh), np.linalg.svd(x, full_matrices=True)):
+        np.testing.assert_array_equal(found, right)
+
+    def cubed(x):
+        u, s, vh = tg.svd(x, full_matrices=True)
+        k = s.shape[-1]
+        return u[..., :k] * s[..., None, :] ** 3 @ vh[..., :k, :]
+
+    np.testing.assert_allclose(cubed(x), x @ np.swapaxes(x, -1, -2) @ x, atol=1e-12)
+    if x.size:
+        check(cubed, x)
+
+
+@pytest.mark.parametrize("x, which", [(TALL, 0), (WIDE, 2)])
+def test_vectors_of_the_null_space_have_no_derivative(x, which, device):
+    def loss(x):
+        return (tg.svd(x, full_matrices=True)[which] ** 3).sum()
+
+    given = tg.Tensor(to_device(x.copy(), device))
+    given.requires_grad = True
+    if device == "cpu":
+        with pytest.raises(ValueError, match="svd: a gradient reaches the vectors of the null space"):
+            loss(given).backward()
+    else:
+        loss(given).backward()
+        assert np.isnan(given.grad.numpy()).all()
+    tangent = tg.jvp(lambda x: tg.svd(x, full_matrices=True)[which], (given,), (given,))[1].numpy()
+    k = min(x.shape)
+    assert np.isnan(tangent if which == 0 else tangent.T)[:, k:].all()
+    assert np.isfinite(tangent if which == 0 else tangent.T)[:, :k].all()
 
 
 def test_eigh_gives_functions_of_symmetric_matrices_the_right_derivatives():

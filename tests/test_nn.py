@@ -449,6 +449,32 @@ def test_layers_start_the_same_on_every_device_and_from_manual_seed(device):
     assert all(np.array_equal(first[name], value) for name, value in second.items())
 
 
+@pytest.mark.parametrize("padding_idx", [0, -2, np.int64(3)])
+def test_the_padding_row_of_an_embedding_is_zero_and_stays(padding_idx, device):
+    table = nn.Embedding(5, 3, padding_idx, rng=0, device=device)
+    without = nn.Embedding(5, 3, rng=0, device=device)
+    rows = np.arange(5) != padding_idx % 5
+    np.testing.assert_array_equal(table.weight.numpy(), without.weight.numpy() * rows[:, None])
+    tokens = tg.tensor(np.array([[0, 3, 3], [4, 2, 0]]), device=device)
+    seed = np.arange(18, dtype="float32").reshape(2, 3, 3)
+    for module in (table, without):
+        (module(tokens) * tg.tensor(seed, device=device)).sum().backward()
+    np.testing.assert_array_equal(table.weight.grad.numpy(), without.weight.grad.numpy() * rows[:, None])
+    optimizer = tg.optim.Adam(table.parameters(), lr=0.1)
+    optimizer.step()
+    assert not table.weight.numpy()[padding_idx].any()
+    assert repr(table) == f"Embedding(5, 3, padding_idx={padding_idx})"
+
+
+def test_a_padding_row_that_does_not_exist_is_named():
+    with pytest.raises(ValueError, match="Embedding: padding_idx is 5, expected a row of 5"):
+        nn.Embedding(5, 3, 5)
+    with pytest.raises(ValueError, match="Embedding: padding_idx is 1.5, expected an integer"):
+        nn.Embedding(5, 3, 1.5)
+    with pytest.raises(IndexError, match="embedding: padding_idx is -6; expected -5 to 4"):
+        tg.embedding(np.ones((5, 3)), [0], padding_idx=-6)
+
+
 def test_embedding_picks_rows_and_adds_their_gradients(device):
     table = nn.Embedding(5, 3, rng=0, device=device)
     indices = np.array([[1, 4], [1, 0]])

@@ -184,9 +184,9 @@ def test_products_of_many_factors_take_few_steps_back():
 # --- norms --------------------------------------------------------------------------------------------------
 
 NORMS = [(M, ord, None) for ord in (None, "fro", 1, math.inf)]
-NORMS += [(M[0], ord, None) for ord in (None, 2, 1, math.inf)]
+NORMS += [(M[0], ord, None) for ord in (None, 2, 1, math.inf, -math.inf, 0, 0.5, 3, -2)]
 NORMS += [(BATCH, ord, axis) for ord in (None, 2, 1, math.inf) for axis in (0, -1, (1,))]
-NORMS += [(BATCH, ord, axis) for ord in (None, "fro", 1, math.inf) for axis in ((0, 1), (-1, 0), (2, 1))]
+NORMS += [(BATCH, ord, axis) for ord in (None, "fro", 1, -1, math.inf, -math.inf) for axis in ((0, 1), (-1, 0), (2, 1))]
 NORMS += [(BATCH, None, None), (np.zeros((0, 3)), None, 0), (np.array(-2.0), None, None)]
 each_norm = pytest.mark.parametrize("x, ord, axis", NORMS, ids=lambda v: "" if isinstance(v, np.ndarray) else repr(v))
 
@@ -206,7 +206,10 @@ def test_norm_has_the_gradient_of_differences(x, ord, axis):
     assert gradgradcheck(lambda x: tg.norm(x, ord, axis), [tg.tensor(x, requires_grad=True)])
 
 
-@pytest.mark.parametrize("ord, shape", [(None, 3), (2, 3), (1, 3), (math.inf, 3), ("fro", (2, 2)), (1, (2, 2))])
+ZEROS = [(ord, 3) for ord in (None, 2, 1, math.inf, -math.inf, 0, 0.5, 1.5, 3, -1)] + [("fro", (2, 2)), (1, (2, 2))]
+
+
+@pytest.mark.parametrize("ord, shape", ZEROS)
 def test_the_gradient_of_a_norm_at_zero_is_zero(ord, shape):
     x = tg.zeros(shape, requires_grad=True)
     x.norm(ord).backward()
@@ -219,17 +222,65 @@ def test_the_largest_elements_share_the_gradient_of_the_maximum_norm():
     np.testing.assert_array_equal(x.grad.data, [0.5, -0.5, 0])
 
 
+@pytest.mark.parametrize("ord", [0, 0.5, 1, 2, 3, -1, math.inf, -math.inf])
+def test_vector_norm_takes_any_axes_together(ord, device):
+    x = tg.Tensor(to_device(BATCH.copy(), device))
+    for axis, rows in [(None, BATCH.reshape(1, -1)), ((0, 2), np.moveaxis(BATCH, 1, 0).reshape(3, -1))]:
+        expected = np.linalg.norm(rows, ord, axis=1)
+        np.testing.assert_allclose(tg.vector_norm(x, ord, axis).numpy().reshape(-1), expected, rtol=1e-14)
+        assert tg.vector_norm(x, ord, axis, keepdims=True).ndim == 3
+
+
+@pytest.mark.parametrize("ord", [0, 0.5, 1, 1.5, 2, 3, -1, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_norms_of_low_precision_are_those_of_float64_rounded(ord, dtype):
+    """1,000 small numbers: the powers of float16 would be lost."""
+    x = np.random.default_rng(2).uniform(1, 2, 1000).astype(dtype) * np.array(2**-10, dtype)
+    y, right = tg.vector_norm(x, ord), np.linalg.norm(x.astype("float64"), ord)
+    assert y.dtype == dtype and abs(float(y) - right) <= 3 * np.finfo(dtype).eps * max(right, np.finfo(dtype).tiny)
+
+
+def test_norms_with_infinite_and_missing_elements():
+    inf, nan = math.inf, math.nan
+    for ord, value in [(0, 3), (0.5, inf), (3, inf), (-1, 2 / 3), (inf, inf), (-inf, 1)]:
+        np.testing.assert_allclose(tg.vector_norm([inf, 1.0, -2.0], ord).item(), value, rtol=1e-6)
+    for ord in (0.5, 1, 3, -1, inf, -inf):
+        assert math.isnan(tg.vector_norm([nan, 1.0], ord).item())
+    assert [tg.vector_norm(np.zeros(0), ord).item() for ord in (0, 0.5, 1, 2, 3)] == [0] * 5
+    for ord in (-1, inf, -inf):
+        with pytest.raises(ValueError, match="no elements|zero-size"):
+            tg.vector_norm(np.zeros(0), ord)
+
+
+@pytest.mark.parametrize("ord", [math.nan, "fro", None, [2]])
+def test_an_unknown_vector_norm_is_named(ord):
+    with pytest.raises(ValueError, match="^vector_norm: ord=.* is unknown; expected a number, inf or -inf"):
+        tg.vector_norm([1.0], ord)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("ord", [0.3, 0.5, 1, 1.5, 2, 3, -1, -2.5, math.inf, -math.inf])
+def test_gradients_of_vector_norms_at_zeros_and_ties_are_those_of_pytorch(ord):
+    torch = pytest.importorskip("torch")
+    rows = np.array([[0.0, 0, 0], [0, 1, -2], [2, 2, -2], [0, 0, 3], [1, -3, 0.5]])
+    x, z = tg.tensor(rows, requires_grad=True), torch.tensor(rows, requires_grad=True)
+    y, w = tg.vector_norm(x, ord, axis=1), torch.linalg.vector_norm(z, ord, dim=1)
+    np.testing.assert_allclose(y.numpy(), w.detach().numpy(), rtol=1e-14)
+    y.sum().backward()
+    w.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), z.grad.numpy(), rtol=1e-13)
+
+
 @pytest.mark.parametrize(
     "x, ord, axis, message",
     [
         (
             M[0],
-            3,
+            "fro",
             None,
-            r"norm: ord=3 of vectors \(x has shape \(4,\), axis=None\) is unknown; expected None, 2, 1, inf",
+            r"norm: ord='fro' of vectors \(x has shape \(4,\), axis=None\) .*; expected None or a number",
         ),
-        (M[0], "fro", None, "norm: ord='fro' of vectors"),
-        (M, "spectral", None, "norm: ord='spectral' of matrices .*; expected None, 'fro', 1, inf"),
+        (M, "spectral", None, "norm: ord='spectral' of matrices .*; expected None, 'fro', 1, -1, inf"),
         (BATCH, 1, None, "norm: ord=1 of 3 axes together"),
         (BATCH, 1, (0, 3), "norm: axis 3 is out of bounds"),
     ],

@@ -14,6 +14,7 @@ FUNCTIONS = {  # of degree 1
     "matrix_norm": tg.matrix_norm,
     "norm 1": lambda x: tg.norm(x, 1, axis=1),
     "norm inf": lambda x: tg.norm(x, np.inf, axis=0),
+    **{f"norm {p}": lambda x, p=p: tg.norm(x, p, axis=1) for p in (0.5, 1.5, 3, 10, -1, -np.inf)},
     "std": lambda x: x.std(axis=1),
     "std with correction": lambda x: x.std(axis=0, correction=1, keepdims=True),
     "hypot": lambda x: tg.hypot(x[0], x[1]),
@@ -120,3 +121,23 @@ def test_gradients_of_any_scale_are_clipped(dtype, size, order):
         np.testing.assert_allclose(
             p.grad.numpy().astype("float64"), expected, rtol=1e-3 if dtype == "float16" else 1e-6
         )
+
+
+@pytest.mark.parametrize("dtype", list(EXPONENTS))
+@pytest.mark.parametrize("axis", [None, 1])
+def test_moments_of_numbers_whose_sum_leaves_the_range(dtype, axis):
+    """Rows near the largest number, of one sign and of both, and an ordinary one."""
+    most = float(np.finfo(dtype).max)
+    x = np.array([[0.875, 0.9375, 1.0], [1.0, 0.5, 0.25], [1.0, -0.5, 0.25], [-1.0, -1.0, -0.875]]) * most
+    x = (x[:2] if axis is None else np.concatenate([x, np.ones((1, 3))])).astype(dtype)
+    with np.errstate(all="raise", under="ignore"):
+        for f in (tg.mean, tg.std):
+            y, g = value_and_gradient(lambda t: f(t, axis=axis), x)
+            right, slope = value_and_gradient(lambda t: f(t, axis=axis), np.ldexp(x, -60))
+            np.testing.assert_allclose(np.ldexp(y, -60), right, rtol=1e-6)
+            np.testing.assert_allclose(g, slope, rtol=1e-5, atol=1e-6)
+        constant = np.full((4, 1024), 0.75 * most, dtype)
+        np.testing.assert_array_equal(tg.mean(constant, axis=axis), constant.max(axis=axis))
+        np.testing.assert_array_equal(tg.var(constant, axis=axis), 0)
+    assert tg.mean(np.array([np.inf, 1, most], dtype)) == np.inf
+    assert np.isnan(tg.mean(np.array([np.nan, most, most], dtype)))

@@ -16,7 +16,7 @@ MOVED = {  # old module: where its names are now
     "engine.rules": "engine.primitive engine.around.rules engine.around.sentences",
     "ops.aliases": "ops.identity",
     "ops.decompositions": "ops.linalg.decompositions ops.linalg.norms",
-    "ops.linear_algebra": "ops.linalg.solve ops.linalg.functions ops.linalg.parts",
+    "ops.linear_algebra": "ops.linalg.solve ops.linalg.least_squares ops.linalg.functions ops.linalg.parts",
     "ops.matrix_equations": "ops.matrix_sign.lyapunov ops.matrix_sign.roots ops.matrix_sign.sylvester ops.linalg.parts",
     "ops.matrix_functions": "ops.matrix_sign.msign ops.matrix_sign.smooth ops.matrix_sign.lyapunov"
     " ops.matrix_sign.roots ops.iterations.coefficients",

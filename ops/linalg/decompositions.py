@@ -4,13 +4,21 @@ Eigenvectors, singular vectors and Q are fixed only up to a gauge: their signs, 
 that does not depend on the gauge has the right gradient. Where eigenvalues or singular values coincide, the
 vectors can turn freely and have no derivative: it is a ValueError on the CPU, and NaN on a GPU, where asking
 would make the host wait. The values alone (``eigvalsh``, ``svdvals``) have a first derivative there, too.
+
+``cholesky``, ``eigh`` and ``eigvalsh`` take the symmetric part (X + X^T) / 2 of any X, and their gradient is that of
+this function: symmetric. NumPy and PyTorch read the lower triangle alone. The two agree for symmetric X only: of a
+matrix that is stored as one triangle L, pass L + L^T - diag(L).
 """
+
+import math
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
+from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, diagonal, embed_diagonal, symmetric, tril, triu
-from tinygrad_ms.ops.linalg.solve import DIVERGED, failing, solve_triangular
+from tinygrad_ms.ops.linalg.solve import lapack, solve_triangular
 from tinygrad_ms.ops.shapes import as_operand, concat
 
 __all__ = ["cholesky", "eigh", "eigvalsh", "qr", "svd", "svdvals"]
@@ -51,10 +59,12 @@ def _cholesky_jvp(t, y):
     flops=dense(1 / 3),
 )
 def cholesky(xp, x):
-    """The lower triangular L (..., n, n) with L L^T = (X + X^T) / 2, which must be positive definite."""
-    x = symmetric(check_matrices("cholesky", x, square=True))
-    with failing(f"cholesky: x, of shape {x.shape}, is not positive definite; add a small c I"):
-        y = xp.linalg.cholesky(x)
+    """The lower triangular L (..., n, n) with L L^T = (X + X^T) / 2, which must be positive definite.
+
+    Of X as a whole, not of its lower triangle as in NumPy: the two differ where X is not symmetric.
+    """
+    sentence = f"x, of shape {x.shape}, is not positive definite; add a small c I"
+    y = lapack("cholesky", lambda x: xp.linalg.cholesky(symmetric(x)), x, square=True, sentence=sentence)
     if on_host(x):
         return y
     # A device says nothing and leaves a half-done factor, whose rows do not square to the diagonal of x.
@@ -184,10 +194,11 @@ def _eigh_jvp(tangents, w, v):
     flops=dense(9),
 )
 def eigh(xp, x):
-    """Eigenvalues w (..., n), ascending, and eigenvectors, the columns of v (..., n, n), of (X + X^T) / 2."""
-    x = symmetric(check_matrices("eigh", x, square=True))
-    with failing(f"eigh: {DIVERGED}"):
-        return tuple(xp.linalg.eigh(x))
+    """Eigenvalues w (..., n), ascending, and eigenvectors, the columns of v (..., n, n), of (X + X^T) / 2.
+
+    Of X as a whole, not of its lower triangle as in NumPy: the two differ where X is not symmetric.
+    """
+    return tuple(lapack("eigh", lambda x: xp.linalg.eigh(symmetric(x)), x, square=True))
 
 
 def _eigvalsh_vjp(g, x):
@@ -212,9 +223,7 @@ def _eigvalsh_jvp(t, x):
 )
 def eigvalsh(xp, x):
     """Eigenvalues (..., n), ascending, of (X + X^T) / 2; the gradient alone computes the eigenvectors."""
-    x = symmetric(check_matrices("eigvalsh", x, square=True))
-    with failing(f"eigvalsh: {DIVERGED}"):
-        return xp.linalg.eigvalsh(x)
+    return lapack("eigvalsh", lambda x: xp.linalg.eigvalsh(symmetric(x)), x, square=True)
 
 
 # --- singular values ----------------------------------------------------------------------------------------
@@ -247,11 +256,27 @@ def _pair_factors(s):
     return gaps * (as_row(s) / sums), gaps * (as_column(s) / sums)
 
 
+def _without_null_space(g, vectors, k):
+    """A cotangent and what it belongs to without the vectors behind the first k, which must not have any."""
+    if g is not None and vectors.shape[-1] > k:
+        used = (raw(g)[..., k:] != 0).any(axis=(-2, -1), keepdims=True)
+        g = g[..., :k]
+        if not on_host(used):
+            g = where(used, math.nan, g)
+        elif used.any():
+            raise ValueError(
+                "svd: a gradient reaches the vectors of the null space, which full_matrices=True adds; they can turn"
+                " freely and have no derivative: use the first min(n, m) of u and vh, or full_matrices=False"
+            )
+    return g, vectors[..., :k]
+
+
 def _svd_vjp(needed, g, u, s, vh):
     g_u, g_s, g_vh = g
     n, k, m = u.shape[-2], s.shape[-1], vh.shape[-1]
-    v = vh.mT
-    g_v = None if g_vh is None else g_vh.mT
+    g_u, u = _without_null_space(g_u, u, k)
+    g_v, v = _without_null_space(None if g_vh is None else g_vh.mT, vh.mT, k)
+    vh = v.mT
     by_column, by_row = (None, None) if g_u is None and g_v is None else _pair_factors(s)
     inside = [None if g_s is None else embed_diagonal(g_s, shape=(*s.shape, k))]
     outside = []
@@ -271,7 +296,9 @@ def _svd_vjp(needed, g, u, s, vh):
 def _svd_jvp(tangents, u, s, vh):
     (t,) = tangents
     n, k, m = u.shape[-2], s.shape[-1], vh.shape[-1]
-    v = vh.mT
+    null_u, null_v = u[..., k:], vh.mT[..., k:]
+    u, v = u[..., :k], vh.mT[..., :k]
+    vh = v.mT
     inside = u.mT @ t @ v
     by_column, by_row = _pair_factors(s)
     t_u = u @ (by_column * inside + by_row * inside.mT)
@@ -282,6 +309,7 @@ def _svd_jvp(tangents, u, s, vh):
     if m > k:
         tu = t.mT @ u * as_row(inverse_singular_values(s))
         t_v = t_v + tu - v @ (vh @ tu)
+    t_u, t_v = concat([t_u, null_u * math.nan], axis=-1), concat([t_v, null_v * math.nan], axis=-1)
     return t_u, diagonal(inside), t_v.mT
 
 
@@ -294,17 +322,16 @@ def _svd_jvp(tangents, u, s, vh):
     source="Giles 2008, section 3.2; Townsend 2016, equations (17)-(19)",
     floats=True,
     notes="derivatives of u and vh need distinct singular values, of a rectangular x also nonzero ones:"
-    " else ValueError on the CPU, NaN on a GPU",
+    " else ValueError on the CPU, NaN on a GPU; the same for what full_matrices adds, with NaN as its tangents",
     flops=dense(21),
 )
-def svd(xp, x):
+def svd(xp, x, full_matrices=False):
     """The reduced decomposition X = U diag(s) Vh of (..., n, m): u (..., n, k), s (..., k), vh (..., k, m).
 
-    k = min(n, m), s descending; the vectors are fixed up to a common sign of u_i and v_i.
+    k = min(n, m), s descending; the vectors are fixed up to a common sign of u_i and v_i. full_matrices: u (..., n, n)
+    and vh (..., m, m), with vectors of the null space behind the first k; they have no derivative.
     """
-    check_matrices("svd", x)
-    with failing(f"svd: {DIVERGED}"):
-        return tuple(xp.linalg.svd(x, full_matrices=False))
+    return tuple(lapack("svd", xp.linalg.svd, x, full_matrices=bool(full_matrices)))
 
 
 def _svdvals_vjp(g, x):
@@ -329,6 +356,4 @@ def _svdvals_jvp(t, x):
 )
 def svdvals(xp, x):
     """Singular values (..., k), descending, of (..., n, m); the gradient alone computes the vectors."""
-    check_matrices("svdvals", x)
-    with failing(f"svdvals: {DIVERGED}"):
-        return xp.linalg.svd(x, compute_uv=False)
+    return lapack("svdvals", xp.linalg.svd, x, compute_uv=False)

@@ -4,9 +4,10 @@ from functools import lru_cache
 from math import prod
 from string import ascii_letters
 
+from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.ops.costs import contraction
-from tinygrad_ms.ops.linalg.parts import diagonal
+from tinygrad_ms.ops.linalg.parts import are_half, diagonal
 from tinygrad_ms.ops.shapes import as_operand, permute_dims
 from tinygrad_ms.options import as_axes, is_int
 
@@ -56,6 +57,9 @@ def _einsum_transpose(needed, g, operands, subscripts):
 )
 def _einsum(xp, *operands, subscripts):
     """The core of ``einsum``, to which diagonals and lone sums have been taken away."""
+    if are_half(*operands):
+        y = _einsum.primitive.forward(xp, *map(wide, operands), subscripts=subscripts)
+        return y.astype(operands[0].dtype)
     inputs, output = _split(subscripts)
     if len(operands) == 2:
         return _contract_pair(xp, operands[0], operands[1], inputs[0], inputs[1], output)

@@ -8,7 +8,7 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, diagonal, embed_diagonal, per_matrix
-from tinygrad_ms.ops.linalg.solve import DIVERGED, failing, inv
+from tinygrad_ms.ops.linalg.solve import inv, lapack
 from tinygrad_ms.ops.shapes import as_operand, concat
 from tinygrad_ms.options import is_int
 
@@ -18,23 +18,19 @@ __all__ = ["cofactors", "det", "expm", "matrix_power", "slogdet"]
 # --- determinants -----------------------------------------------------------------------------------------------------
 
 
-def _cofactors_vjp(g, x, y):
-    inverse = inv(x).mT
-    return per_matrix((g * y).sum(axis=(-2, -1))) * inverse - y @ g.mT @ inverse
-
-
-def _cofactors_jvp(t, x, y):
-    inverse = inv(x).mT
-    return per_matrix((t * inverse).sum(axis=(-2, -1))) * y - inverse @ t.mT @ y
+def _oriented_svd(op, xp, x):
+    """U, s, V^T and det(U V^T), which is 1 or -1, of square matrices."""
+    u, s, vh = lapack(op, xp.linalg.svd, x, square=True, full_matrices=False)
+    return u, s, vh, per_matrix(xp.sign(xp.linalg.det(u) * xp.linalg.det(vh)))
 
 
 @primitive(
-    vjp=_cofactors_vjp,
-    jvp=_cofactors_jvp,
-    formula=r"Y = \det(X)\,X^{-T}:\quad dY = \mathrm{tr}(X^{-1} dX)\,Y - X^{-T} dX^T Y",
-    source="Giles 2008, sections 2.2.3 and 2.2.5",
+    vjp=lambda g, x: cofactors_change(x, g),
+    jvp=lambda t, x: cofactors_change(x, t),
+    formula=r"Y = \det(X)\,X^{-T}:\quad dY = D^2 \det(X)[dX],\quad \bar X = D^2 \det(X)[\bar Y]",
+    source="the gradient of det, whose own derivative is the Hessian of det, a symmetric map",
     floats=True,
-    notes="the value exists for singular x, too; its derivative needs x invertible",
+    notes="exists for singular x, too, and so does its derivative",
     flops=dense(21),
 )
 def cofactors(xp, x):
@@ -42,12 +38,55 @@ def cofactors(xp, x):
 
     With X = U S V^T they are det(U V^T) U diag(prod_{j != i} s_j) V^T, whether X is singular or not.
     """
-    check_matrices("cofactors", x, square=True)
-    with failing(f"cofactors: {DIVERGED}"):
-        u, s, vh = xp.linalg.svd(x, full_matrices=False)
+    u, s, vh, sign = _oriented_svd("cofactors", xp, x)
     others = xp.where(xp.eye(x.shape[-1], dtype=bool), 1, s[..., None, :]).prod(axis=-1)
-    sign = xp.sign(xp.linalg.det(u) * xp.linalg.det(vh))
-    return (per_matrix(sign) * xp.matmul(u * others[..., None, :], vh)).astype(x.dtype)
+    return (sign * xp.matmul(u * others[..., None, :], vh)).astype(x.dtype)
+
+
+def _third_derivative(g, x, e):
+    """The gradient by X of <G, f(X, E)>, with f = tr(X^-1 E) Y - X^-T E^T Y and Y the cofactors of X."""
+    y, w = cofactors(x), inv(x).mT
+    inside = per_matrix((w * e).sum(axis=(-2, -1))) * g - e @ w.mT @ g
+    return cofactors_change(x, inside) - w @ (e.mT @ (per_matrix((g * y).sum(axis=(-2, -1))) * w - y @ g.mT @ w))
+
+
+def _third_derivative_along(t, x, e):
+    y, w = cofactors(x), inv(x).mT
+    change, moved = cofactors_change(x, t), w @ t.mT @ w
+    return (
+        per_matrix((w * e).sum(axis=(-2, -1))) * change
+        - per_matrix((moved * e).sum(axis=(-2, -1))) * y
+        - w @ e.mT @ change
+        + moved @ e.mT @ y
+    )
+
+
+@primitive(
+    vjp=(_third_derivative, lambda g, x: cofactors_change(x, g)),
+    jvp=(_third_derivative_along, lambda t, x: cofactors_change(x, t)),
+    formula=r"X = U S V^T,\ F = U^T E V,\ P_{ij} = \prod_{l \ne i, j} s_l,\ P_{ii} = 0:\quad"
+    r" Y = \det(U V^T)\,U (\mathrm{diag}(P\,\mathrm{diag} F) - P \circ F^T) V^T",
+    source="the cofactors of S + E to first order in E; the cofactors of a product are the product of cofactors",
+    floats=True,
+    notes="exists for singular x, too; its derivative by x needs x invertible: else ValueError on the CPU, inf or NaN"
+    " on a GPU",
+    flops=dense(25),
+)
+def cofactors_change(xp, x, e):
+    """The change of the cofactors of square x (..., n, n) along e: the Hessian of det, applied to e."""
+    u, s, vh, sign = _oriented_svd("cofactors_change", xp, x)
+    n = x.shape[-1]
+    row, column = xp.arange(n)[:, None], xp.arange(n)
+    before = xp.where(column < row, s[..., None, :], 1).prod(axis=-1)
+    after = xp.where(column > row, s[..., None, :], 1).prod(axis=-1)
+    earlier = xp.concatenate([s[..., :1], s[..., :-1]], axis=-1)  # s_{j - 1}
+    between = xp.cumprod(xp.where(column > row + 1, earlier[..., None, :], 1), axis=-1)
+    p = xp.where(column > row, before[..., :, None] * between * after[..., None, :], 0)
+    p = p + p.mT
+    f = xp.matmul(xp.matmul(u.mT, e), vh.mT)
+    diagonal_of_f = xp.diagonal(f, 0, -2, -1)[..., None]
+    y = xp.where(row == column, xp.matmul(p, diagonal_of_f), -p * f.mT)
+    return (sign * xp.matmul(xp.matmul(u, y), vh)).astype(x.dtype)
 
 
 @primitive(
@@ -56,7 +95,7 @@ def cofactors(xp, x):
     formula=r"\frac{d \det X}{dX} = \det(X)\,X^{-T}",
     source="Giles 2008, section 2.2.5; 004, section 3",
     floats=True,
-    notes="the first derivative is exact for singular x (its cofactors); the second needs x invertible",
+    notes="the first and second derivatives are right for singular x, too; the third needs x invertible",
     flops=dense(2 / 3),
 )
 def det(xp, x):

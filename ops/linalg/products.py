@@ -7,6 +7,7 @@ from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.linalg.einsum import einsum, tensordot
+from tinygrad_ms.ops.linalg.parts import are_half
 from tinygrad_ms.ops.shapes import as_operand, roll
 
 __all__ = ["cross", "dot", "inner", "kron", "matmul", "outer", "vecdot"]
@@ -29,7 +30,12 @@ def _right_vjp(g, a, b_shape):
     if len(b_shape) > 2:
         return a.mT @ g
     rows, inner = prod(a.shape[:-1]), a.shape[-1]
-    return a.reshape((rows, inner)).T @ g.reshape((rows, *b_shape[1:]))
+    return over_rows(a.reshape((rows, inner)), g.reshape((rows, *b_shape[1:])))
+
+
+def over_rows(a, g):
+    """a^T g of matrices: the sum over their rows."""
+    return matmul(a.T, g) if a.dtype.char in HALF else a.T @ g
 
 
 @multilinear(
@@ -43,10 +49,12 @@ def _right_vjp(g, a, b_shape):
 def matmul(xp, a, b):
     """The matrix product a @ b of (..., n, k) and (..., k, m); either may be a vector (k,).
 
-    Leading dimensions are a batch and broadcast.
+    Leading dimensions are a batch and broadcast. Half precision is multiplied in float32 and rounded once.
     Raises ValueError where the inner dimensions differ, where batches do not broadcast, and for numbers.
     """
     try:
+        if a.itemsize < 4 and are_half(a, b):
+            return matmul.primitive.forward(xp, wide(a), wide(b)).astype(a.dtype)
         if a.ndim > 2 and b.ndim == 2:  # one large product instead of a batch of small ones
             rows = a.reshape((prod(a.shape[:-1]), a.shape[-1]))
             return xp.matmul(rows, b).reshape((*a.shape[:-1], b.shape[-1]))

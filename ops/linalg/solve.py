@@ -1,4 +1,4 @@
-"""Linear equations: inv, solve, solve_triangular, pinv.
+"""Linear equations: inv, solve, solve_triangular.
 
 All take matrices in the last two axes and a batch before them. float16 is refused: LAPACK and cuSOLVER lack
 it. What LAPACK cannot do (a singular matrix, no convergence) is a ValueError on the CPU. On a GPU, where
@@ -16,7 +16,7 @@ from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, tril, triu
 from tinygrad_ms.ops.shapes import as_operand
 
-__all__ = ["inv", "pinv", "solve", "solve_triangular"]
+__all__ = ["inv", "solve", "solve_triangular"]
 
 
 DIVERGED = "the iteration of LAPACK did not converge; does x hold inf or NaN?"
@@ -31,6 +31,13 @@ def failing(sentence):
         raise ValueError(sentence) from None
 
 
+def lapack(op, function, x, *, square=False, sentence=DIVERGED, **options):
+    """function(x, **options) for the matrices x, in the name of ``op``; ``sentence``: what it means to give up."""
+    check_matrices(op, x, square=square)
+    with failing(f"{op}: {sentence}"):
+        return function(x, **options)
+
+
 @primitive(
     vjp=lambda g, y: -(y.mT @ g @ y.mT),
     jvp=lambda t, y: -(y @ t @ y),
@@ -42,9 +49,8 @@ def failing(sentence):
 )
 def inv(xp, x):
     """The inverse of square matrices (..., n, n). Raises ValueError where one is singular."""
-    check_matrices("inv", x, square=True)
-    with failing(f"inv: x, of shape {x.shape}, is singular; use pinv, or add a multiple of the identity"):
-        return xp.linalg.inv(x)
+    sentence = f"x, of shape {x.shape}, is singular; use pinv, or add a multiple of the identity"
+    return lapack("inv", xp.linalg.inv, x, square=True, sentence=sentence)
 
 
 def _solve_vjp(needed, g, a, y):
@@ -53,10 +59,10 @@ def _solve_vjp(needed, g, a, y):
 
 
 def _solve_jvp(tangents, a, y):
-    return _solve(a, _change(tangents[0], tangents[1], y))
+    return _solve(a, change(tangents[0], tangents[1], y))
 
 
-def _change(t_a, t_b, y):
+def change(t_a, t_b, y):
     """dB - dA Y, where either tangent may be absent."""
     if t_a is None:
         return t_b
@@ -83,10 +89,10 @@ def solve(a, b):
 
     Batches broadcast. One matrix a is factorised once for all of b. Raises ValueError where a is singular.
     """
-    return _of_vectors(_solve, a, b)
+    return of_vectors(_solve, a, b)
 
 
-def _of_vectors(solver, a, b, **constants):
+def of_vectors(solver, a, b, **constants):
     """A right-hand side (n,) is a matrix of one column."""
     a, b = as_operand(a), as_operand(b)
     if b.ndim != 1:
@@ -95,17 +101,22 @@ def _of_vectors(solver, a, b, **constants):
     return y.reshape(y.shape[:-1])
 
 
-def _for_columns(xp, op, solver, a, b):
-    """``solver(a, b)`` on broadcast batches, which CuPy lacks; one matrix meets a batch b as columns."""
-    check_matrices(op, a, square=True, name="a")
+def check_equations(op, a, b, square=True):
+    """The batch that the matrices of a y = b have together; ValueError where their shapes do not fit."""
+    check_matrices(op, a, square=square, name="a")
     check_matrices(op, b, name="b")
-    if a.shape[-1] != b.shape[-2]:
+    if a.shape[-2] != b.shape[-2]:
         rows = f"the numbers of rows, {a.shape[-2]} and {b.shape[-2]}, differ"
         raise ValueError(f"{op}: a has shape {a.shape} and b has shape {b.shape}: {rows}")
     try:
-        batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        return broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
         raise ValueError(f"{op}: the batches of a {a.shape} and b {b.shape} do not broadcast") from None
+
+
+def _for_columns(xp, op, solver, a, b):
+    """``solver(a, b)`` on broadcast batches, which CuPy lacks; one matrix meets a batch b as columns."""
+    batch = check_equations(op, a, b)
     with failing(f"{op}: a, of shape {a.shape}, is singular; use pinv(a) @ b, or regularise a"):
         if a.ndim == 2 and b.ndim > 2:
             rows = xp.moveaxis(b, -2, 0)
@@ -123,7 +134,7 @@ def _triangular_vjp(needed, g, a, y, lower, unit_diagonal):
 def _triangular_jvp(tangents, a, y, lower, unit_diagonal):
     t_a, t_b = tangents
     t_a = t_a if t_a is None else _triangle(t_a, lower, unit_diagonal)
-    return _solve_triangular(a, _change(t_a, t_b, y), lower=lower, unit_diagonal=unit_diagonal)
+    return _solve_triangular(a, change(t_a, t_b, y), lower=lower, unit_diagonal=unit_diagonal)
 
 
 def _triangle(x, lower, unit_diagonal):
@@ -157,7 +168,7 @@ def solve_triangular(a, b, lower=False, unit_diagonal=False):
     Only the upper (or ``lower``) triangle of a is read; with ``unit_diagonal`` its diagonal is taken as ones.
     Batches broadcast. Raises ValueError for a zero on the diagonal.
     """
-    return _of_vectors(_solve_triangular, a, b, lower=bool(lower), unit_diagonal=bool(unit_diagonal))
+    return of_vectors(_solve_triangular, a, b, lower=bool(lower), unit_diagonal=bool(unit_diagonal))
 
 
 def _back_substitute(xp, a, b, unit_diagonal, block=64):
@@ -174,38 +185,3 @@ def _back_substitute(xp, a, b, unit_diagonal, block=64):
     below = _back_substitute(xp, a[..., k:, k:], b[..., k:, :], unit_diagonal)
     above = _back_substitute(xp, a[..., :k, :k], b[..., :k, :] - a[..., :k, k:] @ below, unit_diagonal)
     return xp.concatenate([above, below], axis=-2)
-
-
-def _pinv_vjp(g, x, y):
-    left = g.mT - x @ (y @ g.mT)  # (I - X Y) G^T
-    right = g.mT - g.mT @ y @ x  # G^T (I - Y X)
-    return left @ y @ y.mT + y.mT @ y @ right - y.mT @ g @ y.mT
-
-
-def _pinv_jvp(t, x, y):
-    left = t.mT - t.mT @ x @ y  # T^T (I - X Y)
-    right = t.mT - y @ (x @ t.mT)  # (I - Y X) T^T
-    return y @ y.mT @ left + right @ y.mT @ y - y @ t @ y
-
-
-@primitive(
-    vjp=_pinv_vjp,
-    jvp=_pinv_jvp,
-    formula=r"Y = X^+:\quad dY = -Y\,dX\,Y + Y Y^T dX^T (I - X Y) + (I - Y X)\,dX^T Y^T Y",
-    source="Golub and Pereyra 1973, equation (4.12)",
-    floats=True,
-    notes="differentiable where the rank does not change; singular values up to rtol max(s) count as zero",
-    flops=dense(21),
-)
-def pinv(xp, x, rtol=None):
-    """The Moore-Penrose inverse (..., m, n) of (..., n, m). rtol: by default max(n, m) machine epsilons."""
-    check_matrices("pinv", x)
-    if not x.size:
-        return xp.zeros((*x.shape[:-2], x.shape[-1], x.shape[-2]), dtype=x.dtype)
-    with failing(f"pinv: {DIVERGED}"):
-        u, s, vh = xp.linalg.svd(x, full_matrices=False)
-    if rtol is None:
-        rtol = max(x.shape[-2:]) * float(xp.finfo(x.dtype).eps)
-    kept = s > rtol * s.max(axis=-1, keepdims=True)
-    inverse = kept / xp.where(kept, s, 1)
-    return xp.matmul(vh.mT * inverse[..., None, :], u.mT).astype(x.dtype)

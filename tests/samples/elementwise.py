@@ -8,10 +8,10 @@ from tests.samples import Sample, normal, positive
 from tests.samples.comparisons import inf, nan, pairs
 
 
-def unary(reference, low=-2.0, high=2.0, **facts):
+def unary(reference, low=-2.0, high=2.0, **constants):
     """One argument, spread over the open interval (low, high): a matrix, 0-d, empty."""
     spread = np.random.default_rng(0).uniform(low, high, (2, 3))
-    return [Sample((x,), reference=reference, **facts) for x in (spread, np.array(spread[0, 1]), spread[:0])]
+    return [Sample((x,), constants, reference=reference) for x in (spread, np.array(spread[0, 1]), spread[:0])]
 
 
 def integers(reference, *args):

@@ -57,6 +57,15 @@ def log_of_sum(values):
     return math.log(math.fsum(map(math.exp, values))) if values else -math.inf
 
 
+def by_powers(p):
+    """The vector norm of order p from its definition."""
+    return lambda values, ord=p: math.fsum(abs(v) ** p for v in values) ** (1 / p) if values else 0.0
+
+
+def power_by_logarithm(x, exponent, odd):
+    return np.exp(exponent * np.log(np.abs(x))) * (np.copysign(1, x) if odd else 1)
+
+
 def over_axes(one, data=normal, empty=True, **options):
     """The ways to name axes: none, one, from the end, several, kept."""
     reference = reduced(one)
@@ -230,6 +239,56 @@ SAMPLES = {
             note="zero",
         ),
         Sample((np.array([3, 4]),), reference=lambda x: np.float32(5), note="integers"),
+    ],
+    "signed_power": [
+        *(
+            Sample((normal(2, 3),), {"exponent": q, "odd": odd}, reference=power_by_logarithm)
+            for q in (0, 1, 1.5, 3, -0.5, -2)
+            for odd in (False, True)
+        ),
+        Sample((np.array(-0.7),), {"exponent": 2.5, "odd": True}, reference=power_by_logarithm, note="0-d"),
+        Sample((np.zeros((0, 2)),), {"exponent": 2.5, "odd": True}, reference=lambda x, **_: x, note="empty"),
+        Sample(
+            (np.array([0.0, -0.0]),),
+            {"exponent": -0.5, "odd": True},
+            reference=lambda x, **_: 0 * x,
+            smooth=False,
+            gradient=(np.array([-math.inf, -math.inf]),),
+            note="0 at 0",
+        ),
+    ],
+    "p_norm": [
+        *over_axes(by_powers(3), ord=3),
+        *(
+            Sample((normal(2, 3),), {"ord": p, "axis": 1}, reference=reduced(by_powers(p)))
+            for p in (0.5, 1.5, -1, -2.5)
+        ),
+        Sample((np.array(-2.0),), {"ord": 1.5}, reference=lambda x, ord: np.array(2.0), note="0-d"),
+        Sample(
+            (np.array([[3.0, 0.0, -4.0], [0.0, 0.0, 0.0]]),),
+            {"ord": 0.5, "axis": 1},
+            reference=lambda x, ord, axis: np.array([7 + 4 * math.sqrt(3), 0.0]),
+            smooth=False,
+            gradient=(np.array([[1 + 2 / math.sqrt(3), 0, -1 - math.sqrt(3) / 2], [0, 0, 0]]),),
+            note="zeros",
+        ),
+        Sample(
+            (np.array([[3.0, 0.0, -4.0], [1.0, -1.0, 0.5]]),),
+            {"ord": -1, "axis": 1},
+            reference=lambda x, ord, axis: np.array([0.0, 0.25]),
+            smooth=False,
+            gradient=(np.array([[0, 0, 0], [1 / 16, -1 / 16, 0.25]]),),
+            note="a zero, negative order",
+        ),
+        Sample(
+            (np.array([[3.0, 0.0, -4.0], [0.0, 0.0, 0.0]]),),
+            {"ord": 0, "axis": 1},
+            reference=lambda x, ord, axis: np.array([2.0, 0.0]),
+            smooth=False,
+            gradient=(np.zeros((2, 3)),),
+            note="how many are not 0",
+        ),
+        Sample((np.array([1, -2, 0]),), {"ord": 3}, reference=lambda x, ord: np.float32(9 ** (1 / 3)), note="integers"),
     ],
     "any": truth(any),
     "all": truth(all),

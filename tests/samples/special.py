@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tests.samples import Sample
-from tests.samples.comparisons import inf
+from tests.samples.comparisons import inf, nan
 from tests.samples.elementwise import edge, integers, unary
 
 math_erf = np.vectorize(math.erf, otypes=[float])
@@ -30,6 +30,35 @@ SAMPLES = {
             [0, 0, 2 / math.sqrt(math.pi), 2 / math.sqrt(math.pi), 0],
             lambda x: np.array([-1, -1, 0, 2e-300 / math.sqrt(math.pi), 1]),
             "far out and tiny",
+        ),
+    ],
+    "erfc": [
+        *unary(math_erfc),
+        *unary(math_erfc, 3.0, 8.0),
+        integers(None),
+        edge(
+            [-inf, -8.0, 0.0, 30.0, inf],
+            [0, -2 / math.sqrt(math.pi) * math.exp(-64), -2 / math.sqrt(math.pi), 0, 0],
+            math_erfc,
+            "far out",
+        ),
+    ],
+    "gaussian": [
+        *(s for c in (0.5, 1.0) for s in unary(lambda x, c: np.exp(-c * x * x), c=c)),
+        Sample((np.array([1, 2]),), {"c": 1.0}, reference=lambda x, c: np.exp(-c * np.float32(x * x)), note="integers"),
+    ],
+    "logit": [
+        *unary(lambda x: np.log(x / (1 - x)), 0.05, 0.95),
+        *unary(lambda x, eps: np.log(x / (1 - x)), 0.2, 0.8, eps=0.1),
+        Sample((np.array([0, 1]),), {"eps": 0.25}, reference=lambda x, eps: np.log(np.float32([1 / 3, 3]))),
+        edge([0.0, 1.0, -0.5, 1.5], [inf, inf, nan, nan], lambda x: np.array([-inf, inf, nan, nan]), "the ends"),
+        Sample(
+            (np.array([-1.0, 0.0, 0.1, 0.5, 0.95, 1.0, 2.0]),),
+            {"eps": 0.1},
+            reference=lambda x, eps: np.log(9) * np.array([-1, -1, -1, 0, 1, 1, 1]),
+            smooth=False,
+            gradient=(np.array([0, 0, 1 / 0.09, 4, 0, 0, 0]),),
+            note="clipped",
         ),
     ],
     "normal_cdf": [

@@ -46,22 +46,32 @@ class Linear(Module):
 class Embedding(Module):
     """A table of vectors: integers of any shape (...) -> (..., embedding_dim), row i of the weight for i.
 
-    weight (num_embeddings, embedding_dim) starts as N(0, 1), as in PyTorch. Raises IndexError for an integer
+    weight (num_embeddings, embedding_dim) starts as N(0, 1), as in PyTorch. The row ``padding_idx`` starts as zeros
+    and gets no gradient: it stands for what fills up short sequences. Raises IndexError for an integer
     outside 0 ... num_embeddings - 1 (to see that, the host waits for a GPU) and for what is no integer.
     """
 
     weight: Parameter
 
-    def __init__(self, num_embeddings, embedding_dim, *, rng=None, device=None, dtype=DEFAULT_FLOAT):
+    def __init__(
+        self, num_embeddings, embedding_dim, padding_idx=None, *, rng=None, device=None, dtype=DEFAULT_FLOAT
+    ):  # fmt: skip
         check_sizes(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.weight = Parameter(init.normal((num_embeddings, embedding_dim), rng=rng, dtype=dtype), device=device)
+        self.padding_idx = padding_idx
+        table = init.normal((num_embeddings, embedding_dim), rng=rng, dtype=dtype)
+        if padding_idx is not None:
+            if not -num_embeddings <= as_int(padding_idx, "Embedding: padding_idx") < num_embeddings:
+                raise ValueError(f"Embedding: padding_idx is {padding_idx}, expected a row of {num_embeddings}")
+            table[padding_idx] = 0
+        self.weight = Parameter(table, device=device)
 
     def forward(self, indices):
-        return embedding(self.weight, indices)
+        return embedding(self.weight, indices, self.padding_idx)
 
     def extra_repr(self):
-        return f"{self.num_embeddings}, {self.embedding_dim}"
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
 
 
 class LayerNorm(Module):

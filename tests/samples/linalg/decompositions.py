@@ -128,6 +128,7 @@ SAMPLES = {
     "eigvalsh": [
         Sample((SPREAD,), reference=lambda x: jacobi(x)[0], order=3),
         Sample((np.stack([SPREAD, -SPREAD]),), reference=each_matrix(lambda x: jacobi(x)[0])),
+        Sample((SPREAD + np.triu(normal(3, 3), 1),), reference=lambda x: jacobi(x)[0], note="not symmetric"),
         Sample((EMPTY,), reference=lambda x: np.zeros(0), note="empty"),
     ],
     "inverse_singular_values": [

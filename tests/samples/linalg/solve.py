@@ -1,4 +1,4 @@
-"""Samples of ops/linalg/solve.py and functions.py: matrices near the identity or far from singular, batches."""
+"""Samples of ops/linalg/solve.py, least_squares.py and functions.py: matrices far from singular, batches."""
 
 import numpy as np
 import scipy.linalg
@@ -40,6 +40,20 @@ def each_matrix(function):
     return reference
 
 
+def by_minors_of_minors(x, e):
+    """The sum of (d cofactor_ij / d x_kl) e_kl: signed determinants with two rows and two columns left out."""
+    n, y = len(x), np.zeros_like(x)
+    for i, j, k, l in np.ndindex(n, n, n, n):
+        if i != k and j != l:
+            minor = np.delete(np.delete(x, (i, k), 0), (j, l), 1)
+            y[i, j] += (-1) ** (i + j + k + l + (k > i) + (l > j)) * leibniz(minor) * e[k, l]
+    return y
+
+
+def each_pair(function):
+    return lambda x, e: np.stack([function(*pair) for pair in zip(x, e)])
+
+
 def adjugate_inverse(x):
     return by_minors(x).T / leibniz(x)
 
@@ -56,6 +70,12 @@ def gauss(a, b):
                 a[..., j, :] -= factor[..., None] * a[..., i, :]
                 b[..., j, :] -= factor[..., None] * b[..., i, :]
     return b / np.diagonal(a, 0, -2, -1)[..., None]
+
+
+def by_normal_equations(a, b):
+    """The least squares of more equations, the shortest solution of fewer."""
+    t = np.swapaxes(a, -1, -2)
+    return gauss(t @ a, t @ b) if a.shape[-2] >= a.shape[-1] else t @ gauss(a @ t, b)
 
 
 def triangular_reference(a, b, lower, unit_diagonal):
@@ -112,11 +132,27 @@ SAMPLES = {
         Sample((regular(2, 2, 2),), reference=each_matrix(scipy.linalg.pinv)),
         Sample((np.zeros((0, 3)),), reference=lambda x: np.zeros((3, 0)), note="empty"),
     ],
+    "lstsq": [
+        Sample((normal(4, 2), normal(4, 3, seed=1)), reference=by_normal_equations),
+        Sample((normal(2, 4), normal(2, 3, seed=1)), reference=by_normal_equations, note="fewer equations"),
+        Sample((regular(3, 3), normal(3, 2)), reference=gauss),
+        Sample((normal(2, 3, 2), normal(3, 2, seed=1)), reference=by_normal_equations, note="batches broadcast"),
+        Sample((normal(3, 2), normal(2, 3, 2, seed=1)), reference=by_normal_equations, note="a batch of columns"),
+        Sample((np.zeros((0, 2)), np.zeros((0, 3))), reference=lambda a, b: np.zeros((2, 3)), note="empty"),
+        Sample((np.zeros((2, 0)), np.ones((2, 3))), reference=lambda a, b: np.zeros((0, 3)), note="no unknowns"),
+    ],
     "cofactors": [
         Sample((regular(3, 3),), reference=by_minors),
         Sample((regular(2, 3, 3, seed=3),), reference=by_minors),
         Sample((np.array([[3.0]]),), reference=np.ones_like, note="one"),
         Sample((np.zeros((0, 0)),), reference=lambda x: x, note="empty"),
+    ],
+    "cofactors_change": [
+        Sample((regular(3, 3), normal(3, 3, seed=1)), reference=by_minors_of_minors),
+        Sample((regular(2, 3, 3, seed=3), normal(2, 3, 3, seed=4)), reference=each_pair(by_minors_of_minors)),
+        Sample((normal(4, 4, seed=2), normal(4, 4, seed=5)), reference=by_minors_of_minors),
+        Sample((np.array([[3.0]]), np.array([[2.0]])), reference=lambda x, e: 0 * x, note="one"),
+        Sample((np.zeros((0, 0)), np.zeros((0, 0))), reference=lambda x, e: x, note="empty"),
     ],
     "det": [
         Sample((regular(3, 3),), reference=leibniz, order=3),

@@ -357,6 +357,16 @@ class TestCheckpoint:
         assert tg.grad(lambda x: tg.grad(nested)(x).sum())(np.array([3.0])).item() == 18
         assert tg.jvp(nested, (np.array([3.0]),), (np.ones(1),))[1].item() == 27
 
+    def test_a_hook_on_what_it_closes_over_runs_once_on_the_whole_gradient(self):
+        x = tg.tensor(np.array([3.0]), requires_grad=True)
+        h = x * 2.0
+        seen = []
+        for t, name in ((x, "x"), (h, "h")):
+            t.register_hook(lambda g, name=name: seen.append((name, g.item())) or g * 0.5)
+        (tg.checkpoint(lambda a: a * h * x)(x.detach()) + h).sum().backward()
+        assert seen == [("h", 10.0), ("x", 18.0 + 2 * 5.0)]  # d/dh (3 h x + h) and what x gets beside 2 h
+        assert x.grad.item() == 14.0
+
     def test_it_may_return_what_it_closes_over(self):
         x = tg.tensor(np.array([3.0]), requires_grad=True)
         h = x * 2.0

@@ -538,7 +538,8 @@ def _pull_through_checkpoint(needed, g, xs, f):
     del run  # its values are freed as the walk goes
     seeds = [(node, seed) for node, seed in seeds if node is not None]
     targets = [node for node, wanted in zip(nodes, needed) if wanted]
-    _, found = walk(seeds, targets, retain=nested, create_graph=nested, since=since)
+    # the hooks of what f closes over run in the walk outside, once, on the whole gradient
+    _, found = walk(seeds, targets, retain=nested, create_graph=nested, since=since, others=f.closed)
     return tuple(found.get(node) for node in nodes)
 
 

@@ -43,13 +43,13 @@ def make_seed(tensor, gradient, create_graph, op):
     return seed if create_graph else seed.data
 
 
-def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=False, since=0, hooked=True):
+def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=False, since=0, hooked=True, others=()):
     """Backpropagate ``seeds``, pairs (node, cotangent); return (leaf, gradient) pairs and the gradients of ``targets``.
 
     Every node is visited once, from the end of the tape to its start; what it saved and the gradient of its output
     are dropped as soon as they are used. With ``targets``, only the nodes between them and the seeds are walked:
     the walk ends at a target, or goes on ``through_targets`` where one depends on another. What was recorded before
-    number ``since`` is left out. ``hooked``: run the hooks of the user.
+    number ``since`` is left out. ``hooked``: run the hooks of the user, but those of the nodes in ``others``.
     """
     grads: dict[Node, Any] = {}  # of the outputs of nodes, as far as they have come in
     for node, seed in seeds:
@@ -62,7 +62,7 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
         for node in reversed(tape):
             g = grads.pop(node, None)
             if g is not None:
-                if node.hooks and hooked:
+                if node.hooks and hooked and node not in others:
                     g = run_hooks(node, g)
                 if wanted and node in wanted:
                     found[node] = g

@@ -20,7 +20,8 @@ from tinygrad_ms.arrays.sums import sum_to
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor, raw
-from tinygrad_ms.ops.shapes import along, as_operand, broadcast_to, one_axis, ravel
+from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.ops.shapes import along, broadcast_to, one_axis, ravel
 
 __all__ = [
     "argsort", "embedding", "index_add", "index_update", "nonzero", "one_hot", "sort", "take",

@@ -11,7 +11,8 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, diagonal, embed_diagonal, symmetric, tril, triu
 from tinygrad_ms.ops.linalg.solve import DIVERGED, failing, solve_triangular
-from tinygrad_ms.ops.shapes import as_operand, concat
+from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.ops.shapes import concat
 
 __all__ = ["cholesky", "eigh", "eigvalsh", "qr", "svd", "svdvals"]
 

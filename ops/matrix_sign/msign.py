@@ -22,7 +22,7 @@ from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
 from tinygrad_ms.ops.matrix_sign.report import check_finite, check_orthogonal
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["msign", "nuclear_norm", "polar"]
 

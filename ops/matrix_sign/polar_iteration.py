@@ -30,7 +30,7 @@ from tinygrad_ms.ops.matrix_sign.iteration import (
     residual,
 )
 from tinygrad_ms.ops.matrix_sign.report import warn_of_cap
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["msign_unrolled"]
 

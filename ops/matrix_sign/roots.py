@@ -10,7 +10,7 @@ from tinygrad_ms.ops.matrix_sign.definite import fits, unless_symmetric
 from tinygrad_ms.ops.matrix_sign.iteration import into_range
 from tinygrad_ms.ops.matrix_sign.lyapunov import _solve_lyapunov
 from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["inv_sqrtm", "sqrtm"]
 

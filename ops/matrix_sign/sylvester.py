@@ -14,7 +14,7 @@ from tinygrad_ms.ops.linalg.parts import check_matrices
 from tinygrad_ms.ops.matrix_sign.iteration import into_range, is_tracked
 from tinygrad_ms.ops.matrix_sign.newton import newton_mcsgn, newton_sylvester, proven
 from tinygrad_ms.ops.matrix_sign.polar_iteration import orthogonalise
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["mcsgn", "solve_sylvester"]
 

@@ -273,6 +273,24 @@ class TestJacobian:
             tg.jacobian(f, X, mode="sideways")
 
 
+class TestInPlace:
+    """A recorded derivative notices changes as the function itself does."""
+
+    @pytest.mark.parametrize("derivative", [
+        lambda x, c: tg.vjp(lambda a: a * a * c, x)[1](x)[0],
+        lambda x, c: tg.jvp(lambda a: a * a * c, (x,), (x,))[1],
+        lambda x, c: tg.gradients((v := x * 1) * v * c, v, v, create_graph=True),
+    ])  # fmt: skip
+    def test_of_a_constant_that_the_derivative_multiplies_by(self, derivative):
+        x, c = tg.tensor([3.0], requires_grad=True), tg.tensor([5.0])
+        derivative(x, c).backward()
+        assert x.grad.item() == 2 * 2 * 3 * 5  # of 2 x x c
+        y = derivative(x, c)
+        c.copy_([7.0])
+        with pytest.raises(RuntimeError, match="was changed in place after it had been saved"):
+            y.backward()
+
+
 class TestCheckpoint:
     def block(self, x):
         return (x * x).exp() * x

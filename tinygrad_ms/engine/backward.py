@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from threading import RLock
 from typing import Any
 
+from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import may_sum_to, sum_to
 from tinygrad_ms.engine.around.gradients import checked_seed, pullbacks, run_hooks
@@ -128,8 +129,9 @@ def saved_as_tensors(node) -> list:
     plan, saved = node.plan, list(node.saved)
     counters = {argument: counter for counter, _, argument in node.versions_at_save}
     for position, i in enumerate(plan.inputs):
-        if isinstance(node.parents[i], Node):
-            saved[position] = Tensor(saved[position], node.parents[i])
+        source = node.parents[i] if isinstance(node.parents[i], Node) else None
+        if source is not None or (i in counters and is_float(saved[position].dtype)):  # constants may change, too
+            saved[position] = Tensor(saved[position], source)
             saved[position]._version = counters.get(i)
     for position, k in enumerate(plan.outputs, len(plan.inputs)):
         source = Output(node, k, saved[position]) if plan.primitive.outputs else node

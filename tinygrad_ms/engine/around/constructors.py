@@ -51,7 +51,6 @@ def asarray(data, dtype=None, device=None) -> Tensor:
             result = Tensor(data)
             result._version = shared_counter(data)
             return result
-    refuse_tracked("asarray", data, "use tg.stack, or x.detach() for the values")
     return tensor(data, dtype, device)
 
 

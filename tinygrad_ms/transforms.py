@@ -447,6 +447,9 @@ class _Checkpointed:
                 )
         with surroundings.again(self.entered), _Inside(self.scope), replayed(self.drawn):
             run = self._run(xs[: len(self.floats)], mode)
+            run.outputs = [
+                Tensor(y.data, y.node) for y in run.outputs
+            ]  # a parameter itself stands elsewhere afterwards
         before, now = set(self.closed), set(_closed_over(run))
         if now - before or any(not _is_frozen(node) for node in before - now):
             raise RuntimeError(

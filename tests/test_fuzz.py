@@ -15,10 +15,11 @@ times this bound: ops and rules round several times inside, and err by up to 4 u
 A program with the seed s:  python tests/test_fuzz.py s
 """
 
+import math
 import re
 import sys
 from functools import reduce
-from itertools import count
+from itertools import accumulate, count
 
 import numpy as np
 import pytest
@@ -671,8 +672,21 @@ def moves(p):
             (f"tg.pad({v.name}, 1)", lambda a: np.pad(a, 1)),
             (f"tg.pad({v.name}, (1, 0), mode='edge')", lambda a: np.pad(a, (1, 0), mode="edge")),
         ]  # fmt: skip
+        order = p.random.integers(-n, n, s).argsort(axis=i).tolist()
+        forms += [
+            (f"tg.take_along_axis({v.name}, on([np.array({order})])[0], axis={i})",
+             lambda a: np.take_along_axis(a, np.array(order), i)),
+            (f"{v.name}[on([np.array({places})])[0]]" if i == 0 else f"{v.name}[..., None]",
+             (lambda a: a[places]) if i == 0 else (lambda a: a[..., None])),
+            (f"tg.nan_to_num({v.name})", np.copy), (f"{v.name}.flatten()", np.ravel),
+            (f"tg.permute_dims({v.name}, {tuple(range(ndim))[::-1]})", np.transpose),
+        ]  # fmt: skip
     if ndim >= 2:
         forms += [
+            (f"tg.triu({v.name}, k=1)", lambda a: np.triu(a, 1)),
+            (f"tg.vec({v.name}[..., :1, :])", lambda a: a[..., 0, :]),
+            (f"tg.embedding({v.name}, {[k % n for k in places]})" if i == 0 else f"{v.name}[..., 0, :]",
+             (lambda a: a[places]) if i == 0 else (lambda a: a[..., 0, :])),
             (f"tg.diagonal({v.name})", lambda a: np.diagonal(a, 0, -2, -1)), (f"tg.tril({v.name})", np.tril),
             (f"tg.trace({v.name})", lambda a: np.trace(a, 0, -2, -1)),
             (f"{v.name}.mT", lambda a: np.swapaxes(a, -1, -2)),
@@ -1000,6 +1014,64 @@ def block(p, head, recording, steps=2):
 
 
 @step(2)
+def of_two(p):
+    """Functions of two arguments that are made of others here."""
+    a = p.pick()
+    b = p.pick(lambda b: broadcasts(b.shape, a.shape))
+    kind = p.choice(["hypot", "logaddexp", "atan2", "mish", "gelu", "elu", "cumprod", "norm", "cross"])
+    if kind == "hypot":
+        jet = apply("sqrt", apply("square", a.jet) + apply("square", b.jet))
+        p.add(f"tg.hypot({a.name}, {b.name})", jet, [a, b])
+    elif kind == "logaddexp":
+        p.add(f"tg.logaddexp({a.name}, {b.name})", apply("softplus", a.jet + b.jet.negated()) + b.jet, [a, b])
+    elif kind == "atan2":
+        need(b.jet.value > 0.4)
+        p.add(f"tg.atan2({a.name}, {b.name})", apply("atan", divided(a.jet, b.jet)), [a, b])
+    elif kind == "mish":
+        p.add(f"tg.mish({a.name})", a.jet * apply("tanh", apply("softplus", a.jet)), [a])
+    elif kind == "gelu":
+        x = a.jet * p.fixed(0.5**0.5)
+        slope = 2 / np.pi**0.5 * np.exp(-(x.value**2))
+        erf = x.function(np.vectorize(math.erf, otypes=[float])(x.value), slope, -2 * x.value * slope,
+                         (4 * x.value**2 - 2) * slope)  # fmt: skip
+        p.add(f"tg.gelu({a.name})", a.jet * (erf + p.fixed(1.0)) * p.fixed(0.5), [a])
+    elif kind == "elu":
+        p.apart(a.jet, a.jet.value)
+        p.add(f"tg.elu({a.name}, alpha=0.75)",
+              mixed(a.jet.value > 0, a.jet, apply("expm1", a.jet) * p.fixed(0.75)), [a])  # fmt: skip
+    elif kind == "cumprod":
+        need(len(a.shape) > 0)
+        parts = [a.jet.linear(lambda r, i=i: np.take(r, [i], -1), rounds=False) for i in range(a.shape[-1])]
+        running = list(accumulate(parts, lambda x, y: x * y))
+        need(running)
+        blocks = zip(*[(x.rows, x.sizes, x.errors) for x in running])
+        p.add(f"{a.name}.cumprod(axis=-1)", Jet(*(np.concatenate(b, axis=-1) for b in blocks)), [a])
+    elif kind == "norm":
+        need(len(a.shape) > 0 and a.jet.value.size)
+        p.apart(a.jet, a.jet.value)
+        size = mixed(a.jet.value > 0, a.jet, a.jet.negated())
+        p.add(f"tg.norm({a.name}, ord=1, axis=-1)", size.linear(lambda r: r.sum(axis=-1)), [a])
+    else:
+        need(a.shape[-1:] == (3,) == b.shape[-1:])
+        roll = lambda x, k: x.linear(lambda r: np.roll(r, -k, -1), rounds=False)
+        jet = roll(a.jet, 1) * roll(b.jet, 2) + (roll(a.jet, 2) * roll(b.jet, 1)).negated()
+        p.add(f"tg.cross({a.name}, {b.name})", jet, [a, b])
+
+
+@step(1)
+def noise(p):
+    """What must change nothing."""
+    v = p.pick()
+    text = p.choice(["{}.retain_grad()", "repr({})", "{}.tape()", "{} > 0", "tg.argmax({})", "len({}.shape)",
+                     "{}.detach().clone().requires_grad_()", "tg.sign({}).sum()", "{}.register_hook(lambda g: None)",
+                     "{}.register_hook(lambda g: g * 3).remove()"])  # fmt: skip
+    tracked = "retain" in text or "hook" in text
+    need(not tracked or (v.tracked and (p.recording or "hook" in text)))
+    need(v.jet.value.size)
+    p.emit(text.format(v.name))
+
+
+@step(2)
 def another_mode(p):
     need(p.nesting < 2)
     outer = p.recording
@@ -1044,7 +1116,7 @@ def a_nested_transform(p):
     w = p.pick(lambda w: np.broadcast_shapes(w.shape, v.shape) == v.shape if broadcasts(w.shape, v.shape) else False)
     same = str(np.result_type(v.dtype, w.dtype))
     need(same == v.dtype and p.recording)
-    kind = p.choice(["grad", "jvp", "vjp", "value_and_grad", "hvp"])
+    kind = p.choice(["grad", "jvp", "vjp", "value_and_grad", "hvp", "jacobian", "hessian"])
     a, b = v.name, w.name
     sine = FUNCTIONS["sin"][0]
     cosine = lambda x: x.function(np.cos(x.value), -np.sin(x.value), -np.cos(x.value), np.sin(x.value))
@@ -1056,6 +1128,11 @@ def a_nested_transform(p):
     elif kind == "jvp":
         p.add(f"tg.jvp(lambda a: tg.sin(a) * {b}, ({a},), ({a} * 2,))[1]",
               cosine(v.jet) * w.jet * v.jet * p.fixed(2.0), [v, w])  # fmt: skip
+    elif kind in ("jacobian", "hessian"):
+        need(v.shape == w.shape and len(v.shape) == 1)
+        x = v.jet.function(*(-x for x in sine(v.jet.value))) if kind == "hessian" else cosine(v.jet)
+        inner = "(tg.sin(a) * {}).sum()" if kind == "hessian" else "tg.sin(a) * {}"
+        p.add(f"tg.{kind}(lambda a: {inner.format(b)}, {a})", (x * w.jet).linear(np.diag, rounds=False), [v, w])
     else:
         second = v.jet.function(*(-x for x in sine(v.jet.value)))
         p.add(f"tg.hvp(lambda a: (tg.sin(a) * {b}).sum(), {a}, {a})", second * w.jet * v.jet, [v, w])
@@ -1083,6 +1160,7 @@ class Door:
         )  # arrays, in the place of tensors
         names = [v.name for v in p.leaves]
         made = {"x": "inputs" if raw else "on(inputs)", "argnums": tuple(wanted), "wanted": wanted, "on": "on(inputs)",
+                "device": repr(p.device),
                 "names": ", ".join(names), "tree": "{" + ", ".join(f"'{n}': [{n}]" for n in names) + "}",
                 "of_tree": ", ".join(f"t['{n}'][0]" for n in names)}  # fmt: skip
         return self.code.strip("\n").format(**made)
@@ -1147,6 +1225,20 @@ gradients = [leaf for leaves in tree.values() for leaf in leaves]
     Door("value_and_grad", """
 (_, values), gradients = tg.value_and_grad(lambda *x: (total(y := f(*x)), y), argnums={argnums}, has_aux=True)(*{x})
 """, "hooks frozen only first order"),
+    Door("functional_call", """
+class Model(tg.nn.Module):
+    def __init__(self):
+        self.w = [tg.nn.Parameter(a, device={device}) for a in inputs]
+
+    def forward(self):
+        return f(*self.w)
+
+model = Model()
+gradients = tg.grad(lambda w: total(tg.nn.functional_call(model, w)))(dict(zip(dict(model.named_parameters()), {on})))
+gradients = list(gradients.values())
+total(model()).backward()
+assert all(w.grad is None or (g.data == w.grad.data).all() for g, w in zip(gradients, model.w))
+""", "hooks first order"),
     Door("vjp", """
 values, pull = tg.vjp(f, *{x})
 gradients = pull(tuple(on(seeds)))

@@ -30,6 +30,7 @@ import tinygrad_ms.testing  # makes device="strict" known
 FEW, PROGRAMS, CHUNKS = 100, 5000, 10
 ALLOWED = 4
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11}
+SQUARED = 2.0**-11  # products of two errors matter only where the value is zero
 FLOOR = {"float64": 0.0, "float32": 2.0**-140, "float16": 2.0**-24}  # below the normal numbers errors are absolute
 
 
@@ -71,7 +72,7 @@ class Jet:
         rows = np.concatenate([y[None], f1 * x[1 : k + 1], f1 * x[k + 1 :] + f2 * x[k] * x[1:k]])
         sizes = np.concatenate([abs(y)[None], one * s[1 : k + 1], one * s[k + 1 :] + two * s[k] * s[1:k]])
         errors = np.concatenate([
-            one * e[:1],
+            one * e[:1] + SQUARED * two * e[:1] ** 2,
             one * e[1 : k + 1] + two * e[0] * s[1 : k + 1],
             one * e[k + 1 :] + two * (e[0] * s[k + 1 :] + e[k] * s[1:k] + s[k] * e[1:k]) + three * e[0] * s[k] * s[1:k],
         ])  # fmt: skip
@@ -110,7 +111,8 @@ def bilinear(spec, a, b):
         return np.concatenate([plain(x[0], y[0])[None], first, along[None], mixed])
 
     sizes = times(a.sizes, b.sizes)
-    return Jet(times(a.rows, b.rows), sizes, times(a.sizes, b.errors) + times(a.errors, b.sizes) + sizes)
+    errors = times(a.sizes, b.errors) + times(a.errors, b.sizes) + SQUARED * times(a.errors, b.errors)
+    return Jet(times(a.rows, b.rows), sizes, errors + sizes)
 
 
 def _tanh(v):

@@ -9,6 +9,7 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.losses import check_reduction
+from tinygrad_ms.ops.operands import as_number, as_operand, refuse_lists
 from tinygrad_ms.ops.shapes import permute_dims
 from tinygrad_ms.ops.targets import SoftTargets, targets_of
 
@@ -89,6 +90,7 @@ def softmax_cross_entropy(
     """
     logits, target, weight, ignore_index = _prepare("softmax_cross_entropy", logits, target, weight, axis, ignore_index)
     check_reduction("softmax_cross_entropy", reduction)
+    label_smoothing = as_number(label_smoothing, "softmax_cross_entropy: label_smoothing")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"softmax_cross_entropy: label_smoothing is {label_smoothing}; it must lie in [0, 1]")
     return _softmax_cross_entropy(
@@ -118,6 +120,8 @@ def nll(log_probabilities, target, weight=None, *, axis=-1, reduction="mean", ig
 
 def _prepare(op, logits, target, weight, axis, ignore_index):
     """Checked arguments, the classes in the last axis; ``ignore_index`` is None where nothing is ignored."""
+    logits = as_operand(logits)
+    refuse_lists(op, target)
     if not hasattr(target, "dtype"):
         target = asarray(target, device=logits.device if isinstance(logits, Tensor) else None)
     shape, dtype = logits.shape, target.dtype

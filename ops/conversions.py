@@ -7,6 +7,7 @@ from tinygrad_ms.arrays.dtypes import as_dtype, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.ops.operands import as_operand
 
 __all__ = [
     "astype", "clone", "to",
@@ -63,6 +64,7 @@ def to(x, *targets, device=None, dtype=None) -> Tensor:
     targets: devices ("cpu", "cuda:1"), dtypes ("float64", numpy.float16), or a Tensor to follow in both.
     Gradients travel back. Raises ValueError for an unknown device, RuntimeError for one that cannot be used.
     """
+    x = as_operand(x)
     for target in targets:
         if target is None:  # which NumPy would take for float64
             continue

@@ -21,7 +21,8 @@ from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.comparisons import where
-from tinygrad_ms.ops.shapes import along, as_operand, broadcast_to, one_axis, ravel
+from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.ops.shapes import along, broadcast_to, one_axis, ravel
 from tinygrad_ms.options import as_int
 
 __all__ = [

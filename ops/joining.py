@@ -3,10 +3,10 @@
 They are made of other ops, and their derivatives of those.
 """
 
-from operator import index as as_int
-
 from tinygrad_ms.ops.indexing import index_update, places_along
-from tinygrad_ms.ops.shapes import along, as_operand, broadcast_to, concat, one_axis, reshape
+from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.ops.shapes import along, broadcast_to, concat, one_axis, reshape
+from tinygrad_ms.options import as_int
 
 __all__ = ["diff", "hstack", "meshgrid", "put_along_axis", "vstack"]
 
@@ -46,9 +46,7 @@ def meshgrid(*xs, indexing: str = "xy") -> tuple:
 def diff(x, n: int = 1, axis: int = -1):
     """The n-th differences of neighbours along ``axis``: x[1:] - x[:-1], n times. Booleans are refused."""
     x = as_operand(x)
-    axis, n = one_axis("diff", axis, x.ndim), as_int(n)
-    if n < 0:
-        raise ValueError(f"diff: n={n}; it must not be negative")
+    axis, n = one_axis("diff", axis, x.ndim), as_int(n, "diff: n", least=0)
     if x.dtype.kind == "b":
         raise TypeError("diff: x is bool; differences of booleans have no sign, use x.astype('int64')")
     for _ in range(n):

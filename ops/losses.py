@@ -6,7 +6,8 @@ from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.comparisons import clip
-from tinygrad_ms.ops.elementwise import sign
+from tinygrad_ms.ops.elementwise import negative, sign
+from tinygrad_ms.ops.operands import as_number, refuse_lists
 from tinygrad_ms.ops.smooth_activations import sigmoid, softplus
 
 __all__ = ["binary_cross_entropy_with_logits", "huber", "l1", "mse"]
@@ -88,10 +89,10 @@ def l1(input, target, weight=None, reduction="mean"):
 
 def huber(input, target, delta=1.0, weight=None, reduction="mean"):
     """Huber loss: (input - target)^2 / 2 within ``delta``, slope ``delta`` beyond; arguments of ``mse``."""
-    if not delta > 0:
+    if not as_number(delta, "huber: delta") > 0:
         raise ValueError(f"huber: delta is {delta}; it must be positive")
     input, target, dtype = _alike("huber", input, target)
-    return _reduce("huber", huber_error(input, target, delta=delta), weight, reduction, dtype)
+    return _reduce("huber", huber_error(input, target, delta=float(delta)), weight, reduction, dtype)
 
 
 def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None, reduction="mean"):
@@ -104,10 +105,11 @@ def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None
     """
     op = "binary_cross_entropy_with_logits"
     input, target, dtype = _alike(op, input, target)
+    refuse_lists(op, weight, pos_weight)
     if pos_weight is None:
         losses = logistic_error(input, target)
     else:
-        losses = pos_weight * target * softplus(-input) + (1 - target) * softplus(input)
+        losses = pos_weight * target * softplus(negative(input)) + (1 - target) * softplus(input)
     return _reduce(op, losses if weight is None else losses * weight, None, reduction, dtype)
 
 
@@ -116,6 +118,7 @@ def _alike(op, input, target):
 
     Half precision is left for float32, where the squares have room, and rounded once: the dtype is None if not needed.
     """
+    refuse_lists(op, input, target)
     here, there = getattr(input, "shape", None), getattr(target, "shape", None)
     if here != there and here is not None and there:
         hint = f"; did you mean target.reshape({here})?" if prod(here) == prod(there) else ""
@@ -131,6 +134,7 @@ def _alike(op, input, target):
 
 def _reduce(op, losses, weight, reduction, dtype=None):
     check_reduction(op, reduction)
+    refuse_lists(op, weight)
     if dtype is not None:
         return _reduce(op, losses, weight, reduction).astype(dtype)
     if weight is not None:

@@ -14,6 +14,8 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import sum_over, wide
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.ops.elementwise import add
+from tinygrad_ms.ops.operands import as_number
 from tinygrad_ms.ops.scale import in_range, power_of_two
 from tinygrad_ms.options import as_axes
 
@@ -104,8 +106,10 @@ def layer_norm(x, weight=None, bias=None, eps: float = 1e-5, axes=-1):
     weight, bias: broadcast against x; without them 1 and 0. Half precision is computed in float32.
     Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, equation 3.
     """
-    y = normalize(x, 1.0 if weight is None else weight, axes=as_axes(axes), eps=float(eps), center=True)
-    return y if bias is None else y + bias
+    y = normalize(
+        x, 1.0 if weight is None else weight, axes=as_axes(axes), eps=as_number(eps, "layer_norm: eps"), center=True
+    )
+    return y if bias is None else add(y, bias)
 
 
 def rms_norm(x, weight=None, eps: float = 1e-6, axes=-1):
@@ -113,4 +117,6 @@ def rms_norm(x, weight=None, eps: float = 1e-6, axes=-1):
 
     weight: broadcasts against x; without it 1. Source: Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.
     """
-    return normalize(x, 1.0 if weight is None else weight, axes=as_axes(axes), eps=float(eps), center=False)
+    return normalize(
+        x, 1.0 if weight is None else weight, axes=as_axes(axes), eps=as_number(eps, "rms_norm: eps"), center=False
+    )

@@ -5,12 +5,13 @@ elements that were taken.
 """
 
 from math import prod
-from operator import index as as_int
 
 from tinygrad_ms.engine.primitive import no_derivative
 from tinygrad_ms.ops.comparisons import isnan, where
 from tinygrad_ms.ops.indexing import argsort, sort, take_along_axis
-from tinygrad_ms.ops.shapes import all_axes, along, as_operand, one_axis, permute_dims, restore_axes
+from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.ops.shapes import all_axes, along, one_axis, permute_dims, restore_axes
+from tinygrad_ms.options import as_int
 
 __all__ = ["cummax", "cummin", "median", "topk"]
 
@@ -22,7 +23,7 @@ def topk(x, k: int, axis: int = -1, largest: bool = True):
     The gradient goes to where each element came from. Raises ValueError unless 0 <= k <= n.
     """
     x = as_operand(x)
-    axis, k = one_axis("topk", axis, x.ndim), as_int(k)
+    axis, k = one_axis("topk", axis, x.ndim), as_int(k, "topk: k")
     if not 0 <= k <= x.shape[axis]:
         raise ValueError(f"topk: k={k} of {x.shape[axis]} elements along axis {axis} (x has shape {x.shape})")
     indices = argsort(x, axis=axis, descending=largest)[along(axis, 0, k)]

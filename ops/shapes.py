@@ -8,9 +8,9 @@ from operator import index as as_int
 
 import numpy
 
-from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.primitive import linear, primitive
 from tinygrad_ms.ops.creation import as_shape, zeros_like
+from tinygrad_ms.ops.operands import as_operand
 
 __all__ = [
     "broadcast_to", "concat", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis", "pad",
@@ -47,11 +47,6 @@ def all_axes(op: str, axis, ndim: int) -> tuple[int, ...]:
 def along(axis: int, start=None, stop=None, step=None) -> tuple:
     """The index that slices one axis and takes the others whole."""
     return (slice(None),) * axis + (slice(start, stop, step),)
-
-
-def as_operand(x):
-    """The argument of a composition: a number or a list becomes a tensor, as in the call of a primitive."""
-    return x if hasattr(x, "shape") else asarray(x)
 
 
 # --- one array in another form ------------------------------------------------------------------------------

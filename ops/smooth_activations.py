@@ -16,6 +16,7 @@ from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.blocks import SMALL, expm1, in_blocks, log1p, logistic
 from tinygrad_ms.ops.comparisons import minimum, where
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.operands import as_operand
 from tinygrad_ms.ops.rows import binary
 from tinygrad_ms.ops.trigonometric import tanh
 
@@ -117,7 +118,7 @@ def softplus(xp, x, beta=1.0):
 
 def log_sigmoid(x) -> Tensor:
     """ln sigmoid(x) = -softplus(-x), elementwise, without underflow. Gradient 1 - sigmoid(x)."""
-    return -softplus(-x)
+    return -softplus(-as_operand(x))
 
 
 def _gap(a, b):

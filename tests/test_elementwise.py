@@ -7,6 +7,9 @@ import warnings
 import numpy as np
 import pytest
 import scipy.special
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
 import tinygrad_ms as tg
 from tinygrad_ms.engine.primitive import REGISTRY
@@ -389,3 +392,34 @@ def test_the_derivative_of_silu_is_one_where_x_is_large(dtype):
     x = tg.tensor([2e3, 6e4] if dtype == "float16" else [1e3, 1e8, 1e30], dtype=dtype, requires_grad=True)
     tg.silu(x).sum().backward()
     assert (x.grad.numpy() == 1).all()
+
+
+# --- broadcasting -----------------------------------------------------------------------------------------
+
+
+def summed_to(g, shape):
+    """Undo broadcasting: add up over every axis along which ``shape`` was repeated."""
+    g = g.sum(axis=tuple(range(g.ndim - len(shape))))
+    return g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from(["add", "subtract", "multiply", "divide"]),
+    mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_dims=4, max_side=3),
+)
+def test_broadcasting_shapes(name, shapes):
+    """The gradient of a broadcast argument is that of the argument repeated in full, added up."""
+    random = np.random.default_rng(0)
+    a, b = (random.uniform(0.5, 2, shape) for shape in shapes.input_shapes)
+    seed = random.standard_normal(shapes.result_shape)
+    short = [tg.tensor(x, requires_grad=True) for x in (a, b)]
+    full = [tg.tensor(np.broadcast_to(x, shapes.result_shape), requires_grad=True) for x in (a, b)]
+    y = getattr(tg, name)(*short)
+    assert y.shape == shapes.result_shape
+    y.backward(seed)
+    getattr(tg, name)(*full).backward(seed)
+    for few, many in zip(short, full):
+        assert few.grad.shape == few.shape
+        expected = summed_to(many.grad.numpy(), few.shape)
+        np.testing.assert_allclose(few.grad.numpy(), expected, rtol=1e-12, atol=1e-12)

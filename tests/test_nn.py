@@ -786,6 +786,28 @@ def test_a_state_with_two_values_for_one_parameter_is_refused_and_changes_nothin
     np.testing.assert_array_equal(model.a.weight.numpy(), state["b.weight"])
 
 
+class Returning(nn.Module):
+    """Gives back its parameter, which ``functional_call`` exchanges only while ``forward`` runs."""
+
+    def __init__(self):
+        self.w = nn.Parameter(np.array([2.0, 3.0]))
+
+    def forward(self, again):
+        w = tg.checkpoint(lambda: (self.w * 1, self.w))()[1] if again else self.w
+        return {"w": w, "more": [self.w.sum()]}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_functional_call_gives_the_value_where_a_module_returns_a_parameter(again):
+    model = Returning()
+    value = np.array([5.0, 7.0])
+    f = lambda w: nn.functional_call(model, {"w": w}, again)["w"]
+    np.testing.assert_array_equal(f(tg.tensor(value)).numpy(), value)
+    np.testing.assert_array_equal(tg.grad(lambda w: (f(w) * [1.0, 10.0]).sum())(value).numpy(), [1, 10])
+    np.testing.assert_array_equal(tg.jvp(f, (value,), (value,))[1].numpy(), value)
+    assert model.w.tolist() == [2, 3] and model.w.grad is None
+
+
 def test_functional_call_refuses_two_values_for_one_parameter():
     model, x, w = Tied(), tg.ones((1, 2)), tg.tensor([[1.0, 0.0], [0.0, 2.0]])
     with pytest.raises(ValueError, match="functional_call: a.weight and b.weight are one parameter; give it one value"):

@@ -273,6 +273,24 @@ class TestJacobian:
             tg.jacobian(f, X, mode="sideways")
 
 
+class TestInPlace:
+    """A recorded derivative notices changes as the function itself does."""
+
+    @pytest.mark.parametrize("derivative", [
+        lambda x, c: tg.vjp(lambda a: a * a * c, x)[1](x)[0],
+        lambda x, c: tg.jvp(lambda a: a * a * c, (x,), (x,))[1],
+        lambda x, c: tg.gradients((v := x * 1) * v * c, v, v, create_graph=True),
+    ])  # fmt: skip
+    def test_of_a_constant_that_the_derivative_multiplies_by(self, derivative):
+        x, c = tg.tensor([3.0], requires_grad=True), tg.tensor([5.0])
+        derivative(x, c).backward()
+        assert x.grad.item() == 2 * 2 * 3 * 5  # of 2 x x c
+        y = derivative(x, c)
+        c.copy_([7.0])
+        with pytest.raises(RuntimeError, match="was changed in place after it had been saved"):
+            y.backward()
+
+
 class TestCheckpoint:
     def block(self, x):
         return (x * x).exp() * x
@@ -356,6 +374,16 @@ class TestCheckpoint:
         assert tg.grad(nested)(np.array([3.0])).item() == 27
         assert tg.grad(lambda x: tg.grad(nested)(x).sum())(np.array([3.0])).item() == 18
         assert tg.jvp(nested, (np.array([3.0]),), (np.ones(1),))[1].item() == 27
+
+    def test_a_hook_on_what_it_closes_over_runs_once_on_the_whole_gradient(self):
+        x = tg.tensor(np.array([3.0]), requires_grad=True)
+        h = x * 2.0
+        seen = []
+        for t, name in ((x, "x"), (h, "h")):
+            t.register_hook(lambda g, name=name: seen.append((name, g.item())) or g * 0.5)
+        (tg.checkpoint(lambda a: a * h * x)(x.detach()) + h).sum().backward()
+        assert seen == [("h", 10.0), ("x", 18.0 + 2 * 5.0)]  # d/dh (3 h x + h) and what x gets beside 2 h
+        assert x.grad.item() == 14.0
 
     def test_it_may_return_what_it_closes_over(self):
         x = tg.tensor(np.array([3.0]), requires_grad=True)

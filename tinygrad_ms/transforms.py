@@ -447,6 +447,9 @@ class _Checkpointed:
                 )
         with surroundings.again(self.entered), _Inside(self.scope), replayed(self.drawn):
             run = self._run(xs[: len(self.floats)], mode)
+            run.outputs = [
+                Tensor(y.data, y.node) for y in run.outputs
+            ]  # a parameter itself stands elsewhere afterwards
         before, now = set(self.closed), set(_closed_over(run))
         if now - before or any(not _is_frozen(node) for node in before - now):
             raise RuntimeError(
@@ -537,7 +540,8 @@ def _pull_through_checkpoint(needed, g, xs, f):
     del run  # its values are freed as the walk goes
     seeds = [(node, seed) for node, seed in seeds if node is not None]
     targets = [node for node, wanted in zip(nodes, needed) if wanted]
-    _, found = walk(seeds, targets, retain=nested, create_graph=nested, since=since)
+    # the hooks of what f closes over run in the walk outside, once, on the whole gradient
+    _, found = walk(seeds, targets, retain=nested, create_graph=nested, since=since, others=f.closed)
     return tuple(found.get(node) for node in nodes)
 
 

@@ -19,7 +19,8 @@ from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, diagonal, embed_diagonal, symmetric, tril, triu
 from tinygrad_ms.ops.linalg.solve import lapack, solve_triangular
-from tinygrad_ms.ops.shapes import as_operand, concat
+from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.ops.shapes import concat
 
 __all__ = ["cholesky", "eigh", "eigvalsh", "qr", "svd", "svdvals"]
 

@@ -8,7 +8,8 @@ from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.ops.costs import contraction
 from tinygrad_ms.ops.linalg.parts import are_half, diagonal
-from tinygrad_ms.ops.shapes import as_operand, permute_dims
+from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.ops.shapes import permute_dims
 from tinygrad_ms.options import as_axes, is_int
 
 __all__ = ["einsum", "tensordot"]

@@ -9,7 +9,8 @@ from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, diagonal, embed_diagonal, per_matrix
 from tinygrad_ms.ops.linalg.solve import inv, lapack
-from tinygrad_ms.ops.shapes import as_operand, concat
+from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.ops.shapes import concat
 from tinygrad_ms.options import is_int
 
 __all__ = ["cofactors", "det", "expm", "matrix_power", "slogdet"]

@@ -13,7 +13,7 @@ from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.decompositions import svdvals
 from tinygrad_ms.ops.linalg.solve import change, check_equations, lapack, of_vectors
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["lstsq", "pinv"]
 

@@ -14,9 +14,10 @@ from tinygrad_ms.ops.creation import zeros_like
 from tinygrad_ms.ops.elementwise import abs
 from tinygrad_ms.ops.linalg.decompositions import svdvals
 from tinygrad_ms.ops.matrix_sign.msign import nuclear_norm
+from tinygrad_ms.ops.operands import as_operand
 from tinygrad_ms.ops.reductions import max, min, sum
 from tinygrad_ms.ops.scale import homogeneous, over_norm
-from tinygrad_ms.ops.shapes import all_axes, as_operand, moveaxis, restore_axes, squeeze
+from tinygrad_ms.ops.shapes import all_axes, moveaxis, restore_axes, squeeze
 from tinygrad_ms.options import is_real
 
 __all__ = ["matrix_norm", "norm", "vector_norm"]

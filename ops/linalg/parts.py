@@ -3,7 +3,8 @@
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import HALF
 from tinygrad_ms.engine.primitive import linear
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.options import as_int
 
 __all__ = ["diag", "diagonal", "trace", "tril", "triu", "vec"]
 
@@ -84,7 +85,7 @@ def diag(x, offset=0):
     x = as_operand(x)
     if x.ndim != 1:
         return diagonal(x, offset=offset)
-    n = x.shape[0] + abs(offset)
+    n = x.shape[0] + abs(as_int(offset, "diag: offset"))
     return embed_diagonal(x, shape=(n, n), offset=offset)
 
 

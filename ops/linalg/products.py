@@ -8,7 +8,8 @@ from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.linalg.einsum import einsum, tensordot
 from tinygrad_ms.ops.linalg.parts import are_half
-from tinygrad_ms.ops.shapes import as_operand, roll
+from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.ops.shapes import roll
 
 __all__ = ["cross", "dot", "inner", "kron", "matmul", "outer", "vecdot"]
 

@@ -14,7 +14,7 @@ from numpy import broadcast_shapes
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.parts import check_matrices, tril, triu
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["inv", "solve", "solve_triangular"]
 

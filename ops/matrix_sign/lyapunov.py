@@ -14,7 +14,7 @@ from tinygrad_ms.ops.linalg.decompositions import on_host
 from tinygrad_ms.ops.linalg.parts import check_matrices, symmetric
 from tinygrad_ms.ops.matrix_sign.definite import _solve_by_eigenvalues, fits, positive_definite, unless_symmetric
 from tinygrad_ms.ops.matrix_sign.sylvester import check_right_side, common_batch
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["solve_lyapunov"]
 

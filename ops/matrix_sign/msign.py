@@ -24,7 +24,7 @@ from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix, symmetric
 from tinygrad_ms.ops.matrix_sign.closed_form import _msign_svd
 from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["msign", "msign_unrolled", "nuclear_norm", "polar"]
 

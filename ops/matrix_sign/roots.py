@@ -10,7 +10,7 @@ from tinygrad_ms.ops.linalg.parts import check_matrices, symmetric
 from tinygrad_ms.ops.linalg.solve import failing
 from tinygrad_ms.ops.matrix_sign.definite import fits, unless_symmetric
 from tinygrad_ms.ops.matrix_sign.lyapunov import _solve_lyapunov
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["inv_sqrtm", "sqrtm"]
 

@@ -14,7 +14,7 @@ from tinygrad_ms.ops.iterations.driver import into_range, is_tracked
 from tinygrad_ms.ops.iterations.newton import newton_mcsgn, newton_sylvester, proven
 from tinygrad_ms.ops.iterations.polar import orthogonalise
 from tinygrad_ms.ops.linalg.parts import check_matrices
-from tinygrad_ms.ops.shapes import as_operand
+from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["mcsgn", "solve_sylvester"]
 

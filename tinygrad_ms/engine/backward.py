@@ -7,13 +7,14 @@ from typing import Any
 
 from numpy import errstate
 
+from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import may_sum_to, sum_to
 from tinygrad_ms.engine.around.gradients import checked_seed, pullbacks, run_hooks
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, notify
 from tinygrad_ms.engine.around.sentences import shape_error
 from tinygrad_ms.engine.call import as_array
-from tinygrad_ms.engine.tape import Leaf, Node, Output, last_change, nodes_reaching, tape_of
+from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, Place, last_change, nodes_reaching, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 
 
@@ -45,13 +46,13 @@ def make_seed(tensor, gradient, create_graph, op):
     return seed if create_graph else seed.data
 
 
-def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=False, since=0, hooked=True):
+def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=False, since=0, hooked=True, others=()):
     """Backpropagate ``seeds``, pairs (node, cotangent); return (leaf, gradient) pairs and the gradients of ``targets``.
 
     Every node is visited once, from the end of the tape to its start; what it saved and the gradient of its output
     are dropped as soon as they are used. With ``targets``, only the nodes between them and the seeds are walked:
     the walk ends at a target, or goes on ``through_targets`` where one depends on another. What was recorded before
-    number ``since`` is left out. ``hooked``: run the hooks of the user.
+    number ``since`` is left out. ``hooked``: run the hooks of the user, but those of the nodes in ``others``.
     """
     grads: dict[Node, Any] = {}  # of the outputs of nodes, as far as they have come in
     for node, seed in seeds:
@@ -60,12 +61,12 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
     tape = tape_of(grads, until=() if through_targets else wanted, since=since)
     wanted_by = None if targets is None else nodes_reaching(wanted, tape)
     observers = current_state().hooks
-    quiet = errstate(over="ignore")  # 1 / cosh x is 0 where cosh x overflows: no warning of what ends in a limit
-    with quiet, enable_grad() if create_graph else nullcontext():
+    # 1 / cosh x is 0 where cosh x overflows: no warning of what ends in a limit
+    with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():
         for node in reversed(tape):
             g = grads.pop(node, None)
             if g is not None:
-                if node.hooks and hooked:
+                if node.hooks and hooked and node not in others:
                     g = run_hooks(node, g)
                 if wanted and node in wanted:
                     found[node] = g
@@ -130,8 +131,10 @@ def saved_as_tensors(node) -> list:
     """What a node saved, as tensors at their places on the tape: the rules that read them then record themselves."""
     plan, saved = node.plan, list(node.saved)
     for position, i in enumerate(plan.inputs):
-        if isinstance(node.parents[i], Node):
-            saved[position] = Tensor(saved[position], node.parents[i])
+        place = node.parents[i]
+        if isinstance(place, Place) and is_float(saved[position].dtype):  # a constant may be changed in place, too
+            saved[position] = Tensor(saved[position], place if isinstance(place, Node) else None)
+            saved[position]._constant = place if isinstance(place, Constant) else None
     for position, k in enumerate(plan.outputs, len(plan.inputs)):
         source = Output(node, k, saved[position]) if plan.primitive.outputs else node
         saved[position] = Tensor(saved[position], source)

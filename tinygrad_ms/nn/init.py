@@ -11,7 +11,10 @@ from math import prod, sqrt
 import numpy
 
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
+from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.random import generator
+
+TAPE = "initial values are off the tape; pass numbers, or x.detach()"
 
 
 def zeros(shape, dtype=DEFAULT_FLOAT):
@@ -26,11 +29,13 @@ def ones(shape, dtype=DEFAULT_FLOAT):
 
 def normal(shape, mean=0.0, std=1.0, rng=None, dtype=DEFAULT_FLOAT):
     """Independent N(mean, std^2)."""
+    refuse_tracked("init.normal", [mean, std], TAPE)
     return generator(rng).normal(mean, std, shape).astype(dtype)
 
 
 def uniform(shape, low=0.0, high=1.0, rng=None, dtype=DEFAULT_FLOAT):
     """Independent U(low, high)."""
+    refuse_tracked("init.uniform", [low, high], TAPE)
     return generator(rng).uniform(low, high, shape).astype(dtype)
 
 
@@ -54,6 +59,7 @@ def xavier_normal(shape, gain=1.0, rng=None, dtype=DEFAULT_FLOAT):
 
     Source: Glorot and Bengio 2010, equation 12.
     """
+    refuse_tracked("init.xavier_normal", gain, TAPE)
     return normal(shape, 0.0, gain * sqrt(2 / max(1, sum(fans(shape)))), rng, dtype)
 
 
@@ -62,6 +68,7 @@ def xavier_uniform(shape, gain=1.0, rng=None, dtype=DEFAULT_FLOAT):
 
     Source: the same, equation 16.
     """
+    refuse_tracked("init.xavier_uniform", gain, TAPE)
     bound = gain * sqrt(6 / max(1, sum(fans(shape))))
     return uniform(shape, -bound, bound, rng, dtype)
 
@@ -73,6 +80,7 @@ def orthogonal(shape, gain=1.0, rng=None, dtype=DEFAULT_FLOAT):
     2007, arXiv:math-ph/0609050, without which QR does not give the uniform (Haar) distribution.
     """
     fans(shape)
+    refuse_tracked("init.orthogonal", gain, TAPE)
     rows, columns = shape[0], prod(shape[1:])
     tall = generator(rng).standard_normal((max(rows, columns), min(rows, columns)))
     q, r = numpy.linalg.qr(tall)
@@ -96,4 +104,5 @@ def _he_std(shape, negative_slope, mode):
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f'init: mode is {mode!r}; expected "fan_in" or "fan_out"')
     fan = fans(shape)[0 if mode == "fan_in" else 1]
+    refuse_tracked("init.he", negative_slope, TAPE)
     return sqrt(2 / ((1 + negative_slope**2) * max(1, fan)))

@@ -13,6 +13,7 @@ from tinygrad_ms.nn.module import Module, Parameter
 from tinygrad_ms.ops.affine import affine
 from tinygrad_ms.ops.indexing import embedding
 from tinygrad_ms.ops.normalization import layer_norm, rms_norm
+from tinygrad_ms.ops.operands import as_number, as_operand
 from tinygrad_ms.options import as_int, is_int
 from tinygrad_ms.random import drawing, generator, own_generator
 
@@ -127,6 +128,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, rng=None):
+        p = as_number(p, "Dropout: p")
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p is {p}, expected a probability from 0 to 1")
         self.p = p
@@ -135,7 +137,7 @@ class Dropout(Module):
     def forward(self, x):
         if not self.training or self.p == 0:
             return x
-        x = asarray(x)
+        x = asarray(as_operand(x, "Dropout"))
         with drawing(self.rng) as rng:
             kept = numpy.asarray(rng.random(x.shape, dtype=DEFAULT_FLOAT) >= self.p)
         mask = to_device(kept, x.device).astype(x.dtype)  # one byte an element travels
@@ -151,6 +153,7 @@ class Flatten(Module):
     """Join the axes behind the first: (batch, ...) -> (batch, product of the others)."""
 
     def forward(self, x):
+        x = as_operand(x, "Flatten")
         return x.reshape((x.shape[0], prod(x.shape[1:])))
 
 

@@ -22,6 +22,7 @@ from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.conversions import is_dtype
 from tinygrad_ms.options import is_int
 from tinygrad_ms.surroundings import surrounded
+from tinygrad_ms.tree import flatten, tree_map
 
 CHANGES = [0]  # counts what may have changed the tree of a module, and so the names in it
 
@@ -562,7 +563,11 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
     parts = [state[name] for name in parameters]
     places = [value.place() for value in parameters.values()]
     with surrounded(lambda: exchanged(parts, places)):
-        return module(*args, **kwargs)
+        result = module(*args, **kwargs)
+    given = {id(part): value for part, value in zip(parts, parameters.values())}
+    if any(id(leaf) in given for leaf in flatten(result)[0]):  # parameters themselves, which are back in their places
+        result = tree_map(lambda leaf: given.get(id(leaf), leaf), result)
+    return result
 
 
 WAITS = 300.0  # seconds for which one thread waits until another has put back what both exchange

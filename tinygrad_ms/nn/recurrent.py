@@ -124,10 +124,10 @@ class Recurrent(Module):
         self.cell = cell
 
     def forward(self, x, h=None):
-        if x.ndim != 3 or not x.shape[1]:
-            size = self.cell.input_size
+        if getattr(x, "ndim", 0) != 3 or not x.shape[1]:
+            size, shape = self.cell.input_size, getattr(x, "shape", ())
             raise ValueError(
-                f"{type(self).__name__}: x has shape {tuple(x.shape)}, expected (batch, T, {size}) with T >= 1"
+                f"{type(self).__name__}: x has shape {tuple(shape)}, expected (batch, T, {size}) with T >= 1"
             )
         h, outputs = self.cell.start(x, h), []
         for token in unstack(self.cell.read(x), axis=1):

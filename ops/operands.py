@@ -1,0 +1,40 @@
+"""Arguments of functions that are made of several ops: lists and numbers, looked at before the first op is called."""
+
+import sys
+
+from tinygrad_ms.engine.around.arguments import refuse_tracked
+from tinygrad_ms.engine.around.constructors import asarray
+
+__all__: list[str] = []
+
+
+def as_operand(x, op: str | None = None):
+    """The argument of a composition: a number or a list becomes a tensor, as in the call of a primitive."""
+    if hasattr(x, "shape"):
+        return x
+    refuse_lists(op, x)
+    return asarray(x)
+
+
+def refuse_lists(op: str | None, *values) -> None:
+    """Raise TypeError, with the name of the op or of the function that was called, for lists of tensors on the tape."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            refuse_tracked(op or _called(), value, "join tensors with tg.stack")
+
+
+def as_number(value, what: str) -> float:
+    """The Python float of an option. ``what``: the op and the argument, for the TypeError of a list or on the tape."""
+    refuse_tracked(what, value, "it has no derivative here; pass a number or .detach()")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} is {value!r}, expected one number") from None
+
+
+def _called() -> str:
+    """The function of this room that the user called: the outermost frame of those that led here."""
+    frame, name = sys._getframe(2), ""
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("tinygrad_ms.ops"):
+        frame, name = frame.f_back, frame.f_code.co_name
+    return name

@@ -761,6 +761,7 @@ def functional_assignment(p):
 
 def matrix(p):
     v = p.pick(lambda v: len(v.shape) == 2 and v.shape[0] == v.shape[1] and v.dtype != "float16")
+    need(v.jet.value.size > 0)
     need(np.linalg.cond(v.jet.value) < 20)
     return v
 
@@ -1045,7 +1046,7 @@ def of_two(p):
         need(len(a.shape) > 0)
         parts = [a.jet.linear(lambda r, i=i: np.take(r, [i], -1), rounds=False) for i in range(a.shape[-1])]
         running = list(accumulate(parts, lambda x, y: x * y))
-        need(running)
+        need(len(running))
         blocks = zip(*[(x.rows, x.sizes, x.errors) for x in running])
         p.add(f"{a.name}.cumprod(axis=-1)", Jet(*(np.concatenate(b, axis=-1) for b in blocks)), [a])
     elif kind == "norm":

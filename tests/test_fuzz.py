@@ -696,7 +696,7 @@ def moves(p):
     text, move = p.choice(forms)
     try:
         p.add(text, v.jet.linear(move, rounds="trace" in text), [v])
-    except ValueError:
+    except (ValueError, IndexError):  # of an empty array
         raise Skip from None
 
 
@@ -761,6 +761,7 @@ def functional_assignment(p):
 
 def matrix(p):
     v = p.pick(lambda v: len(v.shape) == 2 and v.shape[0] == v.shape[1] and v.dtype != "float16")
+    need(v.jet.value.size > 0)
     need(np.linalg.cond(v.jet.value) < 20)
     return v
 
@@ -1045,7 +1046,7 @@ def of_two(p):
         need(len(a.shape) > 0)
         parts = [a.jet.linear(lambda r, i=i: np.take(r, [i], -1), rounds=False) for i in range(a.shape[-1])]
         running = list(accumulate(parts, lambda x, y: x * y))
-        need(running)
+        need(len(running))
         blocks = zip(*[(x.rows, x.sizes, x.errors) for x in running])
         p.add(f"{a.name}.cumprod(axis=-1)", Jet(*(np.concatenate(b, axis=-1) for b in blocks)), [a])
     elif kind == "norm":
@@ -1131,7 +1132,7 @@ def a_nested_transform(p):
         p.add(f"tg.jvp(lambda a: tg.sin(a) * {b}, ({a},), ({a} * 2,))[1]",
               cosine(v.jet) * w.jet * v.jet * p.fixed(2.0), [v, w])  # fmt: skip
     elif kind in ("jacobian", "hessian"):
-        need(v.shape == w.shape and len(v.shape) == 1)
+        need(v.shape == w.shape and len(v.shape) == 1 and v.jet.value.size > 0)
         x = v.jet.function(*(-x for x in sine(v.jet.value))) if kind == "hessian" else cosine(v.jet)
         inner = "(tg.sin(a) * {}).sum()" if kind == "hessian" else "tg.sin(a) * {}"
         p.add(f"tg.{kind}(lambda a: {inner.format(b)}, {a})", (x * w.jet).linear(np.diag, rounds=False), [v, w])

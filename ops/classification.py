@@ -118,7 +118,7 @@ def nll(log_probabilities, target, weight=None, *, axis=-1, reduction="mean", ig
 
 def _prepare(op, logits, target, weight, axis, ignore_index):
     """Checked arguments, the classes in the last axis; ``ignore_index`` is None where nothing is ignored."""
-    if not hasattr(target, "dtype"):
+    if type(raw(target)) not in BACKENDS:
         target = asarray(target, device=logits.device if isinstance(logits, Tensor) else None)
     shape, dtype = logits.shape, target.dtype
     if not is_float(logits.dtype):
@@ -135,7 +135,7 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
         refuse_tracked(
             f"{op}: weight", weight, "it has no derivative here; pass .detach(), or multiply the losses by it"
         )
-        if not hasattr(weight, "shape"):
+        if type(raw(weight)) not in BACKENDS:
             weight = asarray(weight, device=logits.device if isinstance(logits, Tensor) else None)
         weight = raw(weight).copy()  # the gradient reads it again, whatever happens to it
         if weight.shape != (classes,):

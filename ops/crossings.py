@@ -9,9 +9,11 @@ import numpy
 from tinygrad_ms.arrays.devices import parse_device, to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, host_array
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.sums import may_sum_to
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import shared_counter
 from tinygrad_ms.engine.around.modes import current_state
+from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.tape import Output
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops import numpy_functions
@@ -143,6 +145,10 @@ class Crossings:
         self._check_writable("copy_", "make a new tensor instead")
         refuse_tracked("copy_", source, "make a new tensor instead, or copy from source.detach()")
         source = raw_like(source, self, "copy_")
+        if not may_sum_to(self.shape, shape_of(source)):
+            raise ValueError(
+                f"copy_: the source has shape {shape_of(source)}, which does not broadcast to {self.shape}"
+            )
         self.data[...] = source.astype(self.dtype, copy=False) if type(source) is type(self.data) else source
         self.touch()
         return self
@@ -186,7 +192,7 @@ def raw_like(value, like: Tensor, op: str):
             there = BACKENDS[type(value)].device_of(value)
             raise ValueError(f"{op}: the tensor is on {like.device} and the value on {there}; move one with .to()")
         return value
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, numpy.ndarray)):
         return to_device(host_array(value, like.dtype), like.device)
     return value
 

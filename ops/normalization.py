@@ -104,7 +104,7 @@ def layer_norm(x, weight=None, bias=None, eps: float = 1e-5, axes=-1):
     weight, bias: broadcast against x; without them 1 and 0. Half precision is computed in float32.
     Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, equation 3.
     """
-    y = normalize(x, 1.0 if weight is None else weight, axes=as_axes(axes), eps=float(eps), center=True)
+    y = normalize(x, 1.0 if weight is None else weight, axes=as_axes(axes), eps=eps, center=True)
     return y if bias is None else y + bias
 
 
@@ -113,4 +113,4 @@ def rms_norm(x, weight=None, eps: float = 1e-6, axes=-1):
 
     weight: broadcasts against x; without it 1. Source: Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.
     """
-    return normalize(x, 1.0 if weight is None else weight, axes=as_axes(axes), eps=float(eps), center=False)
+    return normalize(x, 1.0 if weight is None else weight, axes=as_axes(axes), eps=eps, center=False)

@@ -11,6 +11,7 @@ from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.losses import check_reduction
 from tinygrad_ms.ops.shapes import permute_dims
 from tinygrad_ms.ops.targets import SoftTargets, targets_of
+from tinygrad_ms.ops.watch import note_read
 
 __all__ = ["cross_entropy", "nll", "softmax_cross_entropy"]
 
@@ -111,6 +112,7 @@ def nll(log_probabilities, target, weight=None, *, axis=-1, reduction="mean", ig
         raise TypeError("nll: target must be integer labels; for probabilities use softmax_cross_entropy with logits")
     check_reduction("nll", reduction)
     scores = wide(log_probabilities)
+    note_read(target)
     labels = raw(target).copy() if getattr(log_probabilities, "requires_grad", False) else raw(target)
     loss = targets_of(labels, scores, weight, reduction, 0.0, ignore_index).loss(scores)
     return loss if scores is log_probabilities else loss.astype(log_probabilities.dtype)
@@ -137,6 +139,7 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
         )
         if type(raw(weight)) not in BACKENDS:
             weight = asarray(weight, device=logits.device if isinstance(logits, Tensor) else None)
+        note_read(weight)
         weight = raw(weight).copy()  # the gradient reads it again, whatever happens to it
         if weight.shape != (classes,):
             raise ValueError(f"{op}: weight has shape {weight.shape}; with {classes} classes it must be ({classes},)")

@@ -17,7 +17,7 @@ from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.tape import Output
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops import numpy_functions
-from tinygrad_ms.ops.watch import note_crossing
+from tinygrad_ms.ops.watch import note_crossing, note_read
 
 __all__: list[str] = []
 
@@ -40,6 +40,7 @@ class Crossings:
         refuse_tracked("conversion to a NumPy array", self, "use tg's functions (tg.stack for a list), or x.detach()")
         if BACKENDS[type(self.data)].name != "cpu":
             raise TypeError(f"a tensor on {self.device} is not converted to NumPy silently: call .numpy() or .cpu()")
+        note_read(self)
         if dtype is not None and as_dtype(dtype) != self.dtype:
             return self.data.astype(dtype)
         return self.data.copy() if copy else self.data
@@ -80,6 +81,7 @@ class Crossings:
     def __bool__(self):
         if self.size != 1:
             raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use .any() or .all()")
+        note_read(self)
         return bool(self.data.item())
 
     def __len__(self):
@@ -186,6 +188,7 @@ def raw_index(index):
 
 def raw_like(value, like: Tensor, op: str):
     """The raw array of ``value`` for an in-place write into ``like``, on the same device."""
+    note_read(value)
     value = raw(value)
     if type(value) in BACKENDS:
         if type(value) is not type(like.data):

@@ -21,6 +21,7 @@ from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.shapes import along, as_operand, broadcast_to, one_axis, ravel
+from tinygrad_ms.ops.watch import note_read
 
 __all__ = [
     "argsort", "embedding", "index_add", "index_update", "nonzero", "one_hot", "sort", "take",
@@ -168,6 +169,7 @@ def _on_device(op: str, x, index, value=None) -> tuple:
 def _index_item(op: str, array, item, own: bool):
     if isinstance(item, numpy.integer):
         return int(item)
+    note_read(item)
     item = raw(item)
     backend = BACKENDS[type(array)]
     if type(item) not in BACKENDS:  # a list, a range, True or False

@@ -478,6 +478,9 @@ class _Reads:
         if constants:
             self.note(primitive.name, constants)
 
+    def read(self, x):
+        self.note("its values", x)
+
     def note(self, where, tree):
         for x in flatten(tree)[0]:
             if isinstance(x, Tensor) and (x.node is None or x.node.seq < self.before):

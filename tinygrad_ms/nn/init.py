@@ -11,7 +11,7 @@ from math import prod, sqrt
 import numpy
 
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
-from tinygrad_ms.random import generator
+from tinygrad_ms.random import drawing, generator
 
 
 def zeros(shape, dtype=DEFAULT_FLOAT):
@@ -26,12 +26,14 @@ def ones(shape, dtype=DEFAULT_FLOAT):
 
 def normal(shape, mean=0.0, std=1.0, rng=None, dtype=DEFAULT_FLOAT):
     """Independent N(mean, std^2)."""
-    return generator(rng).normal(mean, std, shape).astype(dtype)
+    with drawing(generator(rng)) as numbers:
+        return numbers.normal(mean, std, shape).astype(dtype)
 
 
 def uniform(shape, low=0.0, high=1.0, rng=None, dtype=DEFAULT_FLOAT):
     """Independent U(low, high)."""
-    return generator(rng).uniform(low, high, shape).astype(dtype)
+    with drawing(generator(rng)) as numbers:
+        return numbers.uniform(low, high, shape).astype(dtype)
 
 
 def he_normal(shape, negative_slope=0.0, mode="fan_in", rng=None, dtype=DEFAULT_FLOAT):
@@ -74,7 +76,7 @@ def orthogonal(shape, gain=1.0, rng=None, dtype=DEFAULT_FLOAT):
     """
     fans(shape)
     rows, columns = shape[0], prod(shape[1:])
-    tall = generator(rng).standard_normal((max(rows, columns), min(rows, columns)))
+    tall = normal((max(rows, columns), min(rows, columns)), rng=rng, dtype="float64")
     q, r = numpy.linalg.qr(tall)
     q = q * numpy.where(numpy.diagonal(r) < 0, -1.0, 1.0)
     return (gain * (q if rows >= columns else q.T)).reshape(shape).astype(dtype)

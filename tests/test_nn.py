@@ -978,3 +978,16 @@ def test_a_plain_tensor_in_the_place_of_the_only_parameter_is_found(held):
     assert module.parameters()[0].item() == 3.0
     del place[key]
     assert module.parameters() == []
+
+
+def test_a_state_is_loaded_as_a_whole_or_not_at_all():
+    model = nn.Linear(2, 2, rng=0)
+    before, other = model.state_dict(), nn.Linear(2, 2, rng=1).state_dict()
+    with tg.guard_saved():
+        loss = (model.bias * model.bias).sum()
+        with pytest.raises(ValueError, match="load_state_dict of Linear: bias is a read-only array here: guard_saved"):
+            model.load_state_dict(other)
+        np.testing.assert_array_equal(model.weight.numpy(), before["weight"])
+        loss.backward()
+    model.load_state_dict(other)
+    np.testing.assert_array_equal(model.weight.numpy(), other["weight"])

@@ -604,3 +604,11 @@ class TestUserPrimitives:
 
         with pytest.raises(AssertionError):
             tg.testing.gradcheck(wrong_square, [tg.tensor(X, requires_grad=True)])
+
+
+@pytest.mark.parametrize("argnums", [(0, 0), (0, -2), (1, 0, 1)])
+def test_an_argument_named_twice_is_refused(argnums):
+    """The first of the two would get a gradient of zero."""
+    for transform in (tg.grad, tg.value_and_grad, tg.jacobian, tg.hessian):
+        with pytest.raises(ValueError, match=r"argnums=\(.*\) names an argument twice"):
+            transform(lambda a, b: (a * b).sum(), argnums=argnums)(np.ones(2), np.ones(2))

@@ -527,6 +527,8 @@ def mismatch(part, name, value) -> str | None:
         return f"{name} is {type(value).__name__}, expected an array or a Tensor of shape {part.shape}"
     if value.shape != part.shape:
         return f"{name} has shape {value.shape} in the state and {part.shape} here"
+    if not getattr(getattr(part.data, "flags", None), "writeable", True):
+        return f"{name} is a read-only array here: guard_saved made it so until backward, or whoever made the array"
     if value.dtype != part.dtype:
         return f"{name} is {value.dtype} in the state and {part.dtype} here (convert one with .astype)"
     return None

@@ -12,6 +12,7 @@ from tinygrad_ms.ops.losses import check_reduction
 from tinygrad_ms.ops.operands import as_number, as_operand, refuse_lists
 from tinygrad_ms.ops.shapes import permute_dims
 from tinygrad_ms.ops.targets import SoftTargets, targets_of
+from tinygrad_ms.ops.watch import note_read
 
 __all__ = ["cross_entropy", "nll", "softmax_cross_entropy"]
 
@@ -113,6 +114,7 @@ def nll(log_probabilities, target, weight=None, *, axis=-1, reduction="mean", ig
         raise TypeError("nll: target must be integer labels; for probabilities use softmax_cross_entropy with logits")
     check_reduction("nll", reduction)
     scores = wide(log_probabilities)
+    note_read(target)
     labels = raw(target).copy() if getattr(log_probabilities, "requires_grad", False) else raw(target)
     loss = targets_of(labels, scores, weight, reduction, 0.0, ignore_index).loss(scores)
     return loss if scores is log_probabilities else loss.astype(log_probabilities.dtype)
@@ -122,7 +124,7 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
     """Checked arguments, the classes in the last axis; ``ignore_index`` is None where nothing is ignored."""
     logits = as_operand(logits)
     refuse_lists(op, target)
-    if not hasattr(target, "dtype"):
+    if type(raw(target)) not in BACKENDS:
         target = asarray(target, device=logits.device if isinstance(logits, Tensor) else None)
     shape, dtype = logits.shape, target.dtype
     if not is_float(logits.dtype):
@@ -139,8 +141,9 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
         refuse_tracked(
             f"{op}: weight", weight, "it has no derivative here; pass .detach(), or multiply the losses by it"
         )
-        if not hasattr(weight, "shape"):
+        if type(raw(weight)) not in BACKENDS:
             weight = asarray(weight, device=logits.device if isinstance(logits, Tensor) else None)
+        note_read(weight)
         weight = raw(weight).copy()  # the gradient reads it again, whatever happens to it
         if weight.shape != (classes,):
             raise ValueError(f"{op}: weight has shape {weight.shape}; with {classes} classes it must be ({classes},)")

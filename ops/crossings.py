@@ -9,13 +9,15 @@ import numpy
 from tinygrad_ms.arrays.devices import parse_device, to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, host_array
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.sums import may_sum_to
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import shared_counter
 from tinygrad_ms.engine.around.modes import current_state
+from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.tape import Output
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops import numpy_functions
-from tinygrad_ms.ops.watch import note_crossing
+from tinygrad_ms.ops.watch import note_crossing, note_read
 
 __all__: list[str] = []
 
@@ -38,6 +40,7 @@ class Crossings:
         refuse_tracked("conversion to a NumPy array", self, "use tg's functions (tg.stack for a list), or x.detach()")
         if BACKENDS[type(self.data)].name != "cpu":
             raise TypeError(f"a tensor on {self.device} is not converted to NumPy silently: call .numpy() or .cpu()")
+        note_read(self)
         if dtype is not None and as_dtype(dtype) != self.dtype:
             return self.data.astype(dtype)
         return self.data.copy() if copy else self.data
@@ -78,6 +81,7 @@ class Crossings:
     def __bool__(self):
         if self.size != 1:
             raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use .any() or .all()")
+        note_read(self)
         return bool(self.data.item())
 
     def __len__(self):
@@ -143,6 +147,10 @@ class Crossings:
         self._check_writable("copy_", "make a new tensor instead")
         refuse_tracked("copy_", source, "make a new tensor instead, or copy from source.detach()")
         source = raw_like(source, self, "copy_")
+        if not may_sum_to(self.shape, shape_of(source)):
+            raise ValueError(
+                f"copy_: the source has shape {shape_of(source)}, which does not broadcast to {self.shape}"
+            )
         self.data[...] = source.astype(self.dtype, copy=False) if type(source) is type(self.data) else source
         self.touch()
         return self
@@ -180,13 +188,14 @@ def raw_index(index):
 
 def raw_like(value, like: Tensor, op: str):
     """The raw array of ``value`` for an in-place write into ``like``, on the same device."""
+    note_read(value)
     value = raw(value)
     if type(value) in BACKENDS:
         if type(value) is not type(like.data):
             there = BACKENDS[type(value)].device_of(value)
             raise ValueError(f"{op}: the tensor is on {like.device} and the value on {there}; move one with .to()")
         return value
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, numpy.ndarray)):
         return to_device(host_array(value, like.dtype), like.device)
     return value
 

@@ -23,6 +23,7 @@ from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.operands import as_operand
 from tinygrad_ms.ops.shapes import along, broadcast_to, one_axis, ravel
+from tinygrad_ms.ops.watch import note_read
 from tinygrad_ms.options import as_int
 
 __all__ = [
@@ -171,6 +172,7 @@ def _on_device(op: str, x, index, value=None) -> tuple:
 def _index_item(op: str, array, item, own: bool):
     if isinstance(item, numpy.integer):
         return int(item)
+    note_read(item)
     item = raw(item)
     backend = BACKENDS[type(array)]
     if type(item) not in BACKENDS:  # a list, a range, True or False

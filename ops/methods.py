@@ -153,7 +153,12 @@ def in_place(op):
     def change(x, value):
         if isinstance(x.node, Leaf) and x.node.tensor is not None:  # that of a transform has no tensor
             x._check_writable(f"{op.__name__} in place", "write p = p - v, or the like, for a new tensor")
-            return x.copy_(op(x, value))
+            y = op(x, value)
+            if y.shape != x.shape:
+                raise ValueError(
+                    f"{op.__name__} in place: the result has shape {y.shape} and the tensor {x.shape}, which must stay"
+                )
+            return x.copy_(y)
         return op(x, value)
 
     return change

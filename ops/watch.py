@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from sys import _getframe
 
-from tinygrad_ms.engine.around.modes import current_state
+from tinygrad_ms.engine.around.modes import current_state, notify
 from tinygrad_ms.engine.call import ours
+from tinygrad_ms.engine.tensor import Tensor
 
 _watches: ContextVar[tuple] = ContextVar("tinygrad_ms.watches", default=())
 
@@ -28,8 +29,15 @@ def watched(depends):
         _watches.reset(token)
 
 
+def note_read(x) -> None:
+    """Tell observers that the values of x are read here, if x is a Tensor, in another way than by an op."""
+    if (hooks := current_state().hooks) and isinstance(x, Tensor):
+        notify(hooks, "read", x)
+
+
 def note_crossing(x) -> None:
     """Say that the numbers of the tensor x leave the tape here; ``item`` and its kind do so."""
+    note_read(x)
     if x.node is None or not _watches.get() or not current_state().recording:
         return
     frame = _getframe(2)

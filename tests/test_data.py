@@ -360,8 +360,8 @@ def test_state_between_epochs_and_pass_left_early():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
-        ({"seed": -1}, "seed is -1"),
+        ({"batch_size": 0}, "batch_size is 0, expected an integer of at least 1"),
+        ({"seed": -1}, "seed is -1, expected an integer of at least 0"),
         ({"batch_size": 11, "drop_last": True}, "batch_size 11 is more than the 10 rows"),
         ({"n": 0}, "the data are empty"),
     ],
@@ -376,8 +376,11 @@ def test_loader_refuses_arrays_of_unequal_length_and_no_arrays():
         DataLoader(np.zeros((3, 2)), np.zeros(4), batch_size=1)
     with pytest.raises(ValueError, match="DataLoader: no arrays were given"):
         DataLoader(batch_size=1)
-    with pytest.raises(TypeError):
-        loader_of(batch_size=2.5)
+    for wrong in (2.5, "x", None, True):
+        with pytest.raises(TypeError, match=f"DataLoader: batch_size is {wrong!r}, expected an integer"):
+            loader_of(batch_size=wrong)
+        with pytest.raises(TypeError, match=f"DataLoader: seed is {wrong!r}, expected an integer"):
+            loader_of(seed=wrong)
 
 
 @pytest.mark.parametrize(

@@ -407,3 +407,57 @@ class TestOneException:
             assert alive() is None
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("call", [tg.layer_norm, tg.rms_norm])
+def test_the_eps_of_a_normalisation_is_a_constant(call):
+    with pytest.raises(TypeError, match="normalize: eps: a tensor .* on the tape .*it has no derivative here"):
+        call(tg.tensor(A), eps=leaf(0.5))
+    np.testing.assert_array_equal(call(tg.tensor(A), eps=tg.tensor(0.5)).numpy(), call(tg.tensor(A), eps=0.5).numpy())
+
+
+def test_a_change_in_place_keeps_the_shape():
+    p = leaf([1.0, 2.0])
+    with tg.no_grad():
+        for change, shapes in (
+            (
+                lambda p: p.__iadd__(tg.ones((3, 2))),
+                r"add in place: the result has shape \(3, 2\) and the tensor \(2,\)",
+            ),
+            (lambda p: p.__imatmul__(tg.ones(2)), r"matmul in place: the result has shape \(\) and the tensor \(2,\)"),
+            (
+                lambda p: p.copy_(tg.ones((3, 2))),
+                r"copy_: the source has shape \(3, 2\), which does not broadcast to \(2,",
+            ),
+            (
+                lambda p: p.copy_([1.0, 2.0, 3.0]),
+                r"copy_: the source has shape \(3,\), which does not broadcast to \(2,\)",
+            ),
+        ):
+            with pytest.raises(ValueError, match=shapes):
+                change(p)
+    assert p.tolist() == [1, 2] and p.version_counter() == [0]
+
+
+MASKED = np.ma.masked_array([1.0, 2.0], [False, True])
+MASKS = {
+    "tensor": lambda m: tg.tensor(m),
+    "asarray": lambda m: tg.asarray(m),
+    "op": lambda m: tg.exp(m),
+    "beside a tensor": lambda m: tg.ones(2) * m,
+    "from the left": lambda m: m * tg.ones(2),
+    "t[i] = m": lambda m: tg.ones(2).__setitem__(slice(None), m),
+    "copy_": lambda m: tg.ones(2).copy_(m),
+    "grad": lambda m: tg.grad(lambda x: x.sum())(m),
+    "target": lambda m: tg.softmax_cross_entropy(tg.ones((2, 2)), m.astype("int64")),
+    "weight": lambda m: tg.softmax_cross_entropy(tg.ones((2, 2)), [0, 1], weight=m),
+    "Parameter": lambda m: tg.nn.Parameter(m),
+    "index": lambda m: tg.ones(2)[m.astype("int64")],
+    "data": lambda m: next(iter(tg.data.DataLoader(m, batch_size=1))),
+}
+
+
+@pytest.mark.parametrize("door", MASKS)
+def test_the_mask_of_a_masked_array_is_not_lost(door):
+    with pytest.raises(TypeError, match="mask would be lost|MaskedArray.*expected"):
+        MASKS[door](MASKED)

@@ -289,6 +289,17 @@ class TestModes:
     def test_as_decorator_of_a_function(self, decorate):
         assert decorate(tg.is_grad_enabled)() is False
 
+    @pytest.mark.parametrize("mode", [tg.no_grad(), tg.enable_grad(), tg.inference_mode(), tg.detect_nan()])
+    def test_what_is_no_function_is_not_decorated(self, mode):
+        for kind in (classmethod, property):
+            with pytest.raises(TypeError, match=rf"it decorates functions, and this is a {kind.__name__}; dec"):
+                mode(kind(lambda c: 1))
+        with pytest.raises(TypeError, match=f"{type(mode).__name__}: it decorates functions, and this is the class C;"):
+
+            @mode
+            class C:
+                pass
+
     def test_as_decorator_of_a_generator_it_does_not_leak(self):
         @tg.no_grad()
         def numbers():

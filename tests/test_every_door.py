@@ -44,7 +44,7 @@ OPTIONS = {  # parameters that are choices, axes, shapes, places: no numbers wit
     "dtype", "end_axis", "endpoint", "equal_nan", "ignore_index", "indexing", "keepdims", "largest", "lower", "method",
     "mode", "name", "num", "ord", "pad_width", "parity", "recompute", "reduction", "repeats", "reps", "requires_grad",
     "shape", "shift", "side", "source", "spectrum", "start_axis", "steps", "subscripts", "targets", "unit_diagonal",
-    "indices_or_sections", "num_classes",
+    "full_matrices", "indices_or_sections", "num_classes", "padding_idx",
 }  # fmt: skip
 LABELS = np.array([1, 0, 2])
 CALLS = {  # of functions that are no primitives, and of parameters that the samples leave out
@@ -80,6 +80,8 @@ CALLS = {  # of functions that are no primitives, and of parameters that the sam
     "layer_norm": [dict(x=N(3, 4), weight=P(4), bias=N(4), eps=0.01)],
     "linear": [dict(x=N(3, 4), weight=N(2, 4), bias=N(2)), dict(x=N(3, 4), weight=N(2, 4), bias=0.5)],
     "linspace": [dict(start=0.5, stop=2.0)],
+    "logit": [dict(x=P(3, 2) / 3, eps=0.1)],
+    "lstsq": [dict(a=N(4, 3), b=N(4, 2, seed=1), rtol=1e-9)],
     "log_base": [dict(x=P(3, 2), base=3.0), dict(x=P(3, 2), base=P(2) + 2)],
     "log_sigmoid": [dict(x=N(3, 2))],
     "matrix_norm": [dict(x=N(3, 2)), dict(x=N(3, 2), ord="nuc")],
@@ -130,6 +132,7 @@ CALLS = {  # of functions that are no primitives, and of parameters that the sam
     "transpose": [dict(x=N(3, 2))],
     "unstack": [dict(x=N(3, 2))],
     "vec": [dict(x=N(3, 2))],
+    "vector_norm": [dict(x=N(3, 2)), dict(x=N(3, 2), ord=3, axis=1)],
     "vecdot": [dict(a=N(3, 2), b=N(3, 2, seed=1))],
     "vstack": [dict(xs=N(3, 2))],
     "where": [dict(condition=N(3, 2), a=N(3, 2), b=1.5)],
@@ -255,7 +258,7 @@ REFUSED = {  # parameters that take no tensor on the tape: integers, and numbers
     "arange": "start stop step", "cross_entropy": "weight label_smoothing", "diag": "offset", "diagonal": "offset",
     "diff": "n", "elu": "alpha", "embedding": "indices", "full": "value", "full_like": "value", "hardtanh": "min max",
     "huber": "delta", "index_add": "index", "index_update": "index", "isclose": "rtol atol", "layer_norm": "eps",
-    "leaky_relu": "negative_slope", "linspace": "start stop", "matrix_power": "n", "msign": "eps",
+    "leaky_relu": "negative_slope", "linspace": "start stop", "logit": "eps", "lstsq": "rtol", "matrix_power": "n", "msign": "eps",
     "nan_to_num": "nan posinf neginf", "nll": "weight", "one_hot": "indices", "pad": "value", "pinv": "rtol",
     "put_along_axis": "indices", "rms_norm": "eps", "round": "decimals",
     "softmax_cross_entropy": "weight label_smoothing", "softplus": "beta", "std": "correction", "take": "indices",
@@ -307,7 +310,7 @@ NO_ARRAYS_IN = {  # methods that are no public functions, and take no second arr
                      "requires_grad_", "zero_grad", "retain_grad", "register_hook", "place", "take_place"],
                     "options; the tensor itself is recorded or left off the tape on purpose"),
     **dict.fromkeys(["numpy", "item", "tolist"], "copies of the values, on purpose: test_doors.py"),
-    **dict.fromkeys(["as_constant", "version_counter", "touch"], "the engine's"),
+    **dict.fromkeys(["as_constant", "count_with", "version_counter", "touch"], "the engine's"),
 }  # fmt: skip
 ROOM = ("__init__", "__repr__", "__hash__", "__format__", "__len__", "__iter__", "__bool__", "__int__", "__float__",
         "__index__", "__copy__", "__deepcopy__", "__reduce__", "__pos__", "__array__", "__array_function__",
@@ -414,7 +417,7 @@ LAYERS = {  # class: (options with a derivative or without, inputs, what errors 
 NO_INPUT = {
     "Module": "the base class", "Sequential": "hands its input on", "Identity": "hands its input on",
     "Parameter": "a new leaf", "Buffer": "made like Parameter", "functional_call": "test_nn.py", "init": "a module",
-    "TTTMuonCell": "the step of TTTMuon",
+    "TTTMuonCell": "the step of TTTMuon", "TransposedParameter": "a Parameter",
 }  # fmt: skip
 WIDE = {"Embedding", "GRU", "GRUCell", "LayerNorm", "Linear", "RMSNorm", "RNN", "RNNCell", "TTTMuon"}
 

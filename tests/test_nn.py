@@ -3,6 +3,7 @@
 import collections
 import copy
 import pickle
+import types
 from dataclasses import dataclass
 from math import erf
 
@@ -973,3 +974,68 @@ def test_hooks_survive_freezing_and_thawing():
     handle.remove()
     model(tg.tensor(np.ones((1, 2)))).sum().backward()
     assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    "hold, names",
+    [
+        (lambda p: collections.UserList([p]), ["held.0"]),
+        (lambda p: collections.UserDict(a=p), ["held.a"]),
+        (lambda p: collections.ChainMap({"a": p}), ["held.a"]),
+        (lambda p: types.MappingProxyType({"a": [p]}), ["held.a.0"]),
+    ],
+)
+def test_parameters_in_other_containers_are_found(hold, names):
+    module = tg.nn.Module()
+    module.held = hold(tg.nn.Parameter([1.0]))
+    assert [name for name, _ in module.named_parameters()] == names == list(module.state_dict())
+
+
+def test_views_of_a_dict_with_parameters_are_refused():
+    module, parts = tg.nn.Module(), {"a": tg.nn.Parameter([1.0])}
+    module.held = parts.values()
+    with pytest.raises(TypeError, match="held is a dict_values with modules or state in it, which has no order"):
+        module.parameters()
+
+
+@pytest.mark.parametrize("held", [[1], {"a": 1}, (1, [2])], ids=["list", "dict", "nested"])
+def test_a_plain_tensor_in_the_place_of_the_only_parameter_is_found(held):
+    class Holder(tg.nn.Module):
+        def __init__(self):
+            self.held = {"w": [tg.nn.Parameter([1.0])]} if isinstance(held, tuple) else held
+            if isinstance(held, list):
+                self.held = [tg.nn.Parameter([1.0])]
+            elif isinstance(held, dict):
+                self.held = {"a": tg.nn.Parameter([1.0])}
+
+    module = Holder()
+    place, key = (
+        (module.held["w"], 0) if isinstance(held, tuple) else (module.held, 0 if isinstance(held, list) else "a")
+    )
+    optimizer = tg.optim.SGD(module.parameters(), lr=0.1)
+    old = place[key]
+    place[key] = place[key] - 0.1
+    for call in (module.parameters, module.zero_grad, module.state_dict, lambda: dict(module.named_parameters())):
+        with pytest.raises(
+            TypeError, match="Holder: held.* was a Parameter and is a plain Tensor of shape .* not trained"
+        ):
+            call()
+    place[key] = old
+    assert module.parameters() == optimizer.param_groups[0]["params"]
+    place[key] = tg.nn.Parameter([3.0])
+    assert module.parameters()[0].item() == 3.0
+    del place[key]
+    assert module.parameters() == []
+
+
+def test_a_state_is_loaded_as_a_whole_or_not_at_all():
+    model = nn.Linear(2, 2, rng=0)
+    before, other = model.state_dict(), nn.Linear(2, 2, rng=1).state_dict()
+    with tg.guard_saved():
+        loss = (model.bias * model.bias).sum()
+        with pytest.raises(ValueError, match="load_state_dict of Linear: bias is a read-only array here: guard_saved"):
+            model.load_state_dict(other)
+        np.testing.assert_array_equal(model.weight.numpy(), before["weight"])
+        loss.backward()
+    model.load_state_dict(other)
+    np.testing.assert_array_equal(model.weight.numpy(), other["weight"])

@@ -250,6 +250,12 @@ ERRORS = {
     "empty group": (ValueError, lambda: optim.SGD([{"params": []}]), "the list of parameters of group 0 is empty"),
     "infinite": (ValueError, lambda: optim.SGD([leaf()], lr=inf), "SGD: lr is inf, expected at least 0"),
     "lr": (ValueError, lambda: optim.SGD([leaf()], lr=-1), "SGD: lr is -1, expected at least 0"),
+    "lr True": (TypeError, lambda: optim.SGD([leaf()], lr=True), "SGD: lr is True, expected a number"),
+    "lr of a tensor": (
+        TypeError,
+        lambda: optim.Adam([leaf()], lr=tg.tensor(0.1)),
+        "Adam: lr is Tensor.*expected a number",
+    ),
     "nan": (ValueError, lambda: optim.SGD([leaf()], lr=nan), "SGD: lr is nan, expected at least 0"),
     "decay": (ValueError, lambda: optim.AdamW([leaf()], weight_decay=-1), "AdamW: weight_decay is -1"),
     "momentum": (ValueError, lambda: optim.SGD([leaf()], momentum=-1), "SGD: momentum is -1, expected at least 0"),
@@ -578,6 +584,10 @@ def test_a_factor_that_is_no_rate_is_refused_and_changes_nothing(value):
     "kind, call, message",
     [
         (ValueError, lambda o: optim.StepLR(o, 1, gamma=nan), "StepLR: gamma is nan, expected at least 0"),
+        (ValueError, lambda o: optim.CosineLR(o, 9, final=2.0), "CosineLR: final is 2.0, expected at most 1, the fact"),
+        (TypeError, lambda o: optim.LambdaLR(o, None), "LambdaLR: function is NoneType, expected a function of the"),
+        (TypeError, lambda o: optim.LambdaLR(o, lambda t: "x"), "LambdaLR: the factor of step 0 is 'x', expected a"),
+        (TypeError, lambda o: optim.LambdaLR(o, lambda t: None), "LambdaLR: the factor of step 0 is None, expected a"),
         (ValueError, lambda o: optim.StepLR(o, nan), "StepLR: step_size is nan, expected at least 1"),
         (ValueError, lambda o: optim.CosineLR(o, inf), "CosineLR: total_steps is inf"),
         (TypeError, lambda o: optim.WarmupLR(o, "3"), "WarmupLR: warmup_steps is '3', expected a number of at least 0"),

@@ -349,3 +349,9 @@ def test_the_affine_map_that_is_taken_for_the_decorator_says_so(call, message):
         call()
     y = tg.linear(tg.ones(2), weight=tg.ones((3, 2)), bias=tg.ones(3))
     assert y.tolist() == [3, 3, 3] and list(inspect.signature(tg.linear).parameters) == ["x", "weight", "bias"]
+
+
+def test_a_rule_without_parameters_is_refused_at_its_definition():
+    for rules, forward in (((lambda: 1), lambda xp, x: x * 2), ((lambda: 1, lambda g: g), lambda xp, a, b: a * b)):
+        with pytest.raises(TypeError, match="a rule has no parameter; its first one is the cotangent"):
+            tg.rules.primitive(rules)(forward)

@@ -141,7 +141,7 @@ def test_a_corpus_that_is_not_there_is_a_sentence(monkeypatch):
         load_text("bible")
 
 
-@pytest.mark.parametrize("fraction", [1.5, 1, 0, -0.1, float("nan")])
+@pytest.mark.parametrize("fraction", [1.5, 1, 0, -0.1, float("nan"), "x", None])
 def test_a_split_that_is_no_fraction_is_refused(fraction):
     with pytest.raises(ValueError, match=f"Text.split: test_fraction is {fraction}, expected a number between 0 and 1"):
         Text("abcabc").split(fraction)
@@ -157,10 +157,10 @@ def test_a_split_has_two_parts():
 @pytest.mark.parametrize(
     "codes, size, length, message",
     [
-        (range(9), 2, -1, "windows: length is -1, expected at least 1"),
-        (range(9), 2, 0, "windows: length is 0, expected at least 1"),
-        (range(9), -2, 3, "windows: size is -2, expected at least 1"),
-        (range(9), 0, 3, "windows: size is 0, expected at least 1"),
+        (range(9), 2, -1, "windows: length is -1, expected an integer of at least 1"),
+        (range(9), 2, 0, "windows: length is 0, expected an integer of at least 1"),
+        (range(9), -2, 3, "windows: size is -2, expected an integer of at least 1"),
+        (range(9), 0, 3, "windows: size is 0, expected an integer of at least 1"),
         (np.zeros((9, 2)), 2, 3, r"windows: codes has shape \(9, 2\), expected one axis"),
         (range(3), 2, 3, "windows: 3 characters are too few for pieces of 3"),
     ],
@@ -186,3 +186,9 @@ def test_a_batch_of_no_sequences_is_refused(size):
 def test_numbers_that_are_no_counts_are_refused(options):
     with pytest.raises(ValueError, match=f"MQAR: {next(iter(options))} is .*; expected"):
         MQAR(**options)
+
+
+@pytest.mark.parametrize("size, length, message", [(2.5, 3, "size is 2.5"), (2, "3", "length is '3'")])
+def test_windows_of_no_whole_number_are_refused(size, length, message):
+    with pytest.raises(TypeError, match=f"windows: {message}, expected an integer"):
+        windows(range(9), size, length, 0)

@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+import types
 import weakref
 
 import numpy as np
@@ -291,6 +292,30 @@ class TestInPlace:
             y.backward()
 
 
+def through(read):
+    """A checkpointed function that reads tensors out of an object, where no name of its code leads to them."""
+
+    def run(x, c, i):
+        held = types.SimpleNamespace(c=c.detach(), i=i)
+        return tg.checkpoint(lambda a: read(a, held))(x)
+
+    return run
+
+
+READS = {
+    "an index": lambda a, held: a[held.i],
+    "an index of take": lambda a, held: tg.take(a, held.i),
+    "rows of an embedding": lambda a, held: tg.embedding(a[:, None], held.i),
+    "a list": lambda a, held: a * held.c.tolist()[0],
+    "an array": lambda a, held: a * tg.tensor(held.c.numpy() * 1.0),
+    "NumPy's view": lambda a, held: a * tg.tensor(np.sum(held.c)),
+    "a truth": lambda a, held: a * (2.0 if (held.c[0] < 4) else 3.0),
+    "a value that is written": lambda a, held: a * tg.zeros(2).copy_(held.c),
+    "class weights": lambda a, held: tg.softmax_cross_entropy(a[None], [0], weight=held.c),
+    "labels": lambda a, held: tg.nll(tg.log_softmax(tg.stack([a, a])), held.i),
+}
+
+
 class TestCheckpoint:
     def block(self, x):
         return (x * x).exp() * x
@@ -409,6 +434,7 @@ class TestCheckpoint:
         "an input seen through a view that came back": lambda x, c, i: tg.square(
             tg.checkpoint(lambda a: a.reshape(1, 2))(c)
         ),
+        **{f"{kind} out of an object": through(read) for kind, read in READS.items()},
     }
 
     @pytest.mark.parametrize("name", CHANGED)
@@ -424,6 +450,17 @@ class TestCheckpoint:
         with pytest.raises(RuntimeError, match="changed in place"):
             y.backward()
         assert x.grad is None
+
+    def test_initial_values_drawn_inside_are_drawn_again(self):
+        for draw in (
+            lambda: tg.nn.init.uniform((5,)),
+            lambda: tg.nn.init.he_normal((5, 1))[:, 0],
+            lambda: tg.nn.init.orthogonal((5, 2))[:, 0],
+        ):
+            x = tg.tensor(np.ones(5, "float32"), requires_grad=True)
+            y = tg.checkpoint(lambda x: x * tg.tensor(draw()))(x)
+            y.sum().backward()
+            np.testing.assert_array_equal(x.grad.numpy(), y.numpy())
 
     def test_other_parameters_than_the_first_time_are_refused(self):
         x, parts = tg.tensor([1.0], requires_grad=True), {"w": tg.tensor([2.0], requires_grad=True)}
@@ -595,3 +632,11 @@ class TestUserPrimitives:
 
         with pytest.raises(AssertionError):
             tg.testing.gradcheck(wrong_square, [tg.tensor(X, requires_grad=True)])
+
+
+@pytest.mark.parametrize("argnums", [(0, 0), (0, -2), (1, 0, 1)])
+def test_an_argument_named_twice_is_refused(argnums):
+    """The first of the two would get a gradient of zero."""
+    for transform in (tg.grad, tg.value_and_grad, tg.jacobian, tg.hessian):
+        with pytest.raises(ValueError, match=r"argnums=\(.*\) names an argument twice"):
+            transform(lambda a, b: (a * b).sum(), argnums=argnums)(np.ones(2), np.ones(2))

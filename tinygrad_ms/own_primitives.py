@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from tinygrad_ms.arrays.dtypes import is_float, is_host_value, is_number_dtype
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import NUMBERS
-from tinygrad_ms.engine.around.rules import PerArgument, Rule, no_gradient
+from tinygrad_ms.engine.around.rules import PerArgument, Rule, no_gradient, parameters_of
 from tinygrad_ms.engine.around.sentences import describe
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tensor import Tensor, raw
@@ -43,6 +43,10 @@ def accept(primitive) -> None:
     rules = list(getattr(primitive.jvp, "rules", ()))
     for made in (primitive.vjp, getattr(primitive.jvp, "rule", None)):
         rules += [made] if isinstance(made, Rule) else made or ()
+    if any(not parameters_of(rule.function) for rule in rules):
+        raise TypeError(
+            f"{primitive.name}: a rule has no parameter; its first one is the cotangent (lambda g, ...: ...)"
+        )
     for name in [name for rule in rules for name in rule.saves]:
         if name not in known:
             raise TypeError(

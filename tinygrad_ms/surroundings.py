@@ -37,7 +37,14 @@ def inside(mode, function):
     """``function``, of any of the four kinds, with its body inside the context manager ``mode``.
 
     A generator of either kind is inside only while its body runs, not while it is suspended.
+    Raises TypeError for a class, of which only the making of objects would be inside, and for what is no function.
     """
+    if isinstance(function, type) or not callable(function):
+        kind = f"the class {function.__name__}" if isinstance(function, type) else f"a {type(function).__name__}"
+        raise TypeError(
+            f"{type(mode).__name__}: it decorates functions, and this is {kind}; decorate its methods one by one, below"
+            " @classmethod, @property and their like"
+        )
     if inspect.isgeneratorfunction(function):
         made = generator_inside(mode, function)
     elif inspect.isasyncgenfunction(function):

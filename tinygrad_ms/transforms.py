@@ -41,6 +41,8 @@ class _Run:
         if any(not -len(args) <= i < len(args) for i in chosen):
             raise ValueError(f"{name}: argnums={argnums} but the function is called with {len(args)} arguments")
         chosen = [i % len(args) for i in chosen]
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"{name}: argnums={argnums} names an argument twice")
         wide = any(getattr(leaf, "dtype", None) == "float64" for leaf in flatten(args)[0])
         with mode(), watched(self._depends) as lines:
             self.inputs, self.structure = [], []  # the aliases, and the structure of each chosen argument
@@ -480,6 +482,9 @@ class _Reads:
         self.note(primitive.name, args)
         if constants:
             self.note(primitive.name, constants)
+
+    def read(self, x):
+        self.note("its values", x)
 
     def note(self, where, tree):
         for x in flatten(tree)[0]:

@@ -8,6 +8,8 @@ NumpyScalar = numpy.generic  # such as numpy.float64(2): beside a Tensor it is w
 
 def host_array(value, dtype=None) -> numpy.ndarray:
     """A NumPy array of a Python number, a list or a NumPy value. Raises TypeError where that is not numeric."""
+    if isinstance(value, numpy.ma.MaskedArray):
+        raise TypeError("cannot make a tensor of a masked array, whose mask would be lost; use its .filled(...)")
     try:
         array = numpy.asarray(value, dtype=dtype)
     except (ValueError, TypeError) as error:
@@ -29,8 +31,8 @@ def is_float(dtype) -> bool:
 
 
 def is_host_value(value) -> bool:
-    """A NumPy array or scalar: data that brings its own dtype."""
-    return isinstance(value, (numpy.ndarray, numpy.generic))
+    """A NumPy array or scalar, not a masked one: data that brings its own dtype."""
+    return isinstance(value, (numpy.ndarray, numpy.generic)) and not isinstance(value, numpy.ma.MaskedArray)
 
 
 def as_dtype(dtype) -> numpy.dtype:

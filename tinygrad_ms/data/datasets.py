@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tinygrad_ms.data import files
+from tinygrad_ms.options import as_int, is_int, is_real
 
 DIGITS = tuple("0123456789")
 CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -117,7 +118,7 @@ def train_test_split(*arrays, test_fraction=0.2, seed=0):
     """
     arrays = rows_of("train_test_split", arrays)
     size = len(arrays[0])
-    if not 0 < test_fraction < 1:
+    if not (is_real(test_fraction) and 0 < test_fraction < 1):
         raise ValueError(f"train_test_split: test_fraction is {test_fraction}, expected a number between 0 and 1")
     test_size = round(size * test_fraction)
     if not 0 < test_size < size:
@@ -128,6 +129,13 @@ def train_test_split(*arrays, test_fraction=0.2, seed=0):
     order = np.random.default_rng(seed).permutation(size)
     test, train = order[:test_size], order[test_size:]
     return tuple(array[part] for array in arrays for part in (train, test))
+
+
+def whole(value, what, least) -> int:
+    """``value`` as an int. Raises TypeError for what is no integer, ValueError for one below ``least``."""
+    if not is_int(value):
+        raise TypeError(f"{what} is {value!r}, expected an integer")
+    return as_int(value, what, least)
 
 
 def rows_of(caller, arrays):

@@ -1,12 +1,11 @@
 """Batches of tensors out of host arrays."""
 
 import math
-import operator
 from numbers import Integral
 
 import numpy as np
 
-from tinygrad_ms.data.datasets import Dataset, rows_of
+from tinygrad_ms.data.datasets import Dataset, rows_of, whole
 from tinygrad_ms.engine.around.constructors import tensor
 
 
@@ -29,13 +28,9 @@ class DataLoader:
         if len(arrays) == 1 and isinstance(arrays[0], Dataset):
             arrays = (arrays[0].images, arrays[0].labels)
         self.arrays = rows_of("DataLoader", arrays)
-        self.batch_size = operator.index(batch_size)
-        self.seed = operator.index(seed)
+        self.batch_size = whole(batch_size, "DataLoader: batch_size", 1)
+        self.seed = whole(seed, "DataLoader: seed", 0)
         self.shuffle, self.drop_last, self.device = shuffle, drop_last, device
-        if self.batch_size < 1:
-            raise ValueError(f"DataLoader: batch_size is {batch_size}, expected at least 1")
-        if self.seed < 0:
-            raise ValueError(f"DataLoader: seed is {seed}, expected an integer >= 0")
         if len(self) == 0:
             raise ValueError(
                 f"DataLoader: batch_size {batch_size} is more than the {self.size} rows, and "

@@ -1,10 +1,12 @@
 """Characters of a corpus that needs no download, as integers."""
 
 import importlib.metadata
-import operator
 from pathlib import Path
 
 import numpy as np
+
+from tinygrad_ms.data.datasets import whole
+from tinygrad_ms.options import is_real
 
 
 class Text:
@@ -46,7 +48,7 @@ class Text:
 
         Raises ValueError for a fraction that is not between 0 and 1, or that leaves no character for one of them.
         """
-        if not 0 < test_fraction < 1:
+        if not (is_real(test_fraction) and 0 < test_fraction < 1):
             raise ValueError(f"Text.split: test_fraction is {test_fraction}, expected a number between 0 and 1")
         if not 0 < int(len(self) * test_fraction) < len(self):
             raise ValueError(
@@ -64,8 +66,7 @@ def windows(codes, size, length, rng) -> tuple["np.ndarray", "np.ndarray"]:
     if np.ndim(codes) != 1:
         raise ValueError(f"windows: codes has shape {np.shape(codes)}, expected one axis")
     for name, value in (("size", size), ("length", length)):
-        if operator.index(value) < 1:
-            raise ValueError(f"windows: {name} is {value}, expected at least 1")
+        whole(value, f"windows: {name}", 1)
     if len(codes) <= length:
         raise ValueError(f"windows: {len(codes)} characters are too few for pieces of {length} and the one after")
     start = np.random.default_rng(rng).integers(0, len(codes) - length, (size, 1))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import update_wrapper
 from sys import _getframe
 
-from tinygrad_ms.arrays.dtypes import is_float
+from tinygrad_ms.arrays.dtypes import NumpyScalar, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import NUMBERS, convert_arguments, refuse_tracked
 from tinygrad_ms.engine.around.modes import current_state, notify
@@ -121,7 +121,7 @@ def no_floats(arrays, wanted) -> bool:
 def plain_constants(primitive, constants) -> dict:
     """The keyword arguments of a call: single numbers as Python's; TypeError for a tensor on the tape."""
     for name, value in constants.items():
-        if type(value) not in PLAIN and hasattr(value, "item"):
+        if type(value) not in PLAIN and isinstance(value, (Tensor, NumpyScalar)):
             refuse_tracked(f"{primitive.name}: {name}", value, "it has no derivative here; pass a number or .detach()")
             if not value.shape:
                 constants = {**constants, name: value.item()}

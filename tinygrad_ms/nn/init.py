@@ -12,7 +12,7 @@ import numpy
 
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.engine.around.arguments import refuse_tracked
-from tinygrad_ms.random import generator
+from tinygrad_ms.random import drawing, generator
 
 TAPE = "initial values are off the tape; pass numbers, or x.detach()"
 
@@ -30,13 +30,15 @@ def ones(shape, dtype=DEFAULT_FLOAT):
 def normal(shape, mean=0.0, std=1.0, rng=None, dtype=DEFAULT_FLOAT):
     """Independent N(mean, std^2)."""
     refuse_tracked("init.normal", [mean, std], TAPE)
-    return generator(rng).normal(mean, std, shape).astype(dtype)
+    with drawing(generator(rng)) as numbers:
+        return numbers.normal(mean, std, shape).astype(dtype)
 
 
 def uniform(shape, low=0.0, high=1.0, rng=None, dtype=DEFAULT_FLOAT):
     """Independent U(low, high)."""
     refuse_tracked("init.uniform", [low, high], TAPE)
-    return generator(rng).uniform(low, high, shape).astype(dtype)
+    with drawing(generator(rng)) as numbers:
+        return numbers.uniform(low, high, shape).astype(dtype)
 
 
 def he_normal(shape, negative_slope=0.0, mode="fan_in", rng=None, dtype=DEFAULT_FLOAT):
@@ -82,7 +84,7 @@ def orthogonal(shape, gain=1.0, rng=None, dtype=DEFAULT_FLOAT):
     fans(shape)
     refuse_tracked("init.orthogonal", gain, TAPE)
     rows, columns = shape[0], prod(shape[1:])
-    tall = generator(rng).standard_normal((max(rows, columns), min(rows, columns)))
+    tall = normal((max(rows, columns), min(rows, columns)), rng=rng, dtype="float64")
     q, r = numpy.linalg.qr(tall)
     q = q * numpy.where(numpy.diagonal(r) < 0, -1.0, 1.0)
     return (gain * (q if rows >= columns else q.T)).reshape(shape).astype(dtype)

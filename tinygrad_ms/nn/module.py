@@ -3,12 +3,13 @@
 Nothing is registered: the tree is read off the attributes.
 """
 
-from collections import deque
-from collections.abc import Iterator
+from collections import ChainMap, UserDict, UserList, deque
+from collections.abc import Iterator, KeysView, ValuesView
 from contextlib import contextmanager
 from functools import partial, reduce
 from html import escape
 from threading import Condition, get_ident
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy
@@ -152,12 +153,23 @@ class Module:
                 yield name, part
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """(dotted name, Parameter), each once, under the first of its names."""
-        return self._unique(Parameter)
+        """(dotted name, Parameter), each once, under the first of its names.
+
+        Raises TypeError where a plain Tensor has taken the place of one since: it would not be trained.
+        """
+        found = dict(self._unique(Parameter))
+        for name in vars(self).get("_seen", set()).difference(found):
+            if type(value := found_at(self, name)) is Tensor:
+                raise TypeError(
+                    f"{type(self).__name__}: {name} was a Parameter and is a plain Tensor of shape {value.shape}, which"
+                    " is not trained; make it a Parameter, or change the values under no_grad(): copy_(...)"
+                )
+        vars(self)["_seen"] = set(found)
+        return iter(found.items())
 
     def parameters(self) -> list[Parameter]:
         """The Parameters of this module and all modules below, each once."""
-        return [part for _, part in self._unique(Parameter)]
+        return [part for _, part in self.named_parameters()]
 
     def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
         return self._unique(Buffer)
@@ -269,7 +281,8 @@ class Module:
 
     def _state(self) -> dict[str, Any]:
         """Every Tensor and Generator of the state under each of its names."""
-        state = {}
+        state: dict[str, Any] = {}
+        self.named_parameters()  # which finds what took the place of one
         for name, part in parts_of(self):
             if not isinstance(part, Module):
                 if name in state:
@@ -454,12 +467,8 @@ def parts_of(value, name="", above=(), below=True) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, STATE):
         yield name, value
         return
-    elif isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, (list, tuple, deque)):
-        items = enumerate(value)
-    else:
-        if isinstance(value, (set, frozenset)) and any(isinstance(item, (Module, *STATE)) for item in value):
+    elif (items := items_of(value)) is None:
+        if isinstance(value, UNORDERED) and any(isinstance(item, (Module, *STATE)) for item in value):
             raise TypeError(
                 f"{name} is a {type(value).__name__} with modules or state in it, which has no order: a list?"
             )
@@ -470,6 +479,24 @@ def parts_of(value, name="", above=(), below=True) -> Iterator[tuple[str, Any]]:
     if id(value) not in above:
         for key, item in items:
             yield from parts_of(item, f"{name}.{key}" if name else str(key), (*above, id(value)), below)
+
+
+UNORDERED = (set, frozenset, KeysView, ValuesView)
+
+
+def items_of(value):
+    """The (key, value) pairs of what is searched beside modules; None of anything else."""
+    if isinstance(value, (dict, UserDict, ChainMap, MappingProxyType)):
+        return value.items()
+    return enumerate(value) if isinstance(value, (list, tuple, deque, UserList)) else None
+
+
+def found_at(value, name):
+    """What stands under the dotted name; None if nothing does."""
+    for key in name.split("."):
+        items = value._fields() if isinstance(value, Module) else items_of(value)
+        value = {str(k): item for k, item in items or ()}.get(key)
+    return value
 
 
 def check_beside(name, tensors) -> None:
@@ -501,6 +528,8 @@ def mismatch(part, name, value) -> str | None:
         return f"{name} is {type(value).__name__}, expected an array or a Tensor of shape {part.shape}"
     if value.shape != part.shape:
         return f"{name} has shape {value.shape} in the state and {part.shape} here"
+    if not getattr(getattr(part.data, "flags", None), "writeable", True):
+        return f"{name} is a read-only array here: guard_saved made it so until backward, or whoever made the array"
     if value.dtype != part.dtype:
         return f"{name} is {value.dtype} in the state and {part.dtype} here (convert one with .astype)"
     return None

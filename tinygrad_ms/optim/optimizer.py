@@ -6,7 +6,7 @@ A method is a subclass of a few lines.
 import warnings
 from collections.abc import Iterable
 from math import inf
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy
@@ -16,6 +16,7 @@ from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.optim.whole_steps import RAISE_NOTHING, arithmetic_raises, undone_on_error
+from tinygrad_ms.options import is_real
 
 
 class Optimizer:
@@ -79,7 +80,7 @@ class Optimizer:
         value = options[name]
         if type(value) is float and 0 <= value < below:  # at every step, so without a detour
             return
-        if not isinstance(value, Real):
+        if not is_real(value):
             raise TypeError(f"{type(self).__name__}: {name} is {value!r}, expected a number")
         expected = "at least 0" + (f" and below {below}" if below < inf else "")
         self.require(0 <= float(value) < below, options, name, expected)

@@ -52,7 +52,10 @@ class Schedule:
         self.steps += 1
 
     def _factor(self, t):
-        factor = float(self.factor(t))
+        value = self.factor(t)
+        if not hasattr(value, "__float__"):
+            raise TypeError(f"{type(self).__name__}: the factor of step {t} is {value!r}, expected a number >= 0")
+        factor = float(value)
         if not 0 <= factor < inf:
             raise ValueError(f"{type(self).__name__}: the factor of step {t} is {factor}, expected a number >= 0")
         return factor
@@ -93,6 +96,8 @@ class LambdaLR(Schedule):
     """factor(t) = function(t), any function of the step."""
 
     def __init__(self, optimizer: Optimizer, function: Callable[[int], float]):
+        if not callable(function):
+            raise TypeError(f"LambdaLR: function is {type(function).__name__}, expected a function of the step")
         self.function = function
         super().__init__(optimizer)
 
@@ -137,6 +142,8 @@ class CosineLR(Schedule):
         self.warmup_steps = at_least(0, "CosineLR", "warmup_steps", warmup_steps)
         self.total_steps = at_least(warmup_steps + 1, "CosineLR", "total_steps", total_steps)
         self.final = at_least(0, "CosineLR", "final", final)
+        if final > 1:
+            raise ValueError(f"CosineLR: final is {final}, expected at most 1, the factor that it starts from")
         super().__init__(optimizer)
 
     def factor(self, t):

@@ -108,13 +108,14 @@ class scope(Mode):
         return State(state.recording, state.forward_mode, state.inference, names, state.hooks)
 
 
-EVENTS = ("before_op", "after_op", "before_rule", "after_rule", "called")
+EVENTS = ("before_op", "after_op", "before_rule", "after_rule", "called", "read")
 
 
 class hooks(Mode):
     """Call ``observers`` around every op and every rule: the door for profilers, pictures, NaN detection.
 
     An observer may define any of ``called(primitive, args, constants)`` (args as the caller gave them),
+    ``read(tensor)`` (its values become a number, an array, an index or a class weight),
     ``before_op(primitive, arrays)``, ``after_op(primitive, arrays, outputs, node)``
     (raw arrays, outputs a tuple; node is None where nothing was recorded), ``before_rule(node, gradient)`` and
     ``after_rule(node, gradient, gradients)`` (gradients: list of (parent node, gradient)).

@@ -165,15 +165,16 @@ def _on_device(op: str, x, index, value=None) -> tuple:
         if any(isinstance(item, Tensor) for item in items) and not isinstance(x, Tensor):
             x = Tensor(x)
     array = raw(x)
-    own = any(isinstance(t, Tensor) and t.requires_grad for t in (x, value))
+    own = (isinstance(x, Tensor) and x.node is not None) or (isinstance(value, Tensor) and value.node is not None)
     return x, tuple(item if type(item) in BASIC else _index_item(op, array, item, own) for item in items)
 
 
 def _index_item(op: str, array, item, own: bool):
     if isinstance(item, numpy.integer):
         return int(item)
-    note_read(item)
-    item = raw(item)
+    if isinstance(item, Tensor):
+        note_read(item)
+        item = item.data
     backend = BACKENDS[type(array)]
     if type(item) not in BACKENDS:  # a list, a range, True or False
         try:

@@ -4,7 +4,7 @@ Nothing is registered: the tree is read off the attributes.
 """
 
 from collections import ChainMap, UserDict, UserList, deque
-from collections.abc import Iterator, KeysView, ValuesView
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial, reduce
 from html import escape
@@ -107,6 +107,7 @@ class Module:
     _name = ""  # as an attribute of its parent: the scope of the ops recorded in its forward
     _named_at = 0  # the number of changes when it got that
     _nested = False  # whether it got that from a parent
+    _seen = ""  # the names of its Parameters, line by line, when they were last asked for
 
     def __new__(cls, *args, **kwargs):
         CHANGES[0] += 1
@@ -158,14 +159,20 @@ class Module:
         Raises TypeError where a plain Tensor has taken the place of one since: it would not be trained.
         """
         found = dict(self._unique(Parameter))
-        for name in vars(self).get("_seen", set()).difference(found):
-            if type(value := found_at(self, name)) is Tensor:
+        names = "\n".join(found)
+        if names != self._seen:
+            self._refuse_replaced(found)
+            vars(self)["_seen"] = names
+        return iter(found.items())
+
+    def _refuse_replaced(self, found):
+        """Raise TypeError where a name that stood for a Parameter is not in ``found`` and stands for a plain Tensor."""
+        for name in self._seen.split("\n"):
+            if name not in found and type(value := found_at(self, name)) is Tensor:
                 raise TypeError(
                     f"{type(self).__name__}: {name} was a Parameter and is a plain Tensor of shape {value.shape}, which"
                     " is not trained; make it a Parameter, or change the values under no_grad(): copy_(...)"
                 )
-        vars(self)["_seen"] = set(found)
-        return iter(found.items())
 
     def parameters(self) -> list[Parameter]:
         """The Parameters of this module and all modules below, each once."""
@@ -282,7 +289,6 @@ class Module:
     def _state(self) -> dict[str, Any]:
         """Every Tensor and Generator of the state under each of its names."""
         state: dict[str, Any] = {}
-        self.named_parameters()  # which finds what took the place of one
         for name, part in parts_of(self):
             if not isinstance(part, Module):
                 if name in state:
@@ -291,6 +297,7 @@ class Module:
                         " or a key of a dict"
                     )
                 state[name] = part
+        self._refuse_replaced(state)
         return state
 
     def state_dict(self) -> dict[str, Any]:
@@ -478,10 +485,13 @@ def parts_of(value, name="", above=(), below=True) -> Iterator[tuple[str, Any]]:
         check_beside(name, [item for _, item in items if isinstance(item, Tensor)])
     if id(value) not in above:
         for key, item in items:
+            if type(item) in SIMPLE:
+                continue
             yield from parts_of(item, f"{name}.{key}" if name else str(key), (*above, id(value)), below)
 
 
-UNORDERED = (set, frozenset, KeysView, ValuesView)
+SIMPLE = {int, float, bool, str, type(None)}  # what most attributes are; no need to look further
+UNORDERED: tuple = (set, frozenset, type({}.keys()), type({}.values()))
 
 
 def items_of(value):

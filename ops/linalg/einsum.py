@@ -71,8 +71,8 @@ def _contract_pair(xp, a, b, left, right, output):
     """Two operands as one batched matrix product: axes in both and in the result are the batch, axes in both
     and not in the result are summed, the others are rows (of a) and columns (of b)."""
     batch, summed, rows, columns = _pair_axes(left, right, output)
+    letters = batch + rows + columns
     if not summed:  # an elementwise or outer product
-        letters = batch + rows + columns
         y = _arrange(xp, a, left, letters) * _arrange(xp, b, right, letters)
     else:
         sizes = dict(zip(left, a.shape)) | dict(zip(right, b.shape))
@@ -80,7 +80,6 @@ def _contract_pair(xp, a, b, left, right, output):
         n, k, m = (prod(sizes[c] for c in group) for group in (rows, summed, columns))
         a = xp.transpose(a, [left.index(c) for c in batch + rows + summed]).reshape((*batch_shape, n, k))
         b = xp.transpose(b, [right.index(c) for c in batch + summed + columns]).reshape((*batch_shape, k, m))
-        letters = batch + rows + columns
         y = xp.matmul(a, b).reshape([sizes[c] for c in letters])
     return y if letters == output else xp.transpose(y, [letters.index(c) for c in output])
 

@@ -91,8 +91,8 @@ def make_op(primitive) -> Callable:
             chosen = forward_plans if state.forward_mode else plans
             plan = chosen.get(pattern + bit) or primitive.plan(pattern + bit, state.forward_mode)
             node = record(plan, parents, args, arrays, results, cached, constants, state, _getframe(1))
-        if view and isinstance(args[0], Tensor):
-            share_counter(args[0], results)
+        for result in results if view and isinstance(args[0], Tensor) else NOTHING:  # views count with what they show
+            result.count_with(args[0].version_counter())
         if state.hooks:
             notify(state.hooks, "after_op", primitive, arrays, tuple(map(raw, results)), node)
         return results if several else results[0]
@@ -126,12 +126,6 @@ def plain_constants(primitive, constants) -> dict:
             if not value.shape:
                 constants = {**constants, name: value.item()}
     return constants
-
-
-def share_counter(x, views) -> None:
-    """Views count in-place changes with what they show."""
-    for view in views:
-        view.count_with(x.version_counter())
 
 
 def record(plan, parents, args, arrays, results, cached, constants, state, frame) -> Node:

@@ -452,6 +452,49 @@ case(
 case("solve_sylvester", by_kronecker, right_half_plane(4), right_half_plane(3), normal(4, 3))
 case("mcsgn", sign_by_eig, lambda random: np.diag([1.0, -1, 2, -2]) + random.standard_normal((4, 4)) / 8)
 
+# what came with the edges: functions of PyTorch or NumPy, and the ops that their rules are made of
+same("erfc logit", between(0.1, 0.9))
+case("logit", lambda x: torch.logit(x, 0.2), between(0.05, 0.95), ours=lambda x: tg.logit(x, 0.2))
+case("normal_cdf", torch.special.ndtr, X)
+case("gaussian", lambda x: torch.exp(-0.5 * x * x), X, ours=lambda x: REGISTRY["gaussian"].op(x, c=0.5))
+case("sigmoid_slope", lambda x: torch.sigmoid(x) * torch.sigmoid(-x), X)
+case("tanh_slope", lambda x: 1 / x.cosh() ** 2, X)
+case("coth_slope", lambda x: -1 / x.sinh() ** 2, between(0.3, 2))
+same("cross", normal(2, 3), normal(2, 3), module=linalg)
+same("diff", X)
+same("isclose", X, X)
+same("nan_to_num", X)
+case("median", lambda x: x.quantile(0.5, 1), X, ours=lambda x: tg.median(x, 1))
+case("topk", lambda x: x.topk(2, 0), X, ours=lambda x: tg.topk(x, 2, 0))
+for name in ("cummax", "cummin"):
+    case(name + " running_index", lambda x, name=name: getattr(x, name)(1), X, ours=getattr(tg, name))
+case("hstack", lambda a, b: torch.hstack((a, b)), X, normal(3, 2), ours=lambda a, b: tg.hstack((a, b)))
+case("vstack", lambda a, b: torch.vstack((a, b)), X, V, ours=lambda a, b: tg.vstack((a, b)))
+case("meshgrid", lambda a, b: torch.meshgrid(a, b, indexing="xy"), V, normal(3))
+case(
+    "put_along_axis", lambda x, i, v: x.scatter(1, i, v), X, lambda random: np.array([[2], [0], [3]]), normal(3, 1),
+    ours=lambda x, i, v: tg.put_along_axis(x, i, v, 1),
+)  # fmt: skip
+for p in (0.5, 1, 2, 3, -1, float("inf"), float("-inf")):
+    case(
+        "vector_norm p_norm" if p in (0.5, 3, -1) else "vector_norm",
+        lambda x, p=p: linalg.vector_norm(x, p, 1),
+        X,
+        ours=lambda x, p=p: tg.vector_norm(x, p, 1),
+    )
+case(
+    "signed_power", lambda x: x.sign() * x.abs() ** 1.5, X,
+    ours=lambda x: REGISTRY["signed_power"].op(x, exponent=1.5, odd=True),
+)  # fmt: skip
+case("lstsq", lambda a, b: linalg.lstsq(a, b)[0], regular(5, 3), normal(5, 2), ours=lambda a, b: tg.lstsq(a, b)[0])
+case("lstsq", lambda a, b: linalg.pinv(a) @ b, regular(3, 5), normal(3), ours=lambda a, b: tg.lstsq(a, b)[0])
+case(
+    "cofactors_change",
+    lambda x, e: linalg.det(x) * ((y := linalg.inv(x).mT) * (y * e).sum() - y @ e.mT @ y),
+    regular(3, 3), normal(3, 3),
+)  # fmt: skip
+case("solve_by_eigenvalues", lambda a, c: by_kronecker(sym(a), sym(a), c), definite(4), normal(4, 4))
+
 # --- and what has none --------------------------------------------------------------------------------------
 
 NO_COUNTERPART = {

@@ -4,9 +4,9 @@ import numpy
 
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import SMALL, in_blocks
+from tinygrad_ms.ops.blocks import SMALL, bump, in_blocks, times_slope
 from tinygrad_ms.ops.comparisons import where
-from tinygrad_ms.ops.elementwise import hypot, sqrt
+from tinygrad_ms.ops.elementwise import hypot, power, sqrt
 from tinygrad_ms.ops.rows import Unary, binary, unary
 
 __all__ = [
@@ -26,6 +26,12 @@ def _bell(x):
     """1 / (1 + x^2), of float16 in float32: the square of 256 is infinite there."""
     x = wide(x)
     return 1 / (1 + x * x)
+
+
+def _times_bell(xp, x, g):
+    q = x * x
+    q += 1
+    return (xp.divide(g, q, out=q),)
 
 
 # cosh x of a NumPy array, infinite without a warning where it overflows: one call, which counts for small arrays
@@ -59,7 +65,8 @@ acos = unary("acos", "The angle in [0, pi] with that cosine.", "arccos",
              derivative=lambda x: -1 / sqrt((1 - x) * (1 + x)), formula=r"\frac{dy}{dx} = -\frac{1}{\sqrt{1 - x^2}}",
              source="002 (13)", floats=True,
              notes="At -1 and 1 the gradient is -inf; value and gradient are NaN outside.")
-atan = unary("atan", "The angle in (-pi/2, pi/2) with that tangent.", "arctan", derivative=_bell,
+atan = unary("atan", "The angle in (-pi/2, pi/2) with that tangent.", "arctan",
+             rule=lambda g, x: times_slope(g, x, _bell, _times_bell),
              formula=r"\frac{dy}{dx} = \frac{1}{1 + x^2}", source="002 (14)", floats=True)
 acot = unary("acot", "The angle in (0, pi) with that cotangent.", lambda xp, x: xp.arctan2(1, x),
              derivative=lambda x: -_bell(x), formula=r"\frac{dy}{dx} = -\frac{1}{1 + x^2}", source="002 (15)",
@@ -78,10 +85,10 @@ cosh: Unary = unary("cosh", "(e^x + e^-x) / 2.", derivative=lambda x: sinh(x),
 tanh = unary("tanh", "sinh x / cosh x.", rule=lambda g, x:
                  g / (c := quiet_cosh(x)) / c  # the square of c could overflow
                  if isinstance(x, numpy.ndarray) and x.size <= SMALL and x.dtype.char not in HALF else
-                 g * tanh_slope(x),
+                 times_slope(g, x, tanh_slope, _tanh_kernel, _quick_tanh),
              formula=r"\frac{dy}{dx} = \operatorname{sech}^2 x = 1 - y^2", source="002 (18), (71)", floats=True)
-coth = unary("coth", "cosh x / sinh x.", lambda xp, x: 1 / xp.tanh(x),
-             derivative=lambda x: coth_slope(x),
+coth = unary("coth", "cosh x / sinh x.", lambda xp, x: in_blocks(xp, _coth_kernel, x, double=False)[0],
+             rule=lambda g, x: times_slope(g, x, coth_slope, _coth_slope, double=True),
              formula=r"\frac{dy}{dx} = -\operatorname{csch}^2 x = 1 - y^2", source="002 (19)", floats=True,
              notes="At 0: value inf, gradient -inf.")
 
@@ -96,12 +103,20 @@ atanh = unary("atanh", "The number with that tanh.", "arctanh", derivative=lambd
 # fmt: on
 
 
-def _tanh_kernel(xp, x):
+def _tanh_kernel(xp, x, g):
     w = xp.exp(-2 * xp.abs(x))
-    r = 1 + w
-    r *= r
-    w *= 4
-    return (w / r,)
+    return (g * (4 * bump(w)),)
+
+
+def _quick_tanh(xp, x, out, g):
+    e = x + x
+    xp.abs(e, out=e)
+    xp.exp(e, out=e)
+    q = 1 / e
+    q += 2
+    q += e
+    q *= 0.25
+    return (xp.divide(g, q, out=out[0]),)
 
 
 @elementwise(
@@ -112,13 +127,18 @@ def _tanh_kernel(xp, x):
 )
 def tanh_slope(xp, x):
     """1 / cosh^2 x."""
-    return in_blocks(xp, _tanh_kernel, x)[0]
+    return in_blocks(xp, _tanh_kernel, x, 1, double=False, quick=_quick_tanh)[0]
 
 
 def _coth_kernel(xp, x):
+    t = xp.tanh(x)
+    return (xp.divide(1, t, out=t),)
+
+
+def _coth_slope(xp, x, g):
     z = -2 * xp.abs(x)
     d = xp.expm1(z)
-    return (-4 * xp.exp(z) / (d * d),)
+    return (g * (-4 * xp.exp(z) / (d * d)),)
 
 
 @elementwise(
@@ -129,18 +149,18 @@ def _coth_kernel(xp, x):
 )
 def coth_slope(xp, x):
     """-1 / sinh^2 x."""
-    return in_blocks(xp, _coth_kernel, x)[0]
+    return in_blocks(xp, _coth_slope, x, 1)[0]
 
 
 @elementwise(
-    derivative=lambda x, y: -y * tanh(x),
+    rule=lambda g, x: times_slope(g, x, sech_slope, _sech_slope, _quick_sech_slope),
     formula=r"\frac{dy}{dx} = -\operatorname{sech} x \tanh x",
     source="002 (20)",
     floats=True,
 )
 def sech(xp, x):
     """1 / cosh x, without overflow."""
-    return in_blocks(xp, _sech_kernel, x)[0]
+    return in_blocks(xp, _sech_kernel, x, double=False, quick=_quick_sech)[0]
 
 
 def _sech_kernel(xp, x):
@@ -148,8 +168,42 @@ def _sech_kernel(xp, x):
     return (2 * e / (1 + e * e),)
 
 
+def _quick_sech(xp, x, out):
+    return (xp.divide(2, _two_cosh(xp, x), out=out[0]),)
+
+
+def _two_cosh(xp, x):
+    e = xp.abs(x)
+    xp.exp(e, out=e)
+    e += 1 / e
+    return e
+
+
+def _sech_slope(xp, x, g):
+    return (g * (-_sech_kernel(xp, x)[0] * xp.tanh(x)),)
+
+
+def _quick_sech_slope(xp, x, out, g):
+    c = _two_cosh(xp, x)
+    c *= -0.5
+    xp.divide(xp.tanh(x), c, out=c)
+    return (xp.multiply(g, c, out=out[0]),)
+
+
 @elementwise(
-    derivative=lambda x, y: -y * coth(x),
+    derivative=lambda x: sech(x) - 2 * power(sech(x), 3),
+    formula=r"y = -\operatorname{sech} x \tanh x, \quad"
+    r" \frac{dy}{dx} = \operatorname{sech} x (1 - 2 \operatorname{sech}^2 x)",
+    source="002 (18), (20): the derivative of sech, from x, so that it is rounded once",
+    floats=True,
+)
+def sech_slope(xp, x):
+    """-sech x tanh x."""
+    return in_blocks(xp, _sech_slope, x, 1, double=False, quick=_quick_sech_slope)[0]
+
+
+@elementwise(
+    rule=lambda g, x: times_slope(g, x, csch_slope, _csch_slope, double=True),
     formula=r"\frac{dy}{dx} = -\operatorname{csch} x \coth x",
     source="002 (21)",
     floats=True,
@@ -163,3 +217,21 @@ def csch(xp, x):
 def _csch_kernel(xp, x):
     size = xp.abs(x)
     return (xp.copysign(2 * xp.exp(-size) / -xp.expm1(-2 * size), x),)
+
+
+def _csch_slope(xp, x, g):
+    size = xp.abs(x)
+    d = xp.expm1(-2 * size)
+    return (g * (-2 * xp.exp(-size) * (2 + d) / (d * d)),)
+
+
+@elementwise(
+    derivative=lambda x: csch(x) + 2 * power(csch(x), 3),
+    formula=r"y = -\operatorname{csch} x \coth x, \quad"
+    r" \frac{dy}{dx} = \operatorname{csch} x (1 + 2 \operatorname{csch}^2 x)",
+    source="002 (19), (21): the derivative of csch, from x, so that it is rounded once",
+    floats=True,
+)
+def csch_slope(xp, x):
+    """-csch x coth x."""
+    return in_blocks(xp, _csch_slope, x, 1)[0]

@@ -8,7 +8,7 @@ from tinygrad_ms.arrays.sums import wide
 __all__: list[str] = []
 
 SMALL = 256  # elements: up to here the number of calls decides how long a kernel takes
-BLOCK = 1 << 17  # bytes of one block: a few temporaries of that size fit the second cache
+BLOCK = 96 << 10  # bytes of one block: a few temporaries of that size fit the second cache
 
 
 def in_blocks(xp, kernel, x, *constants, double=True, quick=None, results=1, beside=None):
@@ -42,14 +42,17 @@ def in_blocks(xp, kernel, x, *constants, double=True, quick=None, results=1, bes
             part = slice(start, start + step)
             out, more = [row[part] for row in rows], [other[part] for other in others]
             try:
-                found = quick(xp, flat[part], out, *more, *constants) if quick else careful(flat[part], more)
+                _store(quick(xp, flat[part], out, *more, *constants) if quick else careful(flat[part], more), out)
             except FloatingPointError:
                 with numpy.errstate(all="ignore"):
-                    found = careful(flat[part], more)
-            for row, y in zip(out, found):
-                if y is not row:
-                    row[...] = y
+                    _store(careful(flat[part], more), out)
     return tuple(made)
+
+
+def _store(found, out):
+    for row, y in zip(out, found):
+        if y is not row:
+            row[...] = y
 
 
 def times_slope(g, x, slope, kernel, quick=None, double=False):
@@ -74,8 +77,8 @@ def decay(xp, z, itemsize=None):
     if (itemsize or z.dtype.itemsize) < 8:
         w = xp.exp(z)
         return w, lambda p: p * w
-    half = xp.exp(0.5 * z)
-    return half * half, lambda p: p * half * half
+    near, far = xp.exp(xp.maximum(z, -600)), xp.exp(xp.minimum(z + 600, 0))
+    return near * far, lambda p: p * near * far
 
 
 def step(x):

@@ -47,13 +47,19 @@ def _power_exponent(a, b, y):
 
 
 def _times_exp(xp, x, g):
-    y = xp.exp(x)
-    y *= g
-    return (y,)
+    return (g * xp.exp(x),)
+
+
+def _quick_times_exp(xp, x, out, g):
+    return (xp.multiply(g, xp.exp(x, out=out[0]), out=out[0]),)
 
 
 def _over_one_plus(xp, x, g):
     return (g / (1 + x),)
+
+
+def _quick_over(xp, x, out, g):
+    return (xp.divide(g, 1 + x, out=out[0]),)
 
 
 def _ln(base):
@@ -143,7 +149,8 @@ hypot = binary("hypot", "sqrt(a^2 + b^2) without overflow.", derivative=(lambda 
 
 exp: Unary = unary("exp", "e to the power x.", derivative=lambda y: y,
             formula=r"\frac{dy}{dx} = e^x = y", source="002 (6), (7)", floats=True, notation="e^{{{0}}}")
-expm1 = unary("expm1", "e^x - 1, accurate for small x.", rule=lambda g, x: times_slope(g, x, exp, _times_exp),
+expm1 = unary("expm1", "e^x - 1, accurate for small x.",
+              rule=lambda g, x: times_slope(g, x, exp, _times_exp, _quick_times_exp),
               formula=r"\frac{dy}{dx} = e^x", source="002 (6)", floats=True)
 exp2 = unary("exp2", "2 to the power x.", derivative=lambda y: y * math.log(2),
              formula=r"\frac{dy}{dx} = y \ln 2", source="002 (5)", floats=True)
@@ -151,7 +158,7 @@ log = unary("log", "The natural logarithm.", derivative=lambda x: 1 / x,
             formula=r"\frac{dy}{dx} = \frac{1}{x}", source="002 (4)", floats=True, notation=r"\ln {0}",
             notes="At 0: value -inf, gradient inf. For x < 0 the value is NaN and the gradient 1 / x.")
 log1p = unary("log1p", "ln(1 + x), accurate for small x.",
-              rule=lambda g, x: times_slope(g, x, lambda x: 1 / (1 + wide(x)), _over_one_plus),
+              rule=lambda g, x: times_slope(g, x, lambda x: 1 / (1 + wide(x)), _over_one_plus, _quick_over),
               formula=r"\frac{dy}{dx} = \frac{1}{1 + x}", source="002 (4)", floats=True,
               notes="At -1: value -inf, gradient inf.")
 log2 = unary("log2", "The logarithm to base 2.", derivative=lambda x: 1 / (x * math.log(2)),

@@ -6,7 +6,7 @@ Phi(-a) = e^(-a^2 / 2) R(a) for a >= 0, with R(a) = e^(z^2) erfc(z) / 2 at z = a
 import math
 
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import in_blocks, step
+from tinygrad_ms.ops.blocks import decay, in_blocks, step
 from tinygrad_ms.ops.comparisons import clip
 from tinygrad_ms.ops.smooth_activations import kept, sigmoid, sigmoid_slope
 
@@ -54,10 +54,10 @@ def bell(xp, a, c, itemsize):
     return xp.exp(-c * square) * (1 - c * error)
 
 
-def mills_ratio(xp, a):
-    """R(a) for 0 <= a <= 40, to the digits of its dtype."""
-    above, below = _MILLS[a.dtype.itemsize]
-    if a.dtype.itemsize < 8:
+def mills_ratio(xp, a, itemsize):
+    """R(a) for 0 <= a <= 40, to the digits of a dtype with so many bytes."""
+    above, below = _MILLS[max(itemsize, 4)]
+    if itemsize < 8:
         y = horner(a, above)
         y /= horner(a, below)
         return y
@@ -90,7 +90,7 @@ def gaussian(xp, x, *, c):
 
 def _normal_kernel(xp, x, itemsize):
     size = xp.abs(x)
-    q, tail = bell(xp, size, 0.5, itemsize), mills_ratio(xp, xp.minimum(size, _FAR))
+    q, tail = bell(xp, size, 0.5, itemsize), mills_ratio(xp, xp.minimum(size, _FAR), itemsize)
     above = (x > 0).astype(x.dtype)
     return (above + (1 - 2 * above) * (q * tail),)
 
@@ -117,8 +117,7 @@ _CUBE = 0.07135481627260025, -6.175149918155315e-19  # 0.044715 times that
 
 def _gelu_kernel(xp, x, itemsize):
     size = xp.minimum(xp.abs(x), _FAR)
-    itemsize = max(itemsize, x.dtype.itemsize)
-    tail = mills_ratio(xp, size)
+    tail = mills_ratio(xp, size, itemsize)
     above = step(x)
     q = bell(xp, size, 0.5, itemsize)
     slope = _DENSITY * size
@@ -133,10 +132,6 @@ def _gelu_kernel(xp, x, itemsize):
     y = xp.maximum(x, 0)
     y -= tail
     return y, slope
-
-
-def _quick_gelu(xp, x, out, itemsize):
-    return _gelu_kernel(xp, x, itemsize)
 
 
 def _gelu_tanh_kernel(xp, x):
@@ -155,15 +150,17 @@ def _quick_gelu_tanh(xp, x, out):
     k += _LINE[0]
     slope += _LINE[0]
     slope *= v
-    v *= k
-    e = xp.exp(v, out=v).astype(x.dtype)
+    k *= v
+    e = xp.exp(k, out=k)
     s = e + 1
     xp.divide(e, s, out=s)
     q = 1 / e
     q += e
     q += 2
-    xp.divide(slope.astype(x.dtype), q, out=q)
-    return xp.multiply(x, s, out=out[0]), xp.add(q, s, out=out[1])
+    slope /= q
+    slope += s
+    s *= v
+    return s, slope
 
 
 def _decay_of_cubic(xp, z):
@@ -180,8 +177,9 @@ def _decay_of_cubic(xp, z):
     part = k - cube
     error = (cube - (k - part)) + (_LINE[0] - part) + (more + square * _CUBE[1] + d * _CUBE[0] + _LINE[1])
     v, more = product(a, k)
-    half = xp.exp(-0.5 * v) * (1 - 0.5 * (more + a * error))
-    return half * half, lambda p: p * half * half, 3 * cube + _LINE[0]
+    w, times_w = decay(xp, -v)
+    exact = 1 - (more + a * error)
+    return w * exact, lambda p: times_w(p * exact), 3 * cube + _LINE[0]
 
 
 def _gelu_slope(x, approximate):
@@ -209,4 +207,4 @@ def gelu(xp, x, approximate="none"):
         return kept(*in_blocks(xp, _gelu_tanh_kernel, x, double=False, quick=_quick_gelu_tanh, results=2))
     if approximate != "none":
         raise ValueError(f"gelu: approximate is {approximate!r}; it must be 'none' or 'tanh'")
-    return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize, quick=_quick_gelu, results=2))
+    return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize, results=2))

@@ -6,12 +6,12 @@ from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import SMALL, bump, in_blocks, times_slope
 from tinygrad_ms.ops.comparisons import where
-from tinygrad_ms.ops.elementwise import hypot, power, sqrt
+from tinygrad_ms.ops.elementwise import hypot, sqrt
 from tinygrad_ms.ops.rows import Unary, binary, unary
 
 __all__ = [
     "acos", "acosh", "acot", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "cot", "coth", "csc",
-    "csch", "sec", "sech", "sin", "sinh", "tan", "tanh",
+    "sec", "sin", "sinh", "tan", "tanh",
 ]  # fmt: skip
 
 
@@ -29,9 +29,13 @@ def _bell(x):
 
 
 def _times_bell(xp, x, g):
+    return (g / (1 + x * x),)
+
+
+def _quick_bell(xp, x, out, g):
     q = x * x
     q += 1
-    return (xp.divide(g, q, out=q),)
+    return (xp.divide(g, q, out=out[0]),)
 
 
 # cosh x of a NumPy array, infinite without a warning where it overflows: one call, which counts for small arrays
@@ -66,7 +70,7 @@ acos = unary("acos", "The angle in [0, pi] with that cosine.", "arccos",
              source="002 (13)", floats=True,
              notes="At -1 and 1 the gradient is -inf; value and gradient are NaN outside.")
 atan = unary("atan", "The angle in (-pi/2, pi/2) with that tangent.", "arctan",
-             rule=lambda g, x: times_slope(g, x, _bell, _times_bell),
+             rule=lambda g, x: times_slope(g, x, _bell, _times_bell, _quick_bell),
              formula=r"\frac{dy}{dx} = \frac{1}{1 + x^2}", source="002 (14)", floats=True)
 acot = unary("acot", "The angle in (0, pi) with that cotangent.", lambda xp, x: xp.arctan2(1, x),
              derivative=lambda x: -_bell(x), formula=r"\frac{dy}{dx} = -\frac{1}{1 + x^2}", source="002 (15)",
@@ -150,88 +154,3 @@ def _coth_slope(xp, x, g):
 def coth_slope(xp, x):
     """-1 / sinh^2 x."""
     return in_blocks(xp, _coth_slope, x, 1)[0]
-
-
-@elementwise(
-    rule=lambda g, x: times_slope(g, x, sech_slope, _sech_slope, _quick_sech_slope),
-    formula=r"\frac{dy}{dx} = -\operatorname{sech} x \tanh x",
-    source="002 (20)",
-    floats=True,
-)
-def sech(xp, x):
-    """1 / cosh x, without overflow."""
-    return in_blocks(xp, _sech_kernel, x, double=False, quick=_quick_sech)[0]
-
-
-def _sech_kernel(xp, x):
-    e = xp.exp(-xp.abs(x))
-    return (2 * e / (1 + e * e),)
-
-
-def _quick_sech(xp, x, out):
-    return (xp.divide(2, _two_cosh(xp, x), out=out[0]),)
-
-
-def _two_cosh(xp, x):
-    e = xp.abs(x)
-    xp.exp(e, out=e)
-    e += 1 / e
-    return e
-
-
-def _sech_slope(xp, x, g):
-    return (g * (-_sech_kernel(xp, x)[0] * xp.tanh(x)),)
-
-
-def _quick_sech_slope(xp, x, out, g):
-    c = _two_cosh(xp, x)
-    c *= -0.5
-    xp.divide(xp.tanh(x), c, out=c)
-    return (xp.multiply(g, c, out=out[0]),)
-
-
-@elementwise(
-    derivative=lambda x: sech(x) - 2 * power(sech(x), 3),
-    formula=r"y = -\operatorname{sech} x \tanh x, \quad"
-    r" \frac{dy}{dx} = \operatorname{sech} x (1 - 2 \operatorname{sech}^2 x)",
-    source="002 (18), (20): the derivative of sech, from x, so that it is rounded once",
-    floats=True,
-)
-def sech_slope(xp, x):
-    """-sech x tanh x."""
-    return in_blocks(xp, _sech_slope, x, 1, double=False, quick=_quick_sech_slope)[0]
-
-
-@elementwise(
-    rule=lambda g, x: times_slope(g, x, csch_slope, _csch_slope, double=True),
-    formula=r"\frac{dy}{dx} = -\operatorname{csch} x \coth x",
-    source="002 (21)",
-    floats=True,
-    notes="At 0: value inf, gradient -inf.",
-)
-def csch(xp, x):
-    """1 / sinh x, without overflow."""
-    return in_blocks(xp, _csch_kernel, x)[0]
-
-
-def _csch_kernel(xp, x):
-    size = xp.abs(x)
-    return (xp.copysign(2 * xp.exp(-size) / -xp.expm1(-2 * size), x),)
-
-
-def _csch_slope(xp, x, g):
-    size = xp.abs(x)
-    d = xp.expm1(-2 * size)
-    return (g * (-2 * xp.exp(-size) * (2 + d) / (d * d)),)
-
-
-@elementwise(
-    derivative=lambda x: csch(x) + 2 * power(csch(x), 3),
-    formula=r"y = -\operatorname{csch} x \coth x, \quad"
-    r" \frac{dy}{dx} = \operatorname{csch} x (1 + 2 \operatorname{csch}^2 x)",
-    source="002 (19), (21): the derivative of csch, from x, so that it is rounded once",
-    floats=True,
-)
-def csch_slope(xp, x):
-    """-csch x coth x."""
-    return in_blocks(xp, _csch_slope, x, 1)[0]

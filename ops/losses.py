@@ -1,6 +1,6 @@
 """Losses of elements. ``reduction``: "mean", "sum", or "none" for the loss of each element."""
 
-from math import prod
+from math import inf, prod
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.sums import wide
@@ -8,7 +8,7 @@ from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.comparisons import clip
 from tinygrad_ms.ops.elementwise import negative, sign
 from tinygrad_ms.ops.operands import as_number, refuse_lists
-from tinygrad_ms.ops.smooth_activations import sigmoid, softplus
+from tinygrad_ms.ops.smooth_activations import sigmoid, sigmoid_slope, softplus
 
 __all__ = ["binary_cross_entropy_with_logits", "huber", "l1", "mse"]
 
@@ -58,14 +58,30 @@ def huber_error(xp, input, target, delta=1.0):
 
 
 @elementwise(
-    derivative=(lambda input, target: sigmoid(input) - target, lambda input: -input),
+    derivative=(lambda input, target: sigmoid_minus(input, target), lambda input: -input),
     formula=r"l = -t \ln \sigma(x) - (1 - t) \ln (1 - \sigma(x)),\quad \frac{dl}{dx} = \sigma(x) - t",
     source="002 (100); the stable form max(x, 0) - x t + ln(1 + exp(-|x|))",
     floats=True,
 )
 def logistic_error(xp, input, target):
     """The cross-entropy of the probability sigmoid(input) and the target, without overflow for any logit."""
-    return xp.maximum(input, 0) - input * target + xp.log1p(xp.exp(-xp.abs(input)))
+    above, below = xp.maximum(input, 0), xp.maximum(-input, 0)
+    above = xp.where((above == inf) & (target == 1), 0, above)  # an infinite logit that is right costs 0, not 0 inf
+    below = xp.where((below == inf) & (target == 0), 0, below)
+    linear = (1 - target) * above + target * below
+    return linear + xp.log1p(xp.exp(-xp.abs(input)))
+
+
+@elementwise(
+    derivative=(lambda input: sigmoid_slope(input), lambda: -1.0),
+    formula=r"y = \sigma(x) - t",
+    source="002 (100)",
+    floats=True,
+)
+def sigmoid_minus(xp, input, target):
+    """sigmoid(input) - target; near 1 as (1 - target) - sigmoid(-input), which has its digits where the target is 1."""
+    least = sigmoid.primitive.forward(xp, -xp.abs(input))
+    return xp.where(input > 0, (1 - target) - least, least - target)
 
 
 # --- losses of elements -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ docs/accuracy.md has the errors that were measured.
 """
 
 import math
+from functools import cache
 
 import numpy
 
@@ -60,11 +61,21 @@ def sigmoid_slope(xp, x):
     return in_blocks(xp, _slope_kernel, x, 1, double=False, quick=_quick_slope)[0]
 
 
+_NUMBERS = (0.0, 1.0, -1.0, 0.5, 0.25)
+
+
+@cache
+def _arrays_of(dtype):
+    """They as arrays: beside a small array, NumPy takes as long to convert a number as to compute."""
+    return tuple(numpy.array(value, dtype) for value in _NUMBERS)
+
+
 def _sigmoid_rule(g, x):
     """g / (4 cosh^2 (x / 2)), of small arrays as in the rule of tanh."""
     if isinstance(x, numpy.ndarray) and x.size <= SMALL and x.dtype.char not in HALF:
-        c = numpy.cosh(0.5 * x)
-        return 0.25 * g / c / c
+        *_, half, quarter = _arrays_of(x.dtype)
+        c = numpy.cosh(half * x)
+        return quarter * g / c / c
     return times_slope(g, x, sigmoid_slope, _slope_kernel, _quick_slope)
 
 
@@ -75,11 +86,11 @@ def _sigmoid_rule(g, x):
     floats=True,
 )
 def sigmoid(xp, x):
-    """1 / (1 + e^-x); of small arrays 0 where that is below the smallest normal number."""
-    if x.size > SMALL:
-        return in_blocks(xp, _sigmoid_kernel, x, double=False, quick=_quick_sigmoid)[0]
-    with numpy.errstate(over="ignore"):  # e^-x is infinite there
-        return (1 / (1 + xp.exp(-wide(x)))).astype(x.dtype, copy=False)
+    """1 / (1 + e^-x)."""
+    if x.size <= SMALL and x.dtype.char not in HALF:
+        zero, one, minus, *_ = _arrays_of(x.dtype) if isinstance(x, numpy.ndarray) else _NUMBERS
+        return xp.exp(xp.minimum(x, zero)) / (one + xp.exp(xp.copysign(x, minus)))
+    return in_blocks(xp, _sigmoid_kernel, x, double=False, quick=_quick_sigmoid)[0]
 
 
 def _sigmoid_kernel(xp, x):

@@ -21,7 +21,10 @@ def in_blocks(xp, kernel, x, *constants, double=True, quick=None, results=1, bes
     beside: an array like x, which the kernels get in blocks as well, before the constants.
     """
     if not x.ndim:  # arithmetic would make NumPy scalars of it
-        found = in_blocks(xp, kernel, x.reshape((1,)), *constants, double=double, quick=quick, results=results)
+        beside = beside if beside is None else beside.reshape((1,))
+        found = in_blocks(
+            xp, kernel, x.reshape((1,)), *constants, double=double, quick=quick, results=results, beside=beside
+        )
         return tuple([y.reshape(()) for y in found])
     cpu = BACKENDS[type(x)].name == "cpu"
     double = double or (quick is not None and x.dtype.char == "f")
@@ -30,17 +33,17 @@ def in_blocks(xp, kernel, x, *constants, double=True, quick=None, results=1, bes
     def careful(part, more=()):
         return kernel(xp, part.astype("float64", copy=False) if double else wide(part), *more, *constants)
 
+    others = () if beside is None else (beside,)
     if not cpu or (quick is None and x.nbytes <= 4 * BLOCK):
-        return tuple([y.astype(x.dtype, copy=False) for y in careful(x)])
+        return tuple([y.astype(x.dtype, copy=False) for y in careful(x, others)])
     x = x if x.flags.forc else xp.ascontiguousarray(x)
     made = [xp.empty_like(x) for _ in range(results)]
     flat, *rows = (a.reshape(-1, order="A") for a in (x, *made))
-    others = () if beside is None else (beside.reshape(-1),)
     step = BLOCK // (x.itemsize if quick or not double else 8)
     with numpy.errstate(all="raise" if quick else None):
         for start in range(0, x.size, step):
             part = slice(start, start + step)
-            out, more = [row[part] for row in rows], [other[part] for other in others]
+            out, more = [row[part] for row in rows], [other.reshape(-1)[part] for other in others]
             try:
                 _store(quick(xp, flat[part], out, *more, *constants) if quick else careful(flat[part], more), out)
             except FloatingPointError:

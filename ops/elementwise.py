@@ -10,7 +10,6 @@ from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.arguments import NUMBERS
 from tinygrad_ms.engine.primitive import elementwise, multilinear
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.ops.blocks import times_slope
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.rows import Unary, binary, unary
 
@@ -44,22 +43,6 @@ def _power_exponent(a, b, y):
     if type(a) in NUMBERS and a > 0:
         return y * math.log(a)
     return y * log(where((a == 0) & (b >= 0), 1, a))
-
-
-def _times_exp(xp, x, g):
-    return (g * xp.exp(x),)
-
-
-def _quick_times_exp(xp, x, out, g):
-    return (xp.multiply(g, xp.exp(x, out=out[0]), out=out[0]),)
-
-
-def _over_one_plus(xp, x, g):
-    return (g / (1 + x),)
-
-
-def _quick_over(xp, x, out, g):
-    return (xp.divide(g, 1 + x, out=out[0]),)
 
 
 def _ln(base):
@@ -149,16 +132,14 @@ hypot = binary("hypot", "sqrt(a^2 + b^2) without overflow.", derivative=(lambda 
 
 exp: Unary = unary("exp", "e to the power x.", derivative=lambda y: y,
             formula=r"\frac{dy}{dx} = e^x = y", source="002 (6), (7)", floats=True, notation="e^{{{0}}}")
-expm1 = unary("expm1", "e^x - 1, accurate for small x.",
-              rule=lambda g, x: times_slope(g, x, exp, _times_exp, _quick_times_exp),
+expm1 = unary("expm1", "e^x - 1, accurate for small x.", derivative=lambda x: exp(x),
               formula=r"\frac{dy}{dx} = e^x", source="002 (6)", floats=True)
 exp2 = unary("exp2", "2 to the power x.", derivative=lambda y: y * math.log(2),
              formula=r"\frac{dy}{dx} = y \ln 2", source="002 (5)", floats=True)
 log = unary("log", "The natural logarithm.", derivative=lambda x: 1 / x,
             formula=r"\frac{dy}{dx} = \frac{1}{x}", source="002 (4)", floats=True, notation=r"\ln {0}",
             notes="At 0: value -inf, gradient inf. For x < 0 the value is NaN and the gradient 1 / x.")
-log1p = unary("log1p", "ln(1 + x), accurate for small x.",
-              rule=lambda g, x: times_slope(g, x, lambda x: 1 / (1 + wide(x)), _over_one_plus, _quick_over),
+log1p = unary("log1p", "ln(1 + x), accurate for small x.", rule=lambda g, x: g / (1 + wide(x)),
               formula=r"\frac{dy}{dx} = \frac{1}{1 + x}", source="002 (4)", floats=True,
               notes="At -1: value -inf, gradient inf.")
 log2 = unary("log2", "The logarithm to base 2.", derivative=lambda x: 1 / (x * math.log(2)),

@@ -2,13 +2,16 @@
 
 from math import inf, prod
 
+import numpy
+
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
+from tinygrad_ms.ops.blocks import in_blocks
 from tinygrad_ms.ops.comparisons import clip
 from tinygrad_ms.ops.elementwise import negative, sign
 from tinygrad_ms.ops.operands import as_number, refuse_lists
-from tinygrad_ms.ops.smooth_activations import sigmoid, sigmoid_slope, softplus
+from tinygrad_ms.ops.smooth_activations import sigmoid_slope, softplus
 
 __all__ = ["binary_cross_entropy_with_logits", "huber", "l1", "mse"]
 
@@ -65,11 +68,27 @@ def huber_error(xp, input, target, delta=1.0):
 )
 def logistic_error(xp, input, target):
     """The cross-entropy of the probability sigmoid(input) and the target, without overflow for any logit."""
-    above, below = xp.maximum(input, 0), xp.maximum(-input, 0)
-    above = xp.where((above == inf) & (target == 1), 0, above)  # an infinite logit that is right costs 0, not 0 inf
-    below = xp.where((below == inf) & (target == 0), 0, below)
-    linear = (1 - target) * above + target * below
-    return linear + xp.log1p(xp.exp(-xp.abs(input)))
+    with numpy.errstate(invalid="ignore"):  # 0 inf
+        return _by_blocks(xp, _logistic_kernel, input, target)
+
+
+def _logistic_kernel(xp, x, t):
+    size = xp.abs(x)
+    right = (size == inf) & ((x > 0) == t)  # costs nothing
+    linear = (1 - t) * xp.maximum(x, 0) + t * xp.maximum(-x, 0)
+    return (xp.where(right, 0, linear) + xp.log1p(xp.exp(-size)),)
+
+
+def _by_blocks(xp, kernel, x, t):
+    if (
+        type(t) is type(x)
+        and t.shape == x.shape
+        and t.dtype == x.dtype
+        and x.flags.c_contiguous
+        and t.flags.c_contiguous
+    ):
+        return in_blocks(xp, kernel, x, double=False, beside=t)[0]
+    return kernel(xp, x, t)[0]
 
 
 @elementwise(
@@ -79,9 +98,20 @@ def logistic_error(xp, input, target):
     floats=True,
 )
 def sigmoid_minus(xp, input, target):
-    """sigmoid(input) - target; near 1 as (1 - target) - sigmoid(-input), which has its digits where the target is 1."""
-    least = sigmoid.primitive.forward(xp, -xp.abs(input))
-    return xp.where(input > 0, (1 - target) - least, least - target)
+    """sigmoid(input) - target; as (1 - target) - sigmoid(-input) above 0, with its digits where the target is 1."""
+    return _by_blocks(xp, _minus_kernel, input, target)
+
+
+def _minus_kernel(xp, x, t):
+    w = xp.exp(-xp.abs(x))
+    w /= 1 + w
+    above = (x > 0).astype(w.dtype)
+    y = above - t
+    above *= -2
+    above += 1
+    w *= above
+    y += w
+    return (y,)
 
 
 # --- losses of elements -------------------------------------------------------------------------------------

@@ -108,23 +108,25 @@ def _derivative(M, y, g, eps, method, factors, jvp):
 LEAST = 1e-4  # s_n / s_1 from which the Gram matrix serves: it squares s, and D squared stays below the rounding errors
 
 
-def _by_svd(xp, x, eps, size, unit_roundoff):
-    """(U, f, h, V^T, no change) of x of any rank."""
+def _by_svd(xp, x, eps, unit_roundoff):
+    """(U, f, h, V^T, ||x||_F, no change) of x of any rank."""
     u, s, vt = xp.linalg.svd(x, full_matrices=False)
+    size = xp.sqrt((s * s).sum(axis=-1, keepdims=True))
     cut = max(x.shape[-2:]) * unit_roundoff * s.max(axis=-1, keepdims=True)
     h = xp.hypot(s, eps * size) if eps else xp.where(s > cut, s, 0)
-    return u, xp.where(h == 0, 0, s / h), h, vt, None
+    return u, xp.where(h == 0, 0, s / h), h, vt, size, None
 
 
-def _by_gram(xp, x, eps, size, unit_roundoff):
-    """The same by the eigenvectors V of x^T x, for smooth ones (U F, 1, h, V^T, change); the SVD where h_n is small.
+def _by_gram(xp, x, eps, unit_roundoff):
+    """The same by the eigenvectors V of x^T x, with U F and 1 for U and f of a smooth one; the SVD where h_n is small.
 
     The errors of V are u (s_1 / s_n)^2. For float64 this is too much. There x V is orthogonal up to an E that is read
     off its own Gram matrix, H^2 + E, and (H^2 + E)^{1/2} = H + D with D_ij = E_ij / (h_i + h_j) to second order.
     """
     wide = x.astype("float64")
     w, v = xp.linalg.eigh(wide.mT @ wide)
-    shift = (eps * size.astype("float64")) ** 2
+    size = xp.sqrt(abs(w.sum(axis=-1, keepdims=True)))
+    shift = (eps * size) ** 2
     squares = w + shift
     small = ~(squares[..., 0] >= LEAST**2 * squares[..., -1]) | (squares[..., -1] == 0)
     u, change = wide @ v, None
@@ -138,13 +140,13 @@ def _by_gram(xp, x, eps, size, unit_roundoff):
         u -= (u @ change) / h[..., None, :]
     f, vt = xp.ones_like(h), v.mT
     if small.any():  # on a GPU the host waits here
-        u[small], f[small], h[small], vt[small], _ = _by_svd(xp, wide[small], eps, size[small], unit_roundoff)
+        u[small], f[small], h[small], vt[small], size[small], _ = _by_svd(xp, wide[small], eps, unit_roundoff)
         if change is not None:
             change[small] = 0
         if eps:
             u *= f[..., None, :]
             f[...] = 1
-    return u, f, h, vt, change
+    return u, f, h, vt, size, change
 
 
 @primitive(
@@ -169,16 +171,14 @@ def _msign_closed_form(xp, M, /, eps=0.0, method="svd"):
     if M.size == 0:
         return M * 1, (None,) * 6
     with numpy.errstate(all="ignore"):
-        bad = ~xp.isfinite(M).all(axis=(-2, -1), keepdims=True)
-        power = power_of_two(xp, largest_elements(M))  # squares below stay in range
-        x = xp.where(bad, 0, M) * power
-        size = xp.sqrt((x * x).sum(axis=(-2, -1)))[..., None]
+        largest = largest_elements(M)
+        bad, power = ~xp.isfinite(largest), power_of_two(xp, largest)  # by which squares stay in range
         factors = _by_gram if method == "eigh" else _by_svd
-        *found, change = factors(xp, x, eps, size, xp.finfo(M.dtype).eps)
-        u, f, h, vt = (part.astype(M.dtype, copy=False) for part in found)
-        y = xp.where(bad, xp.nan, (u * f[..., None, :]) @ vt).astype(M.dtype)
+        *found, change = factors(xp, xp.where(bad, 0, M) * power, eps, xp.finfo(M.dtype).eps)
         scale = xp.where(bad, xp.nan, 1 / power).astype(M.dtype)
+        u, f, h, vt, size = (part.astype(M.dtype, copy=False) for part in found)
+        y = u @ (xp.where(bad[..., 0], xp.nan, f)[..., None] * vt)
         h, norm = h * scale[..., 0], size[..., None] * scale
         if change is not None:
             change = change * scale
-    return y, (u, f, h, vt, change, norm)
+    return y.astype(M.dtype, copy=False), (u, f, h, vt, change, norm)

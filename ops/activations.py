@@ -5,6 +5,7 @@ from tinygrad_ms.engine.primitive import elementwise, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.shapes import from_the_end
 
 __all__ = ["hardtanh", "leaky_relu", "log_softmax", "relu", "relu6", "softmax"]
 
@@ -60,13 +61,14 @@ def _finest(y, fine):
 
 def _softmax_vjp(g, y, fine, axis):
     g, y = wide(g, y.size), _finest(y, fine)
-    return y * (g - (g * y).sum(axis=axis, keepdims=True))
+    return y * (g - (g * y).sum(axis=from_the_end(axis, y.ndim), keepdims=True))
 
 
 @primitive(
     vjp=_softmax_vjp,  # the Jacobian diag(y) - y y^T is symmetric
     jvp=_softmax_vjp,
     cache=("fine",),
+    batched=True,
     formula=r"dy_i = y_i \Big( dx_i - \sum_j y_j\,dx_j \Big)",
     source="002 (103)",
     floats=True,
@@ -79,7 +81,7 @@ def softmax(xp, x, axis=-1):
 
 
 def _log_softmax_vjp(g, y, fine, axis):
-    return g - exp(_finest(y, fine)) * wide(g, y.size).sum(axis=axis, keepdims=True)
+    return g - exp(_finest(y, fine)) * wide(g, y.size).sum(axis=from_the_end(axis, y.ndim), keepdims=True)
 
 
 def _log_softmax_jvp(t, y, fine, axis):
@@ -90,6 +92,7 @@ def _log_softmax_jvp(t, y, fine, axis):
     vjp=_log_softmax_vjp,
     jvp=_log_softmax_jvp,
     cache=("fine",),
+    batched=True,
     formula=r"dy_i = dx_i - \sum_j e^{y_j}\,dx_j",
     source="002 (102)",
     floats=True,

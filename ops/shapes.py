@@ -125,7 +125,7 @@ def expand_dims(x, axis):
 )
 def permute_dims(xp, x, /, axes):
     """x with its axes in the order ``axes``: axis i of the result is axis ``axes[i]`` of x. A view."""
-    return xp.transpose(x, axes)
+    return x.transpose(axes)
 
 
 def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:

@@ -106,7 +106,11 @@ def _or_again(xp, y, again):
 
 
 def _cumsum_vjp(g, x_shape, axis):
-    """The sums from each element to the end."""
+    """The sums from each element to the end; of an array of NumPy with no copy of the reversed one."""
+    if isinstance(g, numpy.ndarray) and axis is not None and g.dtype.char not in HALF:
+        y = numpy.empty(g.shape, g.dtype)
+        numpy.flip(g, axis).cumsum(axis, out=numpy.flip(y, axis))
+        return y
     return flip(cumsum(flip(g, axis=axis), axis=axis), axis=axis).reshape(x_shape)
 
 

@@ -123,7 +123,7 @@ class _Run:
         create_graph = self.nested or outer
         seeds = {x.node: make_seed(x, t, create_graph, self.name) for x, t in zip(self.inputs, tangents)}
         nodes = [y.node for y in self.outputs if y.node is not None]
-        found = iter(push_forward(nodes, seeds, create_graph, since=self.since))
+        found = iter(push_forward(nodes, seeds, create_graph, self.since, self.tape))
         return _owned([_as_tensor(next(found) if y.node is not None else None, y) for y in self.outputs], tangents)
 
     def argument_trees(self, values, argnums):
@@ -290,8 +290,9 @@ def jacobian(f, *args, argnums=0, layout="tensor", mode=None):
     layout: "tensor", shape (*y.shape, *x.shape) with [i..., k...] = dy_i/dx_k (004, section 1, mixed layout);
     "numerator", shape (y.size, x.size), rows run over y; "denominator", its transpose (004, section 2; 001, section 4).
     Matrices are flattened row by row, as 004 writes them out.
-    mode: "reverse" (one backward walk per element of y), "forward" (one forward walk per element of x); None: the
-    fewer. f may also return a tree of tensors, and argnums be a tuple: the result then has their structure.
+    mode: "reverse" (a cotangent per element of y, whose stack goes through one backward walk; through several where it
+    would be large), "forward" (one forward walk per element of x); None: the fewer. f may also return a tree of
+    tensors, and argnums be a tuple: the result then has their structure.
     """
     if layout not in _LAYOUTS:
         raise ValueError(f"jacobian: layout={layout!r}; expected one of {', '.join(map(repr, _LAYOUTS))}")

@@ -11,7 +11,9 @@ from tinygrad_ms.ops.comparisons import *
 from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *
 from tinygrad_ms.ops.elementwise import *
+from tinygrad_ms.ops.elu import *
 from tinygrad_ms.ops.gelu import *
+from tinygrad_ms.ops.hyperbolic import *
 from tinygrad_ms.ops.indexing import *
 from tinygrad_ms.ops.iterations.coefficients import *
 from tinygrad_ms.ops.joining import *

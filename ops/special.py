@@ -63,8 +63,8 @@ def erf(xp, x):
 
 
 def _erfc_kernel(xp, x, itemsize):
-    size = xp.minimum(xp.abs(x), 40.0)
-    tail = 2 * bell(xp, size, 1.0, itemsize) * mills_ratio(math.sqrt(2) * size, itemsize)
+    size = xp.minimum(xp.abs(x), 28.0)  # where it is 0
+    tail = 2 * bell(xp, size, 1.0, itemsize) * mills_ratio(xp, math.sqrt(2) * size, 8)
     below = (x < 0).astype(x.dtype)
     return (2 * below + (1 - 2 * below) * tail,)
 

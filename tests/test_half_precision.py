@@ -123,3 +123,9 @@ def test_log_softmax_under_create_graph(create_graph):
     for t in (x, z):
         (tg.log_softmax(t)[:, 0]).sum().backward(create_graph=create_graph)
     assert np.abs(x.grad.numpy() - z.grad.numpy()).max() <= (5e-3 if create_graph else 5e-4)
+
+
+def test_the_gradient_of_an_inner_product_whose_cotangent_is_a_scalar_of_numpy():
+    x = tg.tensor(np.array([1, 2, 3], "float16"), requires_grad=True)
+    (tg.inner(x, x) * tg.tensor(np.array(1.5, "float16"))).sum().backward()
+    assert x.grad.tolist() == [3, 6, 9] and x.grad.dtype == "float16"

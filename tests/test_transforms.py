@@ -348,6 +348,12 @@ class TestInPlace:
         with pytest.raises(RuntimeError, match="was changed in place after it had been saved"):
             y.backward()
 
+    def test_a_constant_that_is_a_scalar_of_numpy(self):
+        x = tg.tensor([3.0], requires_grad=True)
+        (g,) = tg.gradients(x * x * np.float64(2.0), [x], np.ones(1), create_graph=True)
+        g.backward()
+        assert x.grad.item() == 4
+
 
 def through(read):
     """A checkpointed function that reads tensors out of an object, where no name of its code leads to them."""

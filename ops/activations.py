@@ -5,6 +5,8 @@ from tinygrad_ms.engine.primitive import elementwise, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.shapes import from_the_end
+from tinygrad_ms.ops.short_rows import as_columns, as_rows
 
 __all__ = ["hardtanh", "leaky_relu", "log_softmax", "relu", "relu6", "softmax"]
 
@@ -60,13 +62,14 @@ def _finest(y, fine):
 
 def _softmax_vjp(g, y, fine, axis):
     g, y = wide(g, y.size), _finest(y, fine)
-    return y * (g - (g * y).sum(axis=axis, keepdims=True))
+    return y * (g - (g * y).sum(axis=from_the_end(axis, y.ndim), keepdims=True))
 
 
 @primitive(
     vjp=_softmax_vjp,  # the Jacobian diag(y) - y y^T is symmetric
     jvp=_softmax_vjp,
     cache=("fine",),
+    batched=True,
     formula=r"dy_i = y_i \Big( dx_i - \sum_j y_j\,dx_j \Big)",
     source="002 (103)",
     floats=True,
@@ -74,12 +77,19 @@ def _softmax_vjp(g, y, fine, axis):
 )
 def softmax(xp, x, axis=-1):
     """e^x over its sum along ``axis`` (an int or a tuple); without overflow."""
-    e = xp.exp(_shifted(xp, wide(x, x.size), axis))
-    return _rounded(e / xp.sum(e, axis=axis, keepdims=True), x)
+    given, x = x, wide(x, x.size)
+    columns = as_columns(x, axis)
+    if columns is None:
+        e = xp.exp(_shifted(xp, x, axis))
+        return _rounded(e / xp.sum(e, axis=axis, keepdims=True), given)
+    columns -= columns.max(axis=0)
+    e = xp.exp(columns, out=columns)
+    e /= e.sum(axis=0)
+    return _rounded(as_rows(e, x.shape), given)
 
 
 def _log_softmax_vjp(g, y, fine, axis):
-    return g - exp(_finest(y, fine)) * wide(g, y.size).sum(axis=axis, keepdims=True)
+    return g - exp(_finest(y, fine)) * wide(g, y.size).sum(axis=from_the_end(axis, y.ndim), keepdims=True)
 
 
 def _log_softmax_jvp(t, y, fine, axis):
@@ -90,6 +100,7 @@ def _log_softmax_jvp(t, y, fine, axis):
     vjp=_log_softmax_vjp,
     jvp=_log_softmax_jvp,
     cache=("fine",),
+    batched=True,
     formula=r"dy_i = dx_i - \sum_j e^{y_j}\,dx_j",
     source="002 (102)",
     floats=True,
@@ -97,13 +108,23 @@ def _log_softmax_jvp(t, y, fine, axis):
 )
 def log_softmax(xp, x, axis=-1):
     """x minus the logarithm of the sum of e^x along ``axis`` (an int or a tuple); without overflow."""
-    shifted = _shifted(xp, wide(x, x.size), axis)
-    return _rounded(shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True)), x)
+    return _rounded(log_probabilities(xp, wide(x, x.size), axis), x)
 
 
 def _rounded(fine, x):
     """The result in the dtype of x, and what the rules may read: it as it was before, if that is half precision."""
     return (fine, (None,)) if fine.dtype == x.dtype else (fine.astype(x.dtype), (fine,))
+
+
+def log_probabilities(xp, x, axis):
+    """log_softmax of a raw array."""
+    columns = as_columns(x, axis)
+    if columns is None:
+        y = _shifted(xp, x, axis)
+        return y - xp.log(xp.sum(xp.exp(y), axis=axis, keepdims=True))
+    columns -= columns.max(axis=0)
+    columns -= xp.log(xp.exp(columns).sum(axis=0))
+    return as_rows(columns, x.shape)
 
 
 def _shifted(xp, x, axis):

@@ -198,7 +198,9 @@ def named_in(name):
 
 def elementwise_primitives():
     """The public differentiable functions of each element in the registry, by name."""
-    rooms = "elementwise trigonometric special activations smooth_activations elu gelu hyperbolic comparisons".split()
+    rooms = (
+        "elementwise trigonometric special activations smooth_activations elu gelu mish hyperbolic comparisons".split()
+    )
     return sorted(
         name
         for name, p in REGISTRY.items()

@@ -8,7 +8,7 @@ import numpy
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import in_blocks
 from tinygrad_ms.ops.comparisons import where
-from tinygrad_ms.ops.gelu import bell, gaussian, mills_ratio
+from tinygrad_ms.ops.normal import bell, gaussian, mills_ratio
 from tinygrad_ms.ops.rows import unary
 
 __all__ = ["erf", "erfc", "logit", "sinc"]

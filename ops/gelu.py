@@ -5,34 +5,34 @@ import math
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import decay, in_blocks, step
 from tinygrad_ms.ops.comparisons import clip
-from tinygrad_ms.ops.normal import DENSITY, FAR, MIDDLE, MILLS, bell, gaussian, horner, mills_ratio, normal_cdf, product
+from tinygrad_ms.ops.normal import DENSITY, FAR, bell, gaussian, horner, mills_ratio, normal_cdf, product, turned
 from tinygrad_ms.ops.smooth_activations import kept, sigmoid, sigmoid_slope
 
 __all__ = ["gelu"]
 
 # The slope at -a is e^(-a^2 / 2) n(a), n(a) = R(a) - a / sqrt(2 pi), where R is Mills' ratio (ops/normal.py). In
-# float64 n(a) = n(c) + (a - c) p(a) / q(a) for a <= 6; q is the denominator of R, no coefficient of p is positive. The
-# c here is within 2e-6 of the zero of n, so that n(c) is tiny. Its few bits make a - c exact.
+# float64 n(a) = n(c) + (a - c) p(a) with p < 0. The c here is within 2e-6 of the zero of n, so that n(c) is tiny. Its
+# few bits make a - c exact.
 _C, _N_C = 0.7517929077148438, -7.916497586207787e-07
 # fmt: off
-_P = [-0.6650778246492979, -1.4563670315102617, -1.5399302391812149, -1.0280651112312154, -0.479441094636934,
-      -0.16377786672517397, -0.04184362169466304, -0.008013446911907808, -0.0011315872320657254, -0.0001128460768875515,
-      -7.211786492211702e-06, -2.266525654506934e-07]
+_P = [  # p by powers of (a - 5) / (a + 5), lowest first: in Chebyshev points up to 40
+    -0.4514354558809415, 0.08979651679972052, -0.06048777654525628, 0.03553510262258716, -0.0178078234058824,
+    0.007334308078207625, -0.002302183001093818, 0.0004405305397952403, 1.51957527533166e-05, -4.064698197428496e-05,
+    9.201154253562887e-06, 1.9928235465662147e-06, -1.3601157458027394e-06, -2.1620701547606102e-08,
+    1.686622311733662e-07, -1.2147214078661387e-08, -2.1645260028169152e-08, 2.1805604795824965e-09,
+    2.7232385692948147e-09, -1.695416812188732e-10, -2.2260865433274264e-10]
 # fmt: on
 
 
 def _less_line(xp, a, tail, itemsize):
     """n(a) for 0 <= a <= 40 and tail = R(a)."""
-    slope = DENSITY * a
-    xp.subtract(tail, slope, out=slope)
-    if itemsize < 8:
-        return slope  # float64 has digits to lose
-    near = xp.minimum(a, MIDDLE)
-    p = horner(near, _P)
-    p /= horner(near, MILLS[8][1])
-    p *= near - _C
-    p += _N_C
-    return xp.where(a < MIDDLE, p, slope)
+    if itemsize < 8:  # float64 has digits to lose
+        slope = DENSITY * a
+        return xp.subtract(tail, slope, out=slope)
+    slope = horner(turned(a), _P)
+    slope *= a - _C
+    slope += _N_C
+    return slope
 
 
 _CUBIC = 0.044715

@@ -6,24 +6,23 @@ Phi(-a) = e^(-a^2 / 2) R(a) for a >= 0, with R(a) = e^(z^2) erfc(z) / 2 at z = a
 import math
 
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import in_blocks, none
+from tinygrad_ms.ops.blocks import in_blocks
 
 __all__: list[str] = []
 
 DENSITY = 1 / math.sqrt(2 * math.pi)  # of the normal distribution at 0
-MIDDLE = 6.0
 FAR = 40.0  # where e^(-a^2 / 2) is 0
 # fmt: off
-MILLS = {  # by the bytes of the dtype: numerator and denominator, lowest first: minimax up to 14 and 40, with 200 bits
-    4: ([0.5000000025458818, 0.43716394836167727, 0.18239227018028853, 0.04034764584048629, 0.004073499451987923],
-        [1.0, 1.6722128344812324, 1.1990129489312082, 0.46724424242528234, 0.10114336651685958, 0.010210620079108546]),
-    8: ([0.5, 0.8287489172683894, 0.6808952195696275, 0.3583373661167092, 0.1325327867209051, 0.035833266238796325,
-         0.0071631830559955, 0.001046750565342388, 0.00010742432092464395, 7.041391150742692e-06,
-         2.266525654507389e-07],
-        [1.0, 2.4553823953396443, 2.8209021432479067, 2.005699322464554, 0.9829682595270657, 0.34963299646600493,
-         0.09240919286588378, 0.01822357374882435, 0.0026414647139133374, 0.00026984097393893143,
-         1.7650150151215055e-05, 5.681337290763615e-07]),
-}
+_NUMERATOR = [  # of R in float32, lowest first: minimax up to 14
+    0.5000000025458818, 0.43716394836167727, 0.18239227018028853, 0.04034764584048629, 0.004073499451987923]
+_DENOMINATOR = [
+    1.0, 1.6722128344812324, 1.1990129489312082, 0.46724424242528234, 0.10114336651685958, 0.010210620079108546]
+_SCALED = [  # (a + 1) R(a) by powers of (a - 5) / (a + 5), lowest first: in Chebyshev points up to 40
+    0.46151582985003775, -0.09155228183400917, 0.0310303684259707, 0.010002352385241659, -0.026401042966674067,
+    0.024536963243297946, -0.015170415395094575, 0.0065220006738440734, -0.0016760724212402098, 7.791539896184297e-06,
+    0.00018233460332349368, -5.360723737658505e-05, -9.897782095693084e-06, 9.058505485209712e-06,
+    -6.645126985386993e-08, -1.3041981291689899e-06, 1.222807738066692e-07, 1.9124697360088803e-07,
+    -2.1567877175579913e-08, -2.6332491672878587e-08, 1.6129107766244392e-09, 2.196032905924892e-09]
 # fmt: on
 
 
@@ -56,14 +55,14 @@ def bell(xp, a, c, itemsize):
 
 def mills_ratio(xp, a, itemsize):
     """R(a) for 0 <= a <= 40, to the digits of a dtype with so many bytes."""
-    above, below = MILLS[max(itemsize, 4)]
-    near = a if itemsize < 8 else xp.minimum(a, MIDDLE)
-    y = horner(near, above)
-    y /= horner(near, below)
-    if itemsize < 8 or none(a > MIDDLE):
-        return y
-    z = 1 / xp.maximum(a, MIDDLE)  # far out by powers of 1 / a, of which the first count
-    return xp.where(a < MIDDLE, y, z * horner(z, above[::-1]) / horner(z, below[::-1]))
+    y = horner(a, _NUMERATOR) if itemsize < 8 else horner(turned(a), _SCALED)
+    y /= horner(a, _DENOMINATOR) if itemsize < 8 else a + 1
+    return y
+
+
+def turned(a):
+    """(a - 5) / (a + 5), between -1 and 1."""
+    return (a - 5) / (a + 5)
 
 
 def horner(x, coefficients):

@@ -192,11 +192,28 @@ def test_the_gradient_of_bce_has_its_digits_where_the_prediction_is_sure():
     assert loss.item() == pytest.approx(math.log(2))
 
 
+@pytest.mark.parametrize("target", ["labels", "one-hot", "nearly one-hot"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_gradient_of_a_sure_cross_entropy_is_minus_the_other_probabilities(dtype):
+def test_the_gradient_of_a_sure_cross_entropy_is_minus_that_of_the_other_classes(dtype, target):
     logits = np.array([[50.0, 1.0, 0.0], [2.0, 0.0, 60.0], [30.0, 0.0, 0.0]], dtype)
+    labels = np.array([0, 2, 0])
+    others = np.array([[math.exp(-49), math.exp(-50)], [math.exp(-58), math.exp(-60)], [math.exp(-30)] * 2])
+    given = np.eye(3, dtype=dtype)[labels]
+    if target == "nearly one-hot":
+        given[given == 0] = 1e-20
+        others -= 1e-20 * (1 + 1e-20)
     x = tg.tensor(logits, requires_grad=True)
-    tg.cross_entropy(x, [0, 2, 0], reduction="sum").backward()
-    right = -np.array([math.exp(-49) + math.exp(-50), math.exp(-58) + math.exp(-60), 2 * math.exp(-30)])
-    np.testing.assert_allclose(x.grad.numpy()[[0, 1, 2], [0, 2, 0]], right, rtol=1e-5 if dtype == "float32" else 1e-12)
+    tg.cross_entropy(x, labels if target == "labels" else given, reduction="sum").backward()
+    found = x.grad.numpy()[np.arange(3), labels]
+    np.testing.assert_allclose(found, -others.sum(axis=1), rtol=1e-5 if dtype == "float32" else 1e-12)
     np.testing.assert_allclose(x.grad.numpy().sum(axis=1), 0, atol=1e-25)
+
+
+def test_second_derivatives_of_a_sure_cross_entropy_are_the_same_with_labels_and_probabilities():
+    logits, labels = np.array([[9.0, 1.0, 0.0], [2.0, 0.0, 7.0]]), np.array([0, 2])
+    found = []
+    for target in (labels, np.eye(3)[labels]):
+        x = tg.tensor(logits, requires_grad=True)
+        (first,) = tg.gradients(tg.cross_entropy(x, target), [x], create_graph=True)
+        found.append(tg.gradients((first * np.array([1.0, 2.0, -3.0])).sum(), [x])[0].numpy())
+    np.testing.assert_allclose(*found, rtol=1e-12)

@@ -20,10 +20,10 @@ __all__: list[str] = []
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
-def _rows(xp, x, labels):
-    """x as a table with one row per label, and the index of the labelled entries."""
-    count = prod(labels.shape)
-    return x.reshape((count, x.shape[-1])), (xp.arange(count), labels.reshape((count,)))
+def _entries(xp, x, labels):
+    """The places of the labelled entries in x as one row."""
+    classes = max(x.shape[-1], 1)
+    return xp.arange(0, prod(labels.shape) * classes, classes) + labels.reshape((-1,))
 
 
 @linear(
@@ -34,8 +34,7 @@ def _rows(xp, x, labels):
 )
 def pick_label(xp, x, /, labels):
     """The entry of each row that its integer label names: (..., classes), (...) -> (...)."""
-    table, index = _rows(xp, x, labels)
-    return table[index].reshape(labels.shape)
+    return x.reshape((-1,))[_entries(xp, x, labels)].reshape(labels.shape)
 
 
 @linear(
@@ -47,8 +46,7 @@ def pick_label(xp, x, /, labels):
 def place_label(xp, x, /, labels, classes):
     """Rows of zeros with x at the labels: the transpose of ``pick_label``."""
     y = xp.zeros((*labels.shape, classes), dtype=x.dtype)
-    table, index = _rows(xp, y, labels)
-    table[index] = x.reshape((-1,))
+    y.reshape((-1,))[_entries(xp, y, labels)] = x.reshape((-1,))
     return y
 
 
@@ -78,11 +76,10 @@ def _minus_sum_at_label(y, labels):
 )
 def softmax_minus_one_hot(xp, scale, log_probabilities, /, labels):
     """The gradient of the cross-entropy with integer labels, in one buffer; ``scale`` has shape (..., 1)."""
-    table, index = _rows(xp, log_probabilities, labels)
-    table = xp.exp(table)
-    table[index] = 0
-    table[index] = -sum_over(table, (1,))[:, 0]  # not p - 1, which has no digits where p is near 1
-    y = table.reshape(log_probabilities.shape)
+    y = xp.ascontiguousarray(xp.exp(log_probabilities))
+    row, entries = y.reshape((-1,)), _entries(xp, y, labels)
+    row[entries] = 0
+    row[entries] = -sum_over(y, (y.ndim - 1,)).reshape((-1,))  # not p - 1, which has no digits where p is near 1
     return xp.multiply(y, scale, out=y)
 
 

@@ -31,6 +31,7 @@ from tinygrad_ms.ops.matrix_sign.msign import *
 from tinygrad_ms.ops.matrix_sign.roots import *
 from tinygrad_ms.ops.matrix_sign.sylvester import *
 from tinygrad_ms.ops.methods import attach
+from tinygrad_ms.ops.mish import *
 from tinygrad_ms.ops.normalization import *
 from tinygrad_ms.ops.ordering import *
 from tinygrad_ms.ops.reductions import *

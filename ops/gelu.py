@@ -1,112 +1,39 @@
-"""The normal distribution function and gelu, which is made of it; both accurate in the tails.
-
-Phi(-a) = e^(-a^2 / 2) R(a) for a >= 0, with R(a) = e^(z^2) erfc(z) / 2 at z = a / sqrt 2: Mills' ratio, scaled.
-"""
+"""gelu, exact and with the tanh; both accurate in the tails."""
 
 import math
 
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import decay, in_blocks, step
 from tinygrad_ms.ops.comparisons import clip
+from tinygrad_ms.ops.normal import DENSITY, FAR, bell, gaussian, horner, mills_ratio, normal_cdf, product, turned
 from tinygrad_ms.ops.smooth_activations import kept, sigmoid, sigmoid_slope
 
 __all__ = ["gelu"]
 
-_DENSITY = 1 / math.sqrt(2 * math.pi)  # of the normal distribution at 0
-_MIDDLE = 6.0
-_FAR = 40.0  # where e^(-a^2 / 2) is 0
+# The slope at -a is e^(-a^2 / 2) n(a), n(a) = R(a) - a / sqrt(2 pi), where R is Mills' ratio (ops/normal.py). In
+# float64 n(a) = n(c) + (a - c) p(a) with p < 0. The c here is within 2e-6 of the zero of n, so that n(c) is tiny. Its
+# few bits make a - c exact.
+_C, _N_C = 0.7517929077148438, -7.916497586207787e-07
 # fmt: off
-_MILLS = {  # by the bytes of the dtype: numerator and denominator, lowest first: minimax up to 14 and 40, with 200 bits
-    4: ([0.5000000025458818, 0.43716394836167727, 0.18239227018028853, 0.04034764584048629, 0.004073499451987923],
-        [1.0, 1.6722128344812324, 1.1990129489312082, 0.46724424242528234, 0.10114336651685958, 0.010210620079108546]),
-    8: ([0.5, 0.8287489172683894, 0.6808952195696275, 0.3583373661167092, 0.1325327867209051, 0.035833266238796325,
-         0.0071631830559955, 0.001046750565342388, 0.00010742432092464395, 7.041391150742692e-06,
-         2.266525654507389e-07],
-        [1.0, 2.4553823953396443, 2.8209021432479067, 2.005699322464554, 0.9829682595270657, 0.34963299646600493,
-         0.09240919286588378, 0.01822357374882435, 0.0026414647139133374, 0.00026984097393893143,
-         1.7650150151215055e-05, 5.681337290763615e-07]),
-}
+_P = [  # p by powers of (a - 5) / (a + 5), lowest first: in Chebyshev points up to 40
+    -0.4514354558809415, 0.08979651679972052, -0.06048777654525628, 0.03553510262258716, -0.0178078234058824,
+    0.007334308078207625, -0.002302183001093818, 0.0004405305397952403, 1.51957527533166e-05, -4.064698197428496e-05,
+    9.201154253562887e-06, 1.9928235465662147e-06, -1.3601157458027394e-06, -2.1620701547606102e-08,
+    1.686622311733662e-07, -1.2147214078661387e-08, -2.1645260028169152e-08, 2.1805604795824965e-09,
+    2.7232385692948147e-09, -1.695416812188732e-10, -2.2260865433274264e-10]
 # fmt: on
 
 
-def product(a, b):
-    """a b of float64, and what it has rounded away (Dekker 1971)."""
-    p = a * b
-    (a, low), (b, tail) = _halves(a), _halves(b)
-    return p, ((a * b - p) + a * tail + low * b) + low * tail
+def _less_line(xp, a, tail, itemsize):
+    """n(a) for 0 <= a <= 40 and tail = R(a)."""
+    if itemsize < 8:  # float64 has digits to lose
+        slope = DENSITY * a
+        return xp.subtract(tail, slope, out=slope)
+    slope = horner(turned(a), _P)
+    slope *= a - _C
+    slope += _N_C
+    return slope
 
-
-def _halves(a):
-    split = a * (2.0**27 + 1)
-    high = split - (split - a)
-    return high, a - high
-
-
-def bell(xp, a, c, itemsize):
-    """e^(-c a^2) for a >= 0, to the digits of a dtype with so many bytes, though c a^2 is large."""
-    a = xp.minimum(a, _FAR)
-    if itemsize < 8:
-        square = a.astype("float64")
-        square *= square
-        square *= -c
-        return xp.exp(square, out=square).astype(a.dtype, copy=False)
-    square, error = product(a, a)
-    return xp.exp(-c * square) * (1 - c * error)
-
-
-def mills_ratio(xp, a, itemsize):
-    """R(a) for 0 <= a <= 40, to the digits of a dtype with so many bytes."""
-    above, below = _MILLS[max(itemsize, 4)]
-    if itemsize < 8:
-        y = horner(a, above)
-        y /= horner(a, below)
-        return y
-    near, z = xp.minimum(a, _MIDDLE), 1 / xp.maximum(a, _MIDDLE)  # far out by powers of 1 / a, of which the first count
-    far = z * horner(z, above[::-1]) / horner(z, below[::-1])
-    return xp.where(a < _MIDDLE, horner(near, above) / horner(near, below), far)
-
-
-def horner(x, coefficients):
-    """The polynomial with these coefficients, lowest first."""
-    *others, p = coefficients
-    p = p * x
-    for c in reversed(others[1:]):
-        p += c
-        p *= x
-    p += others[0]
-    return p
-
-
-@elementwise(
-    derivative=lambda x, y, c: -2 * c * x * y,
-    formula=r"\frac{dy}{dx} = -2 c x y",
-    source="002 (6) and the chain rule",
-    floats=True,
-)
-def gaussian(xp, x, *, c):
-    """e^(-c x^2), also far out, where c x^2 as a float would have too few digits."""
-    return in_blocks(xp, lambda xp, x, *given: (bell(xp, xp.abs(x), *given),), x, c, x.dtype.itemsize)[0]
-
-
-def _normal_kernel(xp, x, itemsize):
-    size = xp.abs(x)
-    q, tail = bell(xp, size, 0.5, itemsize), mills_ratio(xp, xp.minimum(size, _FAR), itemsize)
-    above = (x > 0).astype(x.dtype)
-    return (above + (1 - 2 * above) * (q * tail),)
-
-
-@elementwise(
-    derivative=lambda x: _DENSITY * gaussian(x, c=0.5),
-    formula=r"y = \Phi(x), \quad \frac{dy}{dx} = \frac{1}{\sqrt{2 \pi}} e^{-x^2 / 2}",
-    source="definition: the integral of the normal density from -inf to x",
-    floats=True,
-)
-def normal_cdf(xp, x):
-    """The normal distribution function, also far out at the left, where it is small."""
-    return in_blocks(xp, _normal_kernel, x, x.dtype.itemsize)[0]
-
-
-# --- gelu ---------------------------------------------------------------------------------------------------
 
 _CUBIC = 0.044715
 _ROOT = math.sqrt(2 / math.pi)
@@ -116,14 +43,13 @@ _CUBE = 0.07135481627260025, -6.175149918155315e-19  # 0.044715 times that
 
 
 def _gelu_kernel(xp, x, itemsize):
-    size = xp.minimum(xp.abs(x), _FAR)
+    size = xp.minimum(xp.abs(x), FAR)
     tail = mills_ratio(xp, size, itemsize)
     above = step(x)
     q = bell(xp, size, 0.5, itemsize)
-    slope = _DENSITY * size
-    xp.subtract(tail, slope, out=slope)
+    slope = _less_line(xp, size, tail, itemsize)
     slope *= q
-    part = slope * above  # the slope at -a is q (R(a) - a / sqrt(2 pi)), at a it is 1 minus that
+    part = slope * above  # at a it is 1 minus that at -a
     slope -= part
     slope -= part
     slope += above
@@ -134,12 +60,20 @@ def _gelu_kernel(xp, x, itemsize):
     return y, slope
 
 
+# The slope is s (1 + E + x k) / (1 + E) with E = e^v and k = dv/dx. With d = x - c, E_c and v_c at c, its numerator is
+# n(c) + d m + (E + E_c) tanh((v - v_c) / 2), where m and (v - v_c) / d are the positive polynomials below; as above.
+_TANH_C, _TANH_E_C, _TANH_N_C = -0.7524642944335938, 0.2919537720630858, -7.067899231101432e-06
+
+
 def _gelu_tanh_kernel(xp, x):
     z = xp.clip(x, -_END, _END)
-    w, times_w, k = _decay_of_cubic(xp, z)
-    q = 1 + w
-    y = (xp.maximum(x, 0) + times_w(xp.minimum(z, 0))) / q
-    return y, xp.maximum(w, step(x)) / q + times_w(k * z) / (1 + w * (w + 2))
+    w, times_w = _decay_of_cubic(xp, z)
+    y = (xp.maximum(x, 0) + times_w(xp.minimum(z, 0))) / (1 + w)
+    a = -xp.abs(z).astype(w.dtype, copy=False)
+    d, c = a - _TANH_C, _CUBE[0] * (a * (a + _TANH_C) + _TANH_C**2)
+    n = d * (_LINE[0] + 3 * c) + ((w + _TANH_E_C) * xp.tanh(0.5 * d * (_LINE[0] + c)) + _TANH_N_C)
+    slope = times_w(n / (1 + w * (w + 2)))
+    return y, xp.where(x > 0, 1 - slope, slope)
 
 
 def _quick_gelu_tanh(xp, x, out):
@@ -164,7 +98,7 @@ def _quick_gelu_tanh(xp, x, out):
 
 
 def _decay_of_cubic(xp, z):
-    """e^-|v|, a function p -> p e^-|v|, and dv/dz, for v = 2 sqrt(2 / pi) (z + 0.044715 z^3).
+    """e^-|v| and a function p -> p e^-|v|, for v = 2 sqrt(2 / pi) (z + 0.044715 z^3).
 
     v has twice the digits of z, for its rounding would be magnified by v.
     """
@@ -179,12 +113,12 @@ def _decay_of_cubic(xp, z):
     v, more = product(a, k)
     w, times_w = decay(xp, -v)
     exact = 1 - (more + a * error)
-    return w * exact, lambda p: times_w(p * exact), 3 * cube + _LINE[0]
+    return w * exact, lambda p: times_w(p * exact)
 
 
 def _gelu_slope(x, approximate):
     if approximate == "none":
-        return normal_cdf(x) + x * gaussian(x, c=0.5) * _DENSITY
+        return normal_cdf(x) + x * gaussian(x, c=0.5) * DENSITY
     z = clip(x, -_END, _END)
     v = 2 * _ROOT * (z + _CUBIC * z * z * z)
     return sigmoid(v) + x * sigmoid_slope(v) * (2 * _ROOT * (1 + 3 * _CUBIC * z * z))

@@ -15,14 +15,13 @@ from tinygrad_ms.engine.around.arguments import NUMBERS
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.blocks import SMALL, bump, decay, in_blocks, log1p, step, times_slope
-from tinygrad_ms.ops.comparisons import minimum, where
-from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.operands import as_operand
 from tinygrad_ms.ops.rows import binary
 from tinygrad_ms.ops.trigonometric import tanh
 
 __all__ = [
-    "log_sigmoid", "logaddexp", "mish", "sigmoid", "silu", "softplus",
+    "log_sigmoid", "logaddexp", "sigmoid", "silu", "softplus",
 ]  # fmt: skip
 
 
@@ -104,20 +103,35 @@ def _quick_sigmoid(xp, x, out):
     return (xp.divide(e, q, out=out[0]),)
 
 
+# The slope is s n(x) / (1 + e^x), n(x) = 1 + x + e^x. With d = x - c, n(x) = n(c) + d + (e^x + e^c) tanh(d / 2). The
+# c here is within 1e-6 of the zero, so that n(c) is tiny and the other terms have one sign. Its few bits make d exact.
+_C, _E_C, _N_C = -1.2784652709960938, 0.2784643399735158, -9.31022577970721e-07  # c, e^c, n(c)
+
+
 def _silu_kernel(xp, x):
-    w, times_w = decay(xp, -xp.abs(x))
+    a = -xp.abs(x)
+    w, times_w = decay(xp, a)
     q = 1 + w
     y = (xp.maximum(x, 0) + times_w(xp.minimum(x, 0))) / q
-    return y, xp.maximum(w, step(x)) / q + times_w(x) / (1 + w * (w + 2))  # x bump(w), and of it the last digits
+    d = a - _C
+    slope = times_w((d + ((w + _E_C) * xp.tanh(0.5 * d) + _N_C)) / (1 + w * (w + 2)))
+    return y, xp.where(x > 0, 1 - slope, slope)  # the slopes at x and -x add up to 1
 
 
 def _quick_silu(xp, x, out):
-    e = xp.exp(x)
-    s = e + 1
-    xp.divide(e, s, out=s)
-    q = _over_slope(e)
-    xp.divide(x, q, out=q)  # y + s (1 - y) would lose all digits where x is large
-    return xp.multiply(x, s, out=out[0]), xp.add(q, s, out=out[1])
+    q = xp.negative(x)
+    xp.exp(q, out=q)
+    e = 1 / q
+    d = x - _C
+    t = xp.multiply(d, 0.5, out=out[1])
+    xp.tanh(t, out=t)
+    t *= xp.add(e, _E_C, out=out[0])
+    t += _N_C
+    d += t
+    e += q
+    e += 2  # (1 + e^x) / s
+    q += 1  # 1 / s
+    return xp.divide(x, q, out=out[0]), xp.divide(d, e, out=out[1])
 
 
 def _silu_slope(x):
@@ -194,44 +208,3 @@ logaddexp = binary("logaddexp", "ln(e^a + e^b) without overflow: a smooth maximu
                    source="002 (4), (6), (51)", floats=True, symmetric=True,
                    notes="The gradients where both are -inf are 0, as of logsumexp; NaN where both are inf.")
 # fmt: on
-
-
-# --- mish: tanh(ln(1 + e)) = e (e + 2) / (e (e + 2) + 2) with e = e^x -------------------------------------------
-
-_LARGE = 40.0  # from here on tanh(softplus(x)) is 1
-
-
-def _mish_kernel(xp, x, itemsize):
-    z = xp.minimum(x, _LARGE)
-    e, times_e = decay(xp, z, itemsize)
-    q = e + 2
-    r = 1 / (e * q + 2)
-    q *= r
-    r *= r
-    r *= 1 + e
-    r *= z
-    r *= 4
-    r += q
-    q *= x
-    return times_e(q), times_e(r)
-
-
-def _mish_slope(x):
-    z = minimum(x, _LARGE)
-    e = exp(z)
-    r = 1 / (e * (e + 2) + 2)
-    return e * ((e + 2) * r + 4 * z * (1 + e) * r * r)
-
-
-@elementwise(
-    rule=lambda g, x, slope: g * (_mish_slope(x) if slope is None else slope),
-    cache=("slope",),
-    floats=True,
-    formula=r"y = x \tanh \ln(1 + e^x), \quad \frac{dy}{dx} = \frac{n}{n + 2} + \frac{4 x e^x (1 + e^x)}{(n + 2)^2},"
-    r" \quad n = e^x (e^x + 2)",
-    source="Misra, 2019, eq. (1)",
-    notes="NaN at -inf, as in PyTorch; the gradient at inf is 1, NaN in PyTorch.",
-)
-def mish(xp, x):
-    """x tanh(softplus(x))."""
-    return kept(*in_blocks(xp, _mish_kernel, x, x.dtype.itemsize, results=2))

@@ -6,6 +6,8 @@ Classes are the last axis.
 import functools
 from math import prod
 
+import numpy
+
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import sum_over, wide
@@ -117,9 +119,20 @@ class SoftTargets:
         return _reduced(-(self.factor * choose(self.factor == 0, 0.0, a)).sum(axis=-1), self)
 
     def gradient(self, log_p, scale):
-        """``scale`` times the derivative of the loss by the logits, p sum_c factor_nc - factor."""
+        """``scale`` times the derivative of the loss by the logits, y = p sum_c factor_nc - factor."""
         total = self.factor.sum(axis=-1, keepdims=True)
-        return scale * (total * exp(log_p) - self.factor)
+        return scale * _balanced(total * exp(log_p) - self.factor, log_p > -0.69)  # p > 1 / 2: y may have lost digits
+
+
+def _balanced(y, likely):
+    """y, whose rows add up to 0, with its likely entries, at most one in a row, made of the others."""
+    if type(y) not in BACKENDS or BACKENDS[type(y)].name != "cpu":
+        return where(likely, -where(likely, 0.0, y).sum(axis=-1, keepdims=True), y)
+    index = numpy.unravel_index(likely.ravel().nonzero()[0], likely.shape)  # nonzero of one axis is fast
+    if index[0].size:
+        y[index] = 0
+        y[index] = -sum_over(y, (y.ndim - 1,))[(*index[:-1], 0)]
+    return y
 
 
 def _forward(op, xp):

@@ -180,6 +180,8 @@ ONE_PER_ELEMENT = (
     "activations",
     "smooth_activations",
     "gelu",
+    "mish",
+    "normal",
 )
 
 

@@ -1,5 +1,6 @@
 """Exponential linear units: elu and selu."""
 
+from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import expm1, in_blocks
 from tinygrad_ms.ops.comparisons import minimum
@@ -33,7 +34,7 @@ def _elu_slope(x, alpha):
 
 
 @elementwise(
-    rule=lambda g, x, slope, alpha: g * (_elu_slope(x, alpha) if slope is None else slope),
+    rule=lambda g, x, slope, alpha: g * (_elu_slope(wide(x), alpha) if slope is None else slope),
     cache=("slope",),
     floats=True,
     formula=r"\frac{dy}{dx} = \begin{cases} 1 & x > 0 \\ \alpha e^x & x \le 0 \end{cases}",
@@ -53,7 +54,7 @@ def _selu_slope(x):
 
 
 @elementwise(
-    rule=lambda g, x, slope: g * (_selu_slope(x) if slope is None else slope),
+    rule=lambda g, x, slope: g * (_selu_slope(wide(x)) if slope is None else slope),
     cache=("slope",),
     floats=True,
     formula=r"y = \lambda \operatorname{elu}_\alpha x, \quad \frac{dy}{dx}"

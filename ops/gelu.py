@@ -2,6 +2,7 @@
 
 import math
 
+from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import decay, in_blocks, step
 from tinygrad_ms.ops.comparisons import clip
@@ -125,12 +126,12 @@ def _gelu_slope(x, approximate):
 
 
 @elementwise(
-    rule=lambda g, x, slope, approximate: g * (_gelu_slope(x, approximate) if slope is None else slope),
+    rule=lambda g, x, slope, approximate: g * (_gelu_slope(wide(x), approximate) if slope is None else slope),
     cache=("slope",),
     floats=True,
     formula=r"y = x\,\Phi(x), \quad \frac{dy}{dx} = \Phi(x) + \frac{x}{\sqrt{2 \pi}} e^{-x^2 / 2}",
     source="Hendrycks and Gimpel, 2016, section 2",
-    notes="With approximate='tanh' the derivative is that of the approximation. NaN at -inf, as in PyTorch.",
+    notes="With approximate='tanh' the derivative is that of the approximation. At -inf both are 0, NaN in PyTorch.",
 )
 def gelu(xp, x, approximate="none"):
     """x Phi(x), Phi the normal distribution function. ``approximate``: "none" or "tanh".

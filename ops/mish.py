@@ -1,5 +1,6 @@
 """mish: x tanh(ln(1 + e)), where tanh(ln(1 + e)) = e (e + 2) / (e (e + 2) + 2), with e = e^x."""
 
+from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import decay, in_blocks
 from tinygrad_ms.ops.comparisons import minimum
@@ -47,7 +48,7 @@ def _mish_slope(x):
 
 
 @elementwise(
-    rule=lambda g, x, slope: g * (_mish_slope(x) if slope is None else slope),
+    rule=lambda g, x, slope: g * (_mish_slope(wide(x)) if slope is None else slope),
     cache=("slope",),
     floats=True,
     formula=r"y = x \tanh \ln(1 + e^x), \quad \frac{dy}{dx} = \frac{n}{n + 2} + \frac{4 x e^x (1 + e^x)}{(n + 2)^2},"

@@ -140,7 +140,7 @@ def _silu_slope(x):
 
 
 @elementwise(
-    rule=lambda g, x, slope: g * (_silu_slope(x) if slope is None else slope),
+    rule=lambda g, x, slope: g * (_silu_slope(wide(x)) if slope is None else slope),
     cache=("slope",),
     floats=True,
     formula=r"y = x\,\sigma(x), \quad \frac{dy}{dx} = \sigma(x) \, (1 + x \, (1 - \sigma(x)))",
@@ -177,7 +177,7 @@ def _softplus_slope(x, beta):
 
 
 @elementwise(
-    rule=lambda g, x, slope, beta: g * (_softplus_slope(x, beta) if slope is None else slope),
+    rule=lambda g, x, slope, beta: g * (_softplus_slope(wide(x), beta) if slope is None else slope),
     cache=("slope",),
     floats=True,
     formula=r"y = \tfrac{1}{\beta} \ln(1 + e^{\beta x}), \quad \frac{dy}{dx} = \sigma(\beta x)",

@@ -135,3 +135,11 @@ def test_the_gradient_of_an_inner_product_whose_cotangent_is_a_scalar_of_numpy()
     x = tg.tensor(np.array([1, 2, 3], "float16"), requires_grad=True)
     (tg.inner(x, x) * tg.tensor(np.array(1.5, "float16"))).sum().backward()
     assert x.grad.tolist() == [3, 6, 9] and x.grad.dtype == "float16"
+
+
+@pytest.mark.parametrize("name", ["elu", "gelu", "mish", "selu", "silu", "softplus"])
+def test_second_derivatives_of_smooth_activations(name):
+    second = tg.grad(tg.grad(getattr(tg, name)))
+    for x in (-0.5, 0.7, 3.5):
+        half, exact = (second(tg.tensor(np.array(np.float16(x), dtype))).item() for dtype in ("float16", "float64"))
+        assert abs(half - exact) <= 4e-3 * abs(exact) + 1e-4  # the first derivative is rounded in between

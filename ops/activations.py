@@ -5,6 +5,8 @@ from tinygrad_ms.engine.primitive import elementwise, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.shapes import from_the_end
+from tinygrad_ms.ops.short_rows import as_columns, as_rows
 
 __all__ = ["hardtanh", "leaky_relu", "log_softmax", "relu", "relu6", "softmax"]
 
@@ -54,12 +56,13 @@ def relu6(x) -> Tensor:
 
 
 def _softmax_vjp(g, y, axis):
-    return y * (g - (g * y).sum(axis=axis, keepdims=True))
+    return y * (g - (g * y).sum(axis=from_the_end(axis, y.ndim), keepdims=True))
 
 
 @primitive(
     vjp=_softmax_vjp,  # the Jacobian diag(y) - y y^T is symmetric
     jvp=_softmax_vjp,
+    batched=True,
     formula=r"dy_i = y_i \Big( dx_i - \sum_j y_j\,dx_j \Big)",
     source="002 (103)",
     floats=True,
@@ -67,8 +70,14 @@ def _softmax_vjp(g, y, axis):
 )
 def _softmax(xp, x, axis=-1):
     """e^x over its sum, in the precision of x."""
-    e = xp.exp(_shifted(xp, x, axis))
-    return e / xp.sum(e, axis=axis, keepdims=True)
+    columns = as_columns(x, axis)
+    if columns is None:
+        e = xp.exp(_shifted(xp, x, axis))
+        return e / xp.sum(e, axis=axis, keepdims=True)
+    columns -= columns.max(axis=0)
+    e = xp.exp(columns, out=columns)
+    e /= e.sum(axis=0)
+    return as_rows(e, x.shape)
 
 
 def softmax(x, axis=-1):
@@ -77,8 +86,9 @@ def softmax(x, axis=-1):
 
 
 @primitive(
-    vjp=lambda g, y, axis: g - exp(y) * g.sum(axis=axis, keepdims=True),
+    vjp=lambda g, y, axis: g - exp(y) * g.sum(axis=from_the_end(axis, y.ndim), keepdims=True),
     jvp=lambda t, y, axis: t - (exp(y) * t).sum(axis=axis, keepdims=True),
+    batched=True,
     formula=r"dy_i = dx_i - \sum_j e^{y_j}\,dx_j",
     source="002 (102)",
     floats=True,
@@ -86,8 +96,18 @@ def softmax(x, axis=-1):
 )
 def _log_softmax(xp, x, axis=-1):
     """The logarithm of that."""
-    shifted = _shifted(xp, x, axis)
-    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+    return log_probabilities(xp, x, axis)
+
+
+def log_probabilities(xp, x, axis):
+    """log_softmax of a raw array."""
+    columns = as_columns(x, axis)
+    if columns is None:
+        y = _shifted(xp, x, axis)
+        return y - xp.log(xp.sum(xp.exp(y), axis=axis, keepdims=True))
+    columns -= columns.max(axis=0)
+    columns -= xp.log(xp.exp(columns).sum(axis=0))
+    return as_rows(columns, x.shape)
 
 
 def log_softmax(x, axis=-1):

@@ -53,17 +53,18 @@ def _ln(base):
 # --- arithmetic -----------------------------------------------------------------------------------------------------
 
 add = binary("add", "a + b, elementwise with broadcasting.", transpose=(lambda g: g, lambda g: g),
-             formula=r"d(a + b) = da + db", source="002 (30)", symmetric=True, notation="{0} + {1}")
+             formula=r"d(a + b) = da + db", source="002 (30)", symmetric=True, batched=True, notation="{0} + {1}")
 subtract = binary("subtract", "a - b, elementwise with broadcasting.", transpose=(lambda g: g, lambda g: -g),
-                  formula=r"d(a - b) = da - db", source="002 (31)", notation="{0} - {1}")
+                  formula=r"d(a - b) = da - db", source="002 (31)", batched=True, notation="{0} - {1}")
 multiply = binary("multiply", "a * b, elementwise with broadcasting.", kind=multilinear,
                   transpose=(lambda g, b: g * b, lambda g, a: g * a), formula=r"d(a b) = b\,da + a\,db",
-                  source="002 (32)", symmetric=True, notation=r"{0} \cdot {1}")
+                  source="002 (32)", symmetric=True, batched=True, notation=r"{0} \cdot {1}")
 divide = binary("divide", "a / b, elementwise with broadcasting; integers are divided as floats.",
                 rule=(lambda g, b: g / b, lambda g, b, y: g * (-y / b)),  # not g * (1 / b): b may be the number 0
                 formula=r"d\frac{a}{b} = \frac{da}{b} - \frac{y\,db}{b}", source="002 (33)", floats=True,
                 notation=r"\frac{{{0}}}{{{1}}}")
-negative = unary("negative", "-x.", transpose=lambda g: -g, formula=r"d(-x) = -dx", source="002 (31)", notation="-{0}")
+negative = unary("negative", "-x.", transpose=lambda g: -g, formula=r"d(-x) = -dx", source="002 (31)", batched=True,
+                 notation="-{0}")
 reciprocal = unary("reciprocal", "1 / x.", derivative=lambda y: -y * y,
                    formula=r"\frac{dy}{dx} = -\frac{1}{x^2} = -y^2", source="002 (33)", floats=True,
                    notation=r"\frac{{1}}{{{0}}}")

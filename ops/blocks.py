@@ -11,13 +11,14 @@ SMALL = 256  # elements: up to here the number of calls decides how long a kerne
 BLOCK = 96 << 10  # bytes of one block: a few temporaries of that size fit the second cache
 
 
-def in_blocks(xp, kernel, x, *constants, double=True, quick=None, results=1, beside=None):
+def in_blocks(xp, kernel, x, *constants, double=True, quick=None, quick_in="f", beyond=SMALL, results=1, beside=None):
     """kernel(xp, x, *constants), a tuple of ``results`` arrays like x, each in the dtype of x.
 
     double: float32 and half precision are computed in float64 and rounded once; else half precision in float32.
-    quick: quick(xp, x, out, *constants) is the same for float32 on a CPU, faster, where no number of it overflows or
-        is below the smallest normal one; it may leave its results in the arrays of ``out``. NumPy notes where a block
-        of numbers is not of that kind: it is computed by ``kernel`` in float64.
+    quick: quick(xp, x, out, *constants) is the same for float32 (``quick_in``: "fd" for float64, too) on a CPU, faster
+        for more than ``beyond`` elements, where no number of it overflows or is below the smallest normal one; it may
+        leave its results in the arrays of ``out``. NumPy notes where a block of numbers is not of that kind: it is
+        computed by ``kernel`` in float64.
     beside: an array like x, which the kernels get in blocks as well, before the constants.
     """
     if not x.ndim:  # arithmetic would make NumPy scalars of it
@@ -28,7 +29,7 @@ def in_blocks(xp, kernel, x, *constants, double=True, quick=None, results=1, bes
         return tuple([y.reshape(()) for y in found])
     cpu = BACKENDS[type(x)].name == "cpu"
     double = double or (quick is not None and x.dtype.char == "f")
-    quick = quick if cpu and x.dtype.char == "f" and x.size > SMALL else None
+    quick = quick if cpu and x.dtype.char in quick_in and x.size > beyond else None
 
     def careful(part, more=()):
         return kernel(xp, part.astype("float64", copy=False) if double else wide(part), *more, *constants)

@@ -68,12 +68,26 @@ _TANH_C, _TANH_E_C, _TANH_N_C = -0.7524642944335938, 0.2919537720630858, -7.0678
 
 def _gelu_tanh_kernel(xp, x):
     z = xp.clip(x, -_END, _END)
-    w, times_w = _decay_of_cubic(xp, z)
+    a = xp.abs(z).astype("float64", copy=False)
+    w, times_w = _decay_of_cubic(xp, a)
     y = (xp.maximum(x, 0) + times_w(xp.minimum(z, 0))) / (1 + w)
-    a = -xp.abs(z).astype(w.dtype, copy=False)
-    d, c = a - _TANH_C, _CUBE[0] * (a * (a + _TANH_C) + _TANH_C**2)
-    n = d * (_LINE[0] + 3 * c) + ((w + _TANH_E_C) * xp.tanh(0.5 * d * (_LINE[0] + c)) + _TANH_N_C)
-    slope = times_w(n / (1 + w * (w + 2)))
+    d = -_TANH_C - a  # that of -a
+    m = a - _TANH_C
+    m *= a
+    m += _TANH_C**2
+    m *= _CUBE[0]
+    t = m + _LINE[0]
+    t *= d
+    t *= 0.5
+    t = xp.tanh(t, out=t)
+    t *= w + _TANH_E_C
+    t += _TANH_N_C
+    m *= 3
+    m += _LINE[0]
+    m *= d
+    m += t
+    m /= 1 + w * (w + 2)
+    slope = times_w(m)
     return y, xp.where(x > 0, 1 - slope, slope)
 
 
@@ -98,14 +112,11 @@ def _quick_gelu_tanh(xp, x, out):
     return s, slope
 
 
-def _decay_of_cubic(xp, z):
-    """e^-|v| and a function p -> p e^-|v|, for v = 2 sqrt(2 / pi) (z + 0.044715 z^3).
+def _decay_of_cubic(xp, a):
+    """e^-v and a function p -> p e^-v, for v = 2 sqrt(2 / pi) (a + 0.044715 a^3), a >= 0 of float64.
 
-    v has twice the digits of z, for its rounding would be magnified by v.
+    v has twice the digits of a, for its rounding would be magnified by v.
     """
-    if z.dtype.itemsize < 8:
-        z = z.astype("float64")
-    a = xp.abs(z)
     square, d = product(a, a)
     cube, more = product(square, _CUBE[0])
     k = cube + _LINE[0]
@@ -139,7 +150,7 @@ def gelu(xp, x, approximate="none"):
     The approximation is Phi(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
     """
     if approximate == "tanh":
-        return kept(*in_blocks(xp, _gelu_tanh_kernel, x, double=False, quick=_quick_gelu_tanh, results=2))
+        return kept(*in_blocks(xp, _gelu_tanh_kernel, x, double=False, quick=_quick_gelu_tanh, beyond=0, results=2))
     if approximate != "none":
         raise ValueError(f"gelu: approximate is {approximate!r}; it must be 'none' or 'tanh'")
     return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize, results=2))

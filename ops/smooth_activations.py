@@ -149,7 +149,7 @@ def _silu_slope(x):
 )
 def silu(xp, x):
     """x sigmoid(x), also called swish."""
-    return kept(*in_blocks(xp, _silu_kernel, x, double=False, quick=_quick_silu, results=2))
+    return kept(*in_blocks(xp, _silu_kernel, x, double=False, quick=_quick_silu, quick_in="fd", results=2))
 
 
 def _softplus_kernel(xp, x, beta):

@@ -11,7 +11,9 @@ from tinygrad_ms.ops.comparisons import *
 from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *
 from tinygrad_ms.ops.elementwise import *
+from tinygrad_ms.ops.elu import *
 from tinygrad_ms.ops.gelu import *
+from tinygrad_ms.ops.hyperbolic import *
 from tinygrad_ms.ops.indexing import *
 from tinygrad_ms.ops.iterations.coefficients import *
 from tinygrad_ms.ops.joining import *
@@ -29,6 +31,7 @@ from tinygrad_ms.ops.matrix_sign.msign import *
 from tinygrad_ms.ops.matrix_sign.roots import *
 from tinygrad_ms.ops.matrix_sign.sylvester import *
 from tinygrad_ms.ops.methods import attach
+from tinygrad_ms.ops.mish import *
 from tinygrad_ms.ops.normalization import *
 from tinygrad_ms.ops.ordering import *
 from tinygrad_ms.ops.reductions import *

@@ -1,10 +1,12 @@
 """Activation functions of neural networks: the piecewise linear ones, softmax and log_softmax."""
 
-from tinygrad_ms.arrays.sums import wide
+from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import elementwise, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.shapes import from_the_end
+from tinygrad_ms.ops.short_rows import as_columns, as_rows
 
 __all__ = ["hardtanh", "leaky_relu", "log_softmax", "relu", "relu6", "softmax"]
 
@@ -53,57 +55,71 @@ def relu6(x) -> Tensor:
 # --- along an axis ----------------------------------------------------------------------------------------
 
 
-def _finest(y, fine):
-    """The result before it was rounded to half precision, whose error the rules would magnify."""
-    return wide(y, y.size) if fine is None else fine
-
-
-def _softmax_vjp(g, y, fine, axis):
-    g, y = wide(g, y.size), _finest(y, fine)
-    return y * (g - (g * y).sum(axis=axis, keepdims=True))
+def _softmax_vjp(g, y, axis):
+    return y * (g - (g * y).sum(axis=from_the_end(axis, y.ndim), keepdims=True))
 
 
 @primitive(
     vjp=_softmax_vjp,  # the Jacobian diag(y) - y y^T is symmetric
     jvp=_softmax_vjp,
-    cache=("fine",),
+    batched=True,
     formula=r"dy_i = y_i \Big( dx_i - \sum_j y_j\,dx_j \Big)",
     source="002 (103)",
     floats=True,
     notes="NaN along an axis that is -inf everywhere.",
 )
-def softmax(xp, x, axis=-1):
+def _softmax(xp, x, axis=-1):
+    """e^x over its sum, in the precision of x."""
+    columns = as_columns(x, axis)
+    if columns is None:
+        e = xp.exp(_shifted(xp, x, axis))
+        return e / xp.sum(e, axis=axis, keepdims=True)
+    columns -= columns.max(axis=0)
+    e = xp.exp(columns, out=columns)
+    e /= e.sum(axis=0)
+    return as_rows(e, x.shape)
+
+
+def softmax(x, axis=-1):
     """e^x over its sum along ``axis`` (an int or a tuple); without overflow."""
-    e = xp.exp(_shifted(xp, wide(x, x.size), axis))
-    return _rounded(e / xp.sum(e, axis=axis, keepdims=True), x)
-
-
-def _log_softmax_vjp(g, y, fine, axis):
-    return g - exp(_finest(y, fine)) * wide(g, y.size).sum(axis=axis, keepdims=True)
-
-
-def _log_softmax_jvp(t, y, fine, axis):
-    return t - (exp(_finest(y, fine)) * t).sum(axis=axis, keepdims=True)
+    return _in_float32(_softmax, x, axis)
 
 
 @primitive(
-    vjp=_log_softmax_vjp,
-    jvp=_log_softmax_jvp,
-    cache=("fine",),
+    vjp=lambda g, y, axis: g - exp(y) * g.sum(axis=from_the_end(axis, y.ndim), keepdims=True),
+    jvp=lambda t, y, axis: t - (exp(y) * t).sum(axis=axis, keepdims=True),
+    batched=True,
     formula=r"dy_i = dx_i - \sum_j e^{y_j}\,dx_j",
     source="002 (102)",
     floats=True,
     notes="NaN along an axis that is -inf everywhere.",
 )
-def log_softmax(xp, x, axis=-1):
+def _log_softmax(xp, x, axis=-1):
+    """The logarithm of that."""
+    return log_probabilities(xp, x, axis)
+
+
+def log_probabilities(xp, x, axis):
+    """log_softmax of a raw array."""
+    columns = as_columns(x, axis)
+    if columns is None:
+        y = _shifted(xp, x, axis)
+        return y - xp.log(xp.sum(xp.exp(y), axis=axis, keepdims=True))
+    columns -= columns.max(axis=0)
+    columns -= xp.log(xp.exp(columns).sum(axis=0))
+    return as_rows(columns, x.shape)
+
+
+def log_softmax(x, axis=-1):
     """x minus the logarithm of the sum of e^x along ``axis`` (an int or a tuple); without overflow."""
-    shifted = _shifted(xp, wide(x, x.size), axis)
-    return _rounded(shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True)), x)
+    return _in_float32(_log_softmax, x, axis)
 
 
-def _rounded(fine, x):
-    """The result in the dtype of x, and what the rules may read: it as it was before, if that is half precision."""
-    return (fine, (None,)) if fine.dtype == x.dtype else (fine.astype(x.dtype), (fine,))
+def _in_float32(op, x, axis):
+    """Half precision is converted on the tape: derivatives of any order never see the rounded result."""
+    if getattr(getattr(x, "dtype", None), "char", "-") in HALF:
+        return op(wide(x, x.size), axis=axis).astype(x.dtype)
+    return op(x, axis=axis)
 
 
 def _shifted(xp, x, axis):

@@ -11,26 +11,28 @@ from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.linalg.parts import are_half
 from tinygrad_ms.ops.linalg.products import matmul, over_rows
+from tinygrad_ms.ops.shapes import before
 
 __all__ = ["linear"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _rows(x):
-    """(..., n) as a matrix (rows, n)."""
-    return x.reshape((prod(x.shape[:-1]), x.shape[-1]))
+def _rows(x, stacked=()):
+    """(..., n) as a matrix (rows, n), or as a stack of matrices."""
+    return x.reshape((*stacked, prod(x.shape[len(stacked) : -1]), x.shape[-1]))
 
 
 @primitive(
     vjp=(
         lambda g, weight: matmul(g, weight),
-        lambda g, x: over_rows(_rows(g), _rows(x)),
+        lambda g, x: over_rows(_rows(g, before(g, x.ndim)), _rows(x)),
         lambda g: g,  # the engine sums it over the rows
     ),
     jvp=(lambda t, weight: matmul(t, weight.T), lambda t, x: matmul(x, t.T), lambda t: t),
     formula=r"Y = X W^T + b:\quad \bar X = \bar Y W,\quad \bar W = \bar Y^T X,\quad \bar b = \sum_i \bar Y_i",
     source="004, section 5; Giles 2008, section 2.2.2",
+    batched=True,
     floats=True,
     flops=product,  # the bias is one of the 2 k operations of each element
     notation=r"{0} \, {1}^T + {2}",

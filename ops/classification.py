@@ -7,6 +7,7 @@ from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.ops.activations import log_probabilities
 from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.live import ask
 from tinygrad_ms.ops.losses import check_reduction
@@ -67,11 +68,9 @@ def _softmax_cross_entropy(
     xp, logits, target, /, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=None
 ):
     """The loss, and log p, which its gradient needs, in float32 at least; classes in the last axis."""
-    given, logits = logits, wide(logits)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_probabilities = shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
-    targets = targets_of(target, log_probabilities, weight, reduction, label_smoothing, ignore_index)
-    return targets.loss(log_probabilities, xp).astype(given.dtype, copy=False), log_probabilities
+    log_p = log_probabilities(xp, wide(logits), -1)
+    targets = targets_of(target, log_p, weight, reduction, label_smoothing, ignore_index)
+    return targets.loss(log_p, xp).astype(logits.dtype, copy=False), log_p
 
 
 def softmax_cross_entropy(

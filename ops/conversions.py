@@ -14,7 +14,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@linear(transpose=lambda g: g, formula=r"\bar x = \bar y", source="linear map; its transpose", moves=True)
+@linear(transpose=lambda g: g, batched=True, formula=r"\bar x = \bar y", source="linear map; its transpose", moves=True)
 def clone(xp, x):
     """A copy that stays on the tape."""
     return x.copy()
@@ -22,6 +22,7 @@ def clone(xp, x):
 
 @linear(
     transpose=lambda g: g,  # the engine returns it to the dtype of x
+    batched=True,
     formula=r"\bar x = \bar y",
     source="linear map; its transpose",
     notes="Rounding to a narrower dtype counts as the identity.",

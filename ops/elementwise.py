@@ -6,8 +6,10 @@ Sources: 001 Parr and Howard, The Matrix Calculus You Need For Deep Learning, 20
 
 import math
 
+from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.arguments import NUMBERS
 from tinygrad_ms.engine.primitive import elementwise, multilinear
+from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.rows import Unary, binary, unary
 
@@ -18,10 +20,21 @@ __all__ = [
 ]  # fmt: skip
 
 
+def _power(a, b):
+    """a ** b; cubes and fourth powers of arrays by products, which take NumPy a tenth of the time or less."""
+    if type(b) in NUMBERS and (b == 3 or b == 4) and not isinstance(a, Tensor) and type(a) not in NUMBERS:
+        kind = a.dtype.kind
+        if (kind == "f" and a.dtype.char not in HALF) or (kind in "iu" and type(b) is int):
+            square = a * a
+            square *= a if b == 3 else square
+            return square
+    return a**b
+
+
 def _power_base(a, b):
     """b a^(b - 1), and 0 for b = 0, where 0 * a^-1 would be NaN at a = 0."""
     if type(b) in NUMBERS:
-        return b * a ** (b - 1) if b else 0.0
+        return b * _power(a, b - 1) if b else 0.0
     return b * a ** where((a == 0) & (b == 0), 0, b - 1)
 
 
@@ -40,17 +53,18 @@ def _ln(base):
 # --- arithmetic -----------------------------------------------------------------------------------------------------
 
 add = binary("add", "a + b, elementwise with broadcasting.", transpose=(lambda g: g, lambda g: g),
-             formula=r"d(a + b) = da + db", source="002 (30)", symmetric=True, notation="{0} + {1}")
+             formula=r"d(a + b) = da + db", source="002 (30)", symmetric=True, batched=True, notation="{0} + {1}")
 subtract = binary("subtract", "a - b, elementwise with broadcasting.", transpose=(lambda g: g, lambda g: -g),
-                  formula=r"d(a - b) = da - db", source="002 (31)", notation="{0} - {1}")
+                  formula=r"d(a - b) = da - db", source="002 (31)", batched=True, notation="{0} - {1}")
 multiply = binary("multiply", "a * b, elementwise with broadcasting.", kind=multilinear,
                   transpose=(lambda g, b: g * b, lambda g, a: g * a), formula=r"d(a b) = b\,da + a\,db",
-                  source="002 (32)", symmetric=True, notation=r"{0} \cdot {1}")
+                  source="002 (32)", symmetric=True, batched=True, notation=r"{0} \cdot {1}")
 divide = binary("divide", "a / b, elementwise with broadcasting; integers are divided as floats.",
                 rule=(lambda g, b: g / b, lambda g, b, y: g * (-y / b)),  # not g * (1 / b): b may be the number 0
                 formula=r"d\frac{a}{b} = \frac{da}{b} - \frac{y\,db}{b}", source="002 (33)", floats=True,
                 notation=r"\frac{{{0}}}{{{1}}}")
-negative = unary("negative", "-x.", transpose=lambda g: -g, formula=r"d(-x) = -dx", source="002 (31)", notation="-{0}")
+negative = unary("negative", "-x.", transpose=lambda g: -g, formula=r"d(-x) = -dx", source="002 (31)", batched=True,
+                 notation="-{0}")
 reciprocal = unary("reciprocal", "1 / x.", derivative=lambda y: -y * y,
                    formula=r"\frac{dy}{dx} = -\frac{1}{x^2} = -y^2", source="002 (33)", floats=True,
                    notation=r"\frac{{1}}{{{0}}}")
@@ -99,7 +113,7 @@ def round(xp, x, decimals=0):
 )
 def power(xp, a, b):
     """a to the power b (``a ** b``), elementwise with broadcasting: x^n and c^x alike."""
-    return a**b
+    return _power(a, b)
 
 
 # fmt: off
@@ -126,7 +140,7 @@ exp2 = unary("exp2", "2 to the power x.", derivative=lambda y: y * math.log(2),
 log = unary("log", "The natural logarithm.", derivative=lambda x: 1 / x,
             formula=r"\frac{dy}{dx} = \frac{1}{x}", source="002 (4)", floats=True, notation=r"\ln {0}",
             notes="At 0: value -inf, gradient inf. For x < 0 the value is NaN and the gradient 1 / x.")
-log1p = unary("log1p", "ln(1 + x), accurate for small x.", derivative=lambda x: 1 / (1 + x),
+log1p = unary("log1p", "ln(1 + x), accurate for small x.", rule=lambda g, x: g / (1 + wide(x)),
               formula=r"\frac{dy}{dx} = \frac{1}{1 + x}", source="002 (4)", floats=True,
               notes="At -1: value -inf, gradient inf.")
 log2 = unary("log2", "The logarithm to base 2.", derivative=lambda x: 1 / (x * math.log(2)),

@@ -1,114 +1,124 @@
-"""The normal distribution function and gelu, which is made of it; both accurate in the tails.
-
-Phi(-a) = e^(-a^2 / 2) R(a) for a >= 0, with R(a) = e^(z^2) erfc(z) / 2 at z = a / sqrt 2. (a + c) R(a) is a smooth
-function of u = (a - c) / (a + c), which maps all a >= 0 to [-1, 1): a polynomial fits it to the last digit.
-"""
+"""gelu, exact and with the tanh; both accurate in the tails."""
 
 import math
 
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import in_blocks, logistic
+from tinygrad_ms.ops.blocks import decay, in_blocks, step
 from tinygrad_ms.ops.comparisons import clip
+from tinygrad_ms.ops.normal import DENSITY, FAR, bell, gaussian, horner, mills_ratio, normal_cdf, product, turned
 from tinygrad_ms.ops.smooth_activations import kept, sigmoid, sigmoid_slope
 
 __all__ = ["gelu"]
 
-_DENSITY = 1 / math.sqrt(2 * math.pi)  # of the normal distribution at 0
-_MIDDLE = 3.5  # c
+# The slope at -a is e^(-a^2 / 2) n(a), n(a) = R(a) - a / sqrt(2 pi), where R is Mills' ratio (ops/normal.py). In
+# float64 n(a) = n(c) + (a - c) p(a) with p < 0. The c here is within 2e-6 of the zero of n, so that n(c) is tiny. Its
+# few bits make a - c exact.
+_C, _N_C = 0.7517929077148438, -7.916497586207787e-07
 # fmt: off
-_MILLS = {  # by the bytes of the dtype, lowest first: interpolation in the Chebyshev points, with 80 bits
-    4: [0.7444160754359381, -0.5655618166517034, 0.31542496996814995, -0.11605090623513166, 0.017407829634494224,
-        0.0064759719669856206, -0.003189069718099354, -0.0004438007590011737, 0.0004765144244470295,
-        6.391468944495493e-05, -7.526595388488433e-05, -1.4323968099239081e-05, 1.1171730383334004e-05,
-        2.1011894542214787e-06, -1.0853269919527028e-06],
-    8: [0.7444160754359381, -0.5655618160537758, 0.31542496988794944, -0.11605092871436996, 0.017407832602367078,
-        0.006476218927634856, -0.0031891010568178076, -0.00044501304646098525, 0.00047665720268963733,
-        6.703390545615556e-05, -7.5585310201507e-05, -1.8791814503623852e-05, 1.150914997819062e-05,
-        5.660154821237075e-06, -1.1711518854224077e-06, -1.494694076258255e-06, -1.337649930531904e-07,
-        3.1383181834907803e-07, 1.1494788765276098e-07, -4.566726900016558e-08, -3.154901931971519e-08,
-        3.371441251779881e-09, 3.8068235327322645e-09],
-}
+_P = [  # p by powers of (a - 5) / (a + 5), lowest first: in Chebyshev points up to 40
+    -0.4514354558809415, 0.08979651679972052, -0.06048777654525628, 0.03553510262258716, -0.0178078234058824,
+    0.007334308078207625, -0.002302183001093818, 0.0004405305397952403, 1.51957527533166e-05, -4.064698197428496e-05,
+    9.201154253562887e-06, 1.9928235465662147e-06, -1.3601157458027394e-06, -2.1620701547606102e-08,
+    1.686622311733662e-07, -1.2147214078661387e-08, -2.1645260028169152e-08, 2.1805604795824965e-09,
+    2.7232385692948147e-09, -1.695416812188732e-10, -2.2260865433274264e-10]
 # fmt: on
 
 
-def bell(xp, a, c, itemsize):
-    """e^(-c a^2) for a >= 0, to the digits of a dtype with so many bytes, though c a^2 is large."""
-    a = xp.minimum(a, 40.0)  # where it is 0, for c >= 1 / 2
-    square = a * a
-    q = xp.exp(-c * square)
-    if itemsize == 8:  # else the square has digits to spare
-        split = a * (2.0**27 + 1)
-        high = split - (split - a)
-        low = a - high
-        q *= 1 - c * (((high * high - square) + 2 * high * low) + low * low)  # what the square has rounded away
-    return q
+def _less_line(xp, a, tail, itemsize):
+    """n(a) for 0 <= a <= 40 and tail = R(a)."""
+    if itemsize < 8:  # float64 has digits to lose
+        slope = DENSITY * a
+        return xp.subtract(tail, slope, out=slope)
+    slope = horner(turned(a), _P)
+    slope *= a - _C
+    slope += _N_C
+    return slope
 
-
-def mills_ratio(a, itemsize):
-    """R(a) for a >= 0, to the digits of a dtype with so many bytes."""
-    w = 1 / (a + _MIDDLE)
-    u = 1 - (2 * _MIDDLE) * w
-    lowest, *others = _MILLS[max(itemsize, 4)]
-    p = others.pop() * u
-    for c in reversed(others):
-        p += c
-        p *= u
-    return (p + lowest) * w
-
-
-@elementwise(
-    derivative=lambda x, y, c: -2 * c * x * y,
-    formula=r"\frac{dy}{dx} = -2 c x y",
-    source="002 (6) and the chain rule",
-    floats=True,
-)
-def gaussian(xp, x, *, c):
-    """e^(-c x^2), also far out, where c x^2 as a float would have too few digits."""
-    return in_blocks(xp, lambda xp, x, *given: (bell(xp, xp.abs(x), *given),), x, c, x.dtype.itemsize)[0]
-
-
-def _normal_kernel(xp, x, itemsize):
-    size = xp.abs(x)
-    q, tail = bell(xp, size, 0.5, itemsize), mills_ratio(size, itemsize)
-    above = (x > 0).astype(x.dtype)
-    return (above + (1 - 2 * above) * (q * tail),)
-
-
-@elementwise(
-    derivative=lambda x: _DENSITY * gaussian(x, c=0.5),
-    formula=r"y = \Phi(x), \quad \frac{dy}{dx} = \frac{1}{\sqrt{2 \pi}} e^{-x^2 / 2}",
-    source="definition: the integral of the normal density from -inf to x",
-    floats=True,
-)
-def normal_cdf(xp, x):
-    """The normal distribution function, also far out at the left, where it is small."""
-    return in_blocks(xp, _normal_kernel, x, x.dtype.itemsize)[0]
-
-
-# --- gelu ---------------------------------------------------------------------------------------------------
 
 _CUBIC = 0.044715
 _ROOT = math.sqrt(2 / math.pi)
 _END = 100.0  # beyond, the tanh of the approximation is -1 or 1
+_LINE = 1.5957691216057308, -9.96930880911092e-17  # 2 sqrt(2 / pi) and, of that, what the float has rounded away
+_CUBE = 0.07135481627260025, -6.175149918155315e-19  # 0.044715 times that
 
 
 def _gelu_kernel(xp, x, itemsize):
-    size = xp.abs(x)
-    q, tail = bell(xp, size, 0.5, itemsize), mills_ratio(size, itemsize)
-    above = (x > 0).astype(x.dtype)
-    y = xp.minimum(x, 0) * (q * tail) + xp.maximum(x, 0) * (1 - q * tail)
-    return y, above + (1 - 2 * above) * (q * (tail - _DENSITY * size))
+    size = xp.minimum(xp.abs(x), FAR)
+    tail = mills_ratio(xp, size, itemsize)
+    above = step(x)
+    q = bell(xp, size, 0.5, itemsize)
+    slope = _less_line(xp, size, tail, itemsize)
+    slope *= q
+    part = slope * above  # at a it is 1 minus that at -a
+    slope -= part
+    slope -= part
+    slope += above
+    tail *= q
+    tail *= size
+    y = xp.maximum(x, 0)
+    y -= tail
+    return y, slope
+
+
+# The slope is s (1 + E + x k) / (1 + E) with E = e^v and k = dv/dx. With d = x - c, E_c and v_c at c, its numerator is
+# n(c) + d m + (E + E_c) tanh((v - v_c) / 2), where m and (v - v_c) / d are the positive polynomials below; as above.
+_TANH_C, _TANH_E_C, _TANH_N_C = -0.7524642944335938, 0.2919537720630858, -7.067899231101432e-06
 
 
 def _gelu_tanh_kernel(xp, x):
     z = xp.clip(x, -_END, _END)
-    w, r, s = logistic(xp, 2 * _ROOT * (z + _CUBIC * z * z * z))
-    return x * s, s + x * (w * r * r) * (2 * _ROOT * (1 + 3 * _CUBIC * z * z))
+    w, times_w = _decay_of_cubic(xp, z)
+    y = (xp.maximum(x, 0) + times_w(xp.minimum(z, 0))) / (1 + w)
+    a = -xp.abs(z).astype(w.dtype, copy=False)
+    d, c = a - _TANH_C, _CUBE[0] * (a * (a + _TANH_C) + _TANH_C**2)
+    n = d * (_LINE[0] + 3 * c) + ((w + _TANH_E_C) * xp.tanh(0.5 * d * (_LINE[0] + c)) + _TANH_N_C)
+    slope = times_w(n / (1 + w * (w + 2)))
+    return y, xp.where(x > 0, 1 - slope, slope)
+
+
+def _quick_gelu_tanh(xp, x, out):
+    v = x.astype("float64")
+    k = v * v
+    k *= _CUBE[0]
+    slope = 3 * k
+    k += _LINE[0]
+    slope += _LINE[0]
+    slope *= v
+    k *= v
+    e = xp.exp(k, out=k)
+    s = e + 1
+    xp.divide(e, s, out=s)
+    q = 1 / e
+    q += e
+    q += 2
+    slope /= q
+    slope += s
+    s *= v
+    return s, slope
+
+
+def _decay_of_cubic(xp, z):
+    """e^-|v| and a function p -> p e^-|v|, for v = 2 sqrt(2 / pi) (z + 0.044715 z^3).
+
+    v has twice the digits of z, for its rounding would be magnified by v.
+    """
+    if z.dtype.itemsize < 8:
+        z = z.astype("float64")
+    a = xp.abs(z)
+    square, d = product(a, a)
+    cube, more = product(square, _CUBE[0])
+    k = cube + _LINE[0]
+    part = k - cube
+    error = (cube - (k - part)) + (_LINE[0] - part) + (more + square * _CUBE[1] + d * _CUBE[0] + _LINE[1])
+    v, more = product(a, k)
+    w, times_w = decay(xp, -v)
+    exact = 1 - (more + a * error)
+    return w * exact, lambda p: times_w(p * exact)
 
 
 def _gelu_slope(x, approximate):
     if approximate == "none":
-        return normal_cdf(x) + x * gaussian(x, c=0.5) * _DENSITY
+        return normal_cdf(x) + x * gaussian(x, c=0.5) * DENSITY
     z = clip(x, -_END, _END)
     v = 2 * _ROOT * (z + _CUBIC * z * z * z)
     return sigmoid(v) + x * sigmoid_slope(v) * (2 * _ROOT * (1 + 3 * _CUBIC * z * z))
@@ -128,7 +138,7 @@ def gelu(xp, x, approximate="none"):
     The approximation is Phi(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
     """
     if approximate == "tanh":
-        return kept(*in_blocks(xp, _gelu_tanh_kernel, x))
+        return kept(*in_blocks(xp, _gelu_tanh_kernel, x, double=False, quick=_quick_gelu_tanh, results=2))
     if approximate != "none":
         raise ValueError(f"gelu: approximate is {approximate!r}; it must be 'none' or 'tanh'")
-    return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize))
+    return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize, results=2))

@@ -1,14 +1,17 @@
 """Losses of elements. ``reduction``: "mean", "sum", or "none" for the loss of each element."""
 
-from math import prod
+from math import inf, prod
+
+import numpy
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
+from tinygrad_ms.ops.blocks import in_blocks
 from tinygrad_ms.ops.comparisons import clip
 from tinygrad_ms.ops.elementwise import negative, sign
 from tinygrad_ms.ops.operands import as_number, refuse_lists
-from tinygrad_ms.ops.smooth_activations import sigmoid, softplus
+from tinygrad_ms.ops.smooth_activations import sigmoid_slope, softplus
 
 __all__ = ["binary_cross_entropy_with_logits", "huber", "l1", "mse"]
 
@@ -58,14 +61,57 @@ def huber_error(xp, input, target, delta=1.0):
 
 
 @elementwise(
-    derivative=(lambda input, target: sigmoid(input) - target, lambda input: -input),
+    derivative=(lambda input, target: sigmoid_minus(input, target), lambda input: -input),
     formula=r"l = -t \ln \sigma(x) - (1 - t) \ln (1 - \sigma(x)),\quad \frac{dl}{dx} = \sigma(x) - t",
     source="002 (100); the stable form max(x, 0) - x t + ln(1 + exp(-|x|))",
     floats=True,
 )
 def logistic_error(xp, input, target):
     """The cross-entropy of the probability sigmoid(input) and the target, without overflow for any logit."""
-    return xp.maximum(input, 0) - input * target + xp.log1p(xp.exp(-xp.abs(input)))
+    with numpy.errstate(invalid="ignore"):  # 0 inf
+        return _by_blocks(xp, _logistic_kernel, input, target)
+
+
+def _logistic_kernel(xp, x, t):
+    size = xp.abs(x)
+    right = (size == inf) & ((x > 0) == t)  # costs nothing
+    linear = (1 - t) * xp.maximum(x, 0) + t * xp.maximum(-x, 0)
+    return (xp.where(right, 0, linear) + xp.log1p(xp.exp(-size)),)
+
+
+def _by_blocks(xp, kernel, x, t):
+    if (
+        type(t) is type(x)
+        and t.shape == x.shape
+        and t.dtype == x.dtype
+        and x.flags.c_contiguous
+        and t.flags.c_contiguous
+    ):
+        return in_blocks(xp, kernel, x, double=False, beside=t)[0]
+    return kernel(xp, x, t)[0]
+
+
+@elementwise(
+    derivative=(lambda input: sigmoid_slope(input), lambda: -1.0),
+    formula=r"y = \sigma(x) - t",
+    source="002 (100)",
+    floats=True,
+)
+def sigmoid_minus(xp, input, target):
+    """sigmoid(input) - target; as (1 - target) - sigmoid(-input) above 0, with its digits where the target is 1."""
+    return _by_blocks(xp, _minus_kernel, input, target)
+
+
+def _minus_kernel(xp, x, t):
+    w = xp.exp(-xp.abs(x))
+    w /= 1 + w
+    above = (x > 0).astype(w.dtype)
+    y = above - t
+    above *= -2
+    above += 1
+    w *= above
+    y += w
+    return (y,)
 
 
 # --- losses of elements -------------------------------------------------------------------------------------

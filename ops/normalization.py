@@ -17,6 +17,7 @@ from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.elementwise import add
 from tinygrad_ms.ops.operands import as_number
 from tinygrad_ms.ops.scale import in_range, power_of_two
+from tinygrad_ms.ops.shapes import from_the_end
 from tinygrad_ms.options import as_axes
 
 __all__ = ["layer_norm", "rms_norm"]
@@ -65,6 +66,7 @@ def _jacobian(u, along, c, r, s, scale, axes, center):
 
 
 def _normalize_vjp(needed, g, x, weight, axes, eps, center):
+    axes = from_the_end(axes, x.ndim)
     c, r, s = _centred(x, axes, eps, center)
     g = wide(g)
     if not _one_per_row(weight, x, axes):
@@ -86,6 +88,7 @@ def _normalize_jvp(tangents, x, weight, axes, eps, center):
 
 @primitive(
     vjp=_normalize_vjp,
+    batched=True,
     jvp=_normalize_jvp,
     formula=r"y = w h,\; h = r c:\quad"
     r"\bar x = r\,(P(\bar y w) - h\,\mathrm{mean}(h\,\bar y w)),\quad \bar w = \bar y h",

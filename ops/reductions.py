@@ -21,6 +21,7 @@ from tinygrad_ms.ops.scale import homogeneous, over_norm
 from tinygrad_ms.ops.shapes import (
     all_axes,
     along,
+    before,
     broadcast_to,
     concat,
     flip,
@@ -37,7 +38,8 @@ __all__ = [
 
 def _sum_vjp(g, x_shape, axis, keepdims):
     """The cotangent of a sum: every element that was summed receives that of its sum."""
-    return broadcast_to(restore_axes(g, x_shape, axis, keepdims), shape=x_shape)
+    g = restore_axes(g, x_shape, axis, keepdims)
+    return broadcast_to(g, shape=before(g, len(x_shape)) + x_shape)
 
 
 def count(x_shape, axis) -> int:
@@ -60,6 +62,7 @@ def _as_of(y, x):
 
 @linear(
     transpose=_sum_vjp,
+    batched=True,
     formula=r"y = \sum_i x_i:\quad \bar x_i = \bar y",
     source="001, section 4.4",
     notation=r"\sum {0}",
@@ -75,6 +78,7 @@ def sum(xp, x, axis=None, keepdims=False):
     transpose=lambda g, x_shape, axis, keepdims: _sum_vjp(
         wide(g) / builtins.max(count(x_shape, axis), 1), x_shape, axis, keepdims
     ),
+    batched=True,
     formula=r"y = \frac{1}{n} \sum_i x_i:\quad \bar x_i = \frac{\bar y}{n}",
     source="001, section 4.4",
     floats=True,
@@ -102,7 +106,11 @@ def _or_again(xp, y, again):
 
 
 def _cumsum_vjp(g, x_shape, axis):
-    """The sums from each element to the end."""
+    """The sums from each element to the end; of an array of NumPy with no copy of the reversed one."""
+    if isinstance(g, numpy.ndarray) and axis is not None and g.dtype.char not in HALF:
+        y = numpy.empty(g.shape, g.dtype)
+        numpy.flip(g, axis).cumsum(axis, out=numpy.flip(y, axis))
+        return y
     return flip(cumsum(flip(g, axis=axis), axis=axis), axis=axis).reshape(x_shape)
 
 
@@ -124,6 +132,7 @@ def cumsum(xp, x, axis=None):
     jvp=lambda t, x, axis, keepdims: (t * product_of_others(wide(x), axis)).sum(axis=axis, keepdims=keepdims),
     formula=r"y = \prod_i x_i:\quad \bar x_i = \bar y \prod_{j \ne i} x_j",
     source="001, section 2: the product rule",
+    batched=True,
 )
 def prod(xp, x, axis=None, keepdims=False):
     """The product over ``axis``; 1 of no elements. Its derivatives are right at zeros, too."""
@@ -212,6 +221,7 @@ def _extreme(name):
         jvp=lambda t, x, y, axis, keepdims: (t * tie_weights(x, y, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
         formula=rf"y = \{name}_i x_i:\quad \bar x_i = \bar y \, \frac{{[x_i = y]}}{{\#\{{j : x_j = y\}}}}",
         source="001, section 5; the mean of the subgradients at ties",
+        batched=True,
         notes="k equal extremes receive 1/k of the gradient each",
     )
 
@@ -264,6 +274,7 @@ def scaled_deviation(x, axis, correction):
     ),
     formula=r"y = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{2 (x_i - m)}{n - c}",
     source="001, section 4.5.2: the path through the mean m cancels",
+    batched=True,
     floats=True,
 )
 def var(xp, x, axis=None, correction=0, keepdims=False):
@@ -295,6 +306,7 @@ def var(xp, x, axis=None, correction=0, keepdims=False):
     ).sum(axis=axis, keepdims=keepdims),
     formula=r"y^2 = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{x_i - m}{(n - c)\,y}",
     source="001, section 4.5.1: the square root of the variance",
+    batched=True,
     floats=True,
     notes="The gradient where all elements are equal (y = 0) is 0.",
 )
@@ -329,6 +341,7 @@ def softmax_weights(x, axis):
     jvp=lambda t, x, axis, keepdims: (t * softmax_weights(x, axis)).sum(axis=axis, keepdims=keepdims),
     formula=r"y = \log \sum_i e^{x_i}:\quad \bar x_i = \bar y \, \frac{e^{x_i}}{\sum_j e^{x_j}}",
     source="002 (4), (6) and the chain rule",
+    batched=True,
     floats=True,
     notes="The gradient is 0 where all elements are -inf, and NaN where one is inf.",
 )

@@ -49,11 +49,24 @@ def along(axis: int, start=None, stop=None, step=None) -> tuple:
     return (slice(None),) * axis + (slice(start, stop, step),)
 
 
+def before(g, ndim: int) -> tuple[int, ...]:
+    """The sizes of the axes of the cotangent g before its last ``ndim``: that of the stack, if g is one."""
+    return g.shape[: len(g.shape) - ndim]
+
+
+def from_the_end(axis, ndim: int):
+    """``axis`` (None: all; an int or a tuple) counted from the right, where the axes of a stack stand as before."""
+    if axis is None or not ndim:
+        return tuple(range(-ndim, 0))
+    return tuple(from_the_end(a, ndim) for a in axis) if isinstance(axis, tuple) else axis - ndim * (axis >= 0)
+
+
 # --- one array in another form ------------------------------------------------------------------------------
 
 
 @linear(
-    transpose=lambda g, x_shape: g.reshape(x_shape),
+    transpose=lambda g, x_shape, shape: g.reshape(before(g, len(shape) if isinstance(shape, tuple) else 1) + x_shape),
+    batched=True,
     formula=r"\bar x = \mathrm{reshape}(\bar y)",
     source=LINEAR_MAP,
     view=True,
@@ -103,7 +116,8 @@ def expand_dims(x, axis):
 
 
 @linear(
-    transpose=lambda g, axes: permute_dims(g, axes=inverse_permutation(axes)),
+    transpose=lambda g, axes: permute_dims(g, axes=inverse_permutation(axes, g.ndim - len(axes))),
+    batched=True,
     formula=r"\bar x = \bar y \text{ with the axes permuted back}",
     source=LINEAR_MAP,
     view=True,
@@ -111,14 +125,15 @@ def expand_dims(x, axis):
 )
 def permute_dims(xp, x, /, axes):
     """x with its axes in the order ``axes``: axis i of the result is axis ``axes[i]`` of x. A view."""
-    return xp.transpose(x, axes)
+    return x.transpose(axes)
 
 
-def inverse_permutation(axes) -> tuple[int, ...]:
+def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:
+    """The permutation that undoes ``axes``, behind as many axes ``before`` them that stay."""
     inverse = [0] * len(axes)
-    for i, axis in enumerate(axes):
+    for i, axis in enumerate(axes, before):
         inverse[axis] = i
-    return tuple(inverse)
+    return (*range(before), *inverse)
 
 
 def transpose(x, axes=None):
@@ -158,6 +173,7 @@ def moveaxis(x, source, destination):
 
 @linear(
     transpose=lambda g: g,  # the engine sums over the axes that were broadcast, for every rule
+    batched=True,
     formula=r"\bar x = \sum_{\text{broadcast axes}} \bar y",
     source="001, section 4.3",
     view=True,
@@ -180,7 +196,7 @@ def restore_axes(g, x_shape, axis, keepdims):
         return g
     axes = range(len(x_shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     axes = {a % len(x_shape) for a in axes}
-    return g.reshape(tuple(1 if i in axes else n for i, n in enumerate(x_shape)))
+    return g.reshape(before(g, len(x_shape) - len(axes)) + tuple(1 if i in axes else n for i, n in enumerate(x_shape)))
 
 
 @linear(
@@ -294,17 +310,19 @@ def repeat(x, repeats, axis=None):
 
 
 def _concat_vjp(needed, g, xs_shape, axis):
-    axis %= g.ndim
+    stacked = g.ndim - len(xs_shape[0])
+    axis %= len(xs_shape[0])
     parts, start = [], 0
     for wanted, shape in zip(needed, xs_shape):
         stop = start + shape[axis]
-        parts.append(g[along(axis, start, stop)] if wanted else None)
+        parts.append(g[along(stacked + axis, start, stop)] if wanted else None)
         start = stop
     return parts
 
 
 @linear(
     transpose=_concat_vjp,
+    batched=True,
     formula=r"y = [x_1, x_2, \ldots]:\quad [\bar x_1, \bar x_2, \ldots] = \bar y",
     source=LINEAR_MAP,
     moves=True,

@@ -6,9 +6,11 @@ Classes are the last axis.
 import functools
 from math import prod
 
+import numpy
+
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.arrays.sums import wide
+from tinygrad_ms.arrays.sums import sum_over, wide
 from tinygrad_ms.engine.primitive import linear, primitive
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import exp
@@ -18,10 +20,10 @@ __all__: list[str] = []
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
-def _rows(xp, x, labels):
-    """x as a table with one row per label, and the index of the labelled entries."""
-    count = prod(labels.shape)
-    return x.reshape((count, x.shape[-1])), (xp.arange(count), labels.reshape((count,)))
+def _entries(xp, x, labels):
+    """The places of the labelled entries in x as one row."""
+    classes = max(x.shape[-1], 1)
+    return xp.arange(0, prod(labels.shape) * classes, classes) + labels.reshape((-1,))
 
 
 @linear(
@@ -32,8 +34,7 @@ def _rows(xp, x, labels):
 )
 def pick_label(xp, x, /, labels):
     """The entry of each row that its integer label names: (..., classes), (...) -> (...)."""
-    table, index = _rows(xp, x, labels)
-    return table[index].reshape(labels.shape)
+    return x.reshape((-1,))[_entries(xp, x, labels)].reshape(labels.shape)
 
 
 @linear(
@@ -45,32 +46,40 @@ def pick_label(xp, x, /, labels):
 def place_label(xp, x, /, labels, classes):
     """Rows of zeros with x at the labels: the transpose of ``pick_label``."""
     y = xp.zeros((*labels.shape, classes), dtype=x.dtype)
-    table, index = _rows(xp, y, labels)
-    table[index] = x.reshape((-1,))
+    y.reshape((-1,))[_entries(xp, y, labels)] = x.reshape((-1,))
     return y
+
+
+def _past_label(g, labels):
+    """g minus its entry at the label of each row."""
+    return g - pick_label(g, labels=labels).reshape((*labels.shape, 1))
+
+
+def _minus_sum_at_label(y, labels):
+    """y minus the sum of each row at its label."""
+    return y - place_label(y.sum(axis=-1), labels=labels, classes=y.shape[-1])
 
 
 @primitive(
     vjp=(
-        lambda g, log_probabilities, labels: (
-            (g * exp(log_probabilities)).sum(axis=-1, keepdims=True)
-            - pick_label(g, labels=labels).reshape((*labels.shape, 1))
+        lambda g, log_probabilities, labels: (_past_label(g, labels) * exp(log_probabilities)).sum(
+            axis=-1, keepdims=True
         ),
-        lambda g, scale, log_probabilities: g * scale * exp(log_probabilities),
+        lambda g, scale, log_probabilities, labels: _past_label(g, labels) * scale * exp(log_probabilities),
     ),
     jvp=(
         lambda t, log_probabilities, labels: softmax_minus_one_hot(t, log_probabilities, labels=labels),
-        lambda t, scale, log_probabilities: t * scale * exp(log_probabilities),
+        lambda t, scale, log_probabilities, labels: _minus_sum_at_label(t * scale * exp(log_probabilities), labels),
     ),
-    formula=r"Y_{nc} = s_n (p_{nc} - [c = t_n])",
-    source="002 (103)",
+    formula=r"Y_{nc} = s_n \Big( p_{nc} - [c = t_n] \sum_k p_{nk} \Big)",
+    source="002 (103); the probabilities p of a row sum to 1",
 )
 def softmax_minus_one_hot(xp, scale, log_probabilities, /, labels):
     """The gradient of the cross-entropy with integer labels, in one buffer; ``scale`` has shape (..., 1)."""
-    table, index = _rows(xp, log_probabilities, labels)
-    table = xp.exp(table)
-    table[index] -= 1
-    y = table.reshape(log_probabilities.shape)
+    y = xp.ascontiguousarray(xp.exp(log_probabilities))
+    row, entries = y.reshape((-1,)), _entries(xp, y, labels)
+    row[entries] = 0
+    row[entries] = -sum_over(y, (y.ndim - 1,)).reshape((-1,))  # not p - 1, which has no digits where p is near 1
     return xp.multiply(y, scale, out=y)
 
 
@@ -110,9 +119,20 @@ class SoftTargets:
         return _reduced(-(self.factor * choose(self.factor == 0, 0.0, a)).sum(axis=-1), self)
 
     def gradient(self, log_p, scale):
-        """``scale`` times the derivative of the loss by the logits, p sum_c factor_nc - factor."""
+        """``scale`` times the derivative of the loss by the logits, y = p sum_c factor_nc - factor."""
         total = self.factor.sum(axis=-1, keepdims=True)
-        return scale * (total * exp(log_p) - self.factor)
+        return scale * _balanced(total * exp(log_p) - self.factor, log_p > -0.69)  # p > 1 / 2: y may have lost digits
+
+
+def _balanced(y, likely):
+    """y, whose rows add up to 0, with its likely entries, at most one in a row, made of the others."""
+    if type(y) not in BACKENDS or BACKENDS[type(y)].name != "cpu":
+        return where(likely, -where(likely, 0.0, y).sum(axis=-1, keepdims=True), y)
+    index = numpy.unravel_index(likely.ravel().nonzero()[0], likely.shape)  # nonzero of one axis is fast
+    if index[0].size:
+        y[index] = 0
+        y[index] = -sum_over(y, (y.ndim - 1,))[(*index[:-1], 0)]
+    return y
 
 
 def _forward(op, xp):

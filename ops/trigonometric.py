@@ -4,14 +4,14 @@ import numpy
 
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import SMALL, in_blocks
+from tinygrad_ms.ops.blocks import SMALL, bump, in_blocks, times_slope
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import hypot, sqrt
 from tinygrad_ms.ops.rows import Unary, binary, unary
 
 __all__ = [
     "acos", "acosh", "acot", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "cot", "coth", "csc",
-    "csch", "sec", "sech", "sin", "sinh", "tan", "tanh",
+    "sec", "sin", "sinh", "tan", "tanh",
 ]  # fmt: skip
 
 
@@ -26,6 +26,16 @@ def _bell(x):
     """1 / (1 + x^2), of float16 in float32: the square of 256 is infinite there."""
     x = wide(x)
     return 1 / (1 + x * x)
+
+
+def _times_bell(xp, x, g):
+    return (g / (1 + x * x),)
+
+
+def _quick_bell(xp, x, out, g):
+    q = x * x
+    q += 1
+    return (xp.divide(g, q, out=out[0]),)
 
 
 # fmt: off
@@ -55,7 +65,8 @@ acos = unary("acos", "The angle in [0, pi] with that cosine.", "arccos",
              derivative=lambda x: -1 / sqrt((1 - x) * (1 + x)), formula=r"\frac{dy}{dx} = -\frac{1}{\sqrt{1 - x^2}}",
              source="002 (13)", floats=True,
              notes="At -1 and 1 the gradient is -inf; value and gradient are NaN outside.")
-atan = unary("atan", "The angle in (-pi/2, pi/2) with that tangent.", "arctan", derivative=_bell,
+atan = unary("atan", "The angle in (-pi/2, pi/2) with that tangent.", "arctan",
+             rule=lambda g, x: times_slope(g, x, _bell, _times_bell, _quick_bell),
              formula=r"\frac{dy}{dx} = \frac{1}{1 + x^2}", source="002 (14)", floats=True)
 acot = unary("acot", "The angle in (0, pi) with that cotangent.", lambda xp, x: xp.arctan2(1, x),
              derivative=lambda x: -_bell(x), formula=r"\frac{dy}{dx} = -\frac{1}{1 + x^2}", source="002 (15)",
@@ -74,10 +85,10 @@ cosh: Unary = unary("cosh", "(e^x + e^-x) / 2.", derivative=lambda x: sinh(x),
 tanh = unary("tanh", "sinh x / cosh x.", rule=lambda g, x:
                  g / (c := numpy.cosh(x)) / c  # the square of c could overflow where c does not
                  if isinstance(x, numpy.ndarray) and x.size <= SMALL and x.dtype.char not in HALF else
-                 g * tanh_slope(x),
+                 times_slope(g, x, tanh_slope, _tanh_kernel, _quick_tanh),
              formula=r"\frac{dy}{dx} = \operatorname{sech}^2 x = 1 - y^2", source="002 (18), (71)", floats=True)
-coth = unary("coth", "cosh x / sinh x.", lambda xp, x: 1 / xp.tanh(x),
-             derivative=lambda x: coth_slope(x),
+coth = unary("coth", "cosh x / sinh x.", lambda xp, x: in_blocks(xp, _coth_kernel, x, double=False)[0],
+             rule=lambda g, x: times_slope(g, x, coth_slope, _coth_slope, double=True),
              formula=r"\frac{dy}{dx} = -\operatorname{csch}^2 x = 1 - y^2", source="002 (19)", floats=True,
              notes="At 0: value inf, gradient -inf.")
 
@@ -92,12 +103,20 @@ atanh = unary("atanh", "The number with that tanh.", "arctanh", derivative=lambd
 # fmt: on
 
 
-def _tanh_kernel(xp, x):
+def _tanh_kernel(xp, x, g):
     w = xp.exp(-2 * xp.abs(x))
-    r = 1 + w
-    r *= r
-    w *= 4
-    return (w / r,)
+    return (g * (4 * bump(w)),)
+
+
+def _quick_tanh(xp, x, out, g):
+    e = x + x
+    xp.abs(e, out=e)
+    xp.exp(e, out=e)
+    q = 1 / e
+    q += 2
+    q += e
+    q *= 0.25
+    return (xp.divide(g, q, out=out[0]),)
 
 
 @elementwise(
@@ -108,13 +127,18 @@ def _tanh_kernel(xp, x):
 )
 def tanh_slope(xp, x):
     """1 / cosh^2 x."""
-    return in_blocks(xp, _tanh_kernel, x)[0]
+    return in_blocks(xp, _tanh_kernel, x, 1, double=False, quick=_quick_tanh)[0]
 
 
 def _coth_kernel(xp, x):
+    t = xp.tanh(x)
+    return (xp.divide(1, t, out=t),)
+
+
+def _coth_slope(xp, x, g):
     z = -2 * xp.abs(x)
     d = xp.expm1(z)
-    return (-4 * xp.exp(z) / (d * d),)
+    return (g * (-4 * xp.exp(z) / (d * d)),)
 
 
 @elementwise(
@@ -125,37 +149,4 @@ def _coth_kernel(xp, x):
 )
 def coth_slope(xp, x):
     """-1 / sinh^2 x."""
-    return in_blocks(xp, _coth_kernel, x)[0]
-
-
-@elementwise(
-    derivative=lambda x, y: -y * tanh(x),
-    formula=r"\frac{dy}{dx} = -\operatorname{sech} x \tanh x",
-    source="002 (20)",
-    floats=True,
-)
-def sech(xp, x):
-    """1 / cosh x, without overflow."""
-    return in_blocks(xp, _sech_kernel, x)[0]
-
-
-def _sech_kernel(xp, x):
-    e = xp.exp(-xp.abs(x))
-    return (2 * e / (1 + e * e),)
-
-
-@elementwise(
-    derivative=lambda x, y: -y * coth(x),
-    formula=r"\frac{dy}{dx} = -\operatorname{csch} x \coth x",
-    source="002 (21)",
-    floats=True,
-    notes="At 0: value inf, gradient -inf.",
-)
-def csch(xp, x):
-    """1 / sinh x, without overflow."""
-    return in_blocks(xp, _csch_kernel, x)[0]
-
-
-def _csch_kernel(xp, x):
-    size = xp.abs(x)
-    return (xp.copysign(2 * xp.exp(-size) / -xp.expm1(-2 * size), x),)
+    return in_blocks(xp, _coth_slope, x, 1)[0]

@@ -21,6 +21,7 @@ from tinygrad_ms.engine.around.modes import forward_mode
 from tinygrad_ms.engine.backward import saved_as_tensors
 from tinygrad_ms.engine.primitive import linear, multilinear, primitive
 from tinygrad_ms.engine.tape import Node, tape_of
+from tinygrad_ms.lines import line_of
 
 
 def leaf(*values, dtype=np.float64):
@@ -210,6 +211,15 @@ class TestTape:
         y = leaf(1.0) * 2.0
         line = sys._getframe().f_lineno - 1
         assert y.node.line == f"{__file__}:{line}"
+
+    def test_lines_of_many_functions_are_looked_up_and_not_kept(self):
+        code = [compile("x = 1\n" + i * "\n" + "y = x\n", f"{i}.py", "exec") for i in range(100)]
+        for i, each in enumerate(code):
+            at = [(start, line) for start, _, line in each.co_lines() if line]
+            assert [line_of(each, start) for start, _ in at] == [f"{i}.py:{line}" for _, line in at]
+        first = weakref.ref(code[0])
+        del code, each
+        assert first() is None
 
     def test_the_tape_keeps_no_data_that_no_rule_needs(self):
         x, c = leaf(1.0), np.ones(1)

@@ -2,11 +2,11 @@
 
 The floors, from the bottom:
 
-0. `_version`; `options`: numbers as options; `random`: the generator that initial values and masks come from;
-   `surroundings`: what must surround a call that runs again; `tree`: nested containers
+0. `_version`; `lines`: of source files; `options`: numbers as options; `random`: the generator that initial values and
+   masks come from; `surroundings`: what must surround a call that runs again; `tree`: nested containers
 1. `arrays`: which array library an array belongs to
 2. `engine`: Tensor and tape
-3. `ops`: the primitives
+3. `ops`: the primitives; above it `stacked`: backward for many cotangents at once
 4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`, `own_primitives`
 5. `replay`: record once, run many; `notebook`, `rules`: what is built on these rooms; `moved`: where old paths lead
 6. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
@@ -22,6 +22,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "tinygrad_ms._version": 0,
+    "tinygrad_ms.lines": 0,
     "tinygrad_ms.options": 0,
     "tinygrad_ms.random": 0,
     "tinygrad_ms.surroundings": 0,
@@ -29,6 +30,7 @@ FLOORS = {
     "tinygrad_ms.arrays": 1,
     "tinygrad_ms.engine": 2,
     "tinygrad_ms.ops": 3,
+    "tinygrad_ms.stacked": 3.5,
     "tinygrad_ms.nn": 4,
     "tinygrad_ms.optim": 4,
     "tinygrad_ms.graph": 4,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import tinygrad_ms as tg
 from tests.samples.indexing import added
 from tinygrad_ms.arrays.devices import to_device
+from tinygrad_ms.ops import added_rows
 from tinygrad_ms.testing import forbid_sync, gradcheck, gradgradcheck
 
 RANDOM = np.random.default_rng(0)
@@ -413,3 +414,27 @@ def test_an_index_that_changes_before_backward_changes_no_gradient(op, change):
             y.backward()
             gradients.append((x if tracked == "x" else value).grad.numpy())
         np.testing.assert_array_equal(*gradients)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_that_repeat_are_added_in_one_order_with_and_without_scipy(dtype, monkeypatch):
+    """The gradients of take and of x[i, j], with negative indices, are the same bit for bit."""
+    pytest.importorskip("scipy")
+    random = np.random.default_rng(0)
+    i, j = random.integers(-50, 50, 3000), random.integers(-7, 7, 3000)
+    weights = random.standard_normal((3000, 32)).astype(dtype)
+    assert weights.size >= added_rows.LARGE
+
+    def results():
+        x = tg.tensor(np.ones((50, 32), dtype), requires_grad=True)
+        y = tg.tensor(np.ones((50, 7, 32), dtype), requires_grad=True)
+        (tg.take(x, i, axis=0) * weights).sum().backward()
+        (y[i, j] * weights).sum().backward()
+        return x.grad.numpy(), y.grad.numpy()
+
+    with_scipy = results()
+    assert added_rows._sparse_matrix() is not None
+    monkeypatch.setattr(added_rows, "_sparse_matrix", lambda: None)
+    for got, expected in zip(with_scipy, results(), strict=True):
+        assert got.dtype == dtype
+        np.testing.assert_array_equal(got, expected)

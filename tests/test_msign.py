@@ -13,7 +13,7 @@ from tests.test_msign_kernels import BARS
 from tinygrad_ms.arrays.registry import BACKENDS, Backend
 from tinygrad_ms.ops.iterations.block_solve import InverseOf
 from tinygrad_ms.ops.matrix_sign.lyapunov import _solve_lyapunov, polar_derivative
-from tinygrad_ms.ops.matrix_sign.msign import _msign_tall, msign_unrolled
+from tinygrad_ms.ops.matrix_sign.msign import METHODS, _msign_tall, msign_unrolled
 from tinygrad_ms.ops.matrix_sign.sylvester import msign_dense_vjp
 from tinygrad_ms.testing import forbid_sync
 
@@ -45,7 +45,7 @@ def test_accuracy_of_value_vjp_and_jvp(dtype, kappa, forward_bar, derivative_bar
             assert error(flip(pushed(tg.msign, flip(M), flip(G))), expected) < derivative_bar
 
 
-@pytest.mark.parametrize("method", ["newton_schulz", "svd"])
+@pytest.mark.parametrize("method", METHODS)
 def test_gaussian_matrices(method):
     for n, m in [(48, 48), (16, 128), (33, 40)]:
         for dtype, bar in [("float64", 1e-13), ("float32", 3e-5)]:
@@ -79,7 +79,7 @@ def closed_form(M, G, eps):
     return (u * (s / h)) @ vt[:n], project(at_constant_e(G)), at_constant_e(project(G))
 
 
-@pytest.mark.parametrize("options", [{}, {"recompute": True}, {"method": "svd"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"recompute": True}, {"method": "svd"}, {"method": "eigh"}], ids=str)
 @pytest.mark.parametrize("steps", [None, 9])
 @pytest.mark.parametrize("eps", [1e-3, 1e-2, 0.3])
 def test_smooth_msign_of_any_rank(options, steps, eps):
@@ -133,7 +133,9 @@ HARD = {
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"steps": 9}, {"method": "svd"}, {"eps": 0.1}, {"eps": 0.1, "recompute": True}], ids=str
+    "options",
+    [{}, {"steps": 9}, {"method": "svd"}, {"method": "eigh"}, {"eps": 0.1}, {"eps": 0.1, "recompute": True}],
+    ids=str,
 )
 @pytest.mark.parametrize("name", HARD)
 def test_second_and_third_derivatives_where_svd_rules_give_nan(name, options):
@@ -161,7 +163,7 @@ def test_second_and_third_derivatives_where_svd_rules_give_nan(name, options):
 # --- conventions ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["newton_schulz", "svd"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("eps", [0.0, 0.01])
 @pytest.mark.parametrize("shape", [(3, 3), (3, 5), (5, 3), (1, 1), (1, 3), (2, 0, 3), (0, 3, 3), (3, 0)])
 def test_zero_and_empty(method, eps, shape):
@@ -173,7 +175,7 @@ def test_zero_and_empty(method, eps, shape):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")  # by NumPy, of inf - inf in a product
-@pytest.mark.parametrize("method", ["newton_schulz", "svd"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("eps", [0.0, 0.01])
 def test_non_finite_input_gives_nan_in_its_matrix_only(method, eps):
     for bad in (np.nan, np.inf):

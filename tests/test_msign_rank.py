@@ -55,6 +55,7 @@ def test_the_others_do_not_warn():
         lambda: tg.msign(tg.tensor(ill)),
         lambda: tg.msign(tg.tensor(low(6, 6, 3)), steps=8),
         lambda: tg.msign(tg.tensor(low(6, 6, 3)), method="svd"),
+        lambda: tg.msign(tg.tensor(low(6, 6, 3)), method="eigh"),
         lambda: tg.msign(tg.tensor(low(6, 6, 3)), eps=1e-3),
         lambda: tg.msign(tg.tensor(np.zeros((3, 3)))),
         lambda: tg.nuclear_norm(tg.tensor(low(6, 6, 3))),  # right at every rank
@@ -84,6 +85,7 @@ def test_a_smooth_msign_whose_epsilon_is_below_the_rounding_warns():
     [
         (low(5, 9, 3), {"steps": 8}, r"M \(5, 9\) is numerically rank-deficient.*smallest.*method='svd'"),
         (low(9, 5, 3), {"method": "svd"}, r"M \(9, 5\) is numerically rank-deficient.*factor of its rank 3"),
+        (low(5, 9, 3), {"method": "eigh"}, r"M \(5, 9\) is numerically rank-deficient.*factor of its rank 3"),
         (np.eye(4), {"steps": 2}, r"M \(4, 4\) has full rank, but steps=2, .* has not converged"),
         (np.eye(2, 4), {"coefficients": "muon"}, r"M \(2, 4\) has full rank, but .*coefficients='muon' has not conv"),
         (np.stack([np.eye(3), np.ones((3, 3)), 2 * np.eye(3)]), {"steps": 8}, r"matrix 1 of M \(3, 3, 3\) is numeri"),

@@ -12,7 +12,7 @@ SCALES = {  # powers of two: scaled matrices are exact, down to where elements a
     "float64": [2.0**k for k in (-1022, -600, -257, 257, 600, 1020)],
 }
 OPTIONS = [{}, {"steps": 8}, {"eps": 0.01}, {"eps": 0.01, "recompute": True}, {"method": "svd"}]
-OPTIONS += [{"method": "svd", "eps": 0.01}]
+OPTIONS += [{"method": "svd", "eps": 0.01}, {"method": "eigh"}, {"method": "eigh", "eps": 0.01}]
 CASES = [(dtype, scale) for dtype, scales in SCALES.items() for scale in scales]
 
 
@@ -67,7 +67,7 @@ def test_an_overflowing_norm_of_finite_elements():
     np.testing.assert_allclose(tg.msign(tg.tensor(M)).numpy(), U @ Vt, atol=2e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"eps": 0.1}, {"method": "svd"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"eps": 0.1}, {"method": "svd"}, {"method": "eigh"}], ids=str)
 @pytest.mark.parametrize("scale", [2.0**-800, 2.0**800])
 def test_second_derivatives(scale, options):
     (M, G), E = sample((4, 4), "float64"), sample((4, 4), "float64", seed=1)[0]

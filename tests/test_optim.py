@@ -2,7 +2,7 @@
 
 import gc
 import warnings
-from math import cos, inf, nan, pi, sqrt
+from math import cos, hypot, inf, nan, pi, sqrt
 
 import numpy as np
 import pytest
@@ -833,6 +833,17 @@ def test_clip_grad_norm_of_huge_gradients_does_not_overflow():
     (p,) = with_grads([3e30, 4e30])
     assert float(optim.clip_grad_norm(p, 1.0)) == pytest.approx(5e30)
     np.testing.assert_allclose(p.grad.numpy(), [0.6, 0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype, scales", [("float32", range(-38, 35, 3)), ("float64", range(-300, 300, 25))])
+def test_clip_grad_norm_is_exact_at_every_scale(dtype, scales):
+    """Of vectors shorter and longer than one product, of equal numbers, whose rounding errors add up."""
+    g = [np.full(20_000, 0.1), np.arange(1.0, 1500.0), np.zeros(0)]
+    for k in scales:
+        params = with_grads(*[x * 10.0**k for x in g], dtype=dtype)
+        expected = hypot(*[x for p in params for x in p.grad.tolist()])
+        norm = float(optim.clip_grad_norm(params, 1.0))
+        assert norm == pytest.approx(expected, rel=2e-7 if dtype == "float32" else 1e-14)
 
 
 @pytest.mark.parametrize("value", [nan, inf])

@@ -432,12 +432,14 @@ for shape in ((5, 3), (3, 5)):
 for name, options in (
     ("msign_smooth", {}),
     ("msign_smooth_recomputing", {"recompute": True}),
-    ("msign_svd", {"method": "svd"}),
+    ("msign_closed_form", {"method": "svd"}),
+    ("msign_closed_form", {"method": "eigh"}),
 ):
     for shape in ((4, 4), (5, 3)):
         ours = lambda x, options=options: tg.msign(x, eps=0.1, **options)
         case(name, smooth_of, regular(*shape), ours=ours)
-case("msign_svd", msign_of, regular(4, 4), ours=lambda x: tg.msign(x, method="svd"))
+for name in ("svd", "eigh"):
+    case("msign_closed_form", msign_of, regular(4, 4), ours=lambda x, name=name: tg.msign(x, method=name))
 case("polar", lambda x: (msign_of(x), of_eigh(torch.sqrt)(x.mT @ x)), regular(5, 3), ours=tg.polar)
 case("nuclear_norm", lambda x: linalg.matrix_norm(x, "nuc"), regular(5, 3), ours=tg.nuclear_norm)
 case("sqrtm", of_eigh(torch.sqrt), definite(4, 2))

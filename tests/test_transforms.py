@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad_ms as tg
+from tinygrad_ms import stacked
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((3, 4))
@@ -264,6 +265,62 @@ class TestJacobian:
         assert_close(tg.hessian(f)(x), tg.jacobian(tg.grad(f))(x))
         assert_close(tg.grad(lambda x: tg.jacobian(lambda y: y * y * y, x).sum())(x), 6 * x)
 
+    def test_rows_go_through_the_walk_in_stacks(self, monkeypatch):
+        """One rule for all rows of a stack, as many stacks as keep the cotangents small; the same in every way."""
+        w, x = tg.tensor(RNG.standard_normal((4, 3)), requires_grad=True), tg.tensor(RNG.standard_normal((2, 4)))
+        rules = []
+
+        @tg.rules.primitive(vjp=lambda g, x: rules.append(g.shape) or 2 * g * x, jvp=lambda t, x: 2 * t * x)
+        def squared(xp, x):
+            return x * x
+
+        def f(x):
+            first, second = tg.split(squared(x @ w), [1])
+            return {"a": first.T, "b": tg.svd(second @ w.T, full_matrices=False)[1], "c": w.sum(), "d": x[1]}
+
+        def results():
+            rules.clear()
+            j = tg.jacobian(f, x, mode="reverse")
+            (g,) = tg.gradients([(v * v).sum() for v in (j["a"], j["b"])], [w])
+            return [v.detach() for v in (*j.values(), g)]
+
+        expected = results()
+        assert_close(expected[0], tg.jacobian(f, x)["a"].detach())
+        assert set(rules) == {(2, 3)}  # of a user's primitive: row by row
+        assert all(j.data.flags.writeable for j in expected)
+        for most in (1, 13):
+            monkeypatch.setattr(stacked, "MOST_ELEMENTS", most)
+            for got, one in zip(results(), expected, strict=True):
+                assert_close(got, one)
+        products = []
+        see = types.SimpleNamespace(before_rule=lambda node, g: node.op == "matmul" and products.append(g.shape))
+        with tg.hooks(see):
+            for got, one in zip(results(), expected, strict=True):
+                assert_close(got, one)
+        assert products and all(len(shape) == 2 for shape in products)  # who looks on sees each row
+
+    def test_hooks_see_each_row(self):
+        seen = []
+
+        def f(x):
+            y = x * 2
+            y.register_hook(lambda g: seen.append(g.shape) or g * 3)
+            return y * y
+
+        assert_close(tg.jacobian(f, np.ones(2)), 24 * np.eye(2))
+        assert seen == [(2,), (2,)]
+
+    def test_a_change_in_place_is_noticed(self):
+        c = tg.tensor([5.0, 6.0])
+
+        def f(x):
+            y = x * c
+            c.copy_([7.0, 8.0])
+            return y
+
+        with pytest.raises(RuntimeError, match="was changed in place after it had been saved"):
+            tg.jacobian(f, np.ones(2))
+
     def test_hvp(self):
         assert_close(tg.hvp(f, X, V), curvature(X) * V)
 
@@ -290,6 +347,12 @@ class TestInPlace:
         c.copy_([7.0])
         with pytest.raises(RuntimeError, match="was changed in place after it had been saved"):
             y.backward()
+
+    def test_a_constant_that_is_a_scalar_of_numpy(self):
+        x = tg.tensor([3.0], requires_grad=True)
+        (g,) = tg.gradients(x * x * np.float64(2.0), [x], np.ones(1), create_graph=True)
+        g.backward()
+        assert x.grad.item() == 4
 
 
 def through(read):

@@ -22,10 +22,11 @@ from tinygrad_ms.engine.primitive import Primitive
 from tinygrad_ms.engine.tape import Leaf, Node, tape_of
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.identity import identity
-from tinygrad_ms.ops.shapes import reshape, stack
+from tinygrad_ms.ops.shapes import concat, reshape, stack
 from tinygrad_ms.ops.watch import watched
 from tinygrad_ms.options import is_int
 from tinygrad_ms.random import recorded, replayed
+from tinygrad_ms.stacked import StackedWalk
 from tinygrad_ms.tree import flatten, unflatten
 
 # --- one run of a function on fresh inputs -------------------------------------------------------------------------
@@ -122,7 +123,7 @@ class _Run:
         create_graph = self.nested or outer
         seeds = {x.node: make_seed(x, t, create_graph, self.name) for x, t in zip(self.inputs, tangents)}
         nodes = [y.node for y in self.outputs if y.node is not None]
-        found = iter(push_forward(nodes, seeds, create_graph, since=self.since))
+        found = iter(push_forward(nodes, seeds, create_graph, self.since, self.tape))
         return _owned([_as_tensor(next(found) if y.node is not None else None, y) for y in self.outputs], tangents)
 
     def argument_trees(self, values, argnums):
@@ -289,8 +290,9 @@ def jacobian(f, *args, argnums=0, layout="tensor", mode=None):
     layout: "tensor", shape (*y.shape, *x.shape) with [i..., k...] = dy_i/dx_k (004, section 1, mixed layout);
     "numerator", shape (y.size, x.size), rows run over y; "denominator", its transpose (004, section 2; 001, section 4).
     Matrices are flattened row by row, as 004 writes them out.
-    mode: "reverse" (one backward walk per element of y), "forward" (one forward walk per element of x); None: the
-    fewer. f may also return a tree of tensors, and argnums be a tuple: the result then has their structure.
+    mode: "reverse" (a cotangent per element of y, whose stack goes through one backward walk; through several where it
+    would be large), "forward" (one forward walk per element of x); None: the fewer. f may also return a tree of
+    tensors, and argnums be a tuple: the result then has their structure.
     """
     if layout not in _LAYOUTS:
         raise ValueError(f"jacobian: layout={layout!r}; expected one of {', '.join(map(repr, _LAYOUTS))}")
@@ -322,14 +324,38 @@ def _basis(x):
 
 
 def _by_rows(run):
+    inside = [y.node if y.node is not None and y.node.seq >= run.since else None for y in run.outputs]
+    walk = StackedWalk([node for node in inside if node is not None], [x.node for x in run.inputs], run.since)
+    watched_by = walk.hooked or current_state().hooks  # who is called for each rule wants to see one row
+    return [
+        _row_by_row(run, i) if watched_by else _rows_at_once(run, walk, y, node)
+        for i, (y, node) in enumerate(zip(run.outputs, inside))
+    ]
+
+
+def _rows_at_once(run, walk, y, node):
+    """dy/dx for each input x, as matrices; the rows in stacks that are not too large."""
+    stacks = []
+    for start in range(0, y.size if node is not None else 0, walk.most_rows):
+        e = BACKENDS[type(y.data)].xp.eye(min(walk.most_rows, y.size - start), y.size, start, dtype=y.dtype)
+        seed = Tensor(e.reshape((-1, *y.shape)))
+        found = walk.pull(node, seed if run.nested else seed.data, run.nested)
+        found = {x: g if isinstance(g, Tensor) else Tensor(g) for x, g in found.items()}
+        stacks.append(dict(zip(found, _owned(found.values(), [seed]))))
     blocks = []
-    for i, y in enumerate(run.outputs):
-        rows = []
-        for e in _basis(y):
-            cotangents = [e if j == i else None for j in range(len(run.outputs))]
-            rows.append([reshape(g, (x.size,)) for g, x in zip(run.pull(cotangents), run.inputs)])
-        blocks.append([_stacked([row[j] for row in rows], (0, x.size), x, 0) for j, x in enumerate(run.inputs)])
+    for x in run.inputs:
+        parts = [reshape(g[x.node], (g[x.node].shape[0], x.size)) for g in stacks if x.node in g]
+        whole = parts[0] if len(parts) == 1 else concat(parts) if parts else _stacked([], (y.size, x.size), x, 0)
+        blocks.append(whole)
     return blocks
+
+
+def _row_by_row(run, i):
+    rows = []
+    for e in _basis(run.outputs[i]):
+        cotangents = [e if j == i else None for j in range(len(run.outputs))]
+        rows.append([reshape(g, (x.size,)) for g, x in zip(run.pull(cotangents), run.inputs)])
+    return [_stacked([row[j] for row in rows], (0, x.size), x, 0) for j, x in enumerate(run.inputs)]
 
 
 def _by_columns(run):

@@ -62,7 +62,7 @@ def check_orthogonal(M, y, method, steps, coefficients):
         warn_caller(
             f"msign: {which} has full rank, but {ran} has not converged: {found}; more steps, or steps=None, do"
         )
-    elif method == "svd":
+    elif method != "newton_schulz":
         rank = round(float((q[worst] ** 2).sum()))
         warn_caller(
             f"msign: {which} is numerically rank-deficient: {found}; the result is the factor of its rank {rank}"

@@ -32,6 +32,7 @@ __all__ = ["matrix_norm", "norm", "vector_norm"]
     ),
     formula=r"y = \sqrt{\textstyle\sum_i x_i^2}:\quad \bar x = \bar y \, \frac{x}{y}",
     source="004, section 1, and the chain rule",
+    batched=True,
     floats=True,
     notes="The gradient at 0 is 0.",
 )
@@ -68,6 +69,7 @@ def _slope(x, y, ord, axis, keepdims):
     jvp=lambda t, x, y, ord, axis, keepdims: (t * _slope(x, y, ord, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
     formula=r"y = (\textstyle\sum_i |x_i|^p)^{1/p}:\quad \bar x_i = \bar y\,\mathrm{sign}(x_i)\,|x_i / y|^{p - 1}",
     source="002 (2) and the chain rule",
+    batched=True,
     floats=True,
     notes="The gradient is 0 for an element that is 0, as in PyTorch, although for p < 1 the slope there is"
     " infinite; for p < 0 all of it is 0 where one element is 0. The relative error of the gradient grows as |p|.",

@@ -27,7 +27,7 @@ def are_half(*arrays):
     """
     dtype = arrays[0].dtype
     same = dtype.char in HALF and all(a.dtype == dtype for a in arrays[1:])
-    return same and BACKENDS[type(arrays[0])].name == "cpu"
+    return same and all(type(a) not in BACKENDS or BACKENDS[type(a)].name == "cpu" for a in arrays)  # or a scalar
 
 
 def symmetric(x):

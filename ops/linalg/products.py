@@ -9,7 +9,7 @@ from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.linalg.einsum import einsum, tensordot
 from tinygrad_ms.ops.linalg.parts import are_half
 from tinygrad_ms.ops.operands import as_operand
-from tinygrad_ms.ops.shapes import roll
+from tinygrad_ms.ops.shapes import before, roll
 
 __all__ = ["cross", "dot", "inner", "kron", "matmul", "outer", "vecdot"]
 
@@ -18,8 +18,8 @@ def _left_vjp(g, b, a_shape):
     """The cotangent of a in a @ b: g b^T."""
     if len(b.shape) == 1:  # a matrix or vector times a vector
         return g.reshape((*g.shape, 1)) * b
-    if len(a_shape) == 1:  # a vector times matrices
-        return (b @ g.reshape((*g.shape, 1))).reshape((*b.shape[:-2], a_shape[0]))
+    if len(a_shape) == 1 and len(b.shape) > 2:  # a vector times matrices
+        return (b @ g.reshape((*g.shape, 1))).reshape((*g.shape[:-1], a_shape[0]))
     return matmul(g, b.mT)
 
 
@@ -27,22 +27,30 @@ def _right_vjp(g, a, b_shape):
     """The cotangent of b in a @ b: a^T g. A batch of a against one matrix b is summed inside one product."""
     if len(a.shape) == 1:
         column = a.reshape((a.shape[0], 1))
-        return a * g if len(b_shape) == 1 else column * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
+        if len(b_shape) == 1:
+            return a * g.reshape((*g.shape, 1))
+        return column * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
     if len(b_shape) > 2:
         return a.mT @ g
     rows, inner = prod(a.shape[:-1]), a.shape[-1]
-    return over_rows(a.reshape((rows, inner)), g.reshape((rows, *b_shape[1:])))
+    stacked = before(g, len(a.shape) + len(b_shape) - 2)
+    a = a.reshape((rows, inner))
+    if len(b_shape) == 1:
+        g = g.reshape((*stacked, rows))
+        return matmul(g, a) if g.dtype.char in HALF else g @ a
+    return over_rows(a, g.reshape((*stacked, rows, b_shape[1])))
 
 
 def over_rows(a, g):
-    """a^T g of matrices: the sum over their rows."""
-    return matmul(a.T, g) if a.dtype.char in HALF else a.T @ g
+    """a^T g of matrices, one of them perhaps a stack: the sum over their rows."""
+    return matmul(a.mT, g) if a.dtype.char in HALF else a.mT @ g
 
 
 @multilinear(
     transpose=(_left_vjp, _right_vjp),
     formula=r"Y = A B:\quad \bar A = \bar Y B^T,\quad \bar B = A^T \bar Y",
     source="Giles 2008, section 2.2.2; 004, section 5",
+    batched=True,
     notes="vectors are rows at the left and columns at the right; leading dimensions broadcast",
     notation=r"{0} \, {1}",
     flops=product,

@@ -1,4 +1,6 @@
-"""msign of tall M in closed form on its SVD, of any rank; docs/msign.md, section 6.
+"""msign of tall M in closed form on its singular vectors, of any rank; docs/msign.md, section 6.
+
+They come from LAPACK's SVD, or from the eigenvectors of the Gram matrix M^T M in float64.
 
 The derivative is that along matrices of the same rank: where two singular values are both zero, they stay zero. Only
 sums of singular values are denominators. A term that vanishes for square M of full rank is left out, as its
@@ -11,6 +13,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.iterations.driver import largest_elements, power_of_two
 from tinygrad_ms.ops.linalg.parts import check_matrices, symmetric
 from tinygrad_ms.ops.matrix_sign.definite import _solve_by_eigenvalues
 from tinygrad_ms.ops.matrix_sign.smooth import _inner, _safe
@@ -41,7 +44,7 @@ def _recorded(M, y, G):
     return result + y @ (inverse @ B @ N) + (outside if M.shape[-2] > n else outside * deficient)
 
 
-def _recorded_smooth(M, G, eps, jvp):
+def _recorded_smooth(M, G, eps, method, jvp):
     """The same for the smooth msign, the upper block of that of [M; e I], where e follows ||M||_F."""
     squared = _inner(M, M)
     unit = M / _safe(squared)
@@ -50,7 +53,7 @@ def _recorded_smooth(M, G, eps, jvp):
     lower = (squared + (raw(squared) == 0)) ** 0.5 * (eps * _identity(M))
     lower = lower * (raw(squared) != 0)
     X = concat([M, lower], axis=-2)
-    result = _recorded(X, _msign_svd(X), concat([G, lower * 0], axis=-2))[..., : M.shape[-2], :]
+    result = _recorded(X, _msign_closed_form(X, method=method), concat([G, lower * 0], axis=-2))[..., : M.shape[-2], :]
     return result if jvp else result - _inner(result, M) * unit
 
 
@@ -60,38 +63,100 @@ def _identity(x):
     return BACKENDS[type(x)].xp.eye(x.shape[-1], dtype=x.dtype)
 
 
-def _derivative(M, y, g, eps, factors, jvp):
+def _derivative(M, y, g, eps, method, factors, jvp):
     """The derivative along g between singular vectors, its own adjoint but for the projection along M.
 
     With E = U^T g V, h = (s^2 + e^2)^{1/2}, f = s / h:
     U [f_i (f_i E_ij - f_j E_ji) / (h_i + h_j) + (1 - f_i^2) E_ij / h_j] V^T + (g V - U E) H^{-1} V^T.
+    The smooth "eigh" has A = U F for U: the terms with H^{-1} are (g V - A A^T g V) H^{-1} V^T then. Where (M^T M +
+    e^2 I)^{1/2} is V (H + D) V^T with a small D, ``change``, each equation is solved to second order in D.
     """
     if not M.size:
         return g * 1
     if factors[0] is None:  # under create_graph
-        return _recorded_smooth(M, g, eps, jvp) if eps else _recorded(M, y, g)
-    u, f, h, vt, norm = factors
-    unit = M / _safe(norm)
+        return _recorded_smooth(M, g, eps, method, jvp) if eps else _recorded(M, y, g)
+    u, f, h, vt, change, norm = factors
+    unit = M / _safe(norm) if eps else None
     if eps and jvp:
         g = g - _inner(g, unit) * unit
-    inverse = (h != 0) / _safe(h)
-    rest = (eps * norm[..., 0] * inverse) ** 2 if eps else (f == 0).astype(f.dtype)  # 1 - f^2
+    inverse, outside = ((h != 0) / _safe(h))[..., None, :], M.shape[-2] > M.shape[-1]
     right = g @ vt.mT
     E = u.mT @ right
     B = f[..., :, None] * E
-    total = h[..., :, None] + h[..., None, :]
-    inner = f[..., :, None] * ((B - B.mT) / _safe(total)) + rest[..., :, None] * E * inverse[..., None, :]
+    total = _safe(h[..., :, None] + h[..., None, :])
+    inner = (B - B.mT) / total
+    if change is not None:
+        more = change @ inner
+        inner -= (more - more.mT) / total
+    if eps and method == "eigh":
+        outside = True
+    else:
+        kept = (eps * norm[..., 0] * inverse[..., 0, :]) ** 2 if eps else (f == 0).astype(f.dtype)  # 1 - f^2
+        inner *= f[..., :, None]
+        inner += kept[..., :, None] * E * inverse
     result = u @ inner
-    if M.shape[-2] > M.shape[-1]:
-        result += (right - u @ E) * inverse[..., None, :]
+    if outside:
+        right -= u @ E
+        right *= inverse
+        result += right if change is None else right - (right @ change) * inverse
     result = result @ vt
     return result - _inner(result, unit) * unit if eps and not jvp else result
 
 
+# --- the factors ---------------------------------------------------------------------------------------------------
+
+LEAST = 1e-4  # s_n / s_1 from which the Gram matrix serves: it squares s, and D squared stays below the rounding errors
+
+
+def _by_svd(xp, x, eps, unit_roundoff):
+    """(U, f, h, V^T, ||x||_F, no change) of x of any rank."""
+    u, s, vt = xp.linalg.svd(x, full_matrices=False)
+    size = xp.sqrt((s * s).sum(axis=-1, keepdims=True))
+    cut = max(x.shape[-2:]) * unit_roundoff * s.max(axis=-1, keepdims=True)
+    h = xp.hypot(s, eps * size) if eps else xp.where(s > cut, s, 0)
+    return u, xp.where(h == 0, 0, s / h), h, vt, size, None
+
+
+def _by_gram(xp, x, eps, unit_roundoff):
+    """The same by the eigenvectors V of x^T x, with U F and 1 for U and f of a smooth one; the SVD where h_n is small.
+
+    The errors of V are u (s_1 / s_n)^2. For float64 this is too much. There x V is orthogonal up to an E that is read
+    off its own Gram matrix, H^2 + E, and (H^2 + E)^{1/2} = H + D with D_ij = E_ij / (h_i + h_j) to second order.
+    """
+    wide = x.astype("float64")
+    w, v = xp.linalg.eigh(wide.mT @ wide)
+    size = xp.sqrt(abs(w.sum(axis=-1, keepdims=True)))
+    shift = (eps * size) ** 2
+    squares = w + shift
+    small = ~(squares[..., 0] >= LEAST**2 * squares[..., -1]) | (squares[..., -1] == 0)
+    u, change = wide @ v, None
+    if x.dtype == wide.dtype:
+        change = u.mT @ u
+        squares = xp.diagonal(change, 0, -2, -1) + shift
+    h = xp.sqrt(abs(squares))
+    u /= h[..., None, :]
+    if change is not None:
+        change *= (1 - xp.eye(h.shape[-1])) / (h[..., :, None] + h[..., None, :])
+        u -= (u @ change) / h[..., None, :]
+    f, vt = xp.ones_like(h), v.mT
+    if small.any():  # on a GPU the host waits here
+        u[small], f[small], h[small], vt[small], size[small], _ = _by_svd(xp, wide[small], eps, unit_roundoff)
+        if change is not None:
+            change[small] = 0
+        if eps:
+            u *= f[..., None, :]
+            f[...] = 1
+    return u, f, h, vt, size, change
+
+
 @primitive(
-    vjp=lambda g, M, y, eps, u, f, h, vt, norm: _derivative(M, y, g, eps, (u, f, h, vt, norm), jvp=False),
-    jvp=lambda t, M, y, eps, u, f, h, vt, norm: _derivative(M, y, t, eps, (u, f, h, vt, norm), jvp=True),
-    cache=("u", "f", "h", "vt", "norm"),
+    vjp=lambda g, M, y, eps, method, u, f, h, vt, change, norm: _derivative(
+        M, y, g, eps, method, (u, f, h, vt, change, norm), jvp=False
+    ),
+    jvp=lambda t, M, y, eps, method, u, f, h, vt, change, norm: _derivative(
+        M, y, t, eps, method, (u, f, h, vt, change, norm), jvp=True
+    ),
+    cache=("u", "f", "h", "vt", "change", "norm"),
     formula=r"M = U S V^T,\ F = S/H,\ E = U^T \bar Y V:\quad"
     r"\bar M = U\left[\frac{F (F E - E^T F)}{h_i + h_j} + (1 - F^2) E H^{-1}\right]V^T"
     r" + (I - U U^T) \bar Y V H^{-1} V^T",
@@ -100,24 +165,20 @@ def _derivative(M, y, g, eps, factors, jvp):
     floats=True,
     flops=dense(21),
 )
-def _msign_svd(xp, M, /, eps=0.0):
-    """msign by the SVD of tall M, pure or smooth. The factors are no outputs: they may turn where values repeat."""
+def _msign_closed_form(xp, M, /, eps=0.0, method="svd"):
+    """msign by singular vectors of tall M, pure or smooth. They are no outputs: they may turn where values repeat."""
     check_matrices("msign", M, name="M")
     if M.size == 0:
-        return M * 1, (None,) * 5
+        return M * 1, (None,) * 6
     with numpy.errstate(all="ignore"):
-        bad = ~xp.isfinite(M).all(axis=(-2, -1), keepdims=True)
-        largest = xp.abs(M).max(axis=(-2, -1), keepdims=True)
-        scale = xp.where(bad | (largest == 0), 1, largest)  # squares below stay in range
-        u, s, vt = xp.linalg.svd(xp.where(bad, 0, M) / scale, full_matrices=False)
-        size = xp.sqrt((s * s).sum(axis=-1, keepdims=True))
-        if eps:
-            h = xp.hypot(s, eps * size)
-        else:
-            cut = max(M.shape[-2:]) * xp.finfo(M.dtype).eps * s.max(axis=-1, keepdims=True)
-            h = xp.where(s > cut, s, 0)
-        f = xp.where(h == 0, 0, s / h)
-        y = xp.where(bad, xp.nan, (u * f[..., None, :]) @ vt).astype(M.dtype)
-        scale = xp.where(bad, xp.nan, scale)[..., 0].astype(M.dtype)
-        h, norm = (h * scale).astype(M.dtype), (size * scale)[..., None]
-    return y, (u, f.astype(M.dtype), h, vt, norm)
+        largest = largest_elements(M)
+        bad, power = ~xp.isfinite(largest), power_of_two(xp, largest)  # by which squares stay in range
+        factors = _by_gram if method == "eigh" else _by_svd
+        *found, change = factors(xp, xp.where(bad, 0, M) * power, eps, xp.finfo(M.dtype).eps)
+        scale = xp.where(bad, xp.nan, 1 / power).astype(M.dtype)
+        u, f, h, vt, size = (part.astype(M.dtype, copy=False) for part in found)
+        y = u @ (xp.where(bad[..., 0], xp.nan, f)[..., None] * vt)
+        h, norm = h * scale[..., 0], size[..., None] * scale
+        if change is not None:
+            change = change * scale
+    return y.astype(M.dtype, copy=False), (u, f, h, vt, change, norm)

@@ -21,12 +21,14 @@ from tinygrad_ms.ops.iterations.driver import into_range, is_tracked, largest_el
 from tinygrad_ms.ops.iterations.polar import orthogonalise
 from tinygrad_ms.ops.iterations.report import check_finite, check_orthogonal
 from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix, symmetric
-from tinygrad_ms.ops.matrix_sign.closed_form import _msign_svd
+from tinygrad_ms.ops.matrix_sign.closed_form import LEAST, _msign_closed_form
 from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
 from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["msign", "msign_unrolled", "nuclear_norm", "polar"]
+
+METHODS = ("newton_schulz", "svd", "eigh")
 
 
 def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, recompute=False, check=False):
@@ -35,9 +37,10 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
     Args:
         eps: 0 is the pure msign. With eps > 0 the smooth M (M^T M + e^2 I)^{-1/2}, e = eps ||M||_F per matrix:
             differentiable at every M but zero, rank-deficient included, with |gradient| <= |G| / e. For training.
-        method: "newton_schulz" (products only, derivative by the mcsgn Sylvester solve: the choice on a GPU) or "svd"
-            (closed form by LAPACK, faster on a CPU: of any rank, derivatives of all orders along matrices of that rank;
-            ``steps`` and ``coefficients`` say nothing to it).
+        method: "newton_schulz" (products only, derivative by the mcsgn Sylvester solve: the choice on a GPU), or a
+            closed form by LAPACK, of any rank, with derivatives of all orders along matrices of that rank: "svd", or
+            "eigh" (of the Gram matrix M^T M in float64, the fastest on a CPU for single matrices; it takes the SVD of
+            those with s_n < 1e-4 s_1, and where 0 < eps < 1e-4). ``steps`` and ``coefficients`` say nothing to these.
         steps: None adapts to the residual, which synchronises the host; k runs exactly k steps and does not. Eight
             suffice while the least singular value is above 1e-3 ||M||_F (eight always with eps >= 1e-3).
         coefficients: a table ("su", "polar_express", "muon", "muon_you") or rows (a, b, c), the last one repeated as
@@ -52,11 +55,12 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
     matrix NaN. A rank-deficient M, where msign is discontinuous, gives with "newton_schulz" an iterate whose extra
     singular values stay below about 0.1 (at worst, of small matrices, 0.6). Its derivative is at most
     c |G| / ||M||_F / sqrt(max(n, m)), c = 1.4e8 in float32 and 7.2e16 in float64. Adaptive steps see it and warn, a
-    RuntimeWarning at the line of the caller. "svd" gives U_r V_r^T and the derivative along its rank.
+    RuntimeWarning at the line of the caller. "svd" and "eigh" give U_r V_r^T and the derivative
+    along its rank.
     Raises ValueError for vectors and bad options, TypeError for other dtypes. Source: 000; docs/msign.md.
     """
-    if method not in ("newton_schulz", "svd"):
-        raise ValueError(f"msign: method={method!r}; expected 'newton_schulz' or 'svd'")
+    if method not in METHODS:
+        raise ValueError(f"msign: method={method!r}; expected {' or '.join(map(repr, METHODS))}")
     if not (isinstance(eps, Real) and (eps == 0 or 1e-12 <= float(eps) <= 1e6)):
         raise ValueError(f"msign: eps={eps!r}; expected 0, or a number from 1e-12 to 1e6, relative to ||M||_F")
     if coefficients is not None and not isinstance(coefficients, str):
@@ -74,9 +78,10 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
         return msign(M.mT, recompute=recompute, **options).mT
     if is_tracked(M) and (s := into_range(M)) is not None:
         M = M * s  # the value does not depend on s; the derivative is 1 / s times that at s M
-    if method == "svd":
+    if method != "newton_schulz":
         fixed_rows(steps, coefficients)  # not used, but nonsense is refused
-        return _msign_svd(M, eps=float(eps))
+        method = "svd" if 0 < float(eps) < LEAST else method
+        return _msign_closed_form(M, eps=float(eps), method=method)
     if eps:
         smooth = _msign_smooth_recomputing if recompute else _msign_smooth
         return smooth(M, eps=float(eps), steps=steps, coefficients=coefficients)[0]

@@ -116,6 +116,12 @@ SAMPLES = {
         ),
         Sample((normal(0), normal(0)), reference=lambda x, t: np.zeros(0), note="empty"),
     ],
+    "sigmoid_minus": [
+        Sample((3 * normal(4, 2), probabilities(4, 2)), reference=lambda x, t: 1 / (1 + np.exp(-x)) - t),
+        Sample((normal(2, 3), 1.0), reference=lambda x, t: -1 / (1 + np.exp(x)), note="one target for all"),
+        Sample((np.array(0.0), np.array(0.25)), reference=lambda x, t: np.array(0.25), note="0-d, zero"),
+        Sample((normal(0), normal(0)), reference=lambda x, t: np.zeros(0), note="empty"),
+    ],
     "pick_label": [
         Sample((normal(5, 3),), {"labels": LABELS}, reference=pick_reference),
         Sample(

@@ -81,6 +81,8 @@ SAMPLES = {
         integers(None),
         Sample((np.linspace(-4, 4, 300),), reference=lambda x: 1 / np.cosh(x) ** 2, note="large"),
     ],
+    "sech_slope": [*unary(lambda x: -np.tanh(x) / np.cosh(x)), integers(None)],
+    "csch_slope": [*unary(lambda x: -np.cosh(x) / np.sinh(x) ** 2, 0.3, 2.0), integers(None)],
     "coth_slope": [*unary(lambda x: -1 / np.sinh(x) ** 2, 0.3, 2.0)],
     "atanh": [
         *unary(np.arctanh, -0.8, 0.8),

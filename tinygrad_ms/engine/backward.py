@@ -133,8 +133,9 @@ def saved_as_tensors(node) -> list:
     plan, saved = node.plan, list(node.saved)
     for position, i in enumerate(plan.inputs):
         place = node.parents[i]
-        if isinstance(place, Place) and is_float(saved[position].dtype):  # a constant may be changed in place, too
-            saved[position] = Tensor(saved[position], place if isinstance(place, Node) else None)
+        x = saved[position]
+        if isinstance(place, Place) and type(x) in BACKENDS and is_float(x.dtype):  # constants may be changed, too
+            saved[position] = Tensor(x, place if isinstance(place, Node) else None)
             saved[position]._constant = place if isinstance(place, Constant) else None
     for position, k in enumerate(plan.outputs, len(plan.inputs)):
         source = Output(node, k, saved[position]) if plan.primitive.outputs else node

@@ -36,19 +36,19 @@ class Primitive(Signature):
     symmetric: the order of the arguments says nothing.
     checks: what a user's primitive is held to (``own_primitives``); None: it is the library's, and tested.
     notation: how mathematics writes the op, in LaTeX with {0}, {1} for the arguments; None: by its name.
+    batched: the backward rules also take a stack of cotangents, along a new first axis, and give stacks.
     """
 
     def __init__(
         self, forward, *, formula="", source="", notes="", vjp=None, jvp=None, outputs=None, cache=(), view=False,
-        floats=False, moves=False, flops=None, symmetric=False, notation=None, checks=None,
+        floats=False, moves=False, flops=None, symmetric=False, notation=None, checks=None, batched=False,
     ):  # fmt: skip
         self.formula, self.source, self.notes = formula, source, notes
         self.outputs, self.cache, self.view, self.floats = outputs, cache, view, floats
         self.moves, self.flops, self.symmetric, self.notation = moves, flops, symmetric, notation
         super().__init__(forward)
         self.vjp, self.jvp = vjp, jvp  # vjp: a joint Rule, or a tuple with a Rule for each argument
-        self.differentiable = vjp is not None
-        self.checks = checks
+        self.differentiable, self.checks, self.batched = vjp is not None, checks, batched and checks is None
         if checks is not None:
             checks.accept(self)
         self.plans: dict[int, Plan] = {}  # by the pattern of the call, for reverse mode
@@ -195,6 +195,7 @@ def elementwise(derivative=None, *, rule=None, **facts) -> Kind:
 
     Where g * dy/dx would be wrong or wasteful (a mask; a division) give ``rule``: ``(g, saved...)`` -> g dy/dx.
     """
+    facts.setdefault("batched", True)
     if rule is not None:
         return primitive(rule, rule, **facts)
     derivatives = derivative if isinstance(derivative, (tuple, list)) else (derivative,)

@@ -7,6 +7,7 @@ from typing import Any
 
 from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.around.sentences import freed_error, in_place_error
+from tinygrad_ms.lines import line_of
 
 NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
 tick = itertools.count(1).__next__  # the next number of the tape: of an op, or of an in-place change
@@ -81,10 +82,7 @@ class Node(Place):
     @property
     def line(self) -> str:
         """``file:line`` of the call that recorded this node."""
-        if self.code is None:
-            return "an unknown line"
-        lines = [line for start, end, line in self.code.co_lines() if start <= self.offset < end and line]
-        return f"{self.code.co_filename}:{lines[0] if lines else self.code.co_firstlineno}"
+        return "an unknown line" if self.code is None else line_of(self.code, self.offset)
 
     def __repr__(self):
         return f"<Node {self.seq} {self.op} {self.shape}>"

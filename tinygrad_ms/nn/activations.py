@@ -3,8 +3,9 @@ and ops/smooth_activations.py."""
 
 from tinygrad_ms.nn.module import Module
 from tinygrad_ms.ops.activations import leaky_relu, log_softmax, relu, softmax
+from tinygrad_ms.ops.elu import elu, selu
 from tinygrad_ms.ops.gelu import gelu
-from tinygrad_ms.ops.smooth_activations import elu, selu, sigmoid, silu, softplus
+from tinygrad_ms.ops.smooth_activations import sigmoid, silu, softplus
 from tinygrad_ms.ops.trigonometric import tanh
 
 

@@ -6,7 +6,7 @@ Nothing is registered: the tree is read off the attributes.
 from collections import ChainMap, UserDict, UserList, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from html import escape
 from threading import Condition, get_ident
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from tinygrad_ms.options import is_int
 from tinygrad_ms.surroundings import surrounded
 from tinygrad_ms.tree import flatten, tree_map
 
+_scope = lru_cache(1024)(scope)  # modes may be entered many times, also inside themselves
 CHANGES = [0]  # counts what may have changed the tree of a module, and so the names in it
 
 
@@ -132,7 +133,7 @@ class Module:
     def __call__(self, *args, **kwargs):
         """Run ``forward``. The ops inside are one scope, named as the attribute: a cluster of a picture."""
         self._name_parts_again()
-        with scope(self._name):
+        with _scope(self._name):
             try:
                 return self.forward(*args, **kwargs)
             except Exception as error:

@@ -4,7 +4,7 @@ from math import sqrt
 
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.iterations.coefficients import fixed_rows
-from tinygrad_ms.ops.matrix_sign.msign import msign
+from tinygrad_ms.ops.matrix_sign.msign import METHODS, msign
 from tinygrad_ms.optim.adam import AdamW, pair
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.whole_steps import raises_nothing
@@ -29,7 +29,8 @@ class Muon(AdamW):
     scale: "spectral", $\sqrt{\max(1, n/m)}$ for a weight (n, m), which maps m numbers to n, as in
         ``nn.Linear``; one of ``x @ W``, stored (m, n), is an ``nn.TransposedParameter``. "rms",
         $0.2 \sqrt{\max(n, m)}$, whose steps are as large as those of Adam; "none".
-    method, steps, coefficients: as of ``msign``. The number of steps is fixed: nothing waits for a GPU.
+    method, steps, coefficients: as of ``msign``. The number of steps is fixed, and nothing waits for a GPU
+        (the methods "svd" and "eigh" do wait).
         coefficients="muon", steps=5 is the iteration of the original, which leaves singular values in [0.7,
         1.2].
     adamw_lr, betas, eps: the learning rate and options of the parameters under AdamW; weight_decay is common.
@@ -66,7 +67,7 @@ class Muon(AdamW):
         super().check(options)
         self.require_number(options, "momentum", below=1)
         self.require(options["scale"] in list(SCALES), options, "scale", " or ".join(map(repr, SCALES)))
-        self.require(options["method"] in ("newton_schulz", "svd"), options, "method", "'newton_schulz' or 'svd'")
+        self.require(options["method"] in METHODS, options, "method", " or ".join(map(repr, METHODS)))
         if options["muon"]:
             for p in options["params"]:
                 if getattr(p, "ndim", 2) < 2:

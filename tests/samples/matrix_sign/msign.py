@@ -33,9 +33,9 @@ wide, tall, square = normal(3, 5), normal(2, 5, 3), normal(3, 3, seed=1) + np.ey
 rank_two = normal(4, 2) @ normal(2, 4, seed=1)
 
 
-def zero(n, m):
+def zero(n, m, **options):
     M = np.zeros((n, m))
-    return Sample((M,), {}, lambda M: M, smooth=False, gradient=(M,), note="zero", sync=ADAPTS)
+    return Sample((M,), options, lambda M, **_: M, smooth=False, gradient=(M,), note="zero", sync=ADAPTS)
 
 
 SMOOTH = [
@@ -56,6 +56,8 @@ SMOOTH = [
     ),
 ]
 
+GRAM = {"method": "eigh"}
+
 SAMPLES = {
     "msign_square": [
         Sample((wide,), {}, msign, order=3, sync=ADAPTS),
@@ -71,13 +73,19 @@ SAMPLES = {
     ],
     "msign_smooth": SMOOTH,
     "msign_smooth_recomputing": SMOOTH,
-    "msign_svd": [
+    "msign_closed_form": [
         Sample((tall,), {}, msign, order=3, sync=ADAPTS),
         Sample((square,), {}, msign, order=3, sync=ADAPTS),
         Sample((square,), {"eps": 0.2}, msign, order=3),
         Sample((rank_two,), {"eps": 0.2}, msign, note="rank deficient"),
         Sample((np.eye(4, 3),), {}, msign, note="repeated"),
+        Sample((tall,), GRAM, msign, order=3, sync=ADAPTS),
+        Sample((square,), GRAM, msign, order=3, sync=ADAPTS),
+        Sample((square,), {"eps": 0.2, **GRAM}, msign, order=3, sync=ADAPTS),
+        Sample((rank_two,), {"eps": 0.2, **GRAM}, msign, note="rank deficient", sync=ADAPTS),
+        Sample((np.eye(4, 3),), GRAM, msign, note="repeated", sync=ADAPTS),
         zero(3, 2),
+        zero(3, 2, **GRAM),
         Sample((np.zeros((0, 4, 3)),), {}, lambda M: M, note="empty"),
     ],
     "msign_tall": [

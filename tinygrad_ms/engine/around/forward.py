@@ -15,11 +15,14 @@ from tinygrad_ms.engine.tape import Leaf, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 
 
-def push_forward(nodes, tangents: dict, create_graph=False, since=0) -> list:
-    """Carry ``tangents`` (by node) along the tape to ``nodes``; None for a node that does not depend on them."""
+def push_forward(nodes, tangents: dict, create_graph=False, since=0, tape=None) -> list:
+    """Carry ``tangents`` (by node) along the tape to ``nodes``; None for a node that does not depend on them.
+
+    tape: from ``tape_of``, if it is known.
+    """
     tangents = dict(tangents)
     with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():  # as in backward.walk
-        for node in tape_of(nodes, until=tangents, since=since):
+        for node in tape or tape_of(nodes, until=tangents, since=since):
             if node in tangents or isinstance(node, Leaf):
                 continue
             incoming: list[Any] = [tangents.get(parent) for parent in node.parents]

@@ -1,0 +1,92 @@
+"""The reciprocal hyperbolic functions sech and csch, from exponentials that do not overflow."""
+
+from tinygrad_ms.engine.primitive import elementwise
+from tinygrad_ms.ops.blocks import in_blocks, times_slope
+from tinygrad_ms.ops.elementwise import power
+
+__all__ = ["csch", "sech"]
+
+
+@elementwise(
+    rule=lambda g, x: times_slope(g, x, sech_slope, _sech_slope, _quick_sech_slope),
+    formula=r"\frac{dy}{dx} = -\operatorname{sech} x \tanh x",
+    source="002 (20)",
+    floats=True,
+)
+def sech(xp, x):
+    """1 / cosh x, without overflow."""
+    return in_blocks(xp, _sech_kernel, x, double=False, quick=_quick_sech)[0]
+
+
+def _sech_kernel(xp, x):
+    e = xp.exp(-xp.abs(x))
+    return (2 * e / (1 + e * e),)
+
+
+def _quick_sech(xp, x, out):
+    return (xp.divide(2, _two_cosh(xp, x), out=out[0]),)
+
+
+def _two_cosh(xp, x):
+    e = xp.abs(x)
+    xp.exp(e, out=e)
+    e += 1 / e
+    return e
+
+
+def _sech_slope(xp, x, g):
+    return (g * (-_sech_kernel(xp, x)[0] * xp.tanh(x)),)
+
+
+def _quick_sech_slope(xp, x, out, g):
+    c = _two_cosh(xp, x)
+    c *= -0.5
+    xp.divide(xp.tanh(x), c, out=c)
+    return (xp.multiply(g, c, out=out[0]),)
+
+
+@elementwise(
+    derivative=lambda x: sech(x) - 2 * power(sech(x), 3),
+    formula=r"y = -\operatorname{sech} x \tanh x, \quad"
+    r" \frac{dy}{dx} = \operatorname{sech} x (1 - 2 \operatorname{sech}^2 x)",
+    source="002 (18), (20): the derivative of sech, from x, so that it is rounded once",
+    floats=True,
+)
+def sech_slope(xp, x):
+    """-sech x tanh x."""
+    return in_blocks(xp, _sech_slope, x, 1, double=False, quick=_quick_sech_slope)[0]
+
+
+@elementwise(
+    rule=lambda g, x: times_slope(g, x, csch_slope, _csch_slope, double=True),
+    formula=r"\frac{dy}{dx} = -\operatorname{csch} x \coth x",
+    source="002 (21)",
+    floats=True,
+    notes="At 0: value inf, gradient -inf.",
+)
+def csch(xp, x):
+    """1 / sinh x, without overflow."""
+    return in_blocks(xp, _csch_kernel, x)[0]
+
+
+def _csch_kernel(xp, x):
+    size = xp.abs(x)
+    return (xp.copysign(2 * xp.exp(-size) / -xp.expm1(-2 * size), x),)
+
+
+def _csch_slope(xp, x, g):
+    size = xp.abs(x)
+    d = xp.expm1(-2 * size)
+    return (g * (-2 * xp.exp(-size) * (2 + d) / (d * d)),)
+
+
+@elementwise(
+    derivative=lambda x: csch(x) + 2 * power(csch(x), 3),
+    formula=r"y = -\operatorname{csch} x \coth x, \quad"
+    r" \frac{dy}{dx} = \operatorname{csch} x (1 + 2 \operatorname{csch}^2 x)",
+    source="002 (19), (21): the derivative of csch, from x, so that it is rounded once",
+    floats=True,
+)
+def csch_slope(xp, x):
+    """-csch x coth x."""
+    return in_blocks(xp, _csch_slope, x, 1)[0]

@@ -15,6 +15,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.ops.live import live
 from tinygrad_ms.random import drawing, generator
 
 __all__ = [
@@ -53,16 +54,19 @@ def _filled(op, shape, value, dtype, default=DEFAULT_FLOAT):
         raise type(error)(f"{op}: {error} (shape={shape!r})") from None
 
 
+@live("makes")
 def zeros(shape, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """Zeros of ``shape`` (an int or a tuple); float32 and on the default device unless told otherwise."""
     return _place(_filled("zeros", shape, 0, dtype), device, requires_grad)
 
 
+@live("makes")
 def ones(shape, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """Ones of ``shape`` (an int or a tuple); float32 and on the default device unless told otherwise."""
     return _place(_filled("ones", shape, 1, dtype), device, requires_grad)
 
 
+@live("makes")
 def full(shape, value, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """The number ``value`` in every element; float32, or int64 or bool for such a value, unless given."""
     host = _filled("full", shape, value, dtype, None)
@@ -90,6 +94,7 @@ def full_like(x, value, dtype=None, shape=None):
     return Tensor(result) if isinstance(x, Tensor) else result
 
 
+@live("makes")
 def arange(start, stop=None, step=1, dtype=None, device=None) -> Tensor:
     """start, start + step, ... below ``stop``; int64 for integers, else float32. ``arange(n)``: from 0 on."""
     refuse_tracked("arange", [start, stop, step], "multiply tg.arange(n) by the tensor")
@@ -97,17 +102,20 @@ def arange(start, stop=None, step=1, dtype=None, device=None) -> Tensor:
     return _place(host.astype(as_dtype(dtype)) if dtype else _default_dtype(host), device, False)
 
 
+@live("makes")
 def linspace(start, stop, num: int = 50, dtype=None, device=None, endpoint: bool = True) -> Tensor:
     """``num`` evenly spaced numbers from ``start`` to ``stop``, with ``stop`` the last if ``endpoint``."""
     refuse_tracked("linspace", [start, stop], "use start + (stop - start) * tg.linspace(0, 1, num)")
     return _place(numpy.linspace(start, stop, num, endpoint).astype(as_dtype(dtype or DEFAULT_FLOAT)), device, False)
 
 
+@live("makes")
 def eye(n: int, m: int | None = None, k: int = 0, dtype=None, device=None) -> Tensor:
     """The (n, m) matrix with ones on its k-th diagonal; square unless ``m`` is given."""
     return _place(numpy.eye(n, m, k, as_dtype(dtype or DEFAULT_FLOAT)), device, False)
 
 
+@live("draws")
 def rand(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in [0, 1): ``rand(2, 3)``.
 
@@ -120,6 +128,7 @@ def rand(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False)
     return _place(host.astype(as_dtype(dtype or DEFAULT_FLOAT)), device, requires_grad)
 
 
+@live("draws")
 def randn(*shape, rng=None, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """Random numbers of the standard normal distribution: ``randn(2, 3)``. ``rng`` as for ``rand``."""
     with drawing(generator(rng)) as numbers:

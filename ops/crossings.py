@@ -49,6 +49,7 @@ class Crossings:
         return numpy_functions.call(function, args, kwargs)
 
     def __dlpack__(self, **options):
+        note_read(self)
         if self.node is not None and current_state().recording:
             raise BufferError("__dlpack__: a tensor on the tape would lose its gradient there; use x.detach()")
         return self.data.__dlpack__(**options)
@@ -95,6 +96,7 @@ class Crossings:
         return iter(self.unstack())
 
     def __contains__(self, value):
+        note_read(self)
         return bool((self.data == raw_like(value, self, "in")).any())
 
     __hash__ = object.__hash__  # == compares elements; a tensor as a dict key is itself

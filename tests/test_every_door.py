@@ -35,6 +35,7 @@ NO_ARRAYS = {  # functions without an argument that could be an array with a der
     **dict.fromkeys(["default_device", "set_default_device", "device_info", "keep_freed_memory", "manual_seed"],
                     "settings of the process"),
     **dict.fromkeys(["save", "load", "explain"], "files and pictures show values"),
+    "compile": "it takes a step and refuses inputs that require a gradient: test_replay.py",
     **dict.fromkeys(["zeros", "ones", "eye", "rand", "randn"], "sizes alone"),
     **dict.fromkeys(["Tensor", "CheckpointError"], "classes"),
     **dict.fromkeys(["minimax_coefficients"], "makes a table of Python numbers for options"),

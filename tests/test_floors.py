@@ -8,7 +8,7 @@ The floors, from the bottom:
 2. `engine`: Tensor and tape
 3. `ops`: the primitives; above it `stacked`: backward for many cotangents at once
 4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`, `own_primitives`
-5. `notebook`, `rules`: what is built on these rooms; `moved`: where old paths lead
+5. `replay`: record once, run many; `notebook`, `rules`: what is built on these rooms; `moved`: where old paths lead
 6. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
 """
 
@@ -42,6 +42,7 @@ FLOORS = {
     "tinygrad_ms.profiler": 4,
     "tinygrad_ms.reference": 4,
     "tinygrad_ms.own_primitives": 4,
+    "tinygrad_ms.replay": 5,
     "tinygrad_ms.notebook": 5,
     "tinygrad_ms.rules": 5,
     "tinygrad_ms.moved": 5,

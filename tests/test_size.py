@@ -43,8 +43,11 @@ def test_the_engine_with_its_arrays_stays_small(sizes):
 
 
 def test_the_library_grows_on_purpose(sizes):
-    """10,800 lines when its rooms were rebuilt (10,866 before). The rest refuses or mends what was wrong in silence."""
-    assert sum(sizes.values()) <= 14_000
+    """10,800 lines when its rooms were rebuilt (10,866 before). The rest refuses or mends what was wrong in silence.
+
+    1,050 of them are ``replay``, which records a step.
+    """
+    assert sum(sizes.values()) <= 15_000
 
 
 def test_files_of_ops_are_short(sizes):

@@ -12,6 +12,7 @@ from tinygrad_ms.nn import init
 from tinygrad_ms.nn.module import Module, Parameter
 from tinygrad_ms.ops.affine import affine
 from tinygrad_ms.ops.indexing import embedding
+from tinygrad_ms.ops.live import live
 from tinygrad_ms.ops.normalization import layer_norm, rms_norm
 from tinygrad_ms.ops.operands import as_number, as_operand
 from tinygrad_ms.options import as_int, is_int
@@ -138,15 +139,21 @@ class Dropout(Module):
         if not self.training or self.p == 0:
             return x
         x = asarray(as_operand(x, "Dropout"))
-        with drawing(self.rng) as rng:
-            kept = numpy.asarray(rng.random(x.shape, dtype=DEFAULT_FLOAT) >= self.p)
-        mask = to_device(kept, x.device).astype(x.dtype)  # one byte an element travels
-        if self.p < 1:
-            mask /= 1 - self.p
-        return x * Tensor(mask)
+        return x * dropout_mask(self.rng, self.p, x.shape, x.dtype, x.device)
 
     def extra_repr(self):
         return f"p={self.p}"
+
+
+@live("draws")
+def dropout_mask(rng, p, shape, dtype, device) -> Tensor:
+    """0 with probability p, else 1 / (1 - p)."""
+    with drawing(rng) as numbers:
+        kept = numpy.asarray(numbers.random(shape, dtype=DEFAULT_FLOAT) >= p)
+    mask = to_device(kept, device).astype(dtype)  # one byte an element travels
+    if p < 1:
+        mask /= 1 - p
+    return Tensor(mask)
 
 
 class Flatten(Module):

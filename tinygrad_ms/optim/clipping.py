@@ -8,10 +8,12 @@ from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.live import live
 from tinygrad_ms.optim.optimizer import fit
 from tinygrad_ms.options import is_real
 
 
+@live("writes")
 def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
     r"""Scale all gradients, in place, by one factor, so that their common norm is at most ``max_norm``.
 
@@ -86,6 +88,7 @@ SHORT = 1024  # numbers that one product adds up
 SAFE = {"f": 1e-25, "d": 1e-280}  # sums of squares above which those lost below the smallest number do not count
 
 
+@live("writes")
 def clip_grad_value(parameters, clip_value: float) -> None:
     """Clip every element of the gradients, in place, to [-clip_value, clip_value]. NaN stays NaN.
 

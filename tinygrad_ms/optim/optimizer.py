@@ -15,6 +15,7 @@ from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.ops.live import live
 from tinygrad_ms.optim.whole_steps import RAISE_NOTHING, arithmetic_raises, undone_on_error
 from tinygrad_ms.options import is_real
 
@@ -162,6 +163,7 @@ class Optimizer:
 
     # --- the step -------------------------------------------------------------------------------------------
 
+    @live("writes")
     def step(self) -> None:
         """Update every parameter that has a gradient.
 

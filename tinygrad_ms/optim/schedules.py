@@ -5,6 +5,7 @@ from math import cos, inf, pi
 from numbers import Integral, Real
 from typing import Any
 
+from tinygrad_ms.ops.live import live
 from tinygrad_ms.optim.optimizer import Optimizer
 
 
@@ -44,6 +45,7 @@ class Schedule:
     def factor(self, t: int) -> float:
         raise NotImplementedError(f"{type(self).__name__} has no factor(self, t)")
 
+    @live("writes")
     def step(self) -> None:
         """Go to the learning rates of the next step."""
         self._still_mine("step")

@@ -1,0 +1,43 @@
+"""What stays a call of its own when a step is recorded to run again: ``tg.compile`` calls it anew at each replay.
+
+Updates of parameters, clipping, and random numbers; and decisions that a function takes from values outside of an op.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from tinygrad_ms.engine.around.modes import current_state, notify
+
+__all__: list[str] = []
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def live(effect: str) -> Callable[[F], F]:
+    """Decorator: observers hear ``before_live(function, args, kwargs, effect)`` and ``after_live(result)``.
+
+    effect: "writes" into parameters, gradients or options; "draws" random numbers; "makes" a new tensor.
+    """
+
+    def decorate(function):
+        @wraps(function)
+        def call(*args, **kwargs):
+            if not (hooks := current_state().hooks):
+                return function(*args, **kwargs)
+            notify(hooks, "before_live", function, args, kwargs, effect)
+            result = function(*args, **kwargs)
+            notify(hooks, "after_live", result)
+            return result
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def ask(function, *args):
+    """``function(*args)``, decided from the values of raw arrays; observers hear ``asked(function, args, answer)``."""
+    answer = function(*args)
+    if hooks := current_state().hooks:
+        notify(hooks, "asked", function, args, answer)
+    return answer

@@ -1,0 +1,70 @@
+"""``check=True``: the replay and the step itself from the same state, compared bit by bit."""
+
+from contextlib import ExitStack, suppress
+
+from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.optim.optimizer import Optimizer
+from tinygrad_ms.optim.schedules import Schedule
+from tinygrad_ms.optim.whole_steps import undone_on_error
+from tinygrad_ms.random import generator
+from tinygrad_ms.replay.recorder import equal
+from tinygrad_ms.tree import flatten
+
+
+class Undo(Exception):
+    """Ends a replay whose effects are to be taken back."""
+
+
+def run_both(compiled, program, args, kwargs, inputs):
+    """The results of the step itself. Raises RuntimeError where the replay has left others."""
+    objects = [getattr(value, "__self__", None) for value in program.names.values()]
+    objects += list(program.names.values())
+    optimizers = [x for x in objects if isinstance(x, Optimizer)]
+    schedules = [x for x in objects if isinstance(x, Schedule)]
+    optimizers += [schedule.optimizer for schedule in schedules]
+    optimizers = list({id(x): x for x in optimizers}.values())
+    parameters = {id(x): x for x in program.outside if isinstance(x, Tensor)}
+    parameters |= {id(p): p for o in optimizers for group in o.param_groups for p in group["params"]}
+    tensors = list(parameters.values())
+    generators = {id(g): g for g in map(generator, program.all_generators)}.values()
+
+    def state():
+        found = [("a parameter", p.data.copy()) for p in tensors]
+        found += [("a gradient", p.grad.data.copy() if p.grad is not None else None) for p in tensors]
+        for optimizer in optimizers:
+            for i, entry in optimizer.state_dict()["state"].items():
+                found += [(f"{name} of parameter {i}", value) for name, value in entry.items()]
+            found += [("a learning rate", group["lr"]) for group in optimizer.param_groups]
+        found += [("a schedule", schedule.steps) for schedule in schedules]
+        return found + [("a random generator", str(g.bit_generator.state)) for g in generators]
+
+    grads = [p.grad for p in tensors]
+    contents = [None if p.grad is None else p.grad.data.copy() for p in tensors]
+    rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
+    factors = [(o._first_lrs and list(o._first_lrs), o._factor) for o in optimizers]
+    steps, drawn = [s.steps for s in schedules], [g.bit_generator.state for g in generators]
+    with suppress(Undo), ExitStack() as stack:
+        for states in [optimizer.state for optimizer in optimizers] or [{}]:
+            stack.enter_context(undone_on_error(tensors, states))
+        replayed = [raw(y) for y in flatten(program(inputs))[0]]
+        replayed = [y.copy() if hasattr(y, "copy") else y for y in replayed]
+        after = state()
+        raise Undo
+    for p, g, content in zip(tensors, grads, contents):
+        p.grad = g
+        if g is not None:
+            g.data[...] = content
+    for optimizer, lrs, (_, factor) in zip(optimizers, rates, factors):
+        optimizer._factor = factor
+        for group, lr in zip(optimizer.param_groups, lrs):
+            group["lr"] = lr
+    for schedule, n in zip(schedules, steps):
+        schedule.steps = n
+    for source, numbers in zip(generators, drawn):
+        source.bit_generator.state = numbers
+    result = compiled.run_eager(args, kwargs, inputs)
+    compared = [("a result", raw(y)) for y in flatten(result)[0]] + state()
+    for (what, a), b in zip(compared, [*replayed, *(value for _, value in after)], strict=True):
+        if not (equal(a, b) if hasattr(a, "dtype") and hasattr(b, "dtype") else a == b):
+            raise RuntimeError(f"compile: check: {what} is another after the replay than after the step itself")
+    return result

@@ -1,0 +1,216 @@
+"""``tg.compile``: what is recorded, when it is recorded anew, and what a call runs."""
+
+import warnings
+from collections import deque
+from functools import update_wrapper
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from typing import Any
+
+import numpy
+
+from tinygrad_ms.arrays.devices import default_device
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.modes import current_state, hooks
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.nn.module import Module
+from tinygrad_ms.optim.optimizer import Optimizer
+from tinygrad_ms.optim.schedules import Schedule
+from tinygrad_ms.replay.agreement import run_both
+from tinygrad_ms.replay.guards import SIMPLE, Guards
+from tinygrad_ms.replay.program import Family, Program, Snapshot
+from tinygrad_ms.replay.recorder import Recorder
+from tinygrad_ms.replay.refusal import Diverged, refusal
+from tinygrad_ms.tree import flatten
+
+MOST = 64  # recordings that are kept
+MANY = 16  # recordings of one signature after which a warning says that replays are rare
+FIXED = (Module, Optimizer, Schedule)  # arguments that stand for themselves
+
+
+def compile(step=None, *, check: bool = False) -> Any:
+    """``step``, recorded when it is called and then run as a list: the same results, without modules and tape.
+
+        step = tg.compile(train_step)       # or the decorator @tg.compile
+        loss = step(x, y)                   # arrays are inputs, numbers and strings are static
+        print(step.tape)                    # the list that runs
+        step.explain()                      # what was recorded, how often it ran, why it was recorded anew
+
+    step: a function of tensors, arrays, numbers and strings, in nested lists, tuples and dicts: a training step
+    (forward, ``loss.backward()``, clipping, the step of an optimizer or a schedule) or any other. Arrays come in as
+    tensors. The first two calls of a signature run ``step`` as it is: one is recorded, the second one must make the
+    same list. From the third on the list runs. Signature: shapes, dtypes, devices, numbers, strings, modes, and which
+    gradients are there.
+    Parameters, ``.grad``, optimizers and random generators stay the user's, and are after a call what they are after
+    ``step`` itself, bit for bit. Forwards, rules, optimizers, clipping and random masks run again as they are.
+    Numbers, strings and None that the step reads from closure cells, globals, and attributes of its modules and objects
+    are guarded: where one has changed, the step is recorded anew. What lies deeper is fixed, and so are effects on
+    Python objects (``losses.append``, ``print``): they happen while a call records, never in a replay.
+    check: run both, compare all results, parameters, gradients and states bit by bit, and leave those of ``step``.
+    Raises RuntimeError, with the line, for what cannot be recorded: ``.item()``, ``if loss > 1``, ``.data``, hooks,
+    transforms, ``create_graph``, writes in place, msign and other decompositions as ops of the step.
+    """
+    if step is None:
+        return lambda function: Compiled(function, check)
+    return Compiled(step, check)
+
+
+class Compiled:
+    """A function that is recorded and replayed; ``eager`` is the function itself."""
+
+    __name__: str
+
+    def __init__(self, step, check=False):
+        if isinstance(step, type) or not callable(step):
+            raise TypeError(f"compile: step is {type(step).__name__}; expected a function")
+        if any(kind(step) for kind in (isgeneratorfunction, iscoroutinefunction, isasyncgenfunction)):
+            raise TypeError("compile: step is a generator or a coroutine; expected a function that returns its result")
+        self.eager, self.check = step, check
+        self.families: dict[tuple, list[Family]] = {}
+        self.reasons: deque[str] = deque(maxlen=20)  # why it was recorded anew
+        self.kept: list[Any] = []  # arguments that signatures know by id
+        self.last: Program | None = None
+        self.__name__ = type(step).__name__
+        update_wrapper(self, step, updated=())
+
+    def __call__(self, *args, **kwargs):
+        inputs: list[Any] = []
+        state = current_state()
+        signature = (
+            self.sign((args, kwargs), inputs), state.recording, state.inference, state.forward_mode, default_device()
+        )  # fmt: skip
+        if state.hooks:
+            raise refusal("hooks, detect_nan, profile and their like watch each op; call step.eager inside them")
+        for x in inputs:
+            if isinstance(x, Tensor) and x.node is not None:
+                raise refusal("an argument requires a gradient, which a replay would not record; pass x.detach()")
+        for family in self.families.get(signature, ()):
+            if not family.changed() and (program := family.program()) is not None:
+                self.last = program
+                try:
+                    if self.check:
+                        return run_both(self, program, args, kwargs, inputs)
+                    return program(inputs)
+                except Diverged:  # nothing was written yet
+                    continue
+        return self.record(signature, inputs, args, kwargs)
+
+    def sign(self, value, inputs):
+        """The signature of an argument; the arrays and tensors go into ``inputs``."""
+        kind = type(value)
+        if isinstance(value, Tensor) or kind in BACKENDS:
+            array = value.data if isinstance(value, Tensor) else value
+            inputs.append(value)
+            return kind, type(array), array.shape, array.dtype, BACKENDS[type(array)].index_of(array)
+        if kind in SIMPLE:
+            return kind, repr(value) if kind is float else value
+        if isinstance(value, (list, tuple)):
+            return (kind, *[self.sign(item, inputs) for item in value])
+        if isinstance(value, dict):
+            return (kind, *[(key, self.sign(item, inputs)) for key, item in value.items()])
+        if isinstance(value, numpy.generic):
+            return kind, repr(value)
+        if isinstance(value, FIXED):
+            if not any(value is known for known in self.kept):
+                self.kept.append(value)
+            return kind, id(value)
+        raise TypeError(
+            f"compile: an argument is {kind.__name__}; expected tensors, arrays, numbers, strings, modules, optimizers"
+        )
+
+    def run_eager(self, args, kwargs, inputs):
+        """The step as it is, on tensors."""
+        given = iter([stand_in(x) for x in inputs])
+        args, kwargs = replaced((args, kwargs), given)
+        return self.eager(*args, **kwargs)
+
+    # --- recording --------------------------------------------------------------------------------------------------
+
+    def record(self, signature, inputs, args, kwargs):
+        """Run the step as it is, and keep the list; RuntimeError if the list is not that of the call before."""
+        families = self.families.setdefault(signature, [])
+        self.note_reason(signature, families)
+        guards = Guards([self.eager, *self.kept])
+        stand_ins = [stand_in(x) for x in inputs]
+        same = [family for family in families if not family.changed()]
+        optimizers = [x for x in guards.seen.values() if isinstance(x, Optimizer)]
+        snapshot = Snapshot(inputs, families)
+        recorder = Recorder(stand_ins, tracked(guards, optimizers, families), optimizers, snapshot)
+        with hooks(recorder):
+            given = iter(stand_ins)
+            new_args, new_kwargs = replaced((args, kwargs), given)
+            result = self.eager(*new_args, **new_kwargs)
+            leaves, structure = flatten(result)
+            texts = recorder.finish(leaves)
+        key = (recorder.listing.key(), tuple(map(id, recorder.outside)), tuple(texts), repr(structure))
+        for family in same:
+            if family.answers == recorder.answers:
+                family.confirm(key, recorder, len(inputs), texts, structure)
+                break
+        else:
+            if sum(map(len, self.families.values())) >= MOST:
+                self.families.pop(next(iter(self.families)))
+                families = self.families.setdefault(signature, [])
+            families.append(Family(key, guards, recorder))
+        return result
+
+    def note_reason(self, signature, families):
+        if families:
+            changed = [family.changed() for family in families]
+            if all(changed):
+                self.reasons.append(f"changed: {changed[-1]}")
+        else:
+            self.reasons.append("a new signature" if len(self.families) > 1 else "the first call")
+        if len(families) == MANY:
+            warnings.warn(
+                f"compile: {self.__name__} was recorded {MANY} times for one signature, and replays are rare:"
+                f" {self.reasons[-1]}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    # --- what there is to see ---------------------------------------------------------------------------------------
+
+    @property
+    def tape(self) -> str:
+        """The list that ran last, as Python over raw arrays."""
+        return self.last.source if self.last is not None else "nothing was replayed yet"
+
+    def explain(self) -> str:
+        """What was recorded, how often it was replayed, why it was recorded anew: printed, and returned."""
+        lines = [f"{self.__name__}: {sum(map(len, self.families.values()))} recordings"]
+        for families in self.families.values():
+            for family in families:
+                lines.append(f"  {family.describe()}")
+        lines += [f"  recorded: {reason}" for reason in self.reasons]
+        text = "\n".join(lines)
+        print(text)
+        return text
+
+
+def tracked(guards, optimizers, families) -> list[Tensor]:
+    """The leaves whose gradients a step may drop or leave: those that can be found before it runs."""
+    found = [x for x in guards.seen.values() if isinstance(x, Tensor)]
+    found += [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    found += [leaf for family in families for leaf in family.leaves]
+    return list({id(x): x for x in found if x.node is not None and x.is_leaf}.values())
+
+
+def stand_in(x) -> Tensor:
+    """A tensor of its own that shows the memory of an argument: its array is known from all others by its id."""
+    array = x.data if isinstance(x, Tensor) else x
+    result = Tensor(array[...] if array.ndim else array.reshape(()))
+    if isinstance(x, Tensor):
+        result.count_with(x.version_counter())
+    return result
+
+
+def replaced(value, given):
+    """The arguments with the stand-ins in place of tensors and arrays, in the order of ``sign``."""
+    if isinstance(value, Tensor) or type(value) in BACKENDS:
+        return next(given)
+    if isinstance(value, (list, tuple)):
+        items = [replaced(item, given) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, dict):
+        return {key: replaced(item, given) for key, item in value.items()}
+    return value

@@ -433,6 +433,24 @@ def test_a_step_that_is_never_the_same_warns():
 # --- what there is to see -------------------------------------------------------------------------------------------
 
 
+def test_a_step_at_the_top_of_a_program_that_is_called_like_what_it_calls(monkeypatch):
+    run = Run()
+    model, optimizer = run.model, run.optimizer
+
+    @tg.compile
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = tg.softmax_cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    monkeypatch.setitem(globals(), "step", step)
+    for x, y in batches(4):
+        step(x, y)
+    assert "replayed 2 times" in step.explain()
+
+
 def test_the_list_can_be_read(capsys):
     run = Run()
     step = tg.compile(run.step)

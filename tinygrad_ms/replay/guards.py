@@ -161,6 +161,8 @@ class Guards:
         """The attributes of an object, or of a module of Python, that a function may mean by the names it uses."""
         if type(value) in SIMPLE or isinstance(value, (Tensor, Module, FunctionType, numpy.ndarray, *LIVE)):
             return
+        if type(value).__module__.startswith("tinygrad_ms."):  # the compiled step itself: opt.step() names "step", too
+            return
         if not isinstance(value, ModuleType) and not is_library(value):
             for part in type(value).__mro__:  # what its methods mean by self
                 for method in [f for f in vars(part).values() if isinstance(f, FunctionType)]:

@@ -143,3 +143,29 @@ def test_second_derivatives_of_smooth_activations(name):
     for x in (-0.5, 0.7, 3.5):
         half, exact = (second(tg.tensor(np.array(np.float16(x), dtype))).item() for dtype in ("float16", "float64"))
         assert abs(half - exact) <= 4e-3 * abs(exact) + 1e-4  # the first derivative is rounded in between
+
+
+def test_gradients_of_many_uses_are_added_up_in_float32():
+    x = tg.tensor(np.array([0.1], "float16"), requires_grad=True)
+    y = sum(x * 0.37 for _ in range(3000)).sum()
+    y.backward()
+    right = np.float16(3000 * float(np.float16(0.37)))
+    assert x.grad.dtype == "float16" and x.grad.item() == right
+    rows = tg.jacobian(lambda x: sum(x * 0.37 for _ in range(3000)), np.array([0.1, 0.2], "float16"))
+    assert rows.dtype == "float16" and rows.tolist() == [[right, 0], [0, right]]
+
+
+def test_a_compiled_step_adds_them_up_so_too():
+    w = tg.nn.Parameter([0.1], dtype="float16")
+
+    def step(x):
+        w.grad = None
+        loss = sum(w * x for _ in range(300)).sum()
+        loss.backward()
+        return loss
+
+    compiled, x, found = tg.compile(step), np.array([0.37], "float16"), []
+    for _ in range(3):
+        compiled(x)
+        found.append(w.grad.item())
+    assert "replayed 1 times" in compiled.explain() and found == [np.float16(300 * float(np.float16(0.37)))] * 3

@@ -9,7 +9,7 @@ from math import prod
 
 from numpy import errstate
 
-from tinygrad_ms.arrays.sums import sum_to
+from tinygrad_ms.arrays.sums import HALF, sum_to, wide
 from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.around.modes import enable_grad
 from tinygrad_ms.engine.backward import hand_on, saved_as_tensors, step
@@ -39,6 +39,8 @@ class StackedWalk:
                 g = grads.pop(node, None)
                 if g is None:
                     continue
+                if node.dtype is not None and g.dtype != node.dtype:
+                    g = g.astype(node.dtype)
                 if node in self.targets:
                     found[node] = g
                 elif isinstance(node, Output):
@@ -47,7 +49,9 @@ class StackedWalk:
                     node.check()
                     run = at_once if node.plan.primitive.batched else one_by_one
                     for parent, d in run(node, g, self.reaching, create_graph, len(seed)):
-                        grads[parent] = grads[parent] + d if parent in grads else d
+                        if parent in grads:  # half precision in float32, as in backward.step
+                            d = (wide(grads[parent]) if d.dtype.char in HALF else grads[parent]) + d
+                        grads[parent] = d
         return found
 
 

@@ -9,7 +9,7 @@ from numpy import errstate
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.arrays.sums import may_sum_to, sum_to
+from tinygrad_ms.arrays.sums import HALF, may_sum_to, sum_to, wide
 from tinygrad_ms.engine.around.gradients import checked_seed, pullbacks, run_hooks
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, notify
 from tinygrad_ms.engine.around.sentences import shape_error
@@ -65,24 +65,24 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
     # 1 / cosh x is 0 where cosh x overflows: no warning of what ends in a limit
     with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():
         for node in reversed(tape):
-            g = grads.pop(node, None)
-            if g is not None:
+            if (g := grads.pop(node, None)) is not None:
+                if node.dtype is not None and g.dtype is not node.dtype:  # half precision, added up in float32
+                    g = g.astype(node.dtype)
                 if node.hooks and hooked and node not in others:
                     g = run_hooks(node, g)
                 if wanted and node in wanted:
                     found[node] = g
                     if not through_targets:
                         continue
-                if node.plan is None:
-                    if isinstance(node, Leaf):
-                        leaves.append((node, g))
-                    else:
-                        hand_on(node, g, grads, observers)
-                    continue
-                if node.saved is None or last_change[0] > node.seq:  # else nothing was changed since
-                    node.check()
-                step(node, g, grads, wanted_by, create_graph, observers)
-            if not (retain or (wanted and node in wanted)):
+                if node.plan is not None:
+                    if node.saved is None or last_change[0] > node.seq:  # else nothing was changed since
+                        node.check()
+                    step(node, g, grads, wanted_by, create_graph, observers)
+                elif isinstance(node, Leaf):
+                    leaves.append((node, g))
+                else:
+                    hand_on(node, g, grads, observers)
+            if not (retain or node.plan is None or (wanted and node in wanted)):
                 node.saved = None
     return leaves, found
 
@@ -107,13 +107,14 @@ def step(node, g, grads, wanted_by, create_graph, observers):
             d = rule(g, saved[positions[0]])
         else:
             d = rule(g, *[saved[p] for p in positions]) if positions else rule(g)
-        if d is None:
-            continue
-        if observers:
-            sent.append((parent, d))
-        if d.dtype is not parent.dtype or d.shape != parent.shape:
-            d = unbroadcast(d, parent, node)
-        grads[parent] = grads[parent] + d if parent in grads else d
+        if d is not None:
+            if observers:
+                sent.append((parent, d))
+            if d.dtype is not parent.dtype or d.shape != parent.shape:
+                d = unbroadcast(d, parent, node)
+            if parent in grads:
+                d = (wide(grads[parent]) if d.dtype.char in HALF else grads[parent]) + d
+            grads[parent] = d
     if observers:
         notify(observers, "after_rule", node, g, sent)
 

@@ -1,5 +1,6 @@
 """A walk back as lines: the rules that ran, in their order, and the sums that the walk made of what they sent."""
 
+from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.rules import no_gradient
 from tinygrad_ms.engine.backward import accumulate, unbroadcast
 from tinygrad_ms.engine.tape import Constant, Node
@@ -18,6 +19,7 @@ class Walk:
     def __init__(self, recorder):
         self.recorder, self.listing = recorder, recorder.listing
         self.grads: dict = {}
+        self.widened: dict = {}  # the nodes whose gradients are sums in a wider dtype
 
     def write(self, root, seed, rules, leaves):
         self.listing.do('with errstate(over="ignore"):')
@@ -26,7 +28,7 @@ class Walk:
         for node, sent in rules:
             if node.hooks:
                 raise refusal("a hook on a gradient cannot be recorded")
-            g = self.grads.pop(node)
+            g = self.pop(node)
             if node.plan is None:  # one of several outputs
                 (op,), k = node.parents, node.constants["index"]
                 slots = self.grads.setdefault(op, {})
@@ -38,10 +40,16 @@ class Walk:
                 raise refusal("a hook on a gradient cannot be recorded")
             self.listing.do(
                 f"{self.listing.function(accumulate, 'accumulate')}({self.listing.name(leaf, 'leaf', None)},"
-                f" {self.grads.pop(leaf)})"
+                f" {self.pop(leaf)})"
             )
         if self.grads:
             raise refusal("this walk back cannot be recorded")
+
+    def pop(self, node):
+        g = self.grads.pop(node)
+        if node not in self.widened:
+            return g
+        return self.define(f"{self.listing.function(rounded, 'rounded')}({g}, {place(self.listing, node, 'node')})")
 
     def define(self, expression) -> str:
         return self.listing.add("    " + expression, self.listing.new())
@@ -82,7 +90,17 @@ class Walk:
         if array.dtype is not parent.dtype or array.shape != parent.shape:
             places = [place(self.listing, p, key) for p, key in ((parent, "parent"), (node, "node"))]
             d = self.define(f"{self.listing.function(unbroadcast, 'unbroadcast')}({d}, {', '.join(places)})")
-        self.grads[parent] = self.define(f"{self.grads[parent]} + {d}") if parent in self.grads else d
+        if parent in self.grads:
+            total = self.grads[parent]
+            if array.dtype.char in HALF:  # added up in float32, as in backward.step
+                total, self.widened[parent] = f"{self.listing.function(wide, 'wide')}({total})", True
+            d = self.define(f"{total} + {d}")
+        self.grads[parent] = d
+
+
+def rounded(g, like):
+    """A sum in the dtype of a node."""
+    return g.astype(like.dtype)
 
 
 def place(listing, node: Node, stem) -> str:

@@ -445,6 +445,7 @@ def test_the_alternatives_err_as_documented():
         assert error(gradient(tg.checkpoint(msign_unrolled), M, G), gradient(msign_unrolled, M, G)) < 1e-13
 
 
+@pytest.mark.slow
 def test_the_example_shows_what_it_says(tmp_path):
     from examples.msign_derivative import main
 

@@ -293,6 +293,7 @@ def third_order(name, sample):
     return has_order(3)(name, sample) or sample is first
 
 
+@pytest.mark.slow
 @each_sample(third_order)
 def test_third_order(name, sample):
     f, args = of_tensors(name, sample), arguments(sample)

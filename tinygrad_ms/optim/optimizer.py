@@ -16,7 +16,8 @@ from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.live import live
-from tinygrad_ms.optim.whole_steps import RAISE_NOTHING, arithmetic_raises, undone_on_error
+from tinygrad_ms.optim.flat import Flat, Layout
+from tinygrad_ms.optim.whole_steps import ELEMENTWISE, RAISE_NOTHING, arithmetic_raises, undone_on_error
 from tinygrad_ms.options import is_real
 
 
@@ -49,6 +50,7 @@ class Optimizer:
         self._first_lrs: list[float] | None = None  # of each group, where a schedule has set the rates to
         self._factor = 1.0  # this factor times the first ones
         self._checked: dict[int, list] = {}  # by id of a group: its values when they were checked
+        self._layouts: dict[int, Layout] = {}  # by id of a group: its parameters in flats
         self.updating: Any = None  # the parameter whose array ``update`` gets
         self._fresh = False  # whether the buffers of the update that is being made are new
         name = type(self).__name__
@@ -62,6 +64,8 @@ class Optimizer:
             raise ValueError(f"{name}: the list of parameters is empty; there is nothing to optimize")
         for group in params if isinstance(params[0], dict) else [{"params": params}]:
             self.add_param_group(group)
+        for group in self.param_groups:
+            self._layout(group)
 
     def buffers(self, options) -> tuple[str, ...]:
         """The names of the arrays kept for each parameter. They have its shape and start as zeros."""
@@ -172,11 +176,12 @@ class Optimizer:
         option out of range that was set by hand, and what ``update`` raises. Nothing has changed then.
         """
         late: dict[Tensor, dict] = {}  # new entries of the state
-        work, states = [], self.state
+        work: list[tuple] = []
+        states = self.state
         for group in self.param_groups:
             self._check_again(group)
             names = self.buffers(group)
-            for p in group["params"]:
+            for p in self._one_by_one(group, names, work):
                 if (g := p.grad) is None:
                     continue
                 array, fresh = p.data, False
@@ -194,7 +199,7 @@ class Optimizer:
                         break
                 work.append((array, given, state, group, p, fresh))
         if late or not self.sure or arithmetic_raises():
-            with undone_on_error([item[4] for item in work], states):
+            with undone_on_error([p for item in work for p in getattr(item[4], "parameters", item[4:5])], states):
                 states.update(late)
                 self._change(work)
         else:
@@ -216,6 +221,31 @@ class Optimizer:
             else:
                 update(xp, array, g, state, group)
             p.touch()
+            if type(p) is Flat:
+                p.count()
+
+    def flats(self, group) -> list[Flat]:
+        """The small parameters of a group as views of vectors, which are updated as wholes: see ``optim.flat``."""
+        return self._layout(group).flats
+
+    def elementwise(self, group) -> bool:
+        """Whether ``update`` does the same to each element, so that it may get many parameters end to end."""
+        return type(self).update in ELEMENTWISE
+
+    def _layout(self, group):
+        found = self._layouts.get(id(group))
+        if found is None:
+            found = self._layouts[id(group)] = Layout()
+            if self.elementwise(group):
+                found.lay(group, self)
+        return found
+
+    def _one_by_one(self, group, names, work):
+        """The parameters of a group that go one by one; the others go into ``work`` as flats."""
+        layout = self._layouts.get(id(group)) or self._layout(group)
+        if not layout.flats or not self.elementwise(group):
+            return group["params"]
+        return layout.sort(group, names, self, work)
 
     def _check_again(self, group):
         """``check``, unless the options are those that it has found right before."""
@@ -276,6 +306,10 @@ class Optimizer:
         return arrays
 
     # --- saving ---------------------------------------------------------------------------------------------
+
+    def __getstate__(self):
+        """For copies and pickles, whose parameters are views of no vector."""
+        return {**vars(self), "_layouts": {}, "_scratch": {}}
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot: ``{"state": {number: {"step": n, buffer: NumPy copy}}, "param_groups": [options]}``.
@@ -373,15 +407,6 @@ class Optimizer:
 NO_NUMBERS: tuple = (None, None)
 NOTHING = ("",)  # names of which no state has any
 IMMUTABLE = {float, int, bool, str, tuple, type(None)}
-
-
-def alike(state, names, kind, shape, dtype) -> bool:
-    """Whether the buffers in ``state`` are there and of that kind."""
-    for name in names:
-        buffer = state.get(name)
-        if type(buffer) is not kind or buffer.dtype is not dtype or buffer.shape != shape:
-            return False
-    return True
 
 
 def read_only(caller, p) -> ValueError:

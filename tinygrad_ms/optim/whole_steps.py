@@ -14,10 +14,19 @@ RAISE_NOTHING: set[Callable] = (
 )  # updates that raise nothing by themselves, once ``step`` has checked what they get
 
 
+ELEMENTWISE: set[Callable] = set()  # updates that do the same to each element, with + - * / and roots
+
+
 def raises_nothing(update):
     """Mark an ``update`` of that kind: no copies are kept for it."""
     RAISE_NOTHING.add(update)
     return update
+
+
+def elementwise(update):
+    """Mark an ``update`` of that kind: it may get many parameters end to end."""
+    ELEMENTWISE.add(update)
+    return raises_nothing(update)
 
 
 _known: list = [None, None, 0, None]  # filters of warnings (the list, its first item, its length) and an errstate ...

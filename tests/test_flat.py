@@ -59,8 +59,7 @@ def in_flats(optimizer):
 def laid(optimizer):
     """Whether all flats are in use: the parameters are their views, and so is the state."""
     flats = [flat for group in optimizer.param_groups for flat in optimizer.flats(group)]
-    names = [optimizer.buffers(group) for group in optimizer.param_groups for _ in optimizer.flats(group)]
-    return bool(flats) and all(f.intact() and f.knows(optimizer.state, n) for f, n in zip(flats, names))
+    return bool(flats) and all(f.intact() and f.knows(optimizer.state) for f in flats)
 
 
 # --- the same numbers -------------------------------------------------------------------------------------------------

@@ -41,8 +41,7 @@ FEW = 3  # parameters that are not worth a vector
 MOST = 2**14  # elements of a parameter that gains nothing
 TOTAL = 2**15  # elements of a vector: all that an update reads and writes stays in the cache of the processor
 
-ARRAY, COUNTER, STEP = attrgetter("data"), attrgetter("node.counter"), itemgetter("step")
-WRITEABLE = attrgetter("flags.writeable")
+ARRAY, ENTRY = attrgetter("data"), itemgetter(2)
 LIVING: WeakSet = WeakSet()
 
 
@@ -77,8 +76,9 @@ class Flat:
                 p.data = view
         self.grad: Any = None  # the vector of the gradients, once gathered
         self.grads: list = []
-        self.entries: list = []  # of the state of an optimizer, one for each parameter
-        self.buffers: dict[str, tuple] = {}  # the vector and the views of each array in them
+        self.names: tuple = ()  # of the arrays that an optimizer keeps for each parameter ...
+        self.buffers: dict[str, Any] = {}  # ... and their vectors
+        self.rows: list[tuple] = []  # by parameter: it, its view, its entry in the state, the views there
         LIVING.add(self)
 
     def within(self) -> bool:
@@ -104,39 +104,34 @@ class Flat:
 
     def dissolve(self) -> None:
         """Let go of the vector, for good. The parameters keep their views."""
-        self.data, self.views, self.buffers, self.grad = None, [None] * len(self.views), {}, None
+        self.data, self.views, self.grad, self.buffers, self.rows = None, [None] * len(self.views), None, {}, []
         LIVING.discard(self)
 
     def touch(self) -> None:
         """Note that the vector was changed: the change counters of all parameters move."""
         now = last_change[0] = tick()
-        try:
-            for counter in map(COUNTER, self.parameters):
-                counter[0] = now
-        except (AttributeError, TypeError):  # one is frozen, or nobody has asked for its counter before
-            for p in self.parameters:
-                p.version_counter()[0] = now
+        for p in self.parameters:
+            p.version_counter()[0] = now
 
     # --- gradients --------------------------------------------------------------------------------------------------
 
     def gather(self):
         """The gradients, end to end, as copies in ``grad``. None where one is missing, or of another kind."""
-        arrays, kind, dtype = [], self.kind, self.dtype
-        for p, shape in zip(self.parameters, self.shapes):
-            g = p.grad
-            if g is None:
+        kind, dtype, host, arrays = self.kind, self.dtype, self.host, []
+        if self.grad is None:
+            self.grad, self.grads = self.end_to_end(list(map(ARRAY, self.parameters)))
+        for p, shape, view in zip(self.parameters, self.shapes, self.grads):
+            if (g := p.grad) is None:
                 return None
             array = g.data
             if type(array) is not kind or array.dtype is not dtype or array.shape != shape:
                 return None
-            arrays.append(array)
-        if self.grad is None:
-            self.grad, self.grads = self.end_to_end(arrays)
-        elif self.host:  # faster than joining them
-            for view, array in zip(self.grads, arrays):
+            if host:  # faster than joining them
                 view[...] = array
-        else:
-            BACKENDS[kind].xp.concatenate([a.reshape(-1) for a in arrays], out=self.grad)
+            else:
+                arrays.append(array.reshape(-1))
+        if arrays:
+            BACKENDS[kind].xp.concatenate(arrays, out=self.grad)
         return self.grad
 
     def scatter(self) -> None:
@@ -157,25 +152,32 @@ class Flat:
 
         states: of the optimizer, by parameter. names: of the arrays there.
         """
-        fits = self.intact() and all(map(WRITEABLE, (self.data, *self.views))) if self.host else self.intact()
-        if not fits or not (self.knows(states, names) or self.take(states, names)):
+        known = self.names == names and self.knows(states)
+        if not known and not (self.intact() and self.take(states, names)):
             return None
-        steps = set(map(STEP, self.entries))
-        if len(steps) > 1 or self.gather() is None:
+        step = self.rows[0][2]["step"]
+        for _, view, entry, _ in self.rows:
+            if entry["step"] != step or (self.host and not view.flags.writeable):
+                return None
+        if self.gather() is None or (self.host and not self.data.flags.writeable):
             return None
-        return {"step": steps.pop(), **{name: vector for name, (vector, _) in self.buffers.items()}}
+        return {"step": step, **self.buffers}
 
-    def knows(self, states, names) -> bool:
-        """Whether the state is what was laid end to end."""
-        entries = self.entries
-        if not entries or [*self.buffers] != [*names] or not same(map(states.get, self.parameters), entries):
-            return False
-        return all(same(map(itemgetter(name), entries), views) for name, (_, views) in self.buffers.items())
+    def knows(self, states) -> bool:
+        """Whether parameters and state are what was laid end to end."""
+        for p, view, entry, buffers in self.rows:
+            if p.data is not view or states.get(p) is not entry:
+                return False
+            for name, buffer in buffers:
+                if entry.get(name) is not buffer:
+                    return False
+        return bool(self.rows)
 
     def take(self, states, names) -> bool:
         """Lay the arrays of the state end to end, if nobody else shows them."""
-        entries, self.entries, self.buffers = [states.get(p) for p in self.parameters], [], {}
+        self.names, self.buffers, self.rows = names, {}, []
         dtype = DEFAULT_FLOAT if self.dtype.itemsize < 4 else self.dtype
+        entries = [states.get(p) for p in self.parameters]
         if not all(entry and entry.keys() >= {"step", *names} for entry in entries):
             return False
         for name in names:
@@ -184,16 +186,24 @@ class Flat:
                 if type(a) is not self.kind or a.dtype != dtype or a.shape != shape or not free:
                     return False
         for name in names:
-            self.buffers[name] = self.end_to_end([entry[name] for entry in entries])
-            for entry, view in zip(entries, self.buffers[name][1]):
+            self.buffers[name], views = self.end_to_end([entry[name] for entry in entries])
+            for entry, view in zip(entries, views):
                 entry[name] = view
-        self.entries = entries
+        kept = [[(name, entry[name]) for name in names] for entry in entries]
+        self.rows = list(zip(self.parameters, self.views, entries, kept))
         return True
 
-    def count(self) -> None:
-        """Note in the state that all of the parameters have made a step."""
-        for entry in self.entries:
-            entry["step"] += 1
+    def made(self, step) -> None:
+        """Note that a step was made, the one of this number."""
+        now = last_change[0] = tick()
+        try:
+            for p, _, entry, _ in self.rows:
+                entry["step"] = step
+                p.node.counter[0] = now
+        except (AttributeError, TypeError):  # one is frozen, or nobody has asked for its counter before
+            self.touch()
+            for entry in map(ENTRY, self.rows):
+                entry["step"] = step
 
 
 class Layout:

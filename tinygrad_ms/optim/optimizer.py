@@ -220,9 +220,10 @@ class Optimizer:
                 array[...] = exact.astype(array.dtype)
             else:
                 update(xp, array, g, state, group)
-            p.touch()
             if type(p) is Flat:
-                p.count()
+                p.made(state["step"])
+            else:
+                p.touch()
 
     def flats(self, group) -> list[Flat]:
         """The small parameters of a group as views of vectors, which are updated as wholes: see ``optim.flat``."""

@@ -300,10 +300,17 @@ class Optimizer:
         """The numbers as NumPy reads them fastest beside ``p``: as 0-d arrays, kept until one is another number."""
         if type(p) is not numpy.ndarray:
             return values
-        known, arrays = self._numbers.get((id(options), type(p), p.dtype), NO_NUMBERS)
-        if known != values:
+        key = id(options), type(p), p.dtype
+        known, arrays = self._numbers.get(key) or (None, [])
+        if known is None:
             arrays = [numpy.array(value, p.dtype) for value in values]
-            self._numbers[id(options), type(p), p.dtype] = values, arrays
+        elif known != values:
+            for old, new, array in zip(known, values, arrays):
+                if old != new:
+                    array[...] = new
+        else:
+            return arrays
+        self._numbers[key] = values, arrays
         return arrays
 
     # --- saving ---------------------------------------------------------------------------------------------
@@ -405,7 +412,6 @@ class Optimizer:
         return f"{type(self).__name__}(\n" + "\n".join(lines) + "\n)"
 
 
-NO_NUMBERS: tuple = (None, None)
 NOTHING = ("",)  # names of which no state has any
 IMMUTABLE = {float, int, bool, str, tuple, type(None)}
 

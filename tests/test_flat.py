@@ -59,7 +59,7 @@ def in_flats(optimizer):
 def laid(optimizer):
     """Whether all flats are in use: the parameters are their views, and so is the state."""
     flats = [flat for group in optimizer.param_groups for flat in optimizer.flats(group)]
-    return bool(flats) and all(f.intact() and f.knows(optimizer.state) for f in flats)
+    return bool(flats) and all(f.intact() and f.steps_made(optimizer.state) for f in flats)
 
 
 # --- the same numbers -------------------------------------------------------------------------------------------------
@@ -282,18 +282,18 @@ def test_steps_without_some_gradients_split_the_flat():
 
 
 def test_large_parameters_and_few_ones_stay_by_themselves():
-    large = nn.Parameter(np.zeros(storage.MOST + 1))
+    large = nn.Parameter(np.zeros(storage.MOST[True] + 1))
     optimizer = optim.SGD([large, *parameters()])
     assert in_flats(optimizer) == len(SHAPES) and large.data.base is None
     assert in_flats(optim.SGD(parameters()[: storage.FEW - 1])) == 0
 
 
 def test_long_lists_are_several_vectors():
-    params = [nn.Parameter(np.zeros(storage.MOST)) for _ in range(8)]
+    params = [nn.Parameter(np.zeros(storage.MOST[True])) for _ in range(8)]
     optimizer = optim.SGD(params)
     (group,) = optimizer.param_groups
     sizes = [flat.data.size for flat in optimizer.flats(group)]
-    assert all(size <= storage.TOTAL for size in sizes) and in_flats(optimizer) in (0, 8)
+    assert all(size <= storage.TOTAL[True] for size in sizes) and in_flats(optimizer) in (0, 8)
 
 
 # --- counters, copies, errors -----------------------------------------------------------------------------------------

@@ -37,9 +37,12 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor
 
-FEW = 3  # parameters that are not worth a vector
-MOST = 2**14  # elements of a parameter that gains nothing
-TOTAL = 2**15  # elements of a vector: all that an update reads and writes stays in the cache of the processor
+FEW = 2  # parameters that are worth a vector
+MOST = {True: 2**12, False: 2**17}  # elements of a parameter that may gain: on the host, on a card
+TOTAL = {
+    True: 2**15,
+    False: 2**22,
+}  # elements of a vector: on the host what an update reads and writes stays in the cache
 
 ARRAY, ENTRY = attrgetter("data"), itemgetter(2)
 LIVING: WeakSet = WeakSet()
@@ -60,7 +63,7 @@ class Flat:
         if len(set(map(id, self.parameters))) < len(arrays):
             raise ValueError("Flat: a parameter is there twice")
         self.kind, self.dtype, self.shapes = type(arrays[0]), arrays[0].dtype, [a.shape for a in arrays]
-        self.host = BACKENDS[self.kind].name == "cpu"
+        self.host = on_host(self.parameters[0])
         self.starts = [0, *accumulate(p.size for p in self.parameters)]
         self.data: Any
         self.views: list
@@ -152,26 +155,25 @@ class Flat:
 
         states: of the optimizer, by parameter. names: of the arrays there.
         """
-        known = self.names == names and self.knows(states)
-        if not known and not (self.intact() and self.take(states, names)):
-            return None
-        step = self.rows[0][2]["step"]
-        for _, view, entry, _ in self.rows:
-            if entry["step"] != step or (self.host and not view.flags.writeable):
-                return None
-        if self.gather() is None or (self.host and not self.data.flags.writeable):
-            return None
-        return {"step": step, **self.buffers}
+        step = self.steps_made(states) if self.names == names else None
+        if step is None and self.intact() and self.take(states, names):
+            step = self.steps_made(states)
+        return None if step is None or self.gather() is None else {"step": step, **self.buffers}
 
-    def knows(self, states) -> bool:
-        """Whether parameters and state are what was laid end to end."""
+    def steps_made(self, states) -> int | None:
+        """How many steps all parameters have made, if they and their state are still what was laid end to end."""
+        step, host = None, self.host
         for p, view, entry, buffers in self.rows:
-            if p.data is not view or states.get(p) is not entry:
-                return False
+            if p.data is not view or states.get(p) is not entry or (host and not view.flags.writeable):
+                return None
             for name, buffer in buffers:
                 if entry.get(name) is not buffer:
-                    return False
-        return bool(self.rows)
+                    return None
+            if entry["step"] != step:
+                if step is not None:
+                    return None
+                step = entry["step"]
+        return None if host and not self.data.flags.writeable else step
 
     def take(self, states, names) -> bool:
         """Lay the arrays of the state end to end, if nobody else shows them."""
@@ -220,13 +222,13 @@ class Layout:
     def lay(self, group, optimizer) -> None:
         """Make the flats: together go parameters that have made the same number of steps."""
         self.params, self.flats, self.stale, states = list(group["params"]), [], False, optimizer.state
-        small = [p for p in self.params if 0 < p.size <= MOST and p.data.flags.c_contiguous]
+        small = [p for p in self.params if 0 < p.size <= MOST[on_host(p)] and p.data.flags.c_contiguous]
         unshare([p for other in optimizer.param_groups for p in other["params"]], states)
         found: dict[tuple, list[list]] = {}
         for p, free in zip(small, alone(list(map(ARRAY, small)))):
             key = type(p.data), p.dtype, p.device, free, states[p]["step"] if p in states else 0
             lists = found.setdefault(key, [[]])
-            if sum(q.size for q in lists[-1]) + p.size > TOTAL:
+            if sum(q.size for q in lists[-1]) + p.size > TOTAL[on_host(p)]:
                 lists.append([])
             lists[-1].append(p)
         for part in [part for lists in found.values() for part in lists if len(part) >= FEW]:
@@ -252,6 +254,10 @@ class Layout:
         return left
 
 
+def on_host(p) -> bool:
+    return BACKENDS[type(p.data)].name == "cpu"
+
+
 def same(items, others) -> bool:
     """Whether two sequences of one length hold the same objects."""
     return all(map(is_, items, others))
@@ -274,7 +280,7 @@ def alone(arrays) -> list[bool]:
 
 def unshare(parameters, states) -> None:
     """Give memory of its own to what was a view of an older vector, or of any other array that nobody else shows."""
-    views = [p for p in parameters if p.size <= MOST and p.data.base is not None]
+    views = [p for p in parameters if p.size <= MOST[on_host(p)] and p.data.base is not None]
     for p, free in zip(views, alone(list(map(ARRAY, views)))):
         if free:
             p.data = p.data.copy()

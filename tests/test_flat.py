@@ -150,7 +150,7 @@ def test_nothing_that_happens_between_steps_changes_a_number(seed):
     method = list(METHODS)[seed % 8]
     twins = [parameters(seed=seed) for _ in range(2)]
     optimizers = [make(method, params, flats) for params, flats in zip(twins, (True, False))]
-    told = np.random.default_rng(seed)
+    told, in_use = np.random.default_rng(seed), 0
     for t in range(25):
         event = EVENTS[told.integers(len(EVENTS))] if t % 2 else None
         for params, optimizer in zip(twins, optimizers):
@@ -159,6 +159,8 @@ def test_nothing_that_happens_between_steps_changes_a_number(seed):
                 event(params, optimizer, np.random.default_rng(t))
             optimizer.step()
         assert everything(twins[0], optimizers[0]) == everything(twins[1], optimizers[1]), event
+        in_use += laid(optimizers[0])
+    assert in_use
 
 
 # --- what it must not move, and when it lets go -----------------------------------------------------------------------
@@ -473,7 +475,7 @@ def test_another_grouping_moves_them_once_the_first_optimizer_is_gone():
     first = make("sgd", params)
     assert in_flats(first)
     del first
-    second = optim.SGD([{"params": params[::2], "lr": 0.1}, {"params": params[1::2]}])
+    second = optim.Adam([{"params": params[::2], "lr": 0.1}, {"params": params[1::2]}])
     assert in_flats(second) == len(params)
 
 

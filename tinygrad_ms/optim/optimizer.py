@@ -14,6 +14,7 @@ import numpy
 from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.live import live
 from tinygrad_ms.optim.flat import Flat, Layout
@@ -181,7 +182,9 @@ class Optimizer:
         for group in self.param_groups:
             self._check_again(group)
             names = self.buffers(group)
-            for p in self._one_by_one(group, names, work):
+            layout = self._layouts.get(id(group)) or self._layout(group)
+            flats = layout.flats and self.elementwise(group)
+            for p in layout.sort(group, names, self, work) if flats else group["params"]:
                 if (g := p.grad) is None:
                     continue
                 array, fresh = p.data, False
@@ -207,7 +210,8 @@ class Optimizer:
 
     def _change(self, work):
         """Update all parameters, once everything is known to fit."""
-        update = self.update
+        update, now = self.update, tick()
+        last_change[0] = now
         for array, g, state, group, p, self._fresh in work:
             self.updating = p
             state["step"] += 1
@@ -221,9 +225,9 @@ class Optimizer:
             else:
                 update(xp, array, g, state, group)
             if type(p) is Flat:
-                p.made(state["step"])
+                p.made(state["step"], now)
             else:
-                p.touch()
+                p.version_counter()[0] = now
 
     def flats(self, group) -> list[Flat]:
         """The small parameters of a group as views of vectors, which are updated as wholes: see ``optim.flat``."""
@@ -240,13 +244,6 @@ class Optimizer:
             if self.elementwise(group):
                 found.lay(group, self)
         return found
-
-    def _one_by_one(self, group, names, work):
-        """The parameters of a group that go one by one; the others go into ``work`` as flats."""
-        layout = self._layouts.get(id(group)) or self._layout(group)
-        if not layout.flats or not self.elementwise(group):
-            return group["params"]
-        return layout.sort(group, names, self, work)
 
     def _check_again(self, group):
         """``check``, unless the options are those that it has found right before."""

@@ -150,7 +150,11 @@ def gelu(xp, x, approximate="none"):
     The approximation is Phi(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
     """
     if approximate == "tanh":
-        return kept(*in_blocks(xp, _gelu_tanh_kernel, x, double=False, quick=_quick_gelu_tanh, beyond=0, results=2))
+        return kept(
+            *in_blocks(
+                xp, _gelu_tanh_kernel, x, double=False, quick=_quick_gelu_tanh, quick_in="f", beyond=0, results=2
+            )
+        )
     if approximate != "none":
         raise ValueError(f"gelu: approximate is {approximate!r}; it must be 'none' or 'tanh'")
     return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize, results=2))

@@ -99,7 +99,7 @@ class Worker:
         value = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
         return [self.side.numpy(item).copy() for item in value]
 
-    def turn(self, rest, least):
+    def turn(self, rest, least, clock):
         """Seconds of a call: after a rest, and calls for a third of it that do not count; for ``least`` seconds.
 
         The idle threads of one library spin for some time (20 ms were seen) on the cores that the next one needs.
@@ -109,11 +109,12 @@ class Worker:
         self.run()
         while time.perf_counter() < awake:
             self.run()
-        calls, start = 0, time.perf_counter()
-        while not calls or time.perf_counter() - start < least:
+        now = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
+        calls, start = 0, now()
+        while not calls or now() - start < least:
             self.run()
             calls += 1
-        return (time.perf_counter() - start) / calls
+        return (now() - start) / calls
 
     def peak(self):
         """Bytes at the high-water mark of one step, beyond those before it; None on other systems than Linux."""
@@ -216,11 +217,11 @@ def agree(name, work, contenders):
     return differences, refused
 
 
-def measure_one(contenders, rounds, rest, least, times):
-    """Add the seconds of ``rounds`` rounds to ``times`` {label: [...]}; return the peaks of memory in MB."""
-    for round in range(rounds):
+def measure_one(contenders, options, times):
+    """Add the seconds of some rounds to ``times`` {label: [...]}; return the peaks of memory in MB."""
+    for round in range(options.rounds):
         for label in reversed(contenders) if round % 2 else contenders:
-            times.setdefault(label, []).append(contenders[label].ask("turn", rest, least))
+            times.setdefault(label, []).append(contenders[label].ask("turn", *options.turn))
     peaks = {label: contender.ask("peak") for label, contender in contenders.items()}
     return {label: round_to(peak / 1e6) for label, peak in peaks.items() if peak is not None}
 
@@ -278,6 +279,7 @@ def parse(arguments):
     add("--sittings", type=int, help="how often the processes start anew; default 3")
     add("--rounds", type=int, help="in each sitting; default 7")
     add("--rest", type=float, default=0.03, help="seconds before a turn")
+    add("--clock", choices=("wall", "cpu"), default="wall", help="cpu: of the process, for a machine that is busy")
     add("--quick", action="store_true", help="small sizes, one thread, one sitting of two rounds")
     add("--json", type=Path, help="where the figures go; default: benchmarks/results/compare.json, if all ran")
     add("--tables", action="store_true", help="only write the tables from the figures that are there")
@@ -285,7 +287,7 @@ def parse(arguments):
     options.threads = options.threads or (1 if options.quick else 2)
     options.sittings = options.sittings or (1 if options.quick else 3)
     options.rounds = options.rounds or (2 if options.quick else 7)
-    options.rest, options.least = (0, 0) if options.quick else (options.rest, 0.02)
+    options.turn = (0, 0, options.clock) if options.quick else (options.rest, 0.02, options.clock)
     if not (options.json or options.quick or options.only or options.contenders):
         options.json = RESULTS
     return options
@@ -335,7 +337,7 @@ def main(arguments=None):
             present = {label: running[label] for label in labels}
             differences, refused = agree(name, work, present)
             present = {label: contender for label, contender in present.items() if label not in refused}
-            peaks = measure_one(present, options.rounds, options.rest, options.least, times[name])
+            peaks = measure_one(present, options, times[name])
             about[name] = {"difference": differences, "refused": refused, "peak_mb": peaks}
             if options.sittings > 1:
                 print(f"[{sitting + 1} of {options.sittings}]", end=" ")
@@ -351,7 +353,7 @@ def main(arguments=None):
     print("load over 1, 5, 15 minutes:", " and ".join(" ".join(f"{x:.1f}" for x in load) for load in loads))
     write(options.json, results, dict(
         threads=options.threads, rounds=options.rounds * options.sittings, contenders=facts, absent=absent, load=loads,
-        quick=options.quick, cpu=tables.processor(),
+        quick=options.quick, clock=options.clock, cpu=tables.processor(),
     ))  # fmt: skip
     if options.json == RESULTS:
         tables.write_all()

@@ -117,7 +117,7 @@ for _name, _case in UPDATES.items():
 
 
 def layer(rows, inner, columns, batch=1, inputs=True):
-    """A product (rows, inner) (inner, columns) and those of its two gradients; ``inputs``: also that of the left one."""
+    """(rows, inner) (inner, columns), and the products of its two gradients; ``inputs``: also that of the left one."""
     shapes = [(batch, rows, inner, columns), (batch, inner, rows, columns)]
     return [*shapes, (batch, rows, columns, inner)] if inputs else shapes
 

@@ -71,10 +71,11 @@ def measured(found):
     absent = f" Not installed: {', '.join(facts['absent'])}." if facts["absent"] else ""
     blas = dict.fromkeys(who["blas"] for who in facts["contenders"].values())
     load = " and ".join(f"{load[0]:.1f}" for load in facts["load"])
+    clock = "CPU time" if facts["clock"] == "cpu" else "Wall time"
     return (
-        f"Measured on {facts['date']} on {facts['cpu']}, {facts['threads']} threads and cores for each contender, Python"
-        f" {facts['python']}, {', '.join(versions)}; BLAS: {'; '.join(blas)}. Load of the machine before and after: {load}"
-        f" (a quiet one has up to {facts['threads']}). Medians of {facts['rounds']} rounds.{absent}"
+        f"{clock} on {facts['cpu']}, {facts['threads']} threads and cores for each contender, {facts['date']}, Python"
+        f" {facts['python']}, {', '.join(versions)}; BLAS: {'; '.join(blas)}. Load of the machine before and after:"
+        f" {load} (a quiet one has up to {facts['threads']}). Medians of {facts['rounds']} rounds.{absent}"
     )
 
 
@@ -87,9 +88,9 @@ def msign_claim(found):
     steps = span([row["ratio"]["ours"] / row["ratio"]["PyTorch through 8 steps"] for row in rows])
     return (
         f"msign with its derivative takes, of the time of PyTorch's SVD with the closed form written by hand as its"
-        f' backward, {ways["ours eigh"]} with `method="eigh"`, {ways["ours svd"]} with `method="svd"` and {ways["ours"]}'
-        f" by the default, which works with products alone; the default takes {steps} of PyTorch's automatic derivative"
-        f" through eight steps."
+        f' backward, {ways["ours eigh"]} with `method="eigh"`, {ways["ours svd"]} with `method="svd"`, and'
+        f" {ways['ours']} by the default, which works with products alone; the default takes {steps} of the time of"
+        f" PyTorch's automatic derivative through eight steps."
     )
 
 

@@ -108,8 +108,8 @@ class Ours(Side):
         step = self.step(step)
         return lambda: step(seed)
 
-    def select(self, x, mask, value):
-        return self.lib.where(mask, value, x)
+    def linear(self, x, weight, bias):
+        return self.lib.linear(x, weight, bias)
 
     def attention(self, q, k, v, mask):
         return self.lib.softmax(q @ k.mT * (q.shape[-1] ** -0.5) + mask) @ v
@@ -125,14 +125,10 @@ class Ours(Side):
         return x.reshape((n, c, h // 2, 2, w // 2, 2)).max(axis=(3, 5))
 
     def conv2d(self, x, weight, bias, padding):
-        """By windows: the patches as the columns of matrices, then one product."""
-        tg, (k, c, a, b) = self.lib, weight.shape
+        tg = self.lib
         x = tg.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding))) if padding else x
-        n, _, h, w = x.shape
-        h, w = h - a + 1, w - b + 1
-        parts = [x[:, :, i : i + h, j : j + w] for i in range(a) for j in range(b)]
-        columns = tg.stack(parts, 2).reshape((n, c * a * b, h * w))
-        return (weight.reshape((k, c * a * b)) @ columns + bias.reshape((k, 1))).reshape((n, k, h, w))
+        windows = tg.sliding_window_view(x, weight.shape[2:], (2, 3))
+        return tg.einsum("nchwij,kcij->nkhw", windows, weight) + bias.reshape((-1, 1, 1))
 
     def amax(self, x, axis):
         return self.lib.max(x, axis=axis)
@@ -219,8 +215,8 @@ class Torch(Side):
 
         return run
 
-    def select(self, x, mask, value):
-        return x.masked_fill(mask, value)
+    def linear(self, x, weight, bias):
+        return self.functional.linear(x, weight, bias)
 
     def embedding(self, table, indices):
         return self.functional.embedding(indices, table)
@@ -374,9 +370,6 @@ class Jax(Side):
         arrays, seed = [self.constant(array) for array in arrays], self.constant(seed)
         step = self.lib.jit(lambda arrays, seed: self.lib.vjp(function, *arrays)[1](seed))
         return lambda: self.lib.block_until_ready(step(arrays, seed))
-
-    def select(self, x, mask, value):
-        return self.np.where(mask, value, x)
 
     def embedding(self, table, indices):
         return table[indices]

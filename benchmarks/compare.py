@@ -2,6 +2,7 @@
 
     python benchmarks/compare.py                    # all of it: about half an hour on a quiet machine
     python benchmarks/compare.py --only GPT LeNet   # workloads whose names or groups begin so
+    python benchmarks/compare.py --clock cpu        # on a busy machine: CPU time of one thread
     python benchmarks/compare.py --quick            # small sizes and few rounds: only to see that it runs
     python benchmarks/compare.py --tables           # README.md and docs/speed.md from the figures that are there
 
@@ -68,7 +69,8 @@ class Worker:
 
         if self.module != "torch":
             name = {"numpy": "NumPy", "numba": "numba"}.get(self.module, self.module)
-            return {"version": f"{name} {measure.installed(self.module)}", "blas": measure.blas()}
+            blas = "XLA's own" if self.module == "jax" else measure.blas()
+            return {"version": f"{name} {measure.installed(self.module)}", "blas": blas}
         about = self.side.lib.__config__.show().splitlines()
         return {
             "version": f"PyTorch {measure.installed('torch')}",
@@ -275,7 +277,7 @@ def parse(arguments):
     add = parser.add_argument
     add("--only", nargs="+", metavar="NAME", help="what the names or the groups of the workloads begin with")
     add("--contenders", nargs="+", choices=CONTENDERS, metavar="LABEL", help=", ".join(CONTENDERS))
-    add("--threads", type=int, help="of every contender, and cores; default 2")
+    add("--threads", type=int, help="of every contender, and cores; default 2, 1 for --quick or CPU time")
     add("--sittings", type=int, help="how often the processes start anew; default 3")
     add("--rounds", type=int, help="in each sitting; default 7")
     add("--rest", type=float, default=0.03, help="seconds before a turn")
@@ -284,7 +286,7 @@ def parse(arguments):
     add("--json", type=Path, help="where the figures go; default: benchmarks/results/compare.json, if all ran")
     add("--tables", action="store_true", help="only write the tables from the figures that are there")
     options = parser.parse_args(arguments)
-    options.threads = options.threads or (1 if options.quick else 2)
+    options.threads = options.threads or (1 if options.quick or options.clock == "cpu" else 2)
     options.sittings = options.sittings or (1 if options.quick else 3)
     options.rounds = options.rounds or (2 if options.quick else 7)
     options.turn = (0, 0, options.clock) if options.quick else (options.rest, 0.02, options.clock)

@@ -112,7 +112,7 @@ class Ours(Side):
         return self.lib.linear(x, weight, bias)
 
     def attention(self, q, k, v, mask):
-        return self.lib.softmax(q @ k.mT * (q.shape[-1] ** -0.5) + mask) @ v
+        return self.lib.softmax((q * q.shape[-1] ** -0.5) @ k.mT + mask) @ v
 
     def transpose(self, x, axes):
         return self.lib.permute_dims(x, axes=axes)
@@ -391,7 +391,7 @@ class Jax(Side):
         return x * self.lib.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6) * weight
 
     def attention(self, q, k, v, mask):
-        return self.lib.nn.softmax(q @ k.mT * (q.shape[-1] ** -0.5) + mask) @ v
+        return self.lib.nn.softmax((q * q.shape[-1] ** -0.5) @ k.mT + mask) @ v
 
     def transpose(self, x, axes):
         return x.transpose(axes)

@@ -348,7 +348,7 @@ def main(arguments=None):
         for contender in running.values():
             contender.close()
     results = {name: summary(work, times[name], about[name]) for name, work in chosen.items()}
-    if not (options.only or options.contenders):
+    if not options.only:
         results["import"] = imports(1 if options.quick else 11)
         print(f"import: {results['import']}")
     loads.append(os.getloadavg())

@@ -6,7 +6,7 @@ there already, through ``numpy.matmul``: what the BLAS of NumPy needs for them a
 
 import numpy as np
 from frameworks import Updates
-from workloads import GPT, IMAGES, MLPS, TWENTY, UPDATES, normal, with_gradients
+from workloads import GPT, IMAGES, MLPS, SHAPES, TWENTY, UPDATES, normal, with_gradients
 
 BY_HAND, PRODUCTS = {}, {}  # by the name of the workload
 
@@ -59,7 +59,7 @@ for _name, _net in MLPS.items():
     BY_HAND[_name] = lambda net=_net: mlp_by_hand(net)
 
 
-def elementwise_by_hand():
+def twenty_by_hand():
     x, y = normal(TWENTY, seed=1), normal(TWENTY, seed=2)
 
     def run():
@@ -95,7 +95,7 @@ def elementwise_by_hand():
     return run
 
 
-BY_HAND["elementwise"] = elementwise_by_hand
+BY_HAND["twenty"] = twenty_by_hand
 
 
 def update_by_hand(optimizer, count, n):
@@ -195,5 +195,5 @@ def msign_products(shape):
 for _name, _net in MLPS.items():
     PRODUCTS[_name] = lambda net=_net: mlp_products(net)
 PRODUCTS |= {"GPT": gpt_products, "LeNet": lenet_products, "TTT unrolled": ttt_products}
-for _n, _m in ((8, 8), (32, 32), (128, 128), (256, 256), (512, 512), (128, 512)):
-    PRODUCTS[f"msign {_n} x {_m}"] = lambda shape=(_n, _m): msign_products(shape)
+for _shape in SHAPES:
+    PRODUCTS[f"msign {' x '.join(map(str, _shape))}"] = lambda shape=_shape: msign_products(shape)

@@ -333,7 +333,7 @@ class Jax(Side):
     def leaf(self, array):
         return self.np.asarray(array)
 
-    def train(self, loss, parameters, data, optimizer):
+    def train(self, loss, parameters, data, optimizer, clip=None):
         jax, xp = self.lib, self.np
         name, options = optimizer
         zeros = jax.tree.map(xp.zeros_like, parameters)
@@ -352,6 +352,9 @@ class Jax(Side):
         def step(state, *data):
             p, m, v, count = state
             value, g = jax.value_and_grad(loss)(p, *data)
+            if clip:
+                size = xp.sqrt(sum((x * x).sum() for x in g.values()))
+                g = {k: x * xp.minimum(1, clip / (size + 1e-6)) for k, x in g.items()}
             new = {k: update(p[k], g[k], m[k], v[k], count) for k in p}
             p, m, v = ({k: item[i] for k, item in new.items()} for i in range(3))
             return (p, m, v, count + 1), value

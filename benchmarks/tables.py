@@ -39,22 +39,21 @@ def number(x):
 
 
 def group_table(found, group):
-    """Milliseconds of PyTorch, the ratios of the others to it, and the memory of a step of ours and PyTorch's."""
+    """Milliseconds of PyTorch (of ours without it), the ratios of the others to it, and the memory of a step."""
     rows = [row for row in found["results"].values() if row.get("group") == group]
+    base = next((row["base"] for row in rows), "PyTorch")
     columns = [label for label in ORDER if any(label in row["ratio"] or label in row["refused"] for row in rows)]
-    memory = any(row["peak_mb"] for row in rows)
-    head = ["", "PyTorch, ms", *(f"{label} / PyTorch" if label == columns[0] else label for label in columns)]
-    body = [head + ["memory, MB: ours, PyTorch"] * memory]
+    columns = [label for label in columns if label != base]
+    memory = [label for label in ("ours", "PyTorch") if any(label in row["peak_mb"] for row in rows)]
+    head = ["", f"{base}, ms", *(f"{label} / {base}" if label == columns[0] else label for label in columns)]
+    body = [head + [f"memory, MB: {', '.join(memory)}"] * bool(memory)]
     for row in rows:
-        based = row["base"] == "PyTorch"
-        cells = [row["title"], f"{row['ms']['PyTorch']:.3g}" if based else "-"]
+        cells = [row["title"], f"{row['ms'][base]:.3g}"]
         for label in columns:
-            if label in row["refused"]:
-                cells.append("refused")
-            else:
-                cells.append(number(row["ratio"][label]) if based and label in row["ratio"] else "-")
+            refused = "refused" if label in row["refused"] else "-"
+            cells.append(number(row["ratio"][label]) if label in row["ratio"] else refused)
         if memory:
-            cells.append(", ".join(f"{row['peak_mb'].get(label, float('nan')):.1f}" for label in ("ours", "PyTorch")))
+            cells.append(", ".join(f"{row['peak_mb'][label]:.1f}" for label in memory))
         body.append(cells)
     return table(body)
 

@@ -102,7 +102,7 @@ for _name, _title, _more in (
 TWENTY = size(1_000_000, 1000)
 
 
-@workload("elementwise", "20 elementwise ops on 1e6 numbers", "programs", (*ALL, "NumPy by hand"), steps=3)
+@workload("twenty", "20 elementwise ops on 1e6 numbers", "programs", (*ALL, "NumPy by hand"), steps=3)
 def _(side):
     def function(x, y):
         a = x * y
@@ -132,7 +132,7 @@ def _(side):
     return side.pull(function, [normal(2)], np.ones(2, "float32"))
 
 
-@workload("tree", "a tree of 10,000 nodes", "programs", TAPES)
+@workload("tree", "a tree of 10,000 nodes", "programs", TAPES[:-1])  # autograd takes quadratic time: half a minute
 def _(side):
     def function(*leaves):
         level = [x * 1.5 for x in leaves]
@@ -149,6 +149,12 @@ def ttt_muon(rule):
         import bench_ttt_muon as bench
 
         data, runner = bench.batch(), bench.Ours(**bench.RULES[rule])
+        if side.lib.__name__ == "jax":
+            from ttt_muon_jax import loss_of
+
+            options = dict(lr=4e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01)
+            start = side.leaves({name: value.numpy() for name, value in runner.model.named_parameters()})
+            return side.train(loss_of, start, data, ("AdamW", options), clip=1.0)
         if not hasattr(side, "compiled"):
             peer = bench.peer(rule, {name: value.numpy() for name, value in runner.model.named_parameters()})
             return lambda: peer.step(*data)
@@ -173,7 +179,7 @@ for _rule, _title in (
     ("unrolled", "TTT-Muon, through five Newton-Schulz steps"),
     ("analytic", "TTT-Muon, exact: the derivative by the Sylvester solve on both sides"),
 ):
-    _sides = (*OURS, *COMPILED, "PyTorch", *(["products alone"] if _rule == "unrolled" else []))
+    _sides = (*OURS, *COMPILED, "PyTorch", *(["JAX jit", "products alone"] if _rule == "unrolled" else []))
     workload(f"TTT {_rule}", _title, "programs", _sides, 1e-3, 3)(ttt_muon(_rule))
 
 
@@ -275,9 +281,11 @@ def msign(shape):
     return make
 
 
-for _shape in ((32, 32), (128, 128), (256, 256), (512, 512), (128, 512)) if not QUICK else ((8, 8),):
+SHAPES = ((32, 32), (128, 128), (256, 256), (512, 512), (128, 512), (128, 32, 32)) if not QUICK else ((8, 8),)
+for _shape in SHAPES:
+    _text = " x ".join(map(str, _shape))
     workload(
-        f"msign {_shape[0]} x {_shape[1]}", f"msign and its VJP, {_shape[0]} x {_shape[1]}", "msign",
+        f"msign {_text}", f"msign and its VJP, {_text}", "msign",
         ("ours", "ours eigh", "ours svd", "compiled", "PyTorch", "PyTorch through 8 steps", "products alone"), 5e-3,
     )(msign(_shape))  # fmt: skip
 

@@ -153,6 +153,7 @@ def torch_ways(M, G, steps):
         def run():
             x.grad = None
             function(x).backward(g)
+            return x.grad
 
         return run
 

@@ -72,9 +72,9 @@ def facts():
     }  # fmt: skip
 
 
-def write(path, results):
-    """The results with the facts as JSON to ``path``, if there is one."""
+def write(path, results, more=None):
+    """The results with the facts, and ``more`` of them, as JSON to ``path``, if there is one."""
     if path:
         with open(path, "w", encoding="utf-8") as file:
-            json.dump({"facts": facts(), "results": results}, file, indent=1)
+            json.dump({"facts": {**facts(), **(more or {})}, "results": results}, file, indent=1)
             file.write("\n")

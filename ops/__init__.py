@@ -39,6 +39,7 @@ from tinygrad_ms.ops.shapes import *
 from tinygrad_ms.ops.smooth_activations import *
 from tinygrad_ms.ops.special import *
 from tinygrad_ms.ops.trigonometric import *
+from tinygrad_ms.ops.windows import *
 
 __all__ = [  # all that the files list: type checkers read no sum of lists
     "abs", "acos", "acosh", "acot", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin", "asinh",
@@ -57,10 +58,11 @@ __all__ = [  # all that the files list: type checkers read no sum of lists
     "negative", "nll", "nonzero", "norm", "not_equal", "nuclear_norm", "one_hot", "ones", "ones_like", "outer", "pad",
     "permute_dims", "pinv", "polar", "power", "prod", "put_along_axis", "qr", "rand", "randn", "ravel", "reciprocal",
     "relu", "relu6", "remainder", "repeat", "reshape", "rms_norm", "roll", "round", "sec", "sech", "selu", "sigmoid",
-    "sign", "silu", "sin", "sinc", "sinh", "slogdet", "softmax", "softmax_cross_entropy", "softplus", "solve",
-    "solve_lyapunov", "solve_sylvester", "solve_triangular", "sort", "split", "sqrt", "sqrtm", "square", "squeeze",
-    "stack", "std", "subtract", "sum", "svd", "svdvals", "swapaxes", "take", "take_along_axis", "tan", "tanh",
-    "tensordot", "tile", "to", "topk", "trace", "transpose", "tril", "triu", "trunc", "unstack", "var", "vec",
+    "sign", "silu", "sin", "sinc", "sinh", "sliding_window_view", "slogdet", "softmax", "softmax_cross_entropy",
+    "softplus", "solve", "solve_lyapunov", "solve_sylvester", "solve_triangular", "sort", "split", "sqrt", "sqrtm",
+    "square", "squeeze", "stack", "std", "subtract", "sum", "svd", "svdvals", "swapaxes", "take", "take_along_axis",
+    "tan", "tanh", "tensordot", "tile", "to", "topk", "trace", "transpose", "tril", "triu", "trunc", "unstack", "var",
+    "vec",
     "vecdot", "vector_norm", "vstack", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 

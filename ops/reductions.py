@@ -7,6 +7,7 @@ float32, in float64 above 4,096 terms, and rounded once. Bad axes raise ValueErr
 
 import builtins
 import math
+from functools import reduce
 
 import numpy
 
@@ -30,6 +31,7 @@ from tinygrad_ms.ops.shapes import (
     permute_dims,
     restore_axes,
 )
+from tinygrad_ms.ops.short_rows import folded, slices
 
 __all__ = [
     "all", "any", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "logsumexp", "max", "mean", "min",
@@ -218,11 +220,22 @@ def tie_weights(x, y, axis, keepdims):
     return ties / ties.sum(axis=axis, keepdims=True)
 
 
+def to_extremes(g, x, y, axis, keepdims):
+    """g at the extreme element, g / k at each of k equal ones, 0 elsewhere."""
+    g, y = (restore_axes(z, x.shape, axis, keepdims) for z in (g, y))
+    places = slices(x, axis) if type(g) is type(x) and g.shape == y.shape and g.dtype == x.dtype else None
+    if places is None:
+        return g * tie_weights(x, y, axis, True)
+    ties = [(x[place] == y).astype(g.dtype) for place in places]
+    g, result = g / reduce(numpy.add, ties), numpy.empty_like(x)
+    for place, tie in zip(places, ties):
+        numpy.multiply(g, tie, out=result[place])
+    return result
+
+
 def _extreme(name):
     return primitive(
-        vjp=lambda g, x, y, axis, keepdims: (
-            restore_axes(g, x.shape, axis, keepdims) * tie_weights(x, y, axis, keepdims)
-        ),
+        vjp=lambda g, x, y, axis, keepdims: to_extremes(g, x, y, axis, keepdims),
         jvp=lambda t, x, y, axis, keepdims: (t * tie_weights(x, y, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
         formula=rf"y = \{name}_i x_i:\quad \bar x_i = \bar y \, \frac{{[x_i = y]}}{{\#\{{j : x_j = y\}}}}",
         source="001, section 5; the mean of the subgradients at ties",
@@ -237,7 +250,8 @@ def max(xp, x, axis=None, keepdims=False):
 
     Raises ValueError for no elements.
     """
-    return x.max(axis=axis, keepdims=keepdims)
+    y = folded(numpy.maximum, x, axis, keepdims)
+    return x.max(axis=axis, keepdims=keepdims) if y is None else y
 
 
 @_extreme("min")
@@ -246,7 +260,8 @@ def min(xp, x, axis=None, keepdims=False):
 
     Raises ValueError for no elements.
     """
-    return x.min(axis=axis, keepdims=keepdims)
+    y = folded(numpy.minimum, x, axis, keepdims)
+    return x.min(axis=axis, keepdims=keepdims) if y is None else y
 
 
 @no_derivative(formula=r"\arg\max_i x_i")

@@ -44,7 +44,7 @@ def test_an_entry_shows_the_rule_of_each_argument():
     assert "Derivative: `y`" in entry("exp")
     assert "VJP: for a `g * b`; for b `g * a`" in entry("multiply")
     assert "def _solve_vjp(needed" in entry("solve")
-    assert "tie_weights(x, y, axis, keepdims)" in entry("max")
+    assert "to_extremes(g, x, y, axis, keepdims)" in entry("max")
     assert "No derivative." in entry("argmax")
     assert "Not public: behind the functions of ops/affine.py." in entry("affine")
     assert entry("cross_entropy").endswith("Another name of `softmax_cross_entropy`.")

@@ -1,12 +1,12 @@
 """Sums of products by named axes: einsum, tensordot."""
 
 from functools import lru_cache
-from math import prod
 from string import ascii_letters
 
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.ops.costs import contraction
+from tinygrad_ms.ops.linalg.contraction import contract
 from tinygrad_ms.ops.linalg.parts import are_half, diagonal
 from tinygrad_ms.ops.operands import as_operand
 from tinygrad_ms.ops.shapes import permute_dims
@@ -63,43 +63,8 @@ def _einsum(xp, *operands, subscripts):
         return y.astype(operands[0].dtype)
     inputs, output = _split(subscripts)
     if len(operands) == 2:
-        return _contract_pair(xp, operands[0], operands[1], inputs[0], inputs[1], output)
+        return contract(xp, operands[0], operands[1], inputs[0], inputs[1], output)
     return xp.einsum(subscripts, *operands, optimize=True)
-
-
-def _contract_pair(xp, a, b, left, right, output):
-    """Two operands as one batched matrix product: axes in both and in the result are the batch, axes in both
-    and not in the result are summed, the others are rows (of a) and columns (of b)."""
-    batch, summed, rows, columns = _pair_axes(left, right, output)
-    letters = batch + rows + columns
-    if not summed:  # an elementwise or outer product
-        y = _arrange(xp, a, left, letters) * _arrange(xp, b, right, letters)
-    else:
-        sizes = dict(zip(left, a.shape)) | dict(zip(right, b.shape))
-        batch_shape = [sizes[c] for c in batch]
-        n, k, m = (prod(sizes[c] for c in group) for group in (rows, summed, columns))
-        a = xp.transpose(a, [left.index(c) for c in batch + rows + summed]).reshape((*batch_shape, n, k))
-        b = xp.transpose(b, [right.index(c) for c in batch + summed + columns]).reshape((*batch_shape, k, m))
-        y = xp.matmul(a, b).reshape([sizes[c] for c in letters])
-    return y if letters == output else xp.transpose(y, [letters.index(c) for c in output])
-
-
-@lru_cache(maxsize=1024)
-def _pair_axes(left, right, output):
-    return (
-        "".join(c for c in left if c in right and c in output),
-        "".join(c for c in left if c in right and c not in output),
-        "".join(c for c in left if c not in right),
-        "".join(c for c in right if c not in left),
-    )
-
-
-def _arrange(xp, x, names, letters):
-    """The axes of x in the order of ``letters``, with size one where it has none."""
-    order = [c for c in letters if c in names]
-    shape = iter([x.shape[names.index(c)] for c in order])
-    x = xp.transpose(x, [names.index(c) for c in order])
-    return x.reshape([next(shape) if c in names else 1 for c in letters])
 
 
 def _split(subscripts):

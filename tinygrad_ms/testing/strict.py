@@ -582,6 +582,7 @@ xp: Any = Namespace(
     take_along_axis=_take_along_axis,
     astype=lambda x, dtype, copy=True: x.astype(dtype, copy=copy),
     get_array_module=lambda *arrays: xp if ndarray in map(type, arrays) else np,
+    lib=Namespace("cupy.lib", np.lib, stride_tricks=Namespace("cupy.lib.stride_tricks", np.lib.stride_tricks)),
     fft=Namespace("cupy.fft", np.fft, frozenset({"test"})),
     random=_Random("module 'cupy.random'", np.random.RandomState, None, gaps.RANDOM),
     linalg=Namespace(

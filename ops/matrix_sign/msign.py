@@ -231,23 +231,24 @@ def nuclear_norm(M, *, steps=None, coefficients=None):
     return _nuclear_norm(M, steps=steps, coefficients=coefficients)[0]
 
 
-def msign_unrolled(M, *, steps=8, coefficients="su"):
+def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps, with the derivative of the truncated iteration.
 
     For comparison and teaching; ``msign`` is what to use. Where the steps converge, the gradient has rounding errors
     like those of ``msign``. Every step keeps its matrices for backward: steps (2 n^2 + n m) numbers, where ``msign``
     keeps n m (25 times less, for a square M). Wrap the call in ``checkpoint`` to keep M alone and compute the steps
-    twice. The scale of M does not matter; zero gives zero with zero gradient.
-    Source: 000 (5).
+    twice. The scale of M does not matter; zero gives zero with zero gradient. ``guard`` is added to ||M||_F, as public
+    code does (1e-7). ``msign(..., vjp="unrolled")`` has this derivative without keeping the steps. Source: 000 (5).
     """
     M = check_matrices("msign_unrolled", as_operand(M), name="M", lapack=False)
     if M.shape[-2] > M.shape[-1]:
-        return msign_unrolled(M.mT, steps=steps, coefficients=coefficients).mT
+        return msign_unrolled(M.mT, steps=steps, coefficients=coefficients, guard=guard).mT
     if M.size:
         largest = largest_elements(raw(M))
         zero = largest == 0
-        M = M * (power_of_two(BACKENDS[type(largest)].xp, largest) * ~zero)
-        M = M / ((M * M).sum(axis=(-2, -1), keepdims=True) + zero) ** 0.5
+        power = power_of_two(BACKENDS[type(largest)].xp, largest)
+        M = M * (power * ~zero)
+        M = M / (((M * M).sum(axis=(-2, -1), keepdims=True) + zero) ** 0.5 + guard * power)
     X = M
     for a, b, c in fixed_rows(steps, coefficients):
         S = X @ X.mT

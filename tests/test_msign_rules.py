@@ -1,6 +1,8 @@
 """One knob for the derivative of msign: every rule against 80-bit arithmetic, over every forward that it fits."""
 
 import re
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from tinygrad_ms.ops.matrix_sign.rules import FIT, RULES
 from tinygrad_ms.ops.matrix_sign.sylvester import msign_dense_vjp
 from tinygrad_ms.testing import forbid_sync
 
+ROOT = Path(__file__).parents[1]
 SHAPES = [(5, 5), (4, 7), (7, 4), (12, 40)]
 PAIRS = [(method, eps, vjp) for (method, smooth), fit in FIT.items() for eps in [0.05 * smooth] for vjp in fit]
 
@@ -308,3 +311,35 @@ def test_the_pseudo_inverse_root_of_definite_zero_and_negative_matrices():
         tg.inv_sqrtm(np.diag([1.0, -2.0]), pseudo=True)
     with pytest.raises(TypeError, match="pseudo='yes'; expected True or False"):
         tg.inv_sqrtm(np.eye(2), pseudo="yes")
+
+
+# --- the texts -------------------------------------------------------------------------------------------------------
+
+
+def derivation(capsys):
+    """The exit status of examples/msign_derivation.py, and what it prints."""
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "examples" / "msign_derivation.py"), run_name="__main__")
+    return stop.value.code, capsys.readouterr().out
+
+
+def test_every_equation_of_the_source_holds(capsys):
+    status, out = derivation(capsys)
+    assert status == 0 and out.endswith("all equations hold\n")
+    assert re.findall(r"^ *\((\d+)\) .*bar", out, re.MULTILINE) == [str(n) for n in range(1, 24)]
+    assert "becomes a matrix of norm 6e+07" in out and "the gradient is wrong by 81%" in out
+
+
+def test_the_derivation_fails_where_an_equation_does_not_hold(capsys, monkeypatch):
+    solve = tg.solve_sylvester
+    monkeypatch.setattr(tg, "solve_sylvester", lambda *args: 1.001 * solve(*args))
+    status, out = derivation(capsys)
+    assert status == 1 and "these do not hold: (19), (21), (22)" in out
+
+
+def test_the_code_of_the_page_runs():
+    page = (ROOT / "docs" / "msign.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "docs/msign.md", "exec"), {})

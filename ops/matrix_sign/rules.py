@@ -1,4 +1,4 @@
-"""The derivatives that ``msign(..., vjp=...)`` chooses from, each for the forwards it fits; docs/msign.md, section 7.
+"""The derivatives that ``msign(..., vjp=...)`` chooses from, each for the forwards it fits; docs/msign.md, section 8.
 
 Each is a function of M, y = msign(M) and a direction or cotangent G, in operators: so it is differentiated in turn.
 """

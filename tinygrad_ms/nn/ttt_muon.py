@@ -121,7 +121,7 @@ class TTTMuonCell(Module):
         coefficients, recorded, with the derivative through the steps). All run a fixed number of steps: nothing
         waits for a GPU.
     msign_vjp, steps, coefficients: the rule of its derivative, the number of steps and their table, as of
-        ``tg.msign``. ``msign="ns5", msign_vjp="solve"`` has the values of five steps and the derivative of the exact
+        ``tg.msign``. ``msign="ns5", msign_vjp="eigh"`` has the values of five steps and the derivative of the exact
         msign; "unrolled" has that of the steps without keeping them.
     prenorm: the weights that learn keep their scale, and a copy with rows of the first norms is what is applied.
     guards: what is added to the norms of rows, and in recorded "ns5" steps to ||m||_F, before dividing by them.

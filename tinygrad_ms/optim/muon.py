@@ -144,6 +144,17 @@ class Muon(AdamW):
     def buffers(self, options):
         return ("momentum_buffer",) if options["muon"] else super().buffers(options)
 
+    @raises_nothing
+    def update(self, xp, p, g, state, options):
+        if not options["muon"]:
+            super().update(xp, p, g, state, options)
+            return
+        beta, buffer = options["momentum"], state["momentum_buffer"]
+        buffer *= beta
+        buffer += g
+        direction = buffer * beta + g if options["nesterov"] else buffer.copy()
+        self._waiting.append((self.updating, xp.ascontiguousarray(direction), options))
+
     def load_state_dict(self, state):
         """As of ``Optimizer``; states from before there were ``blocks`` and ``flatten`` have none."""
         if isinstance(state, dict) and isinstance(groups := state.get("param_groups"), (list, tuple)):
@@ -191,17 +202,6 @@ class Muon(AdamW):
         for part in [part for lists in alike.values() for part in lists if part]:
             super()._change(part)
             self._turn(part[0][3])
-
-    @raises_nothing
-    def update(self, xp, p, g, state, options):
-        if not options["muon"]:
-            super().update(xp, p, g, state, options)
-            return
-        beta, buffer = options["momentum"], state["momentum_buffer"]
-        buffer *= beta
-        buffer += g
-        direction = buffer * beta + g if options["nesterov"] else buffer.copy()
-        self._waiting.append((self.updating, xp.ascontiguousarray(direction), options))
 
     def _turn(self, common):
         """Turn the directions that wait into steps, and make them."""

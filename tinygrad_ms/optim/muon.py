@@ -83,7 +83,7 @@ class Muon(AdamW):
                     " functions (name, parameter) -> bool"
                 )
         self._met: set[str] = set()  # patterns that some name fits
-        self._waiting: list[tuple] = []  # (parameter, direction, options) of the update that is being made
+        self._waiting: list[tuple] = []  # (parameter, direction, options, lr, 1 - lr decay) of the update being made
         Optimizer.__init__(
             self, params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, scale=scale,
             method=method, steps=steps, coefficients=coefficients, blocks=blocks, flatten=flatten, betas=pair(betas),
@@ -149,11 +149,12 @@ class Muon(AdamW):
         if not options["muon"]:
             super().update(xp, p, g, state, options)
             return
-        beta, buffer = options["momentum"], state["momentum_buffer"]
+        beta, buffer, lr = options["momentum"], state["momentum_buffer"], float(options["lr"])
         buffer *= beta
         buffer += g
         direction = buffer * beta + g if options["nesterov"] else buffer.copy()
-        self._waiting.append((self.updating, xp.ascontiguousarray(direction), options))
+        shrink = 1 - lr * options["weight_decay"]
+        self._waiting.append((self.updating, xp.ascontiguousarray(direction), options, lr, shrink))
 
     def load_state_dict(self, state):
         """As of ``Optimizer``; states from before there were ``blocks`` and ``flatten`` have none."""
@@ -207,13 +208,12 @@ class Muon(AdamW):
         """Turn the directions that wait into steps, and make them."""
         waiting, self._waiting = self._waiting, []
         pieces: dict[tuple, list] = {}
-        for p, direction, options in waiting:
+        for p, direction, options, _, _ in waiting:
             transposed = getattr(p, "transposed", False)
             matrix = direction.reshape(matrix_shape(p, options))
             for piece in cut(BACKENDS[type(matrix)].xp, matrix, p, options):
                 n, m = piece.shape[:-3:-1] if transposed else piece.shape[-2:]
-                factor = float(options["lr"]) * SCALES[options["scale"]](n, m)
-                pieces.setdefault(piece.shape[-2:], []).append((piece, factor))
+                pieces.setdefault(piece.shape[-2:], []).append((piece, SCALES[options["scale"]](n, m)))
         choice = {name: common[name] for name in ("method", "steps", "coefficients")}
         for shape, parts in pieces.items():
             if len(parts) == 1:
@@ -222,16 +222,17 @@ class Muon(AdamW):
                 xp = BACKENDS[type(parts[0][0])].xp
                 whole = xp.concatenate([piece.reshape((-1, *shape)) for piece, _ in parts])
             turned, first = msign(whole, **choice).reshape((-1, *shape)), 0
-            for piece, factor in parts:
+            for piece, scale in parts:
                 count = prod(piece.shape[:-2])
-                piece[...] = (turned[first : first + count] * factor).reshape(piece.shape)
+                piece[...] = (turned[first : first + count] * scale).reshape(piece.shape)
                 first += count
-        for p, step, options in waiting:
+        for p, step, options, lr, shrink in waiting:
             array = exact = p.data
             if array.itemsize < 4:
                 exact = array.astype(DEFAULT_FLOAT)
             if options["weight_decay"]:
-                exact *= 1 - float(options["lr"]) * options["weight_decay"]
+                exact *= shrink
+            step *= lr
             exact -= step
             if exact is not array:
                 array[...] = exact.astype(array.dtype)

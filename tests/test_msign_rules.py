@@ -152,6 +152,17 @@ def test_every_rule_works_at_every_scale(vjp, dtype, scale):
     assert error(found * np.array(scale, dtype).astype("longdouble"), gradient(f, M, G)) < 1e-4
 
 
+@pytest.mark.parametrize("method, eps, vjp", PAIRS)
+def test_zero_gets_no_gradient_and_nan_stays_in_its_matrix(method, eps, vjp):
+    M, G = (np.random.default_rng(i).standard_normal((3, 4, 6)) for i in range(2))
+    f = lambda x: tg.msign(x, eps=eps, method=method, steps=11, vjp=vjp)
+    expected = gradient(f, M, G)
+    M[0], M[2, 1, 1] = 0, np.nan
+    found = gradient(f, M, G)
+    assert not found[0].any() and np.isnan(found[2]).all()
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-12)
+
+
 # --- a rule of one's own ---------------------------------------------------------------------------------------------
 
 

@@ -241,7 +241,7 @@ def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     twice. The scale of M does not matter; zero gives zero with zero gradient. ``guard`` is added to ||M||_F, as public
     code does (1e-7). ``msign(..., vjp="unrolled")`` has this derivative without keeping the steps. Source: 000 (5).
     """
-    if not (isinstance(guard, Real) and guard >= 0):
+    if not (isinstance(guard, Real) and float(guard) >= 0):
         raise ValueError(f"msign_unrolled: guard={guard!r}; expected a number of at least 0, beside ||M||_F")
     M = check_matrices("msign_unrolled", as_operand(M), name="M", lapack=False)
     if M.shape[-2] > M.shape[-1]:

@@ -197,4 +197,4 @@ def msign_dense_vjp(M, G, *, eps=1e-3, steps=8, O=None):
         A, B = (x + eps * xp.eye(x.shape[-1], dtype=x.dtype) for x in (unit @ O.mT, O.mT @ unit))
         block = concat([concat([A, G / -size], axis=-1), concat([0 * unit.mT, -B], axis=-1)], axis=-2)
         X = _mcsgn(block, steps=steps, spectrum="real")[..., :n, n:] * (size / -2)
-        return (X - O @ X.mT @ O) / norm
+        return (X - O @ X.mT @ O) / norm * (raw(squared) != 0)

@@ -151,6 +151,7 @@ class TTTMuonCell(Module):
             momentum,
             weight_norm,
         )
+        one_of(self, "prenorm", prenorm, (True, False))
         if prenorm and not weight_norm:
             raise ValueError(f"{type(self).__name__}: prenorm=True normalises the weights; leave out weight_norm=False")
         if not (isinstance(guards, (tuple, list)) and len(guards) == 2 and all(is_real(g) and g >= 0 for g in guards)):
@@ -268,6 +269,8 @@ class TTTMuon(Module):
             raise ValueError(f"{type(self).__name__}: dim is {dim}, expected a multiple of the {heads} heads")
         if not (is_real(base_lr) and 0 < base_lr < inf):
             raise ValueError(f"{type(self).__name__}: base_lr is {base_lr}, expected a number above 0")
+        one_of(self, "conv", conv, (True, False))
+        one_of(self, "gate", gate, (True, False))
         if not (is_real(qk_guard) and 0 <= qk_guard < inf):
             raise ValueError(f"{type(self).__name__}: qk_guard is {qk_guard!r}, expected a number of at least 0")
         dim, heads, chunk = int(dim), int(heads), int(chunk)

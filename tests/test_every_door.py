@@ -45,7 +45,7 @@ OPTIONS = {  # parameters that are choices, axes, shapes, places: no numbers wit
     "dtype", "end_axis", "endpoint", "equal_nan", "ignore_index", "indexing", "keepdims", "largest", "lower", "method",
     "mode", "name", "num", "ord", "pad_width", "parity", "recompute", "reduction", "repeats", "reps", "requires_grad",
     "shape", "shift", "side", "source", "spectrum", "start_axis", "steps", "subscripts", "targets", "unit_diagonal",
-    "full_matrices", "indices_or_sections", "num_classes", "padding_idx",
+    "full_matrices", "indices_or_sections", "num_classes", "padding_idx", "normalise", "pseudo", "vjp",
 }  # fmt: skip
 LABELS = np.array([1, 0, 2])
 CALLS = {  # of functions that are no primitives, and of parameters that the samples leave out
@@ -95,7 +95,7 @@ CALLS = {  # of functions that are no primitives, and of parameters that the sam
     "moveaxis": [dict(x=N(3, 2), source=0, destination=1)],
     "mse": [dict(input=N(3, 2), target=N(3, 2, seed=1), weight=P(3, 2))],
     "msign": [dict(M=N(3, 3), eps=0.1), dict(M=N(3, 2)), dict(M=N(3, 2), method="svd"),
-              dict(M=N(3, 2), method="eigh")],
+              dict(M=N(3, 2), method="eigh"), dict(M=N(3, 2), vjp="svd")],
     "msign_unrolled": [dict(M=N(3, 3))],
     "nan_to_num": [dict(x=N(3, 2), nan=0.5, posinf=2.0, neginf=-2.0)],
     "nll": [dict(log_probabilities=N(3, 4), target=LABELS, weight=P(4))],
@@ -263,7 +263,8 @@ REFUSED = {  # parameters that take no tensor on the tape: integers, and numbers
     "diff": "n", "elu": "alpha", "embedding": "indices", "full": "value", "full_like": "value", "hardtanh": "min max",
     "huber": "delta", "index_add": "index", "index_update": "index", "isclose": "rtol atol", "layer_norm": "eps",
     "leaky_relu": "negative_slope", "linspace": "start stop", "logit": "eps", "lstsq": "rtol", "matrix_power": "n",
-    "msign": "eps", "nan_to_num": "nan posinf neginf", "nll": "weight", "one_hot": "indices", "pad": "value",
+    "msign": "eps", "msign_unrolled": "guard",
+    "nan_to_num": "nan posinf neginf", "nll": "weight", "one_hot": "indices", "pad": "value",
     "pinv": "rtol", "put_along_axis": "indices", "rms_norm": "eps", "round": "decimals",
     "softmax_cross_entropy": "weight label_smoothing", "softplus": "beta", "std": "correction", "take": "indices",
     "take_along_axis": "indices", "tensor": "data", "topk": "k", "trace": "offset", "tril": "k", "triu": "k",

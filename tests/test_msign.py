@@ -437,7 +437,7 @@ def test_mcsgn_is_not_msign_on_the_block_of_the_source():
 
 
 def test_the_alternatives_err_as_documented():
-    for (n, m), low, high in [((16, 16), 1e-3, 5e-2), ((16, 64), 0.1, 0.5)]:
+    for (n, m), low, high in [((16, 16), 1e-3, 5e-2), ((16, 64), 1e-3, 2e-2)]:
         M, G = matrix("gaussian", n, m, 1, "float64", seed=1), matrix("gaussian", n, m, 1, "float64", seed=2)
         _, expected = msign_and_gradient(M, G)
         assert low < error(msign_dense_vjp(M, G, steps=10), expected) < high

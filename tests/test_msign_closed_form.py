@@ -7,7 +7,7 @@ import tinygrad_ms as tg
 from tests.msign_oracle import LONG, error, msign_and_gradient
 from tests.msign_oracle import orthonormal as long_orthonormal
 from tests.test_msign import gradient, pushed
-from tinygrad_ms.ops.matrix_sign.definite import _solve_by_eigenvalues
+from tinygrad_ms.ops.linalg.definite import _solve_by_eigenvalues
 
 
 def f(x, eps=0.0):

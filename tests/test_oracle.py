@@ -426,6 +426,7 @@ def smoothed(s):
 
 msign_of, smooth_of = of_svd(torch.ones_like), of_svd(smoothed)
 case("msign", msign_of, regular(4, 4, 2))
+case("msign", msign_of, regular(4, 4, 2), ours=lambda x: tg.msign(x, vjp="eigh"))
 case("msign_square", msign_of, regular(4, 4, 2), ours=tg.msign)
 for shape in ((5, 3), (3, 5)):
     case("msign_tall", msign_of, regular(*shape, 2), ours=tg.msign)  # the primitive of matrices that are not square

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_types import check_user
+from tinygrad_ms._version import __version__
 
 ROOT = Path(__file__).parents[1]
 # Everything but the symlink tinygrad_ms/ops and what tools leave behind.
@@ -184,3 +185,8 @@ def test_continuous_integration_takes_the_test_command_from_the_readme():
     assert os.access(script, os.X_OK)
     command = run(script, "--print", cwd=ROOT).strip()
     assert command in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() and "pytest" in command
+
+
+def test_the_citation_names_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert text.startswith("cff-version: 1.2.0\n") and f"\nversion: {__version__}\n" in text

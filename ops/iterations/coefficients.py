@@ -50,6 +50,7 @@ TABLES = {
         (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012),
     ),
 }  # fmt: skip
+TABLES["lact"] = TABLES["muon_you"]  # the language models of LaCT (Zhang et al. 2025, arXiv:2505.23884) run these rows
 
 
 def odd_quintic(row, x):

@@ -45,6 +45,8 @@ class Orthogonalise(Iteration):
         self.bind()
         scale = start * sqrt(1 + n * eps * eps)
         self.norm = normalise(xp, M, self.X[:, :m], scale)
+        if mcsgn == "trace":  # M / (tr M^2)^{1/2}: 000 (6)
+            self.X *= per_matrix(1 / (scale * xp.sqrt((self.X * self.X.mT).sum(axis=(1, 2)))))
         self.identity = eps / scale  # what the lower block of X is times I, until the first step is done
 
     def bind(self):
@@ -94,8 +96,8 @@ class Orthogonalise(Iteration):
 def orthogonalise(xp, M, steps=None, coefficients=None, mcsgn=False, warn=False):
     """msign of M (..., n, m) by Newton-Schulz; ``mcsgn``: that of square matrices with real spectra.
 
-    Works on the smaller side; each matrix is scaled by its own Frobenius norm. ``warn``: say where adaptive steps end
-    at their cap.
+    Works on the smaller side; each matrix is scaled by its own Frobenius norm (``mcsgn="trace"``: by (tr M^2)^{1/2}).
+    ``warn``: say where adaptive steps end at their cap.
     """
     if M.shape[-2] < M.shape[-1]:
         return orthogonalise(xp, M.mT, steps, coefficients, warn=warn).mT

@@ -1,5 +1,7 @@
 """Parts of matrices: diagonal, diag, trace, tril, triu, vec, of the last two axes of a batch."""
 
+from numpy import broadcast_shapes
+
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import HALF
 from tinygrad_ms.engine.primitive import linear
@@ -38,6 +40,15 @@ def symmetric(x):
 def per_matrix(x):
     """A number for each matrix, (...), as (..., 1, 1): it multiplies the matrices of a batch."""
     return x.reshape((*x.shape, 1, 1))
+
+
+def common_batch(xp, *matrices):
+    """The matrices with their leading dimensions broadcast."""
+    lead = [m.shape[:-2] for m in matrices]
+    if all(shape == lead[0] for shape in lead):
+        return matrices
+    batch = broadcast_shapes(*lead)
+    return [xp.broadcast_to(m, (*batch, *m.shape[-2:])) for m in matrices]
 
 
 def _axes(ndim, axis1, axis2):

@@ -1,6 +1,5 @@
 """The matrix sign as primitives: msign, mcsgn, the equations they solve, and the functions built on them.
 
-From the bottom: ``sylvester`` and ``definite``, ``lyapunov`` (equations), ``closed_form`` and ``smooth`` (other
-derivatives of msign), ``roots`` (of matrices), ``msign`` (the front door). The iterations that they run are in
-``iterations``.
+From the bottom: ``sylvester``, ``lyapunov`` (equations), ``closed_form``, ``smooth`` (other ways to msign), ``rules``
+(its derivatives, to choose from), ``roots`` (of matrices), ``msign`` (the front door). ``iterations`` has the loops.
 """

@@ -14,8 +14,8 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.iterations.driver import largest_elements, power_of_two
+from tinygrad_ms.ops.linalg.definite import _solve_by_eigenvalues
 from tinygrad_ms.ops.linalg.parts import check_matrices, symmetric
-from tinygrad_ms.ops.matrix_sign.definite import _solve_by_eigenvalues
 from tinygrad_ms.ops.matrix_sign.smooth import _inner, _safe
 from tinygrad_ms.ops.shapes import concat
 

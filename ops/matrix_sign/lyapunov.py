@@ -11,9 +11,9 @@ from tinygrad_ms.ops.iterations.block_solve import InverseOf, solve_symmetric
 from tinygrad_ms.ops.iterations.coefficients import fixed_rows
 from tinygrad_ms.ops.iterations.driver import into_range
 from tinygrad_ms.ops.linalg.decompositions import on_host
-from tinygrad_ms.ops.linalg.parts import check_matrices, symmetric
-from tinygrad_ms.ops.matrix_sign.definite import _solve_by_eigenvalues, fits, positive_definite, unless_symmetric
-from tinygrad_ms.ops.matrix_sign.sylvester import check_right_side, common_batch
+from tinygrad_ms.ops.linalg.definite import _solve_by_eigenvalues, fits, positive_definite, unless_symmetric
+from tinygrad_ms.ops.linalg.parts import check_matrices, common_batch, symmetric
+from tinygrad_ms.ops.matrix_sign.sylvester import check_right_side
 from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["solve_lyapunov"]

@@ -23,6 +23,7 @@ from tinygrad_ms.ops.iterations.report import check_finite, check_orthogonal
 from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix, symmetric
 from tinygrad_ms.ops.matrix_sign.closed_form import LEAST, _msign_closed_form
 from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
+from tinygrad_ms.ops.matrix_sign.rules import _msign, chosen_rule
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
 from tinygrad_ms.ops.operands import as_operand
 
@@ -31,7 +32,7 @@ __all__ = ["msign", "msign_unrolled", "nuclear_norm", "polar"]
 METHODS = ("newton_schulz", "svd", "eigh")
 
 
-def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, recompute=False, check=False):
+def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficients=None, recompute=False, check=False):
     """The orthogonal polar factor U V^T of M = U diag(s) V^T: M (..., n, m), float32 or float64, batched.
 
     Args:
@@ -41,11 +42,26 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
             closed form by LAPACK, of any rank, with derivatives of all orders along matrices of that rank: "svd", or
             "eigh" (of the Gram matrix M^T M in float64, the fastest on a CPU for single matrices; it takes the SVD of
             those with s_n < 1e-4 s_1, and where 0 < eps < 1e-4). ``steps`` and ``coefficients`` say nothing to these.
+        vjp: the rule of the derivative, whatever the forward. None is the first of those that fit:
+
+                method            eps = 0                               eps > 0
+                "newton_schulz"   "solve" "dense" "svd" "eigh" "unrolled"   "solve" "svd" "eigh" "unrolled"
+                "svd"             "svd" "eigh" "solve" "dense"          "svd" "eigh"
+                "eigh"            "eigh" "svd" "solve" "dense"          "eigh" "svd"
+                each              a function rule(G, M, O)              a function rule(G, M, O)
+
+            "solve": the mcsgn Sylvester solve. "svd", "eigh": the closed forms, made in backward. "dense": the literal
+            block of the source (000, 20 to 23) with its eps = 1e-3; errors of about 2e-3 ||M||_F / s_n. "unrolled": the
+            derivative of the steps that ran, what autodiff through them gives, without keeping them; it needs ``steps``
+            or ``coefficients``. All these have every order, and forward mode. A function returns the cotangent of M for
+            the cotangent G of O = msign(M), all (..., n, m): raw arrays, or Tensors under ``create_graph``; it has no
+            forward mode.
         steps: None adapts to the residual, which synchronises the host; k runs exactly k steps and does not. Eight
             suffice while the least singular value is above 1e-3 ||M||_F (eight always with eps >= 1e-3).
-        coefficients: a table ("su", "polar_express", "muon", "muon_you") or rows (a, b, c), the last one repeated as
-            needed; ``minimax_coefficients`` makes some. Without ``steps`` each row runs once. The derivative is that of
-            the exact msign, whatever the table leaves unconverged.
+        coefficients: a table ("su", "polar_express", "muon", "muon_you", "lact") or rows (a, b, c), the last one
+            repeated as needed; ``minimax_coefficients`` makes some. Without ``steps`` each row runs once. "solve" runs
+            the same rows: what these leave unconverged is off in the derivative, too (by 28 % after the five of
+            "muon"). "svd" and "eigh" are the derivative of the exact msign whatever ran.
         recompute: with eps > 0, keep one array of the size of M less for backward, which computes the result again by
             one product, with rounding errors of order u / eps: those of the result itself where M is rank-deficient.
         check: look at the values (this synchronises): non-finite input is a ValueError, rank deficiency and steps that
@@ -57,7 +73,8 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
     c |G| / ||M||_F / sqrt(max(n, m)), c = 1.4e8 in float32 and 7.2e16 in float64. Adaptive steps see it and warn, a
     RuntimeWarning at the line of the caller. "svd" and "eigh" give U_r V_r^T and the derivative
     along its rank.
-    Raises ValueError for vectors and bad options, TypeError for other dtypes. Source: 000; docs/msign.md.
+    Raises ValueError for vectors, bad options and pairs that do not fit, TypeError for other dtypes.
+    Source: 000; docs/msign.md.
     """
     if method not in METHODS:
         raise ValueError(f"msign: method={method!r}; expected {' or '.join(map(repr, METHODS))}")
@@ -65,14 +82,21 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
         raise ValueError(f"msign: eps={eps!r}; expected 0, or a number from 1e-12 to 1e6, relative to ||M||_F")
     if coefficients is not None and not isinstance(coefficients, str):
         coefficients = as_rows(coefficients)
+    rule = None if vjp is None else chosen_rule(vjp, method, eps, steps, coefficients, recompute)
     M = as_operand(M)
     shape = M.shape
     if check:
         check_finite(M)
-        y = msign(M, eps=eps, method=method, steps=steps, coefficients=coefficients, recompute=recompute)
+        y = msign(M, eps=eps, method=method, vjp=rule, steps=steps, coefficients=coefficients, recompute=recompute)
         if not eps:
             check_orthogonal(M, y, method, steps, coefficients)
         return y
+    if method == "eigh" and 0 < float(eps) < LEAST:
+        method = "svd"
+    if rule is not None:
+        if not callable(rule) and is_tracked(M) and (s := into_range(M)) is not None:
+            M = M * s
+        return _msign(M, eps=float(eps), method=method, steps=steps, coefficients=coefficients, vjp=rule)
     if len(shape) > 1 and shape[-2] < shape[-1]:  # work on the smaller side
         options = {"eps": eps, "method": method, "steps": steps, "coefficients": coefficients}
         return msign(M.mT, recompute=recompute, **options).mT
@@ -80,7 +104,6 @@ def msign(M, *, eps=0.0, method="newton_schulz", steps=None, coefficients=None, 
         M = M * s  # the value does not depend on s; the derivative is 1 / s times that at s M
     if method != "newton_schulz":
         fixed_rows(steps, coefficients)  # not used, but nonsense is refused
-        method = "svd" if 0 < float(eps) < LEAST else method
         return _msign_closed_form(M, eps=float(eps), method=method)
     if eps:
         smooth = _msign_smooth_recomputing if recompute else _msign_smooth
@@ -209,23 +232,26 @@ def nuclear_norm(M, *, steps=None, coefficients=None):
     return _nuclear_norm(M, steps=steps, coefficients=coefficients)[0]
 
 
-def msign_unrolled(M, *, steps=8, coefficients="su"):
+def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps, with the derivative of the truncated iteration.
 
     For comparison and teaching; ``msign`` is what to use. Where the steps converge, the gradient has rounding errors
     like those of ``msign``. Every step keeps its matrices for backward: steps (2 n^2 + n m) numbers, where ``msign``
     keeps n m (25 times less, for a square M). Wrap the call in ``checkpoint`` to keep M alone and compute the steps
-    twice. The scale of M does not matter; zero gives zero with zero gradient.
-    Source: 000 (5).
+    twice. The scale of M does not matter; zero gives zero with zero gradient. ``guard`` is added to ||M||_F, as public
+    code does (1e-7). ``msign(..., vjp="unrolled")`` has this derivative without keeping the steps. Source: 000 (5).
     """
+    if not (isinstance(guard, Real) and float(guard) >= 0):
+        raise ValueError(f"msign_unrolled: guard={guard!r}; expected a number of at least 0, beside ||M||_F")
     M = check_matrices("msign_unrolled", as_operand(M), name="M", lapack=False)
     if M.shape[-2] > M.shape[-1]:
-        return msign_unrolled(M.mT, steps=steps, coefficients=coefficients).mT
+        return msign_unrolled(M.mT, steps=steps, coefficients=coefficients, guard=guard).mT
     if M.size:
         largest = largest_elements(raw(M))
         zero = largest == 0
-        M = M * (power_of_two(BACKENDS[type(largest)].xp, largest) * ~zero)
-        M = M / ((M * M).sum(axis=(-2, -1), keepdims=True) + zero) ** 0.5
+        power = power_of_two(BACKENDS[type(largest)].xp, largest)
+        M = M * (power * ~zero)
+        M = M / (((M * M).sum(axis=(-2, -1), keepdims=True) + zero) ** 0.5 + guard * power)
     X = M
     for a, b, c in fixed_rows(steps, coefficients):
         S = X @ X.mT

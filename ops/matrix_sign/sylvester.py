@@ -4,31 +4,23 @@ Every derivative here is another equation of the same kind, so all orders exist 
 """
 
 import numpy
-from numpy import broadcast_shapes
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
-from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.costs import dense
+from tinygrad_ms.ops.iterations.coefficients import hashable
 from tinygrad_ms.ops.iterations.driver import into_range, is_tracked
 from tinygrad_ms.ops.iterations.newton import newton_mcsgn, newton_sylvester, proven
 from tinygrad_ms.ops.iterations.polar import orthogonalise
-from tinygrad_ms.ops.linalg.parts import check_matrices
+from tinygrad_ms.ops.linalg.parts import check_matrices, common_batch
 from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.ops.shapes import concat
 
 __all__ = ["mcsgn", "solve_sylvester"]
 
 
 # --- A X + X B = C -------------------------------------------------------------------------------------------------
-
-
-def common_batch(xp, *matrices):
-    """The matrices with their leading dimensions broadcast."""
-    lead = [m.shape[:-2] for m in matrices]
-    if all(shape == lead[0] for shape in lead):
-        return matrices
-    batch = broadcast_shapes(*lead)
-    return [xp.broadcast_to(m, (*batch, *m.shape[-2:])) for m in matrices]
 
 
 def check_right_side(name, A, B, C):
@@ -144,53 +136,65 @@ def _mcsgn_jvp(t, x, y, steps, spectrum):
     floats=True,
     flops=dense(60),
 )
-def _mcsgn(xp, x, /, steps=None, spectrum="complex"):
+def _mcsgn(xp, x, /, steps=None, spectrum="complex", normalise="norm", coefficients=None):
     """As ``mcsgn``."""
     check_matrices("mcsgn", x, square=True, lapack=False)
     if not _is_real("mcsgn", spectrum):
         return newton_mcsgn(xp, x, steps)
-    S = orthogonalise(xp, x, steps, mcsgn=True)
-    if steps is not None or not S.size:
+    S = orthogonalise(xp, x, steps, coefficients, mcsgn=normalise)
+    if steps is not None or coefficients is not None or not S.size:
         return S
     with numpy.errstate(all="ignore"):  # a sign is its own inverse, but for x = 0
         off = abs(S @ S - xp.eye(S.shape[-1], dtype=S.dtype)).max(axis=(-2, -1), keepdims=True)
         return xp.where((off < 0.5) | (x == 0).all(axis=(-2, -1), keepdims=True), S, xp.nan).astype(S.dtype)
 
 
-def mcsgn(x, /, steps=None, spectrum="complex"):
+def mcsgn(x, /, steps=None, spectrum=None, *, normalise="norm", coefficients=None):
     """The matrix sign x (x^2)^{-1/2} of square x (..., n, n): eigenvalues become the signs of their real parts.
 
-    By scaled Newton. ``spectrum="real"`` promises real eigenvalues and runs the quintic table, matrix products only
-    (complex ones turn it into NaN). ``steps=k`` runs exactly k steps without synchronising the host. Not ``msign``:
-    the two agree for symmetric matrices. Raises ValueError unless x is square. Eigenvalues on the imaginary axis have
-    no sign: NaN, also where rounding decides the sign (with ``steps`` an arbitrary result).
+    By scaled Newton (``spectrum="complex"``, the default). ``spectrum="real"`` promises real eigenvalues and runs the
+    quintics of ``coefficients`` ("su", or as of ``msign``), matrix products only (complex ones turn it into NaN). They
+    start from x / ||x||_F, or with ``normalise="trace"``, which promises a real spectrum, too, from
+    x / (tr x^2)^{1/2}, as the source has it (000, 6). ``steps=k`` runs exactly k steps without synchronising the host.
+    Not ``msign``: the two agree for symmetric matrices. Raises ValueError unless x is square. Eigenvalues on the
+    imaginary axis have no sign: NaN, also where rounding decides the sign (with ``steps`` an arbitrary result).
     """
+    if normalise not in ("norm", "trace"):
+        raise ValueError(f"mcsgn: normalise={normalise!r}; expected 'norm' (x / ||x||_F) or 'trace' (x / (tr x^2)^.5)")
+    if spectrum is None:
+        spectrum = "real" if normalise == "trace" else "complex"
+    if not _is_real("mcsgn", spectrum) and (normalise == "trace" or coefficients is not None):
+        raise ValueError("mcsgn: normalise= and coefficients= are of the quintics; pass spectrum='real' with them")
     x = as_operand(x)
     s = into_range(x) if is_tracked(x) else None
-    return _mcsgn(x if s is None else x * s, steps=steps, spectrum=spectrum)
+    options = {"steps": steps, "spectrum": spectrum, "normalise": normalise, "coefficients": hashable(coefficients)}
+    return _mcsgn(x if s is None else x * s, **options)
 
 
-def msign_dense_vjp(M, G, *, eps=1e-3, steps=8):
+def msign_dense_vjp(M, G, *, eps=1e-3, steps=8, O=None):
     """The gradient of <G, msign(M)> as the source computes it: mcsgn of one dense (n + m) x (n + m) matrix.
 
     With O = msign(M), A = M O^T, B = O^T M: X is half the corner of -mcsgn([[A + eps I, -G], [0, -B - eps I]]), and the
-    gradient X - O X^T O. M and G are raw arrays (..., n, m); M is scaled by its norm before the absolute ``eps`` is
-    added, else a small M loses its gradient. The error is of the order of eps ||M||_F / s_n for square M (2e-2 for
-    Gaussian M of 16 x 16, for 3.5 times the work of ``msign``); for rectangular M tens of percent (16 x 64: 0.2, for 40
-    times the work), since one of A, B is singular. Source: 000, (23) and (13).
+    gradient X - O X^T O. M and G (..., n, m). M is scaled by its norm before the absolute ``eps`` is added, else a
+    small M loses its gradient; so is G, whose scale the corner only passes on. ``O`` is computed where it is not given.
+    The error is of the order of 2 eps ||M||_F / s_n, once the steps have brought eps to one: eight to ten do.
+    ``msign(M, vjp="dense")`` has this rule; here M and G are raw arrays, or Tensors beside a Tensor O. steps=None
+    adapts. Source: 000, (20) to (23), and (13).
     """
-    if isinstance(M, Tensor) or isinstance(G, Tensor):
-        raise TypeError("msign_dense_vjp: M and G are raw arrays here; pass tensor.data")
-    check_matrices("msign_dense_vjp", M, name="M", lapack=False)
-    xp = BACKENDS[type(M)].xp
+    if O is None:
+        if isinstance(M, Tensor) or isinstance(G, Tensor):
+            raise TypeError("msign_dense_vjp: M and G are raw arrays here; pass tensor.data, or O=msign(M) as well")
+        check_matrices("msign_dense_vjp", M, name="M", lapack=False)
+        O = orthogonalise(BACKENDS[type(M)].xp, M, steps, "su")
+    xp = BACKENDS[type(raw(M))].xp
     n, m = M.shape[-2:]
-    norm = xp.sqrt((M * M).sum(axis=(-2, -1), keepdims=True))
-    M = M / norm
-    O = orthogonalise(xp, M, steps, "su")
-    block = xp.zeros((*M.shape[:-2], n + m, n + m), M.dtype)
-    block[..., :n, :n] = M @ O.mT + eps * xp.eye(n, dtype=M.dtype)
-    block[..., n:, n:] = -(O.mT @ M) - eps * xp.eye(m, dtype=M.dtype)
-    block[..., :n, n:] = -G
     with numpy.errstate(all="ignore"):
-        X = orthogonalise(xp, block, steps, "su", mcsgn=True)[..., :n, n:] / -2
-        return (X - O @ X.mT @ O) / norm
+        squared = (M * M).sum(axis=(-2, -1), keepdims=True)
+        norm = (squared + (raw(squared) == 0)) ** 0.5
+        size = xp.sqrt((raw(G) ** 2).sum(axis=(-2, -1), keepdims=True))
+        size = size + (size == 0)
+        unit = M / norm
+        A, B = (x + eps * xp.eye(x.shape[-1], dtype=x.dtype) for x in (unit @ O.mT, O.mT @ unit))
+        block = concat([concat([A, G / -size], axis=-1), concat([0 * unit.mT, -B], axis=-1)], axis=-2)
+        X = _mcsgn(block, steps=steps, spectrum="real")[..., :n, n:] * (size / -2)
+        return (X - O @ X.mT @ O) / norm * (raw(squared) != 0)

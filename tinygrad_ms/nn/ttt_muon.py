@@ -19,8 +19,10 @@ from tinygrad_ms.nn import init
 from tinygrad_ms.nn.layers import Linear, RMSNorm, check_last_axes, check_sizes
 from tinygrad_ms.nn.module import Module, Parameter, TransposedParameter
 from tinygrad_ms.ops.creation import zeros
-from tinygrad_ms.ops.iterations.coefficients import rows_to_one
+from tinygrad_ms.ops.iterations.coefficients import fixed_rows, rows_to_one
+from tinygrad_ms.ops.linalg.norms import vector_norm
 from tinygrad_ms.ops.matrix_sign.msign import msign, msign_unrolled
+from tinygrad_ms.ops.matrix_sign.rules import chosen_rule
 from tinygrad_ms.ops.normalization import rms_norm
 from tinygrad_ms.ops.shapes import concat, permute_dims, split, stack, unstack
 from tinygrad_ms.ops.smooth_activations import sigmoid, silu, softplus
@@ -114,17 +116,23 @@ class TTTMuonCell(Module):
 
     d, hidden: the sizes of the fast network, f: d -> hidden -> d. heads: each has fast weights of its own,
         whose first value is learnt. fast: "swiglu" or "linear" (then hidden is not used).
-    msign: "smooth" (exact, epsilon relative to ||m||_F, differentiable at every rank: chunks shorter than d
-        make m rank-deficient), "pure" (epsilon 0, 8 steps), "ns5" (5 unconverged steps of Muon's
-        coefficients, with the derivative through the steps). All run a fixed number of steps: nothing waits
-        for a GPU.
+    msign: "smooth" (damped by an epsilon relative to ||m||_F, with its exact derivative at every rank: chunks
+        shorter than d make m rank-deficient), "pure" (epsilon 0, 8 steps), "ns5" (5 unconverged steps of Muon's
+        coefficients, recorded, with the derivative through the steps). All run a fixed number of steps: nothing
+        waits for a GPU.
+    msign_vjp, steps, coefficients: the rule of its derivative, the number of steps and their table, as of
+        ``tg.msign``. ``msign="ns5", msign_vjp="eigh"`` has the values of five steps and the derivative of the exact
+        msign; "unrolled" has that of the steps without keeping them.
+    prenorm: the weights that learn keep their scale, and a copy with rows of the first norms is what is applied.
+    guards: what is added to the norms of rows, and in recorded "ns5" steps to ||m||_F, before dividing by them.
     """
 
     weights: list[Parameter]
 
     def __init__(
-        self, d, heads=1, hidden=None, *, fast="swiglu", update="muon", msign="smooth", eps=1e-2,
-        inner_step=0.3, momentum=True, weight_norm=True, rng=None, device=None, dtype=DEFAULT_FLOAT,
+        self, d, heads=1, hidden=None, *, fast="swiglu", update="muon", msign="smooth", msign_vjp=None, steps=None,
+        coefficients=None, eps=1e-2, inner_step=0.3, momentum=True, weight_norm=True, prenorm=False, guards=(0.0, 0.0),
+        rng=None, device=None, dtype=DEFAULT_FLOAT,
     ):  # fmt: skip
         hidden = d if hidden is None else hidden
         check_sizes(self, d=d, heads=heads, hidden=hidden)
@@ -143,6 +151,16 @@ class TTTMuonCell(Module):
             momentum,
             weight_norm,
         )
+        one_of(self, "prenorm", prenorm, (True, False))
+        if prenorm and not weight_norm:
+            raise ValueError(f"{type(self).__name__}: prenorm=True normalises the weights; leave out weight_norm=False")
+        if not (isinstance(guards, (tuple, list)) and len(guards) == 2 and all(is_real(g) and g >= 0 for g in guards)):
+            raise ValueError(f"{type(self).__name__}: guards is {guards!r}, expected two numbers of at least 0")
+        self.prenorm, self.guards = bool(prenorm), tuple(map(float, guards))
+        self.steps = {"pure": 8, "ns5": 5}.get(msign) if steps is None and coefficients is None else steps
+        self.coefficients = "muon" if coefficients is None and msign == "ns5" else coefficients
+        self.msign_vjp, table = msign_vjp, fixed_rows(self.steps, self.coefficients) or "su"
+        chosen_rule(msign_vjp, "newton_schulz", self.eps * (msign == "smooth"), None, table, False)  # or its sentence
         first = FAST_NETWORKS[fast].initial(heads, d, hidden, generator(rng), dtype)
         kinds = [Parameter if axis == -1 else TransposedParameter for axis in FAST_NETWORKS[fast].row_axes]
         self.weights = [kind(w, device=device) for kind, w in zip(kinds, first)]
@@ -154,11 +172,12 @@ class TTTMuonCell(Module):
     def start(self):
         """The state before the first chunk: (weights, momentum, norms), to go through ``learn``.
 
-        weights: each (heads, n, m), for all sequences; norms: of their rows; momentum: None stands for zero.
+        weights: each (heads, n, m), for all sequences; norms: of their rows; momentum: None stands for zero. With
+        ``prenorm`` a fourth part: the weights with their scale.
         """
         weights = tuple(self.weights)
         norms = tuple((w * w).sum(axis=i, keepdims=True) ** 0.5 for w, i in zip(weights, self.network.row_axes))
-        return weights, None, norms
+        return (weights, None, norms, weights) if self.prenorm else (weights, None, norms)
 
     def forward(self, state, q):
         """f_W of the queries (batch, heads, C, d)."""
@@ -172,34 +191,39 @@ class TTTMuonCell(Module):
         """
         if self.update == "frozen":
             return state
-        weights, m, norms = state
+        weights, m, norms, *scaled = state
         with scope("update"):
             gradient = stack(self.network.score_gradient(weights, k, v, rates))
             m = gradient if m is None or not self.momentum else gradient + beta * m
             step = m if self.update == "plain" else self.orthogonal(m) * self.inner_step
-            weights = tuple(w + part for w, part in zip(weights, unstack(step)))
+            weights = moved = tuple(w + part for w, part in zip(scaled[0] if scaled else weights, unstack(step)))
             if self.weight_norm:
-                axes = self.network.row_axes
-                weights = tuple(with_row_norms(w, norm, i) for w, norm, i in zip(weights, norms, axes))
-        return weights, m, norms
+                rows = zip(moved, norms, self.network.row_axes)
+                weights = tuple(with_row_norms(w, norm, i, self.guards[0]) for w, norm, i in rows)
+        return (weights, m, norms, moved) if scaled else (weights, m, norms)
 
     def orthogonal(self, m):
         """msign of all matrices of m (..., n, d)."""
         with scope("msign"):
+            steps, table, rule = self.steps, self.coefficients, self.msign_vjp
             if self.msign == "smooth":
-                table = smooth_table(self.eps, min(m.shape[-2:]), float(numpy.finfo(m.dtype.name).eps) / 2)
-                return msign(m, eps=self.eps, coefficients=table, recompute=True)
-            if self.msign == "pure":
-                return msign(m, steps=8)
-            return msign_unrolled(m, steps=5, coefficients="muon")
+                if steps is None and table is None:
+                    table = smooth_table(self.eps, min(m.shape[-2:]), float(numpy.finfo(m.dtype.name).eps) / 2)
+                return msign(m, eps=self.eps, vjp=rule, steps=steps, coefficients=table, recompute=rule is None)
+            if self.msign == "ns5" and rule is None:
+                return msign_unrolled(m, steps=steps, coefficients=table, guard=self.guards[1])
+            return msign(m, vjp=rule, steps=steps, coefficients=table)
 
     def extra_repr(self):
-        names = ("d", "heads", "hidden", "fast", "update", "msign")
+        names = ["d", "heads", "hidden", "fast", "update", "msign"]
+        names += [name for name in ("msign_vjp", "prenorm") if getattr(self, name)]
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
-def with_row_norms(w, norms, axis):
+def with_row_norms(w, norms, axis, guard=0.0):
     """w with its rows, which lie along ``axis``, brought to these norms."""
+    if guard:
+        return w * (norms / (vector_norm(w, axis=axis, keepdims=True) + guard))
     return rms_norm(w, norms * w.shape[axis] ** -0.5, eps=1e-30, axes=axis)
 
 
@@ -226,7 +250,10 @@ class TTTMuon(Module):
         "plain".
     checkpoint: ``tg.checkpoint`` (any such wrapper) keeps for backward only the state between chunks, and
         computes each chunk again.
-    Further options: see ``TTTMuonCell``.
+    conv: without it x' is x.
+    gate: y = Linear(silu(Linear(x)) RMSNorm(out)), one learnt gate for each token and head.
+    qk_guard: q / (||q|| + qk_guard) and k alike; 0 is q / (||q||^2 + 1e-6)^{1/2}.
+    Further options: see ``TTTMuonCell``. ``TTTMuon.lact`` has those of LaCT.
 
     ``layer(x)`` runs the chunks of a whole sequence; the last one changes nothing, as nobody asks afterwards.
     ``y, state = layer.read(x, state)`` goes on from a state with any number of tokens, one or many, to the
@@ -234,41 +261,69 @@ class TTTMuon(Module):
     """
 
     def __init__(
-        self, dim, heads=1, *, hidden=None, chunk=32, base_lr=0.3, checkpoint=None, rng=None, device=None,
-        dtype=DEFAULT_FLOAT, **cell,
+        self, dim, heads=1, *, hidden=None, chunk=32, base_lr=0.3, checkpoint=None, conv=True, gate=False, qk_guard=0.0,
+        rng=None, device=None, dtype=DEFAULT_FLOAT, **cell,
     ):  # fmt: skip
         check_sizes(self, dim=dim, heads=heads, chunk=chunk)
         if dim % heads:
             raise ValueError(f"{type(self).__name__}: dim is {dim}, expected a multiple of the {heads} heads")
         if not (is_real(base_lr) and 0 < base_lr < inf):
             raise ValueError(f"{type(self).__name__}: base_lr is {base_lr}, expected a number above 0")
+        one_of(self, "conv", conv, (True, False))
+        one_of(self, "gate", gate, (True, False))
+        if not (is_real(qk_guard) and 0 <= qk_guard < inf):
+            raise ValueError(f"{type(self).__name__}: qk_guard is {qk_guard!r}, expected a number of at least 0")
         dim, heads, chunk = int(dim), int(heads), int(chunk)
+        self.qk_guard = float(qk_guard)
         self.dim, self.heads, self.chunk = dim, heads, chunk
         self.base_lr, self.checkpoint = float(base_lr), checkpoint
         options = dict(rng=generator(rng), device=device, dtype=dtype)
         d = dim // heads
         taps = numpy.array([[1.0], [0.5], [0.0]]) * numpy.ones(dim)  # of this token, the one before, two before
-        self.taps = Parameter(taps.astype(dtype), device=device)
+        self.taps = Parameter(taps.astype(dtype), device=device) if conv else None
         self.qkv = Linear(dim, 3 * dim, bias=False, **options)
         self.cell = TTTMuonCell(d, heads, hidden, **options, **cell)
         self.rates = Linear(dim, heads * self.cell.network.matrices, **options)
         self.beta = Linear(dim, heads, **options)
         self.norm = RMSNorm(d, device=device, dtype=dtype)
         self.out = Linear(dim, dim, bias=False, **options)
+        self.gate = Linear(dim, heads, **options) if gate else None
+
+    @classmethod
+    def lact(cls, dim, heads=1, *, chunk=2048, prenorm=True, gate=True, base_lr=1e-3, inner_step=1.0, **options):
+        """The layer with the choices of LaCT's language models, as published; docs/ttt_muon.md lists what is left out.
+
+        No convolution; the state before its normalisation learns (``prenorm``); a learnt gate; rates from 1e-3, steps
+        of length one by five rows of coefficients ("lact") with the derivative through them; its 1e-5 and 1e-7 beside
+        the norms. ``chunks`` is its function of q, k and v, in float64 equal to rounding.
+        Source: Zhang et al. 2025, arXiv:2505.23884.
+        """
+        table = "lact" if options.get("msign", "ns5") == "ns5" else None
+        theirs = dict(conv=False, qk_guard=1e-5, msign="ns5", coefficients=table, guards=(1e-5, 1e-7))
+        chosen = dict(chunk=chunk, prenorm=prenorm, gate=gate, base_lr=base_lr, inner_step=inner_step)
+        return cls(dim, heads, **{**theirs, **chosen, **options})
 
     def forward(self, x):
         """The outputs (batch, T, dim) for sequences x (batch, T, dim) from their beginning."""
         self._check(x)
-        state, tokens = self.cell.start(), self._tokens(self._convolve(x, None)[0])
-        cuts = list(range(self.chunk, x.shape[1], self.chunk))
-        pieces = [split(part, cuts, axis=2) for part in tokens]
+        return self._merge(self.chunks(*self._tokens(self._convolve(x, None)[0])), x)
+
+    def chunks(self, q, k, v, rates, beta):
+        """What the fast weights answer to queries, chunk by chunk, while they learn: (batch, heads, T, d).
+
+        q, k, v (batch, heads, T, d); rates (batch, heads, T, matrices); beta (batch, heads, T, 1), from 0 to 1. The
+        layer makes these from x; here they may come from anywhere.
+        """
+        state = self.cell.start()
+        cuts = list(range(self.chunk, q.shape[2], self.chunk))
+        pieces = [split(part, cuts, axis=2) for part in (q, k, v, rates, beta)]
         outputs, last = [], len(pieces[0]) - 1
         with scope("heads"):
             for i, chunk in enumerate(zip(*pieces)):
                 run = self._last if i == last else self._chunk
                 y, state = (run if self.checkpoint is None else self.checkpoint(run))(state, *chunk)
                 outputs.append(y)
-        return self._merge(outputs)
+        return outputs[0] if len(outputs) == 1 else concat(outputs, axis=2)
 
     def read(self, x, state=None):
         """(outputs, the state after x) for the next tokens x (batch, T, dim); None is the state before any.
@@ -299,7 +354,8 @@ class TTTMuon(Module):
                 if waiting[0].shape[2] == self.chunk:
                     cell, waiting = self._learn(cell, *waiting), None
         length = zeros((self.chunk, 0), dtype=x.dtype, device=x.device)
-        return self._merge(outputs), {"cell": cell, "inputs": inputs, "tokens": waiting, "chunk": length}
+        y = outputs[0] if len(outputs) == 1 else concat(outputs, axis=2)
+        return self._merge(y, x), {"cell": cell, "inputs": inputs, "tokens": waiting, "chunk": length}
 
     def _check_state(self, x, state):
         """Raise ValueError unless ``state`` is one that this layer can go on from with x."""
@@ -314,12 +370,15 @@ class TTTMuon(Module):
                     f" it must have {' or '.join(map(str, shapes))}: a state of another batch or layer?"
                 )
 
-        weights, momentum, norms = state["cell"]
+        weights, momentum, norms, *scaled = state["cell"]
+        if len(scaled) != self.cell.prenorm or (state["inputs"] is None) != (self.taps is None):
+            raise ValueError(f"{name}: the state is that of a layer with other options for prenorm or conv")
         matrices = [w.shape for w in self.cell.weights]
         if len(weights) != len(matrices) or len(norms) != len(matrices):
             raise ValueError(f"{name}: the state has {len(weights)} fast weights, expected {len(matrices)}")
         for i, (weight, norm, shape, axis) in enumerate(zip(weights, norms, matrices, self.cell.network.row_axes)):
-            expect(f"fast weight {i}", weight, shape, (batch, *shape))
+            for part in (weight, *(some[i] for some in scaled)):
+                expect(f"fast weight {i}", part, shape, (batch, *shape))
             across = list(shape)
             across[axis] = 1
             expect(f"norm {i}", norm, tuple(across))
@@ -341,7 +400,7 @@ class TTTMuon(Module):
 
     def restore(self, state):
         """A state of ``read`` that ``tg.load`` returned, or of another device, where the layer is."""
-        return tree_map(lambda part: asarray(part).to(self.taps.device), state)
+        return tree_map(lambda part: asarray(part).to(self.out.weight.device), state)
 
     def _check(self, x):
         check_last_axes(self, x, (self.dim,), "dim")
@@ -352,6 +411,8 @@ class TTTMuon(Module):
 
     def _convolve(self, x, before):
         """The convolution of x, and the last two inputs (batch, 2, dim), which the tokens to come need."""
+        if self.taps is None:
+            return x, None
         if before is None:
             before = zeros((x.shape[0], 2, self.dim), dtype=x.dtype, device=x.device)
         T = x.shape[1]
@@ -365,7 +426,11 @@ class TTTMuon(Module):
         d = self.dim // self.heads
         qkv = silu(self.qkv(x)).reshape((batch, T, 3 * self.heads, d))
         qk, v = split(permute_dims(qkv, (0, 2, 1, 3)), [2 * self.heads], axis=1)
-        q, k = split(rms_norm(qk, d**-0.5, eps=1e-6 / d), 2, axis=1)  # |q| = |k| = 1, smooth at 0
+        if self.qk_guard:
+            qk = qk / (vector_norm(qk, axis=-1, keepdims=True) + self.qk_guard)
+        else:
+            qk = rms_norm(qk, d**-0.5, eps=1e-6 / d)  # |q| = |k| = 1, smooth at 0
+        q, k = split(qk, 2, axis=1)
         shift = self.base_lr + log(-expm1(-self.base_lr))  # softplus^{-1}(base_lr)
         rates = softplus(self.rates(x) + shift).reshape((batch, T, self.heads, self.cell.network.matrices))
         beta = sigmoid(self.beta(x)).reshape((batch, T, self.heads, 1))
@@ -382,10 +447,11 @@ class TTTMuon(Module):
         with scope("chunk"):
             return self.cell(state, q), state
 
-    def _merge(self, outputs):
-        """The heads' outputs (batch, heads, C, d) of all chunks as (batch, T, dim)."""
-        y = outputs[0] if len(outputs) == 1 else concat(outputs, axis=2)
+    def _merge(self, y, x):
+        """The heads' outputs (batch, heads, T, d) as (batch, T, dim)."""
         y = self.norm(permute_dims(y, (0, 2, 1, 3)))
+        if self.gate is not None:
+            y = y * silu(self.gate(x)).reshape((*x.shape[:2], self.heads, 1))
         return self.out(y.reshape((*y.shape[:2], self.dim)))
 
     def extra_repr(self):

@@ -1,19 +1,29 @@
 """Muon: steps of matrices along the orthogonal factor of their momentum; AdamW for everything else."""
 
-from math import sqrt
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from itertools import accumulate
+from math import prod, sqrt
+from typing import Any
 
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.iterations.coefficients import fixed_rows
+from tinygrad_ms.ops.live import live
 from tinygrad_ms.ops.matrix_sign.msign import METHODS, msign
 from tinygrad_ms.optim.adam import AdamW, pair
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.whole_steps import raises_nothing
+from tinygrad_ms.options import is_int
 
 SCALES = {  # the factor of an orthogonal step for a weight that maps m numbers to n, of shape (n, m)
     "spectral": lambda n, m: sqrt(max(1.0, n / m)),  # the operator norm of a step, between RMS norms
     "rms": lambda n, m: 0.2 * sqrt(max(n, m)),  # elements of RMS 0.2, as steps of Adam have: lr as for AdamW
     "none": lambda n, m: 1.0,
+    "match_rms_adamw": lambda n, m: 0.2 * sqrt(max(n, m)),  # what torch.optim.Muon calls "rms"
 }
+TOGETHER = 2**22  # elements that are orthogonalised in one call, at most, where one parameter does not have more
 
 
 class Muon(AdamW):
@@ -25,15 +35,26 @@ class Muon(AdamW):
     params: parameters of two or more axes get the steps of Muon (the last two are the matrix, others a
         batch), the rest those of AdamW. ``{"params": [...], "muon": False}`` sends a group to AdamW:
         embeddings and the last layer, by custom. Every group of ``params`` becomes one of either kind, or
-        two.
+        two. Pairs of a name and a parameter, as ``model.named_parameters()`` gives them, do as well.
+    adamw: which of the others go to AdamW, too: a parameter, a pattern of names ("head.*"), a number of axes (2 takes
+        stacks of biases), a function (name, parameter) -> bool, or a list of such.
     scale: "spectral", $\sqrt{\max(1, n/m)}$ for a weight (n, m), which maps m numbers to n, as in
-        ``nn.Linear``; one of ``x @ W``, stored (m, n), is an ``nn.TransposedParameter``. "rms",
-        $0.2 \sqrt{\max(n, m)}$, whose steps are as large as those of Adam; "none".
+        ``nn.Linear``; one of ``x @ W``, stored (m, n), is an ``nn.TransposedParameter``. "rms", or
+        "match_rms_adamw", $0.2 \sqrt{\max(n, m)}$, whose steps are as large as those of Adam; "none".
+    blocks: parts of a weight (n, m) that are matrices of their own, with the scale of their own shape: 3 takes Q, K and
+        V of a fused weight, the number of heads takes heads, ``(64, 16, 16)`` rows in parts of these sizes;
+        ``("columns", 4)`` or ``("columns", (8, 24))`` the same across. Rows are outputs, however the weight is stored.
+    flatten: take kernels (n, a, b, ...) for matrices (n, a b ...), not for batches.
     method, steps, coefficients: as of ``msign``. The number of steps is fixed, and nothing waits for a GPU
         (the methods "svd" and "eigh" do wait).
         coefficients="muon", steps=5 is the iteration of the original, which leaves singular values in [0.7,
-        1.2].
-    adamw_lr, betas, eps: the learning rate and options of the parameters under AdamW; weight_decay is common.
+        1.2]. Equal shapes go through one call.
+    adamw_lr, adamw_weight_decay, betas, eps: options of the parameters under AdamW; the weight decay is the common
+        one where None is given.
+    nonfinite: what a step does where a gradient is infinite or NaN. "ignore" does not look; "skip" changes nothing and
+        counts in ``skipped``; "raise" changes nothing and raises ValueError with the parameters. The host waits.
+
+    Parameters in half precision keep their state in float32, and are rounded after the step.
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; "rms": Liu et al.
     2025, arXiv:2502.16982, equation 4; AdamW: arXiv:1711.05101, algorithm 2.
@@ -41,33 +62,74 @@ class Muon(AdamW):
 
     def __init__(
         self, params, lr=0.02, momentum=0.95, nesterov=True, weight_decay=0.0, *, scale="spectral",
-        method="newton_schulz", steps=8, coefficients=None, adamw_lr=1e-3, betas=(0.9, 0.95), eps=1e-8,
+        method="newton_schulz", steps=8, coefficients=None, blocks=None, flatten=False, adamw=(), adamw_lr=1e-3,
+        adamw_weight_decay=None, betas=(0.9, 0.95), eps=1e-8, nonfinite="ignore",
     ):  # fmt: skip
         self.require_number({"adamw_lr": adamw_lr}, "adamw_lr")
         self.adamw_lr = adamw_lr
+        self.adamw: dict[str, Any] = {"lr": adamw_lr}
+        if adamw_weight_decay is not None:
+            self.require_number({"adamw_weight_decay": adamw_weight_decay}, "adamw_weight_decay")
+            self.adamw["weight_decay"] = adamw_weight_decay
+        choices = ("ignore", "skip", "raise")
+        self.require(nonfinite in choices, {"nonfinite": nonfinite}, "nonfinite", " or ".join(map(repr, choices)))
+        self.nonfinite, self.skipped = nonfinite, 0
+        single = isinstance(adamw, (str, Tensor)) or not isinstance(adamw, Iterable)
+        self.routes = [adamw] if single else list(adamw)
+        for route in self.routes:
+            if not (isinstance(route, (str, Tensor)) or is_int(route) or callable(route)):
+                raise TypeError(
+                    f"Muon: adamw holds {route!r}, expected parameters, patterns of names, numbers of axes, or"
+                    " functions (name, parameter) -> bool"
+                )
+        self._met: set[str] = set()  # patterns that some name fits
+        self._waiting: list[tuple] = []  # (parameter, direction, options, lr, 1 - lr decay) of the update being made
         Optimizer.__init__(
             self, params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, scale=scale,
-            method=method, steps=steps, coefficients=coefficients, betas=pair(betas), eps=eps, muon=None,
+            method=method, steps=steps, coefficients=coefficients, blocks=blocks, flatten=flatten, betas=pair(betas),
+            eps=eps, muon=None,
         )  # fmt: skip
+        if lost := [route for route in self.routes if isinstance(route, str) and route not in self._met]:
+            raise ValueError(
+                f"Muon: adamw={lost[0]!r} fits no name of a parameter; pass model.named_parameters(), which has names"
+            )
 
     def parts(self, group):
         """Without the option ``muon`` the matrices among the parameters are one group, the others a second one,
         for AdamW; its "lr" is ``adamw_lr`` where the group names none."""
         if not isinstance(group, dict) or "params" not in group:
             return [group]  # which is refused
-        params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
-        if group.get("muon") is not None or not params:
-            parts = [{**group, "params": params}]
-        else:
-            kinds = {muon: [p for p in params if (getattr(p, "ndim", 0) >= 2) == muon] for muon in (True, False)}
-            parts = [{**group, "params": part, "muon": muon} for muon, part in kinds.items() if part]
-        return [part if part.get("muon") is not False else {"lr": self.adamw_lr, **part} for part in parts]
+        given = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+        kinds: dict[bool, list] = {True: [], False: []}
+        for p in given:
+            named = isinstance(p, (tuple, list)) and len(p) == 2 and isinstance(p[0], str)
+            name, p = p if named else (getattr(p, "name", None) or "", p)
+            muon = group.get("muon")
+            kinds[bool(self.is_matrix(name, p) if muon is None else muon)].append(p)
+        parts = [{**group, "params": part, "muon": muon} for muon, part in kinds.items() if part or not given and muon]
+        return [part if part["muon"] else {**self.adamw, **part} for part in parts]
+
+    def is_matrix(self, name, p) -> bool:
+        """Whether ``p`` gets the steps of Muon where its group does not say so."""
+        if not isinstance(p, Tensor):
+            return False  # which is refused
+        fits = [route for route in self.routes if self.fits(route, name, p)]
+        return p.ndim >= 2 and not fits
+
+    def fits(self, route, name, p) -> bool:
+        """Whether an item of ``adamw`` means the parameter ``p``."""
+        if isinstance(route, str):
+            fits = bool(name) and fnmatchcase(name, route)
+            self._met |= {route} if fits else set()
+            return fits
+        return route is p if isinstance(route, Tensor) else p.ndim == route if is_int(route) else bool(route(name, p))
 
     def check(self, options):
         super().check(options)
         self.require_number(options, "momentum", below=1)
         self.require(options["scale"] in list(SCALES), options, "scale", " or ".join(map(repr, SCALES)))
         self.require(options["method"] in METHODS, options, "method", " or ".join(map(repr, METHODS)))
+        self.require(options["flatten"] in (True, False), options, "flatten", "True or False")
         if options["muon"]:
             for p in options["params"]:
                 if getattr(p, "ndim", 2) < 2:
@@ -75,6 +137,8 @@ class Muon(AdamW):
                         f"Muon: {p.name or 'a parameter'} has shape {p.shape}, which is no matrix; leave out"
                         ' "muon": True, and AdamW updates it'
                     )
+                if options["blocks"] is not None and isinstance(p, Tensor):
+                    block_sizes(p, options)
         fixed_rows(options["steps"], options["coefficients"])  # its sentence says what is wrong
 
     def buffers(self, options):
@@ -88,18 +152,130 @@ class Muon(AdamW):
         if not options["muon"]:
             super().update(xp, p, g, state, options)
             return
-        lr, beta, decay = float(options["lr"]), options["momentum"], options["weight_decay"]
-        buffer, direction = state["momentum_buffer"], self.scratch(p)
+        beta, buffer, lr = options["momentum"], state["momentum_buffer"], float(options["lr"])
         buffer *= beta
         buffer += g
-        if options["nesterov"]:
-            xp.multiply(buffer, beta, out=direction)
-            direction += g
+        direction = buffer * beta + g if options["nesterov"] else buffer.copy()
+        shrink = 1 - lr * options["weight_decay"]
+        self._waiting.append((self.updating, xp.ascontiguousarray(direction), options, lr, shrink))
+
+    def load_state_dict(self, state):
+        """As of ``Optimizer``; states from before there were ``blocks`` and ``flatten`` have none."""
+        if isinstance(state, dict) and isinstance(groups := state.get("param_groups"), (list, tuple)):
+            old = {"blocks": None, "flatten": False}
+            state = {**state, "param_groups": [{**old, **g} if isinstance(g, dict) else g for g in groups]}
+        super().load_state_dict(state)
+
+    # --- the step -------------------------------------------------------------------------------------------
+
+    @live("writes")
+    def step(self) -> None:
+        """As of ``Optimizer``, once the gradients are looked at, if ``nonfinite`` asks for that."""
+        if self.nonfinite == "ignore" or self.all_finite():
+            super().step()
         else:
-            direction = buffer
-        step = msign(direction, **{name: options[name] for name in ("method", "steps", "coefficients")})
-        n, m = p.shape[:-3:-1] if getattr(self.updating, "transposed", False) else p.shape[-2:]
-        step *= lr * SCALES[options["scale"]](n, m)
-        if decay:
-            p *= 1 - lr * decay
-        p -= step
+            self.skipped += 1
+
+    def all_finite(self) -> bool:
+        """Whether all gradients are finite; ValueError with those that are not where ``nonfinite`` is "raise"."""
+        params = [p for group in self.param_groups for p in group["params"] if isinstance(p.grad, Tensor)]
+        bad = [p for p in params if not bool(all_of(p.grad.data))]
+        if bad and self.nonfinite == "raise":
+            which = ", ".join(f"{p.name or 'a parameter'} of shape {p.shape}" for p in bad[:5])
+            more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+            raise ValueError(f"Muon: the gradient of {which}{more} is not finite; nothing was changed")
+        return not bad
+
+    def _change(self, work):
+        """Update what goes to AdamW, then the matrices, those of equal shapes together."""
+        self._waiting.clear()
+        alike: dict[tuple, list[list]] = {}
+        for item in work:
+            array, _, _, options, p, _ = item
+            if not options["muon"]:
+                continue
+            backend = BACKENDS[type(array)]
+            key = array.shape, array.dtype, type(array), backend.multi_device and backend.index_of(array)
+            rows = options["coefficients"]
+            rows = rows if rows is None or isinstance(rows, str) else str(rows)
+            lists = alike.setdefault((*key, options["method"], options["steps"], rows, options["flatten"]), [[]])
+            if (len(lists[-1]) + 1) * array.size > TOGETHER:
+                lists.append([])
+            lists[-1].append(item)
+        super()._change([item for item in work if not item[3]["muon"]])
+        for part in [part for lists in alike.values() for part in lists if part]:
+            super()._change(part)
+            self._turn(part[0][3])
+
+    def _turn(self, common):
+        """Turn the directions that wait into steps, and make them."""
+        waiting, self._waiting = self._waiting, []
+        pieces: dict[tuple, list] = {}
+        for p, direction, options, _, _ in waiting:
+            transposed = getattr(p, "transposed", False)
+            matrix = direction.reshape(matrix_shape(p, options))
+            for piece in cut(BACKENDS[type(matrix)].xp, matrix, p, options):
+                n, m = piece.shape[:-3:-1] if transposed else piece.shape[-2:]
+                pieces.setdefault(piece.shape[-2:], []).append((piece, SCALES[options["scale"]](n, m)))
+        choice = {name: common[name] for name in ("method", "steps", "coefficients")}
+        for shape, parts in pieces.items():
+            if len(parts) == 1:
+                whole = parts[0][0]
+            else:
+                xp = BACKENDS[type(parts[0][0])].xp
+                whole = xp.concatenate([piece.reshape((-1, *shape)) for piece, _ in parts])
+            turned, first = msign(whole, **choice).reshape((-1, *shape)), 0
+            for piece, scale in parts:
+                count = prod(piece.shape[:-2])
+                piece[...] = (turned[first : first + count] * scale).reshape(piece.shape)
+                first += count
+        for p, step, options, lr, shrink in waiting:
+            array = exact = p.data
+            if array.itemsize < 4:
+                exact = array.astype(DEFAULT_FLOAT)
+            if options["weight_decay"]:
+                exact *= shrink
+            step *= lr
+            exact -= step
+            if exact is not array:
+                array[...] = exact.astype(array.dtype)
+            p.touch()
+
+
+def all_of(x):
+    """Whether all elements of a raw array are finite."""
+    return BACKENDS[type(x)].xp.isfinite(x).all()
+
+
+def matrix_shape(p, options):
+    """The shape of ``p`` as Muon sees it."""
+    if not options["flatten"] or p.ndim == 2:
+        return p.shape
+    return (prod(p.shape[:-1]), p.shape[-1]) if getattr(p, "transposed", False) else (p.shape[0], prod(p.shape[1:]))
+
+
+def block_sizes(p, options):
+    """The axis along which the blocks of ``p`` lie, and their sizes."""
+    blocks = options["blocks"]
+    named = isinstance(blocks, (tuple, list)) and len(blocks) == 2 and isinstance(blocks[0], str)
+    side, sizes = blocks if named else ("rows", blocks)
+    axis = -1 if (side == "columns") != getattr(p, "transposed", False) else -2
+    length = matrix_shape(p, options)[axis]
+    if is_int(sizes) and sizes > 0:
+        sizes = (length // int(sizes),) * int(sizes)
+    known = side in ("rows", "columns") and isinstance(sizes, (tuple, list)) and all(map(is_int, sizes))
+    if not known or any(size < 1 for size in sizes) or sum(sizes) != length:
+        raise ValueError(
+            f"Muon: blocks is {blocks!r}, and {p.name or 'a parameter'} of shape {p.shape} has {length}"
+            f" {'columns' if side == 'columns' else 'rows'}; expected a number that divides {length}, sizes that add up"
+            " to it, or ('rows', ...) or ('columns', ...) with one of these"
+        )
+    return axis, tuple(map(int, sizes))
+
+
+def cut(xp, matrix, p, options):
+    """The blocks of a matrix of ``p``, as views."""
+    if options["blocks"] is None:
+        return [matrix]
+    axis, sizes = block_sizes(p, options)
+    return xp.split(matrix, list(accumulate(sizes))[:-1], axis=matrix.ndim + axis)

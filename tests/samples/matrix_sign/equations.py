@@ -100,6 +100,7 @@ SAMPLES = {
         Sample((normal(4, 4, seed=3) + 0.3 * np.eye(4),), {}, lambda x: signm(x), sync=ADAPTS),
         Sample((real,), {"steps": 12}, lambda x, steps: signm(x)),
         Sample((real,), {"spectrum": "real"}, lambda x, spectrum: signm(x), sync=ADAPTS),
+        Sample((real,), {"spectrum": "real", "normalise": "trace", "steps": 12}, lambda x, **_: signm(x)),
         Sample(
             (np.stack([real, -real.T]),), {"spectrum": "real", "steps": 10},
             lambda x, **_: np.stack([signm(m) for m in x]),

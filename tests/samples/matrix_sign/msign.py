@@ -59,6 +59,16 @@ SMOOTH = [
 GRAM = {"method": "eigh"}
 
 SAMPLES = {
+    "msign": [
+        *(Sample((M,), {"steps": 12, "vjp": "unrolled"}, msign, order=3) for M in (wide, tall, square)),
+        Sample((wide,), {"method": "svd", "vjp": "solve"}, msign, order=3, sync=ADAPTS),
+        Sample((tall,), {"eps": 0.2, "steps": 9, "vjp": "svd"}, msign),
+        Sample((square,), {"eps": 0.2, "steps": 9, "vjp": "unrolled"}, msign),
+        Sample((rank_two,), {"eps": 0.2, "vjp": "eigh"}, msign, note="rank deficient", sync=ADAPTS),
+        Sample((np.eye(4, 3),), {"vjp": "svd"}, msign, note="repeated", sync=ADAPTS),
+        zero(3, 2, steps=8, vjp="unrolled"),
+        Sample((np.zeros((0, 4, 3)),), {"vjp": "svd"}, lambda M, vjp: M, note="empty"),
+    ],
     "msign_square": [
         Sample((wide,), {}, msign, order=3, sync=ADAPTS),
         Sample((tall,), {"steps": 9}, msign, order=3),
@@ -112,5 +122,7 @@ SAMPLES = {
         Sample((spd(2, 3),), {"steps": 9}, lambda A, steps: np.linalg.inv(batched(sqrtm)(A))),
         Sample((np.eye(3),), {"steps": 9}, lambda A, steps: A, note="repeated"),
         Sample((np.zeros((0, 3, 3)),), {}, lambda A: A, note="empty"),
+        Sample((spd(4),), {"pseudo": True}, lambda A, pseudo: np.linalg.inv(sqrtm(A))),
+        Sample((np.zeros((0, 3, 3)),), {"pseudo": True}, lambda A, pseudo: A, note="empty"),
     ],
 }  # fmt: skip

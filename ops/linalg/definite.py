@@ -6,8 +6,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.linalg.decompositions import cholesky, on_host
-from tinygrad_ms.ops.linalg.parts import symmetric
-from tinygrad_ms.ops.matrix_sign.sylvester import common_batch
+from tinygrad_ms.ops.linalg.parts import common_batch, symmetric
 
 __all__: list[str] = []
 

@@ -109,6 +109,10 @@ def _tanh_kernel(xp, x, g):
 
 def _quick_tanh(xp, x, out, g):
     y, e = out
+    if x.dtype.char == "d":  # NumPy's is exact enough there to divide by it twice
+        xp.divide(g, xp.cosh(x, out=e), out=y)
+        y /= e
+        return (y,)
     xp.exp(xp.add(x, x, out=e), out=e)
     xp.divide(g, over_bump(xp, e, y), out=y)
     y *= 4

@@ -26,7 +26,7 @@ def test_values_and_derivatives_hold_their_bars(name, dtype):
     assert slope <= bar
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+@pytest.mark.parametrize("name", ["coth", "sigmoid", "tanh"])
 def test_values_and_derivatives_of_few_numbers_hold_their_bars(name):
     case = accuracy.CASES[name]
     x = accuracy.arguments(case, "float32", 8000)

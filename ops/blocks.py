@@ -8,6 +8,7 @@ from tinygrad_ms.arrays.sums import wide
 __all__: list[str] = []
 
 SMALL = 256  # elements: up to here the number of calls decides how long a kernel takes
+MANY = 1 << 16  # elements: from here on the passes over memory decide
 BLOCK = 96 << 10  # bytes of one block: a few temporaries of that size fit the second cache
 
 
@@ -44,8 +45,7 @@ def in_blocks(
     made = [xp.empty_like(x) for _ in range(results)]
     work = [xp.empty_like(x) if x.size <= step else xp.empty(step, x.dtype) for _ in range(spare)]
     with numpy.errstate(all="raise" if quick else None):
-        for part, *more in _parts(step, x, *others, *made, *work):
-            more, out = more[: len(others)], more[len(others) :]
+        for part, more, out in ((x, others, made + work),) if x.size <= step else _parts(step, x, others, made, work):
             try:
                 _store(quick(xp, part, out, *more, *constants) if quick else careful(part, *more), out)
             except FloatingPointError:
@@ -60,13 +60,13 @@ def _store(found, out):
             row[...] = y
 
 
-def times_slope(g, x, slope, kernel, quick=None, double=False, spare=0):
-    """g slope(x): of large arrays of a CPU block by block, without an array for the slope.
+def times_slope(g, x, slope, kernel, quick=None, double=False, spare=0, beyond=SMALL):
+    """g slope(x): of more than ``beyond`` elements on a CPU block by block, without an array for the slope.
 
     slope: the op. kernel, quick, double, spare: of its forward, as for ``in_blocks``; g (there 1) stands behind x.
     """
     if (
-        type(g) is type(x) and type(x) in BACKENDS and BACKENDS[type(x)].name == "cpu" and x.nbytes > 4 * BLOCK
+        type(g) is type(x) and type(x) in BACKENDS and BACKENDS[type(x)].name == "cpu" and x.size > beyond
         and g.dtype == x.dtype and x.dtype.char in "fd" and g.shape == x.shape
         and g.flags.c_contiguous and x.flags.c_contiguous
     ):  # fmt: skip
@@ -89,15 +89,13 @@ def over_square(g, function, x):
     return g / c / c  # the square of c could overflow where c does not
 
 
-def _parts(step, *arrays):
-    """Arrays of one layout, as tuples of their parts with at most ``step`` elements; a shorter array is used again."""
-    size = arrays[0].size
-    if size <= step:
-        yield arrays
-        return
-    rows = [a.reshape(-1, order="A") for a in arrays]
-    for start in range(0, size, step):
-        yield [row[start : start + step] if row.size == size else row[: size - start] for row in rows]
+def _parts(step, x, others, made, work):
+    """x, the others, and what is made with ``work``: arrays of one layout, in parts of at most ``step`` elements."""
+    flat, *rows = (a.reshape(-1, order="A") for a in (x, *others, *made))
+    for start in range(0, x.size, step):
+        stop = min(start + step, x.size)
+        parts = [row[start:stop] for row in rows]
+        yield flat[start:stop], parts[: len(others)], parts[len(others) :] + [w[: stop - start] for w in work]
 
 
 # --- pieces of kernels --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.activations import log_probabilities
 from tinygrad_ms.ops.elementwise import exp
-from tinygrad_ms.ops.label_loss import MOST, label_cross_entropy
+from tinygrad_ms.ops.label_loss import MOST, _softmax_cross_entropy
 from tinygrad_ms.ops.live import ask
 from tinygrad_ms.ops.losses import check_reduction
 from tinygrad_ms.ops.operands import as_number, as_operand, refuse_lists
@@ -65,9 +65,7 @@ def _cross_entropy_jvp(
     notes="the second output keeps log p for the gradient; classes are the last axis;"
     " ignored samples have gradient zero",
 )
-def _softmax_cross_entropy(
-    xp, logits, target, /, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=None
-):
+def _cross_entropy(xp, logits, target, /, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=None):
     """The loss, and log p, which its gradient needs, in float32 at least; classes in the last axis."""
     log_p = log_probabilities(xp, wide(logits), -1)
     targets = targets_of(target, log_p, weight, reduction, label_smoothing, ignore_index)
@@ -98,9 +96,9 @@ def softmax_cross_entropy(
             raise ValueError(f"softmax_cross_entropy: label_smoothing is {label_smoothing}; it must lie in [0, 1]")
     if weight is None is ignore_index and not label_smoothing and 0 < logits.size <= MOST and target.dtype.kind in "iu":
         if reduction == "mean":
-            return label_cross_entropy(logits, target)  # a call with its defaults takes less time
-        return label_cross_entropy(logits, target, reduction=reduction)
-    return _softmax_cross_entropy(
+            return _softmax_cross_entropy(logits, target)  # a call with its defaults takes less time
+        return _softmax_cross_entropy(logits, target, reduction=reduction)
+    return _cross_entropy(
         logits, target, weight=weight, reduction=reduction, label_smoothing=label_smoothing, ignore_index=ignore_index
     )[0]
 

@@ -46,7 +46,7 @@ def _label_loss_jvp(t, logits, target, reduction):
     source="002 (103)",
     notes="classes are the last axis",
 )
-def label_cross_entropy(xp, logits, target, /, reduction="mean"):
+def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
     """-ln softmax(logits)[target] of each sample, in float32 at least; their mean, their sum or all of them.
 
     It leaves e^z without the labelled entries, its sums, the sums with them, and the places of those entries.

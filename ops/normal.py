@@ -87,7 +87,18 @@ def horner(x, coefficients):
 )
 def gaussian(xp, x, *, c):
     """e^(-c x^2), also far out, where c x^2 as a float would have too few digits."""
-    return in_blocks(xp, lambda xp, x, *given: (bell(xp, xp.abs(x), *given),), x, c, x.dtype.itemsize)[0]
+    return in_blocks(xp, _bell_kernel, x, c, x.dtype.itemsize, quick=_quick_bell, quick_in="f")[0]
+
+
+def _bell_kernel(xp, x, c, itemsize):
+    return (bell(xp, xp.abs(x), c, itemsize),)
+
+
+def _quick_bell(xp, x, out, c, itemsize):
+    square = x.astype("float64")
+    square *= square
+    square *= -c
+    return (xp.exp(square, out=square),)
 
 
 def _normal_kernel(xp, x, itemsize):

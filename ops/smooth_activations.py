@@ -200,6 +200,11 @@ def log_sigmoid(x) -> Tensor:
 def _gap(a, b):
     """a - b, at least in float32; -inf, whose sigmoid is 0, where both are -inf."""
     a, b = (x if type(x) in NUMBERS else wide(x) for x in (a, b))
+    if isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray):
+        with numpy.errstate(invalid="ignore"):
+            gap = a - b
+        if math.isfinite(gap.sum()):
+            return gap
     if any(type(x) in NUMBERS and x != -math.inf for x in (a, b)):
         return a - b
     return a - where((a == -math.inf) & (b == -math.inf), 0, b)

@@ -4,7 +4,7 @@ import numpy
 
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import bump, in_blocks, is_small, over_bump, over_square, times_slope
+from tinygrad_ms.ops.blocks import MANY, bump, in_blocks, is_small, over_bump, over_square, times_slope
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import hypot, sqrt
 from tinygrad_ms.ops.rows import Unary, binary, unary
@@ -67,7 +67,7 @@ acos = unary("acos", "The angle in [0, pi] with that cosine.", "arccos",
              source="002 (13)", floats=True,
              notes="At -1 and 1 the gradient is -inf; value and gradient are NaN outside.")
 atan = unary("atan", "The angle in (-pi/2, pi/2) with that tangent.", "arctan",
-             rule=lambda g, x: times_slope(g, x, _bell, _times_bell, _quick_bell),
+             rule=lambda g, x: times_slope(g, x, _bell, _times_bell, _quick_bell, beyond=MANY),
              formula=r"\frac{dy}{dx} = \frac{1}{1 + x^2}", source="002 (14)", floats=True)
 acot = unary("acot", "The angle in (0, pi) with that cotangent.", lambda xp, x: xp.arctan2(1, x),
              derivative=lambda x: -_bell(x), formula=r"\frac{dy}{dx} = -\frac{1}{1 + x^2}", source="002 (15)",
@@ -87,7 +87,8 @@ tanh = unary("tanh", "sinh x / cosh x.", rule=lambda g, x: over_square(g, numpy.
                  times_slope(g, x, tanh_slope, _tanh_kernel, _quick_tanh, spare=1),
              formula=r"\frac{dy}{dx} = \operatorname{sech}^2 x = 1 - y^2", source="002 (18), (71)", floats=True)
 coth = unary("coth", "cosh x / sinh x.", lambda xp, x: in_blocks(xp, _coth_kernel, x, double=False)[0],
-             rule=lambda g, x: times_slope(g, x, coth_slope, _coth_slope, _quick_coth_slope, double=True),
+             rule=lambda g, x: over_square(-g, numpy.sinh, x) if is_small(x) else
+                 times_slope(g, x, coth_slope, _coth_slope, _quick_coth_slope, double=True),
              formula=r"\frac{dy}{dx} = -\operatorname{csch}^2 x = 1 - y^2", source="002 (19)", floats=True,
              notes="At 0: value inf, gradient -inf.")
 
@@ -109,6 +110,10 @@ def _tanh_kernel(xp, x, g):
 
 def _quick_tanh(xp, x, out, g):
     y, e = out
+    if x.dtype.char == "d":  # NumPy's is exact enough there to divide by it twice
+        xp.divide(g, xp.cosh(x, out=e), out=y)
+        y /= e
+        return (y,)
     xp.exp(xp.add(x, x, out=e), out=e)
     xp.divide(g, over_bump(xp, e, y), out=y)
     y *= 4

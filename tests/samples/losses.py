@@ -163,7 +163,7 @@ SAMPLES = {
             note="empty",
         ),
     ],
-    "label_cross_entropy": [
+    "softmax_cross_entropy": [
         label_sample(normal(5, 3), LABELS),
         label_sample(normal(5, 3), LABELS.astype("int8"), reduction="sum"),
         label_sample(normal(20, 3), np.arange(20) % 3, reduction="none", note="columns"),
@@ -173,7 +173,7 @@ SAMPLES = {
         label_sample(np.array([[1e4, -1e4, 0.0], [0.0, 1e4, 9.99e3]]), np.array([1, 2]), note="logits of 1e4"),
         label_sample(normal(0, 3), np.zeros(0, int), note="no samples: the mean is 0"),
     ],
-    "softmax_cross_entropy": [
+    "cross_entropy": [
         cross_entropy_sample(normal(5, 3), LABELS),
         cross_entropy_sample(normal(5, 3), LABELS, reduction="sum"),
         cross_entropy_sample(normal(5, 3), LABELS, reduction="none"),

@@ -1,11 +1,9 @@
 """Sliding windows, what convolutions multiply, and their transpose, which adds up where windows overlap."""
 
-from itertools import product
-
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import linear
 from tinygrad_ms.ops.operands import as_operand
-from tinygrad_ms.ops.shapes import all_axes
+from tinygrad_ms.ops.shapes import all_axes, along
 from tinygrad_ms.options import as_int
 
 __all__ = ["sliding_window_view"]
@@ -32,14 +30,14 @@ def _sliding_window_view(xp, x, /, window, axes):
     flops=lambda arrays, outputs, constants: arrays[0].size,  # one addition each
 )
 def overlap_add(xp, g, /, shape, window, axes):
-    """Zeros of ``shape`` with the windows g added where they come from."""
-    g_wide = wide(g)
-    y = xp.zeros(shape, g_wide.dtype)
-    for offsets in product(*map(range, window)):  # one element of every window at a time
-        place = [slice(None)] * len(shape)
-        for axis, offset in zip(axes, offsets):
-            place[axis] = slice(offset, offset + g.shape[axis])
-        y[tuple(place)] += g_wide[(..., *offsets)]
+    """Zeros of ``shape`` with the windows g added where they come from: one axis after the other, in long runs."""
+    y = wide(g) if axes else g.copy()
+    for axis, size in zip(axes, window):
+        parts = [y[along(len(shape), i, i + 1)].squeeze(len(shape)) for i in range(size)]
+        now = (*y.shape[:axis], shape[axis], *y.shape[axis + 1 : len(shape)], *y.shape[len(shape) + 1 :])
+        y = xp.zeros_like(parts[0], shape=now)  # in the order that its memory has
+        for i, part in enumerate(parts):
+            y[along(axis, i, i + part.shape[axis])] += part
     return y.astype(g.dtype, copy=False)
 
 

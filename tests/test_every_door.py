@@ -261,8 +261,9 @@ def check(call, value, form, names):
 
 REFUSED = {  # parameters that take no tensor on the tape: integers, and numbers without a derivative
     "arange": "start stop step", "cross_entropy": "weight label_smoothing", "diag": "offset", "diagonal": "offset",
-    "diff": "n", "elu": "alpha", "embedding": "indices", "from_dlpack": "x", "full": "value", "full_like": "value", "hardtanh": "min max",
-    "huber": "delta", "index_add": "index", "index_update": "index", "isclose": "rtol atol", "layer_norm": "eps",
+    "diff": "n", "elu": "alpha", "embedding": "indices", "from_dlpack": "x", "full": "value", "full_like": "value",
+    "hardtanh": "min max", "huber": "delta", "index_add": "index", "index_update": "index", "isclose": "rtol atol",
+    "layer_norm": "eps",
     "leaky_relu": "negative_slope", "linspace": "start stop", "logit": "eps", "lstsq": "rtol", "matrix_power": "n",
     "msign": "eps", "nan_to_num": "nan posinf neginf", "nll": "weight", "one_hot": "indices", "pad": "value",
     "pinv": "rtol", "put_along_axis": "indices", "rms_norm": "eps", "round": "decimals",

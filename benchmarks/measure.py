@@ -12,12 +12,12 @@ import numpy
 import tinygrad_ms as tg
 
 
-def turns(contenders, repeats, warmup=3, rest=0.0):
+def turns(contenders, repeats, warmup=3, rest=0.0, clock=time.perf_counter):
     """Seconds of each contender, one list each: they take turns, so that a busy machine slows all alike.
 
     The first ``warmup`` rounds do not count. ``rest``: before each turn so many seconds of sleep, and runs that do not
     count for a third of that. The idle threads of one library spin for some time (20 ms were seen) on the cores that
-    the next contender needs, and its own take some time to wake.
+    the next contender needs, and its own take some time to wake. ``clock``: of the wall, or of the processor.
     """
     times = {name: [] for name in contenders}
     for repeat in range(repeats + warmup):
@@ -27,10 +27,10 @@ def turns(contenders, repeats, warmup=3, rest=0.0):
                 awake = time.perf_counter() + rest / 3
                 while time.perf_counter() < awake:
                     run()
-            start = time.perf_counter()
+            start = clock()
             run()
             if repeat >= warmup:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return times
 
 

@@ -51,6 +51,7 @@ LABELS = np.array([1, 0, 2])
 CALLS = {  # of functions that are no primitives, and of parameters that the samples leave out
     "arange": [dict(start=1.0, stop=3.0, step=0.5)],
     "asarray": [dict(data=N(3, 2))],
+    "from_dlpack": [dict(x=N(3, 2))],
     "astype": [dict(x=N(3, 2), dtype="float64")],
     "binary_cross_entropy_with_logits": [dict(input=N(3, 2), target=P(3, 2) / 3, weight=P(3, 2), pos_weight=P(2))],
     "clip": [dict(x=N(3, 2), min=-0.5, max=0.5), dict(x=N(4, 2), min=N(4, 2, seed=5), max=N(2, seed=3) + 1)],
@@ -238,7 +239,7 @@ def check(call, value, form, names):
     leaf, argument = passed(value, form)
     try:
         result = call(argument)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+    except (TypeError, ValueError, IndexError, RuntimeError, BufferError) as error:
         text = str(error)
         assert any(name in text for name in names), f"the refusal does not name the function: {text}"
         assert len(text.split()) > 4, text
@@ -260,8 +261,9 @@ def check(call, value, form, names):
 
 REFUSED = {  # parameters that take no tensor on the tape: integers, and numbers without a derivative
     "arange": "start stop step", "cross_entropy": "weight label_smoothing", "diag": "offset", "diagonal": "offset",
-    "diff": "n", "elu": "alpha", "embedding": "indices", "full": "value", "full_like": "value", "hardtanh": "min max",
-    "huber": "delta", "index_add": "index", "index_update": "index", "isclose": "rtol atol", "layer_norm": "eps",
+    "diff": "n", "elu": "alpha", "embedding": "indices", "from_dlpack": "x", "full": "value", "full_like": "value",
+    "hardtanh": "min max", "huber": "delta", "index_add": "index", "index_update": "index", "isclose": "rtol atol",
+    "layer_norm": "eps",
     "leaky_relu": "negative_slope", "linspace": "start stop", "logit": "eps", "lstsq": "rtol", "matrix_power": "n",
     "msign": "eps", "msign_unrolled": "guard",
     "nan_to_num": "nan posinf neginf", "nll": "weight", "one_hot": "indices", "pad": "value",

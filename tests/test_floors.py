@@ -6,9 +6,10 @@ The floors, from the bottom:
    masks come from; `surroundings`: what must surround a call that runs again; `tree`: nested containers
 1. `arrays`: which array library an array belongs to
 2. `engine`: Tensor and tape
-3. `ops`: the primitives; above it `stacked`: backward for many cotangents at once
+3. `ops`: the primitives; `dlpack`: arrays of other libraries; above it `stacked`: backward for many cotangents at once
 4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`, `own_primitives`
-5. `replay`: record once, run many; `notebook`, `rules`: what is built on these rooms; `moved`: where old paths lead
+5. `replay`: record once, run many; `interop`: inside PyTorch and JAX; `notebook`, `rules`: what is built on these
+   rooms; `moved`: where old paths lead
 6. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
 """
 
@@ -29,6 +30,7 @@ FLOORS = {
     "tinygrad_ms.tree": 0,
     "tinygrad_ms.arrays": 1,
     "tinygrad_ms.engine": 2,
+    "tinygrad_ms.dlpack": 3,
     "tinygrad_ms.ops": 3,
     "tinygrad_ms.stacked": 3.5,
     "tinygrad_ms.nn": 4,
@@ -42,6 +44,7 @@ FLOORS = {
     "tinygrad_ms.profiler": 4,
     "tinygrad_ms.reference": 4,
     "tinygrad_ms.own_primitives": 4,
+    "tinygrad_ms.interop": 5,
     "tinygrad_ms.replay": 5,
     "tinygrad_ms.notebook": 5,
     "tinygrad_ms.rules": 5,
@@ -143,13 +146,22 @@ def test_only_the_backend_imports_cupy():
     assert users <= {"tinygrad_ms.arrays.registry"}
 
 
+BRIDGES = {"tinygrad_ms.interop.torch": "torch", "tinygrad_ms.interop.jax": "jax"}  # imported by their users alone
+
+
 @pytest.mark.parametrize("module", sorted(FILES))
 def test_at_import_nothing_but_numpy_and_the_standard_library(module):
     for name, line, at_once in IMPORTS[module]:
         top = name.split(".")[0]
-        assert not at_once or top in sys.stdlib_module_names or top in ("numpy", "tinygrad_ms"), (
+        known = ("numpy", "tinygrad_ms", BRIDGES.get(module))
+        assert not at_once or top in sys.stdlib_module_names or top in known, (
             f"{FILES[module]}:{line}: import {name} inside the function that needs it"
         )
+
+
+def test_nothing_imports_the_bridges():
+    users = {module: {name for name, _, _ in found} & BRIDGES.keys() for module, found in IMPORTS.items()}
+    assert not any(users.values()), users
 
 
 def test_no_room_below_the_top_computes_what_it_imports():

@@ -10,11 +10,12 @@ import pytest
 import tinygrad_ms as tg
 from tests.samples import normal, positive
 from tinygrad_ms.engine.primitive import REGISTRY, no_derivative, primitive
-from tinygrad_ms.testing import GradcheckError, check_jvp, gradcheck, gradgradcheck
+from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.testing import GradcheckError, check_grads, check_jvp, gradcheck, gradgradcheck, orders
 from tinygrad_ms.testing.differences import FULL, check_pairing, differentiated
 
 ROOT = Path(__file__).parents[1]
-CHECKS = [gradcheck, gradgradcheck, check_jvp]
+CHECKS = [gradcheck, gradgradcheck, check_jvp, check_grads]
 
 
 def unlisted(op):
@@ -190,3 +191,53 @@ def test_unknown_attributes_of_the_package_raise():
     assert "testing" in dir(tg)
     with pytest.raises(AttributeError, match="module 'tinygrad_ms' has no attribute 'nonsense'"):
         tg.nonsense
+
+
+class TestCheckGrads:
+    @pytest.mark.parametrize("modes", [("forward",), ("reverse",), "reverse", ("forward", "reverse")], ids=str)
+    def test_third_order_in_every_mode_of_the_others(self, modes):
+        x, y = parameter(normal(2, 2)), parameter(positive(2, seed=1))
+        assert check_grads(lambda x, y: ((x * y).sin() / y, x @ y), (x, y), order=3, modes=modes) is True
+
+    @pytest.mark.parametrize("shape", [(3, 3), (4, 2), (2, 2, 3)], ids=str)
+    def test_msign(self, shape):
+        assert check_grads(tg.msign, (parameter(normal(*shape)),), order=2)
+
+    def test_takes_the_checks_that_it_says(self, monkeypatch):
+        seen = []
+
+        def noted(mode, check):
+            return lambda f, inputs, **tolerances: seen.append((mode, getattr(f, "__name__", ""))) or check(f, inputs)
+
+        modes = {mode: (noted(mode, check), make) for mode, (check, make) in orders.MODES.items()}
+        monkeypatch.setattr(orders, "MODES", modes)
+        check_grads(cube(), parameter(normal(2)))
+        assert seen == [
+            ("forward", "a_cube"), ("reverse", "a_cube"),
+            ("forward", "the JVP of a_cube"), ("reverse", "the JVP of a_cube"),
+            ("forward", "the gradient of a_cube"), ("reverse", "the gradient of a_cube"),
+        ]  # fmt: skip
+
+    def test_a_rule_that_is_right_once_and_wrong_twice(self):
+        square = lambda x: raw(x) ** 2  # off the tape
+        constant = cube(vjp=lambda g, x: 3 * g * square(x), jvp=lambda t, x: 3 * t * square(x))
+        x = parameter(normal(3))
+        assert check_grads(constant, x, order=1)
+        for modes, name in [("forward", "the JVP of a_cube"), ("reverse", "the gradient of a_cube")]:
+            with pytest.raises(GradcheckError, match=name):
+                check_grads(constant, x, order=2, modes=modes)
+
+    def test_tolerances(self):
+        wrong = cube(vjp=lambda g, x: 3.001 * g * x * x)
+        x = parameter(positive(3))
+        with pytest.raises(GradcheckError):
+            check_grads(wrong, x, order=1, modes="reverse")
+        assert check_grads(wrong, x, order=1, modes="reverse", rtol=1e-2)
+
+    def test_bad_orders_and_modes(self):
+        x = parameter(normal(2))
+        with pytest.raises(ValueError, match="check_grads: order"):
+            check_grads(tg.exp, x, order=0)
+        for modes in [("fwd",), ()]:
+            with pytest.raises(ValueError, match=r"check_grads: modes=.*; expected 'forward', 'reverse', or both"):
+                check_grads(tg.exp, x, modes=modes)

@@ -19,6 +19,7 @@ from tinygrad_ms._version import __version__
 from tinygrad_ms.anomaly import detect_nan, guard_saved
 from tinygrad_ms.arrays.devices import default_device, device_info, set_default_device
 from tinygrad_ms.arrays.memory import keep_freed_memory
+from tinygrad_ms.dlpack import from_dlpack
 from tinygrad_ms.engine.around.constructors import asarray, tensor
 from tinygrad_ms.engine.around.modes import enable_grad, hooks, inference_mode, is_grad_enabled, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor
@@ -40,9 +41,10 @@ from tinygrad_ms.transforms import (
 
 __all__ = [  # every name stands once in this list or in that of ops: none may overwrite another
     "Tensor", "__version__", "asarray", "checkpoint", "custom_vjp", "default_device", "detect_nan", "device_info",
-    "elementwise", "enable_grad", "grad", "gradients", "guard_saved", "hessian", "hooks", "hvp", "inference_mode",
-    "is_grad_enabled", "jacobian", "jvp", "keep_freed_memory", "linearize", "multilinear", "no_derivative", "no_grad",
-    "ops", "primitive", "rules", "scope", "set_default_device", "signm", "tensor", "value_and_grad", "vjp",
+    "elementwise", "enable_grad", "from_dlpack", "grad", "gradients", "guard_saved", "hessian", "hooks", "hvp",
+    "inference_mode", "is_grad_enabled", "jacobian", "jvp", "keep_freed_memory", "linearize", "multilinear",
+    "no_derivative", "no_grad", "ops", "primitive", "rules", "scope", "set_default_device", "signm", "tensor",
+    "value_and_grad", "vjp",
     # loaded when first used: rooms, and what stands in some of them
     "data", "graph", "nn", "optim", "random", "replay", "serialization", "testing", "transforms",
     "CheckpointError", "compile", "explain", "load", "manual_seed", "profile", "save",

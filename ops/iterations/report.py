@@ -13,10 +13,13 @@ from tinygrad_ms.ops.iterations.coefficients import noise_floor, roundoff
 __all__: list[str] = []
 
 
+passed_through: set[str] = set()  # files of other frameworks that call this package for their users
+
+
 def warn_caller(message):
     """A RuntimeWarning at the innermost line that is not of this package."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and ours(frame):
+    while frame.f_back is not None and (ours(frame) or frame.f_code.co_filename in passed_through):
         frame = frame.f_back
     registry = frame.f_globals.setdefault("__warningregistry__", {})
     where = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")

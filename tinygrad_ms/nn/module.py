@@ -17,6 +17,7 @@ import numpy
 from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.dlpack import array_from_dlpack
 from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, raw
@@ -313,9 +314,10 @@ class Module:
         }
 
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> Keys:
-        """Overwrite the state, in place, with arrays or Tensors of any device.
+        """Overwrite the state, in place, with arrays or Tensors of any device, PyTorch's or JAX's included.
 
-        All is checked before anything is written.
+        All is checked before anything is written. The weights of ``Linear``, ``Embedding``, the norms and the recurrent
+        cells lie as in PyTorch, (out, in): nothing is transposed. docs/pytorch.md says which names differ.
         strict: all names must be there and no others. Without it the others are passed over, and returned.
         Raises ValueError that lists every missing and unexpected name, or every other shape or dtype;
         TypeError for what is no dict. A parameter that has two names must have one value.
@@ -325,6 +327,7 @@ class Module:
             raise TypeError(
                 f"{caller}: the state is {type(state).__name__}, expected a dict as state_dict() returns it"
             )
+        state = {name: from_elsewhere(value, f"{caller}: {name}") for name, value in state.items()}
         keys = Keys([name for name in mine if name not in state], [name for name in state if name not in mine])
         if strict and (keys.missing or keys.unexpected):
             problems = [
@@ -538,12 +541,20 @@ def mismatch(part, name, value) -> str | None:
     if type(value) not in BACKENDS and not isinstance(value, numpy.generic):
         return f"{name} is {type(value).__name__}, expected an array or a Tensor of shape {part.shape}"
     if value.shape != part.shape:
-        return f"{name} has shape {value.shape} in the state and {part.shape} here"
+        fits = "; its transpose would fit, pass .T" if value.shape == part.shape[::-1] else ""
+        return f"{name} has shape {value.shape} in the state and {part.shape} here{fits}"
     if not getattr(getattr(part.data, "flags", None), "writeable", True):
         return f"{name} is a read-only array here: guard_saved made it so until backward, or whoever made the array"
     if value.dtype != part.dtype:
         return f"{name} is {value.dtype} in the state and {part.dtype} here (convert one with .astype)"
     return None
+
+
+def from_elsewhere(value, what):
+    """``value``; of an array of another library, the array of ours that shows its memory."""
+    if hasattr(value, "__dlpack__") and not (isinstance(value, (Tensor, numpy.ndarray)) or type(value) in BACKENDS):
+        return array_from_dlpack(value.detach() if hasattr(value, "detach") else value, what)
+    return value
 
 
 def arriving(part, value):

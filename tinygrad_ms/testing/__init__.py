@@ -6,10 +6,12 @@ Importing this module makes ``device="strict"`` known.
 from tinygrad_ms.arrays.registry import Backend, register
 from tinygrad_ms.testing import strict
 from tinygrad_ms.testing.differences import GradcheckError, check_jvp, gradcheck, gradgradcheck
+from tinygrad_ms.testing.orders import check_grads
 from tinygrad_ms.testing.strict import SyncForbidden, forbid_sync
 
 __all__ = [
-    "GradcheckError", "SyncForbidden", "check_jvp", "forbid_sync", "gradcheck", "gradgradcheck", "strict",
+    "GradcheckError", "SyncForbidden", "check_grads", "check_jvp", "forbid_sync", "gradcheck", "gradgradcheck",
+    "strict",
 ]  # fmt: skip
 
 

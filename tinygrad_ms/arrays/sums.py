@@ -30,7 +30,7 @@ def sum_over(x, axes):
     NumPy's float32 and float64 as products with ones where the last axes go, the last but one, or the first ones: BLAS
     reads short rows ten times as fast as a reduction does.
     """
-    if type(x) is numpy.ndarray and x.dtype.char in "fd" and x.size and 0 < len(axes) < x.ndim:
+    if isinstance(x, numpy.ndarray) and x.dtype.char in "fd" and x.size and 0 < len(axes) < x.ndim:
         kept = x.ndim  # before the last axes that go
         while kept and kept - 1 in axes:
             kept -= 1

@@ -71,6 +71,10 @@ class Optimizer:
         """Change the raw array ``p`` in place by its gradient ``g``. ``state["step"]`` counts from 1."""
         raise NotImplementedError(f"{type(self).__name__} has no update(self, xp, p, g, state, options)")
 
+    def scalars(self, options, step) -> tuple[float, ...]:
+        """The numbers of ``update`` that change from step to step, or with the learning rate: ``numbers`` gives them."""
+        raise NotImplementedError(f"{type(self).__name__} has no scalars(self, options, step)")
+
     def check(self, options) -> None:
         """Raise TypeError or ValueError for options that are no numbers or out of range."""
         self.require_number(options, "lr")
@@ -265,10 +269,12 @@ class Optimizer:
             found = self._scratch[key] = backend.xp.empty(p.shape, p.dtype)
         return found
 
-    def numbers(self, p, options, *values):
-        """The numbers as NumPy reads them fastest beside ``p``: as 0-d arrays, kept until one is another number."""
+    def numbers(self, p, options, state):
+        """``scalars`` as NumPy reads them fastest beside ``p``: as 0-d arrays, kept until one is another number."""
         if type(p) is not numpy.ndarray:
-            return values
+            recorder = BACKENDS[type(p)].numbers
+            return recorder(self, p, options, state) if recorder else self.scalars(options, state["step"])
+        values = self.scalars(options, state["step"])
         known, arrays = self._numbers.get((id(options), type(p), p.dtype), NO_NUMBERS)
         if known != values:
             arrays = [numpy.array(value, p.dtype) for value in values]

@@ -17,10 +17,10 @@ from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.schedules import Schedule
 from tinygrad_ms.replay.agreement import run_both
 from tinygrad_ms.replay.guards import SIMPLE, Guards
-from tinygrad_ms.replay.program import Family, Program, Snapshot
+from tinygrad_ms.replay.program import Family, Program, decisions_of, key_of
 from tinygrad_ms.replay.recorder import Recorder
 from tinygrad_ms.replay.refusal import Diverged, refusal
-from tinygrad_ms.tree import flatten
+from tinygrad_ms.tree import flatten, unflatten
 
 MOST = 64  # recordings that are kept
 MANY = 16  # recordings of one signature after which a warning says that replays are rare
@@ -84,7 +84,7 @@ class Compiled:
             if isinstance(x, Tensor) and x.node is not None:
                 raise refusal("an argument requires a gradient, which a replay would not record; pass x.detach()")
         for family in self.families.get(signature, ()):
-            if not family.changed() and (program := family.program()) is not None:
+            if not family.changed() and (program := family.program()) is not None and not program.fits():
                 self.last = program
                 try:
                     if self.check:
@@ -133,25 +133,27 @@ class Compiled:
         stand_ins = [stand_in(x) for x in inputs]
         same = [family for family in families if not family.changed()]
         optimizers = [x for x in guards.seen.values() if isinstance(x, Optimizer)]
-        snapshot = Snapshot(inputs, families)
-        recorder = Recorder(stand_ins, tracked(guards, optimizers, families), optimizers, snapshot)
-        with hooks(recorder):
-            given = iter(stand_ins)
-            new_args, new_kwargs = replaced((args, kwargs), given)
+        recorder = Recorder(stand_ins, tracked(guards, optimizers), optimizers)
+        recorder.trace.name = self.__name__
+        base_errors = numpy.geterr()
+        with recorder, hooks(recorder):
+            new_args, new_kwargs = replaced((args, kwargs), iter(stand_ins))
             result = self.eager(*new_args, **new_kwargs)
             leaves, structure = flatten(result)
-            texts = recorder.finish(leaves)
-        key = (recorder.listing.key(), tuple(map(id, recorder.outside)), tuple(texts), repr(structure))
+            results = recorder.finish(leaves)
+            leaves = recorder.given_back(leaves)
+        key = key_of(recorder.trace, results, structure)
+        decisions = decisions_of(recorder.trace)
         for family in same:
-            if family.answers == recorder.answers:
-                family.confirm(key, recorder, len(inputs), texts, structure)
+            if family.decisions == decisions:
+                family.confirm(key, recorder, results, structure, base_errors)
                 break
         else:
             if sum(map(len, self.families.values())) >= MOST:
                 self.families.pop(next(iter(self.families)))
                 families = self.families.setdefault(signature, [])
             families.append(Family(key, guards, recorder))
-        return result
+        return unflatten(structure, leaves)
 
     def note_reason(self, signature, families):
         if families:
@@ -187,12 +189,11 @@ class Compiled:
         return text
 
 
-def tracked(guards, optimizers, families) -> list[Tensor]:
-    """The leaves whose gradients a step may drop or leave: those that can be found before it runs."""
+def tracked(guards, optimizers) -> list[Tensor]:
+    """The tensors that a step may use, as far as they can be found before it runs."""
     found = [x for x in guards.seen.values() if isinstance(x, Tensor)]
     found += [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-    found += [leaf for family in families for leaf in family.leaves]
-    return list({id(x): x for x in found if x.node is not None and x.is_leaf}.values())
+    return list({id(x): x for x in found}.values())
 
 
 def stand_in(x) -> Tensor:

@@ -1,66 +1,152 @@
-"""A recorded list that runs, and the recordings that belong together."""
+"""A list that runs, and the recordings that belong together."""
 
+import signal
+import threading
+from contextlib import contextmanager, nullcontext
+from math import inf
 from typing import Any
 
-from tinygrad_ms.engine.tensor import Tensor, raw
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.tape import last_change
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.optim.schedules import Schedule
+from tinygrad_ms.optim.whole_steps import arithmetic_raises
 from tinygrad_ms.random import generator
-from tinygrad_ms.replay.recorder import equal
+from tinygrad_ms.replay.plan import Plan, name_of
 from tinygrad_ms.replay.refusal import Diverged, refusal
-from tinygrad_ms.tree import unflatten
+from tinygrad_ms.replay.source import Source
+from tinygrad_ms.replay.trace import Numbers, Value
 
 
 class Program:
     """The function made of a list. Called with the arguments that are arrays or tensors, it gives the results."""
 
-    def __init__(self, recorder, inputs: int, texts, structure):
-        self.outside, self.structure = recorder.outside, structure
-        self.all_generators = recorder.generators
-        self.generators = recorder.generators if recorder.answers else []  # to put back where it diverges
-        self.source = recorder.listing.source(inputs, len(self.outside), texts)
-        names: dict[str, Any] = dict(recorder.listing.names)
-        exec(self.source, names)  # lines that ``Listing`` wrote
-        self.function = names["replay"]
-        self.names = names
-        self.runs = 0
+    def __init__(self, recorder, results, structure, base_errors):
+        trace = recorder.trace
+        self.plan = plan = Plan(trace, results)
+        self.made = source = Source(plan, trace, structure, base_errors)
+        self.source, self.names, self.runs = source.text, source.names, 0
+        exec(compile(self.source, f"<tg.compile: {trace.name}>", "exec"), self.names)  # lines that ``Source`` wrote
+        self.function = self.names["replay"]
+        self.atomic = source.atomic
+        self.generators = recorder.generators
+        outside = {id(t) for t in (*recorder.tensors, *recorder.late)}
+        self.tensors = [(t, array.inner, t.node) for t, array in recorder.swapped if id(t) in outside]
+        used = {e.function for e in plan.entries if e.kind == "numbers"}
+        self.numbers: list[Numbers] = list(used)
+        self.optimizers = {id(o): o for o in [n.optimizer for n in used]}
+        self.optimizers |= {id(o): o for o, _, _ in recorder.states.values()}
+        self.states = [
+            (o, o.state, p, state, [(k, v) for k, v in state.items() if type(v) in BACKENDS])
+            for o, p, state in recorder.states.values()
+        ]
+        self.options = [
+            (g, {k: v for k, v in g.items() if k not in ("params", "lr")}, len(g["params"]))
+            for o in self.optimizers.values()
+            for g in o.param_groups
+        ]
+        self.leaves = list(recorder.start)
+        kinds = [e.kind for e in plan.entries]
+        effects = [i for i, line in enumerate(source.lines) if line.effect]
+        late = source.lines[effects[0] :] if effects else []
+        self.risky = any(not line.pieces for line in late)  # something may raise after the first change
+        self.diverges = "expect" in kinds
+        if "live" in kinds and "expect" in kinds[kinds.index("live") :]:
+            raise refusal("a decision is taken from values after backward or an update; take it before", "the step")
+        changed = {s for e in plan.entries for s in e.writes if s.kind in ("outside", "gradient")}
+        self.written = [s.owner for s in changed]
+        self.schedules = [e.args[0] for e in plan.entries if e.kind == "live" and isinstance(e.args[0], Schedule)]
+
+    def fits(self) -> str:
+        """Why the list cannot run now; "" where it can."""
+        for t, array, node in self.tensors:
+            if t.data is not array or t.node is not node or (node is not None and node.hooks):
+                return "a tensor from outside has another array, or hooks"
+        for o, states, p, state, arrays in self.states:
+            if o.state is not states or states.get(p) is not state:
+                return "the state of an optimizer"
+            for name, array in arrays:
+                if state.get(name) is not array:
+                    return "the state of an optimizer"
+        for group, options, count in self.options:
+            lr = group["lr"]
+            if type(lr) is not float or not 0 <= lr < inf or len(group["params"]) != count:
+                return "lr, or the parameters of a group"
+            for name, value in options.items():
+                if group[name] != value:
+                    return f"the option {name} of an optimizer"
+        return ""
 
     def __call__(self, inputs):
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-        arrays += [x.data if isinstance(x, Tensor) else x for x in self.outside]
-        results = self.careful(arrays) if self.generators else self.function(*arrays)
+        careful = self.risky or self.generators or arithmetic_raises()
+        if not careful and self.atomic:
+            results = self.function(*arrays)
+        else:
+            with nullcontext() if self.atomic else whole_step():
+                results = self.carefully(arrays)
         self.runs += 1
-        return unflatten(self.structure, results) if self.structure is not None else None
+        return results
 
-    def careful(self, arrays):
-        """Run the list; where it takes another path, the random generators are as before."""
+    def carefully(self, arrays):
+        """Run the list; where it does not come to its end, everything is as before."""
         before = [(g, g.bit_generator.state) for g in map(generator, self.generators)]
+        copies = [(a, a.copy()) for a in self.written] if self.risky or arithmetic_raises() else []
+        grads = [(t, t.grad) for t in self.leaves]
+        steps = [(state, state["step"]) for _, _, _, state, _ in self.states]
+        change, rates = last_change[0], [(g, g["lr"]) for g, _, _ in self.options]
+        counts = [(s, s.steps, s.optimizer._factor) for s in self.schedules]
         try:
             return self.function(*arrays)
-        except Diverged:
+        except BaseException as error:
             for g, state in before:
                 g.bit_generator.state = state
+            for array, copy in copies:
+                array[...] = copy
+            for t, grad in grads:
+                t.grad = grad
+            for state, step in steps:
+                state["step"] = step
+            for group, lr in rates:
+                group["lr"] = lr
+            for schedule, n, factor in counts:
+                schedule.steps, schedule.optimizer._factor = n, factor
+            last_change[0] = max(change, last_change[0])
+            if isinstance(error, Exception) and not isinstance(error, Diverged):
+                raise Diverged(str(error)) from error
             raise
+
+
+@contextmanager
+def whole_step():
+    """Ctrl-C waits until the end of the block, in the thread that hears it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[tuple] = []
+    before = signal.signal(signal.SIGINT, lambda *args: heard.append(args))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard and callable(before):
+            before(*heard[0])
 
 
 class Family:
     """The recordings of one signature under the same guards: one list for each pattern of gradients that are there."""
 
     def __init__(self, key, guards, recorder):
-        self.key, self.guards, self.answers = key, guards, recorder.answers
-        self.outside, self.leaves = recorder.outside, list(recorder.start)
-        self.places = [(x, raw(x), x.node if isinstance(x, Tensor) else None) for x in recorder.outside]
-        self.names = recorder.listing.names  # keeps alive what the key knows by id
+        self.key, self.guards = key, guards
+        self.decisions = decisions_of(recorder.trace)
+        self.leaves = list(recorder.start)
         self.programs: dict[tuple, Program] = {}
-
-    def moved(self) -> bool:
-        """Whether a tensor from outside has another array or another place on the tape than it had."""
-        for x, array, node in self.places:
-            if x is not array and (x.data is not array or x.node is not node or (node is not None and node.hooks)):
-                return True
-        return False
 
     def changed(self) -> str:
         """What is not as it was when this was recorded; "" where all is."""
-        return self.guards.changed() or ("a tensor from outside has another array, or hooks" if self.moved() else "")
+        return self.guards.changed()
 
     def pattern(self) -> tuple:
         return tuple([leaf.grad is None for leaf in self.leaves])
@@ -68,53 +154,89 @@ class Family:
     def program(self) -> Program | None:
         return self.programs.get(self.pattern())
 
-    def confirm(self, key, recorder, inputs, texts, structure) -> None:
+    def confirm(self, key, recorder, results, structure, base_errors) -> None:
         """A second run under the same guards has made ``key``: keep its list, or refuse."""
-        if key != self.key:
+        if key[:3] != self.key[:3]:
             raise refusal(
                 f"two calls did not do the same, and nothing that is guarded has changed: {difference(self.key, key)}",
                 "the whole step has run",
             )
-        pattern = tuple([recorder.start[leaf] is None for leaf in self.leaves])
-        self.programs[pattern] = Program(recorder, inputs, texts, structure)
+        if not recorder.fresh:
+            pattern = tuple([recorder.start[leaf] is None for leaf in self.leaves])
+            self.programs[pattern] = Program(recorder, results, structure, base_errors)
 
     def describe(self) -> str:
         lists = len(self.programs)
         runs = sum(program.runs for program in self.programs.values())
-        lines = len(self.key[0][0])
-        state = f"{lists} lists, replayed {runs} times" if lists else "not confirmed by a second call yet"
-        return f"{lines} lines, {len(self.outside)} tensors from outside, {len(self.guards.entries)} guards: {state}"
+        if not lists:
+            return f"{len(self.key[0])} calls: not confirmed by a second call yet"
+        program = next(iter(self.programs.values()))
+        plan = program.plan
+        return (
+            f"{plan.recorded} calls of the array library, of which {len(program.made.lines)} are replayed,"
+            f" {plan.copies_spared} copies spared; buffers of {plan.size} bytes; {len(self.guards.entries)} guards:"
+            f" {lists} lists, replayed {runs} times"
+        )
+
+
+# --- whether two runs have made the same list ---------------------------------------------------------------------------
+
+
+def decisions_of(trace) -> list:
+    return [e.args[1] for e in trace.entries if e.kind == "expect"]
+
+
+def key_of(trace, results, structure) -> tuple:
+    """Two runs of a step have made the same list if their keys are equal."""
+    numbers: dict[Value, Any] = {}
+    kept: list[Any] = []  # what is known by id
+
+    def describe(x):
+        kind = type(x)
+        if kind is Value:
+            if x not in numbers:
+                if x.storage.kind == "constant" and x.root:
+                    numbers[x] = describe(x.thing)
+                elif x.storage.kind == "number":
+                    numbers[x] = "number"
+                elif x.thing is not None:
+                    numbers[x] = x.storage.kind, x.thing if x.storage.kind == "input" else id(x.thing)
+                    kept.append(x.thing)
+                else:
+                    numbers[x] = "value", len(numbers)
+            return numbers[x]
+        if kind is tuple or kind is list:
+            return (kind.__name__, *map(describe, x))
+        if kind is dict:
+            return tuple((k, describe(item)) for k, item in sorted(x.items(), key=lambda pair: str(pair[0])))
+        if kind in BACKENDS:
+            host = BACKENDS[kind].to_host(x)
+            return "array", str(host.dtype), host.shape, host.tobytes()
+        if isinstance(x, (int, float, str, slice, numpy.dtype, numpy.generic, type(None), type)) or x is Ellipsis:
+            return kind.__name__, repr(x)
+        kept.append(x)
+        return "object", id(x)
+
+    lines = []
+    for e in trace.entries:
+        if e.counts and e.kind not in ("numbers", "tick"):
+            what = id(e.function) if e.kind in ("gradient", "live") else name_of(e.function)
+            lines.append((e.kind, what, describe(e.args), describe(e.kwargs), describe(e.outs), e.label))
+            kept.append(e.function)
+    return lines, describe([x for x in results]), repr(structure), kept
 
 
 def difference(first, second) -> str:
     """Where two lists differ, for people."""
-    for (a, _), (b, _) in zip(first[0][0], second[0][0]):
+    for a, b in zip(first[0], second[0]):
         if a != b:
-            return f"{a.strip()} became {b.strip()}"
-    if len(first[0][0]) != len(second[0][0]):
-        return f"{len(first[0][0])} lines became {len(second[0][0])}"
-    for a, b in zip(first[0][1], second[0][1]):
-        if a != b:
-            return f"{a[0]} is another number or object: made in the step, or read from something that is not guarded"
-    if first[1] != second[1]:
-        return "an op got another tensor or array: made in the step, or read from something that is not guarded"
+            if a[:2] == b[:2]:
+                return (
+                    f"{a[1]} in {a[5] or 'the step'} got another number, tensor or array: made in the step, or read"
+                    " from something that is not guarded"
+                )
+            return f"{a[1]} in {a[5] or 'the step'} became {b[1]} in {b[5] or 'the step'}"
+    if len(first[0]) != len(second[0]):
+        return f"{len(first[0])} calls became {len(second[0])}"
     return "the results are others"
 
-
-class Snapshot:
-    """Copies of what a step reads from outside: writes that no event told are found by comparing."""
-
-    def __init__(self, inputs, families):
-        outside = {id(x): x for family in families for x in family.outside}
-        self.copies = [(x, raw(x).copy()) for x in (*inputs, *outside.values())]
-
-    def take_again(self) -> None:
-        """After a live call that may write."""
-        self.copies = [(x, copy if equal(raw(x), copy) else raw(x).copy()) for x, copy in self.copies]
-
-    def compare(self) -> None:
-        """Refuse what has changed."""
-        for x, copy in self.copies:
-            if not equal(raw(x), copy):
-                name = getattr(x, "name", None) or f"an array of shape {raw(x).shape}"
-                raise refusal(f"{name} was changed by a write that no op made; use an optimizer")

@@ -81,7 +81,7 @@ def sum_of_squares(g):
     g = g.reshape(-1)
     whole = g.size - g.size % SHORT
     blocks = g[:whole].reshape(-1, SHORT)
-    return numpy.vecdot(blocks, blocks).sum(dtype="float64") + numpy.float64(g[whole:] @ g[whole:])
+    return numpy.vecdot(blocks, blocks).sum(dtype="float64") + (g[whole:] @ g[whole:]).astype("float64")
 
 
 SHORT = 1024  # numbers that one product adds up

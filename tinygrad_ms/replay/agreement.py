@@ -17,7 +17,7 @@ def run_both(compiled, program, args, kwargs, inputs):
     """The results of the step itself. Raises RuntimeError where the replay has left others."""
     schedules = program.schedules
     optimizers = {**program.optimizers, **{id(s.optimizer): s.optimizer for s in schedules}}.values()
-    parameters = {id(t): t for t in (*program.leaves, *(t for t, _, _ in program.tensors))}
+    parameters = {id(t): t for t in (*program.leaves, *program.tensors)}
     parameters |= {id(p): p for o in optimizers for group in o.param_groups for p in group["params"]}
     tensors = list(parameters.values())
     generators = {id(g): g for g in map(generator, program.generators)}.values()

@@ -69,6 +69,7 @@ class Compiled:
         self.reasons: deque[str] = deque(maxlen=20)  # why it was recorded anew
         self.kept: list[Any] = []  # arguments that signatures know by id
         self.last: Program | None = None
+        self.whole: set[str] = set()  # forwards and rules that are not recorded call by call
         self.__name__ = type(step).__name__
         update_wrapper(self, step, updated=())
 
@@ -84,15 +85,23 @@ class Compiled:
             if isinstance(x, Tensor) and x.node is not None:
                 raise refusal("an argument requires a gradient, which a replay would not record; pass x.detach()")
         for family in self.families.get(signature, ()):
-            if not family.changed() and (program := family.program()) is not None and not program.fits():
+            if not family.changed() and (program := family.program()) is not None and program.ready():
                 self.last = program
                 try:
                     if self.check:
                         return run_both(self, program, args, kwargs, inputs)
                     return program(inputs)
-                except Diverged:  # nothing was written yet
-                    continue
+                except Diverged as error:  # everything is as it was
+                    self.give_up(program, error)
         return self.record(signature, inputs, args, kwargs)
+
+    def give_up(self, program, error) -> None:
+        """After a list has not come to its end: a forward or rule that decided otherwise runs as a whole from now on."""
+        self.reasons.append(f"a replay stopped: {str(error) or 'a decision or a shape came out otherwise'}")
+        if (name := str(error)) and name in program.names["decides"]:
+            self.whole.add(name)
+            for families in self.families.values():
+                families[:] = [f for f in families if program not in f.programs.values()]
 
     def sign(self, value, inputs):
         """The signature of an argument; the arrays and tensors go into ``inputs``."""
@@ -134,7 +143,7 @@ class Compiled:
         same = [family for family in families if not family.changed()]
         optimizers = [x for x in guards.seen.values() if isinstance(x, Optimizer)]
         recorder = Recorder(stand_ins, tracked(guards, optimizers), optimizers)
-        recorder.trace.name = self.__name__
+        recorder.trace.name, recorder.trace.never = self.__name__, self.whole
         base_errors = numpy.geterr()
         with recorder, hooks(recorder):
             new_args, new_kwargs = replaced((args, kwargs), iter(stand_ins))

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 import numpy
+from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_ms.replay.trace import Entry, Storage, Value, compute
 
@@ -87,6 +88,11 @@ class Plan:
     def scalars_as_arrays(self):
         """NumPy's scalars become 0-d arrays where only ufuncs read them, or what makes an array of them."""
         users: dict[Value, list] = {}
+        for e in list(self.entries):
+            if e.kind == "call" and e.function in ("all", "any") and len(e.args) == 1 and not e.kwargs:
+                if (v := self.resolve(e.args[0])).scalar and v.dtype.kind == "b":
+                    self.alias(e.outs, v)
+                    self.entries.remove(e)
         for e in self.entries:
             for v in self.reads(e):
                 users.setdefault(v, []).append(e)
@@ -110,7 +116,7 @@ class Plan:
             else:
                 kept.append(e)
         for v in chosen:
-            v.scalar = False
+            v.scalar, v.lifted = False, True
         self.entries = kept
 
     def alias(self, value, other):
@@ -139,7 +145,7 @@ class Plan:
             if type(e.outs) is Value and e.outs.entry is not e and not e.writes:
                 continue  # gave back what it got
             wanted = outside or bool(changed & needed)
-            if e.kind in ("expect", "draws", *EFFECTS) or (e.outs in shown if view else wanted):
+            if e.kind in ("expect", "shape", "draws", *EFFECTS) or (e.outs in shown if view else wanted):
                 shown.update(self.reads(e))
                 if type(e.outs) is Value and e.outs.root and e.outs.entry is e:
                     needed.discard(e.outs.storage)  # nothing before it has made it
@@ -157,7 +163,8 @@ class Plan:
             out = e.outs
             pure = e.kind in ("call", "makes") and not e.writes and type(out) is Value and out.entry is e
             pure = pure and out.storage not in changed and out.storage not in self.kept_by_user
-            if pure and name_of(e.function) not in FREE and all(self.is_constant(v) for v in self.reads(e)):
+            reads = () if shape_alone(e) else self.reads(e)
+            if pure and name_of(e.function) not in FREE and all(self.is_constant(v) for v in reads):
                 self.made[out] = self.run_now(e)
                 out.storage.kind = "constant"
             else:
@@ -168,8 +175,13 @@ class Plan:
         return v.storage.kind == "constant"
 
     def run_now(self, e):
+        if shape_alone(e):
+            v = e.args[0]
+            args = (as_strided(numpy.zeros(1, v.dtype), v.shape, v.strides), *e.args[1:])
+        else:
+            args = self.filled(e.args)
         with numpy.errstate(**e.errors):
-            found = compute(e.function, self.filled(e.args), self.filled(e.kwargs))
+            found = compute(e.function, args, self.filled(e.kwargs))
         return found.data if e.kind == "makes" else found
 
     def filled(self, x):
@@ -259,6 +271,12 @@ class Plan:
                 if same and root.strides == x.strides and not others:
                     return x.storage
         return None
+
+
+def shape_alone(e) -> bool:
+    """Whether a call reads the shape of its first argument, and no value of it."""
+    name, first = name_of(e.function), e.args[0] if e.args else None
+    return name.endswith("_like") and type(first) is Value and first.kind is numpy.ndarray
 
 
 def has_out(e) -> bool:

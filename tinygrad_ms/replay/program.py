@@ -33,7 +33,7 @@ class Program:
         self.atomic = source.atomic
         self.generators = recorder.generators
         outside = {id(t) for t in (*recorder.tensors, *recorder.late)}
-        self.tensors = [(t, array.inner, t.node) for t, array in recorder.swapped if id(t) in outside]
+        self.tensors = [t for t, _ in recorder.swapped if id(t) in outside]
         used = {e.function for e in plan.entries if e.kind == "numbers"}
         self.numbers: list[Numbers] = list(used)
         self.optimizers = {id(o): o for o in [n.optimizer for n in used]}
@@ -53,31 +53,51 @@ class Program:
         late = source.lines[effects[0] :] if effects else []
         self.risky = any(not line.pieces for line in late)  # something may raise after the first change
         self.diverges = "expect" in kinds
-        if "live" in kinds and "expect" in kinds[kinds.index("live") :]:
+        if "live" in kinds and {"expect", "shape"}.intersection(kinds[kinds.index("live") :]):
             raise refusal("a decision is taken from values after backward or an update; take it before", "the step")
         changed = {s for e in plan.entries for s in e.writes if s.kind in ("outside", "gradient")}
         self.written = [s.owner for s in changed]
         self.schedules = [e.args[0] for e in plan.entries if e.kind == "live" and isinstance(e.args[0], Schedule)]
 
-    def fits(self) -> str:
-        """Why the list cannot run now; "" where it can."""
-        for t, array, node in self.tensors:
-            if t.data is not array or t.node is not node or (node is not None and node.hooks):
-                return "a tensor from outside has another array, or hooks"
-        for o, states, p, state, arrays in self.states:
-            if o.state is not states or states.get(p) is not state:
-                return "the state of an optimizer"
-            for name, array in arrays:
-                if state.get(name) is not array:
-                    return "the state of an optimizer"
+    def ready(self) -> bool:
+        """Whether the list can run now. Arrays that an optimizer has got since, as from a checkpoint, take their place."""
+        for i, (o, states, p, state, arrays) in enumerate(self.states):
+            if o.state is states and states.get(p) is state:
+                for name, array in arrays:
+                    if state.get(name) is not array:
+                        break
+                else:
+                    continue
+            if not self.rebind(i, o, p, state, arrays):
+                return False
         for group, options, count in self.options:
             lr = group["lr"]
             if type(lr) is not float or not 0 <= lr < inf or len(group["params"]) != count:
-                return "lr, or the parameters of a group"
+                return False
             for name, value in options.items():
                 if group[name] != value:
-                    return f"the option {name} of an optimizer"
-        return ""
+                    return False
+        return True
+
+    def rebind(self, i, o, p, state, arrays) -> bool:
+        """Let the list read the state that ``p`` has now, where it is of the same kind."""
+        now = o.state.get(p)
+        if now is None or now.keys() != state.keys() or self.made.uses_views_of([a for _, a in arrays]):
+            return False
+        new = [(name, now[name]) for name, _ in arrays]
+        if any(type(a) is not type(b) or a.dtype != b.dtype or a.strides != b.strides or a.shape != b.shape
+               for (_, a), (_, b) in zip(arrays, new)):  # fmt: skip
+            return False
+        for old, replacement in [(state, now), *((a, b) for (_, a), (_, b) in zip(arrays, new))]:
+            if (name := self.made.known.pop(id(old), None)) is not None:
+                self.names[name] = replacement
+                self.made.known[id(replacement)] = name
+        for numbers in self.numbers:
+            if numbers.state is state:
+                numbers.state = now
+        self.written = [next((b for (_, a), (_, b) in zip(arrays, new) if a is w), w) for w in self.written]
+        self.states[i] = o, o.state, p, now, new
+        return True
 
     def __call__(self, inputs):
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
@@ -139,37 +159,45 @@ class Family:
     """The recordings of one signature under the same guards: one list for each pattern of gradients that are there."""
 
     def __init__(self, key, guards, recorder):
-        self.key, self.guards = key, guards
+        self.keys, self.guards = {pattern_of(recorder.start): key}, guards
+        outside = {id(t) for t in (*recorder.tensors, *recorder.late)}
+        self.places = [(t, array.inner, t.node) for t, array in recorder.swapped if id(t) in outside]
         self.decisions = decisions_of(recorder.trace)
         self.leaves = list(recorder.start)
         self.programs: dict[tuple, Program] = {}
 
     def changed(self) -> str:
         """What is not as it was when this was recorded; "" where all is."""
+        for t, array, node in self.places:
+            if t.data is not array or t.node is not node or (node is not None and node.hooks):
+                return "a tensor from outside has another array, or hooks"
         return self.guards.changed()
 
     def pattern(self) -> tuple:
-        return tuple([leaf.grad is None for leaf in self.leaves])
+        return pattern_of({leaf: leaf.grad for leaf in self.leaves})
 
     def program(self) -> Program | None:
         return self.programs.get(self.pattern())
 
     def confirm(self, key, recorder, results, structure, base_errors) -> None:
         """A second run under the same guards has made ``key``: keep its list, or refuse."""
-        if key[:3] != self.key[:3]:
-            raise refusal(
-                f"two calls did not do the same, and nothing that is guarded has changed: {difference(self.key, key)}",
-                "the whole step has run",
-            )
-        if not recorder.fresh:
-            pattern = tuple([recorder.start[leaf] is None for leaf in self.leaves])
+        pattern = pattern_of(recorder.start)
+        if not any(key[:3] == known[:3] for known in self.keys.values()):
+            if pattern in self.keys:
+                raise refusal(
+                    "two calls did not do the same, and nothing that is guarded has changed:"
+                    f" {difference(self.keys[pattern], key)}",
+                    "the whole step has run",
+                )
+            self.keys[pattern] = key
+        elif not recorder.fresh:
             self.programs[pattern] = Program(recorder, results, structure, base_errors)
 
     def describe(self) -> str:
         lists = len(self.programs)
         runs = sum(program.runs for program in self.programs.values())
         if not lists:
-            return f"{len(self.key[0])} calls: not confirmed by a second call yet"
+            return f"{len(next(iter(self.keys.values()))[0])} calls: not confirmed by a second call yet"
         program = next(iter(self.programs.values()))
         plan = program.plan
         return (
@@ -179,11 +207,15 @@ class Family:
         )
 
 
+def pattern_of(grads) -> tuple:
+    return tuple([grad is None for grad in grads.values()])
+
+
 # --- whether two runs have made the same list ---------------------------------------------------------------------------
 
 
 def decisions_of(trace) -> list:
-    return [e.args[1] for e in trace.entries if e.kind == "expect"]
+    return [e.args[1] for e in trace.entries if e.kind in ("expect", "shape")]
 
 
 def key_of(trace, results, structure) -> tuple:
@@ -219,7 +251,8 @@ def key_of(trace, results, structure) -> tuple:
 
     lines = []
     for e in trace.entries:
-        if e.counts and e.kind not in ("numbers", "tick"):
+        dropped = e.kind == "gradient" and e.args[0] is None  # which depends on what was there: ``Family.pattern``
+        if e.counts and not dropped and e.kind not in ("numbers", "tick"):
             what = id(e.function) if e.kind in ("gradient", "live") else name_of(e.function)
             lines.append((e.kind, what, describe(e.args), describe(e.kwargs), describe(e.outs), e.label))
             kept.append(e.function)

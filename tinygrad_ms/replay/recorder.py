@@ -15,7 +15,7 @@ from tinygrad_ms.optim.clipping import clip_grad_norm, clip_grad_value
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.random import _replay, generator
 from tinygrad_ms.replay.refusal import refusal
-from tinygrad_ms.replay.trace import Entry, Trace
+from tinygrad_ms.replay.trace import Entry, Trace, constant_of
 from tinygrad_ms.replay.traced import KINDS, active
 
 SIMPLE = (int, float, bool, str, type(None))
@@ -62,6 +62,8 @@ class Recorder:
 
     def swap(self, tensor, array) -> None:
         tensor.data = array
+        if tensor.node is not None and tensor.is_leaf:
+            tensor.node.backend = BACKENDS[type(array)]
         self.swapped.append((tensor, array))
 
     def __exit__(self, *error):
@@ -70,9 +72,9 @@ class Recorder:
         for t, array in self.swapped:
             if t.data is array:
                 t.data = array.inner
-            constant = t._constant
-            if constant is not None and constant.backend.run is not None:
-                constant.backend = BACKENDS[type(raw(t))]
+            for place in (t._constant, t.node):
+                if place is not None and place.backend is not None and place.backend.run is not None:
+                    place.backend = BACKENDS[type(array.inner)]
         for t in self.start:
             if t.grad is not None and type(t.grad.data) in KINDS:
                 t.grad.data = t.grad.data.inner
@@ -86,7 +88,12 @@ class Recorder:
 
     # --- what happens in between ----------------------------------------------------------------------------------------
 
+    def walked(self, tensor, gradient, seed, leaves) -> None:
+        self.trace.counts = False  # what ``.grad`` becomes depends on what it was; see ``Family.pattern``
+
     def called(self, primitive, args, constants) -> None:
+        if not self.live:
+            self.trace.counts = True
         if not self.trace.hidden:
             if current_state().hooks != (self,):
                 raise refusal("hooks, detect_nan, profile and their like watch each op, which a replay does not call")
@@ -105,7 +112,9 @@ class Recorder:
     def before_rule(self, node, gradient) -> None:
         if self.trace.hidden:
             return
-        if node.hooks:
+        if not self.live:
+            self.trace.counts = True
+        if node.hooks or any(getattr(parent, "hooks", None) for parent in node.parents):
             raise refusal("a hook on a gradient cannot be recorded")
         self.plans.append((node, node.plan))
         if node.plan is not None and not isinstance(gradient, Tensor):
@@ -152,6 +161,8 @@ class Recorder:
             self.look_at_options()
             own = function is STEP and type(args[0]).scalars is not Optimizer.scalars
             own = own and type(args[0]).update.__module__.startswith("tinygrad_ms.")
+            if isinstance(args[0], Optimizer) and not any(args[0] is o for o, _ in self.options):
+                raise refusal("an optimizer is made in the step, or where nobody looks for it; make it outside")
             how = "calls" if own or function in CALLS else "whole"
         self.live.append((how, function, args, kwargs))
         if how == "calls":
@@ -187,6 +198,8 @@ class Recorder:
             self.trace.counts, self.trace.label = True, ""
             if function is STEP:
                 self.close_states(args[0])
+            if isinstance(result, Tensor) and type(result.data) not in KINDS:  # of no gradients the norm is 0
+                result.data = self.trace.wrap(result.data, constant_of(result.data))
         elif how == "whole":
             if result is not None:
                 raise refusal(f"{function.__name__} returns {type(result).__name__}, which cannot be recorded")
@@ -259,6 +272,7 @@ class Recorder:
 
     def finish(self, leaves) -> list:
         """The results: Values in place of arrays, and whether each is a tensor."""
+        self.trace.counts = True
         self.look_at_options()
         self.note_gradients()
         for t in self.start:
@@ -287,6 +301,8 @@ class Recorder:
             raise refusal("the step returns an array that no op has made", "the result")
         if isinstance(x, Tensor) and x.node is not None and not is_freed(x.node):
             raise refusal("a result still has a history; return .detach(), or call it under no_grad()", "the result")
+        if array.value.storage.kind == "constant":
+            array = array.copy()
         if array.value.storage.kind != "buffer":
             raise refusal("a result shows the memory of an argument or a parameter; return .clone()", "the result")
         return "tensor" if isinstance(x, Tensor) else "array", array.value

@@ -45,6 +45,8 @@ class Source:
         self.names: dict[str, Any] = {
             "Tensor": Tensor, "Diverged": Diverged, "errstate": numpy.errstate, "consume": consume, "tick": tick,
             "setattr": setattr, "setitem": operator.setitem, "last_change": last_change, "copyto": numpy.copyto,
+            "asarray": numpy.asarray,
+            "decides": set(),
         }  # fmt: skip
         self.known: dict[Any, str] = {}
         self.texts: dict[Value, str] = {}
@@ -80,6 +82,14 @@ class Source:
             self.known[key] = name
             self.names[name] = thing
         return self.known[key]
+
+    def uses_views_of(self, arrays) -> bool:
+        """Whether the list names something else that shows the memory of one of these."""
+        owners = {id(a) for a in arrays}
+        for v, array in self.plan.made.items():
+            if id(array) not in owners and v.storage.owner is not None and id(v.storage.owner) in owners:
+                return True
+        return any(isinstance(x, partial) for x in self.names.values())
 
     def function(self, function) -> str:
         name = name_of(function)
@@ -153,8 +163,10 @@ class Source:
             head, rest, pieces = f"{args_text[0]}.{function}", args_text[1:], ""
         else:
             head, rest = self.function(function), args_text
-            whole = self.bound(partial(function, **kwargs), "f") if kwargs and effect else head
-            in_c = isinstance(function, IN_C) and not any(values_in(kwargs))
+            whole = head
+            in_c = isinstance(function, IN_C) and all(self.stay(v) for v in values_in(kwargs))
+            if kwargs and effect and in_c:
+                whole = self.bound(partial(function, **self.plan.filled(kwargs)), "f")
             pieces = f"({', '.join([whole, *rest])},)" if in_c and not target else ""
         rest = rest + [f"{k}={self.argument(v)}" for k, v in kwargs.items()]
         text = f"{head}({', '.join(rest)})"
@@ -165,7 +177,12 @@ class Source:
 
     def do_expect(self, e):
         v, answer = e.args
+        self.names["decides"].add(e.label)
         self.add(e, f"if {'not ' if answer else ''}{self.value(v)}: raise Diverged({e.label!r})", errors=False)
+
+    def do_shape(self, e):
+        v, shape = e.args
+        self.add(e, f"if {self.value(v)}.shape != {shape}: raise Diverged", errors=False)
 
     def do_numbers(self, e):
         self.add(e, f"{self.bound(e.function.refresh, 'refresh')}()", errors=False)
@@ -211,8 +228,7 @@ class Source:
         if type(out) is Value and out.entry is e and out.root and out.storage in self.plan.static and has_out(e):
             self.into(e, function, name, args, kwargs, out)
         elif e.writes and "out" in kwargs and type(kwargs["out"]) is Value and hasattr(function, "nin"):
-            given = kwargs.pop("out")
-            self.call(e, function, (*args, given), kwargs)
+            self.ufunc(e, function, args, kwargs, kwargs.pop("out"))
         elif e.writes and name == "fill":
             self.call(e, numpy.copyto, (args[0], args[1]))
         elif e.writes:
@@ -224,6 +240,9 @@ class Source:
             if isinstance(function, str) and name in REDUCTIONS:
                 function, args, kwargs = self.reduction(name, args, kwargs, None)
             self.call(e, function, args, kwargs, self.target(out))
+            if type(out) is Value and out.lifted:
+                line = self.lines.pop()
+                self.lines.append(line._replace(text=line.text.replace(" = ", " = asarray(", 1) + ")"))
 
     def into(self, e, function, name, args, kwargs, out):
         """A call that writes into a buffer."""
@@ -240,10 +259,16 @@ class Source:
         elif isinstance(function, str) and name in REDUCTIONS:
             function, args, kwargs = self.reduction(name, args, kwargs, out)
             self.call(e, function, args, kwargs)
-        elif hasattr(function, "nin") and not kwargs:
-            self.call(e, function, (*args, out))
+        elif hasattr(function, "nin"):
+            self.ufunc(e, function, args, kwargs, out)
         else:
             self.call(e, function, args, {**kwargs, "out": out})
+
+    def ufunc(self, e, function, args, kwargs, out):
+        if name_of(function) in ("maximum", "minimum"):  # which take a third one in another way
+            self.call(e, function, args, {**kwargs, "out": out})
+        else:
+            self.call(e, function, (*args, out), kwargs)
 
     def reduction(self, name, args, kwargs, out):
         """x.sum(...) as the reduction of its ufunc, which NumPy calls itself."""
@@ -290,15 +315,16 @@ class Source:
         body += self.block_of(before, gone)
         if touched:
             body.append("    now = tick()")
-        body.append(f"    results = {result_text}")
         marks = [f"(setitem, {name}, 0, now)," for name in touched]
         if self.atomic:
+            body.append(f"    results = {result_text}")
             body.append("    consume((")
             body += [f"        {line.pieces},  # {line.note}" for line in after]
             body += [f"        {mark}" for mark in marks]
             body.append("    ))")
         else:
             body += self.block_of(after, {})
+            body.append(f"    results = {result_text}")
             body += [f"    consume((({mark.rstrip(',')}),))" for mark in marks]
         body.append("    return results")
         return "\n".join(body) + "\n"

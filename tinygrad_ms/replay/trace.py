@@ -18,6 +18,9 @@ FACTS = {  # functions of NumPy that look at shapes and dtypes alone
 FIRST = {operator.setitem} | {  # calls that change their first argument
     getattr(numpy, name) for name in ("copyto", "put", "place", "putmask", "put_along_axis", "fill_diagonal")
 }
+BY_VALUE = {  # the shapes of whose results depend on values
+    "nonzero", "flatnonzero", "argwhere", "compress", "extract", "repeat", "unique", "unique_values", "trim_zeros",
+}  # fmt: skip
 FIRST_METHODS = {"fill", "sort", "put", "partition"}
 
 
@@ -41,13 +44,13 @@ class Value:
     is there before: the raw array, the number of an input, the tensor of a gradient.
     """
 
-    __slots__ = ("storage", "shape", "dtype", "strides", "root", "scalar", "entry", "thing", "kind")
+    __slots__ = ("storage", "shape", "dtype", "strides", "root", "scalar", "lifted", "entry", "thing", "kind")
 
     def __init__(self, storage, inner, root, entry=None, thing=None):
         self.storage, self.root, self.entry, self.thing = storage, root, entry, thing
         self.shape, self.dtype, self.kind = inner.shape, inner.dtype, type(inner)
         self.strides = getattr(inner, "strides", ())
-        self.scalar = isinstance(inner, numpy.generic)
+        self.scalar, self.lifted = isinstance(inner, numpy.generic), False  # lifted: a scalar that became an array
 
 
 class Entry:
@@ -71,6 +74,7 @@ class Trace:
         self.label, self.where, self.counts, self.name = "", "", True, ""
         self.inputs, self.swapped = 0, []  # how many arguments; (tensor, recording array)
         self.whole: dict[str, int] = {}  # forwards and rules that run as they are, and how often
+        self.never: set[str] = set()  # those of them that are known to
         self.storages: dict[int, Storage] = {}  # by id of the array with the memory
         self.known_outside: dict[int, Traced] = {}  # by id of the array
         self.first_steps: dict[int, int] = {}  # by id of the state of a parameter: its count before the step
@@ -102,7 +106,7 @@ class Trace:
         while frame.f_code.co_name != "op" and frame.f_back is not None:
             frame = frame.f_back
         if self.inside or (frame.f_back is not None and ours(frame.f_back)):
-            return self.wrap(array, Value(Storage("constant", array), array, True, thing=array))
+            return self.wrap(array, constant_of(array))
         return self.outside(array)
 
     # --- calls --------------------------------------------------------------------------------------------------------
@@ -123,8 +127,18 @@ class Trace:
             return result
         entry = Entry("call", function, self.noted(args), self.noted(kwargs))
         entry.writes = changed
-        made = self.results(result, operands, entry, kwargs.get("out"))
-        return self.add(entry, made)
+        made = self.results(result, operands, entry)
+        self.add(entry)
+        if name in BY_VALUE or (name in ("getitem", "take") and any(x.dtype.kind == "b" for x in operands[1:])):
+            if self.inside:
+                raise read()
+            self.expect_shapes(entry)
+        return made
+
+    def expect_shapes(self, entry):
+        """The shapes of these results depend on values: a replay goes on only where they are the same."""
+        for v in flat_values(entry.outs):
+            self.add(Entry("shape", None, (v, v.shape)))
 
     def add(self, entry, made=None):
         entry.errors = numpy.geterr()
@@ -172,7 +186,7 @@ class Trace:
                 self.before_write(x.value.storage)
         return found
 
-    def results(self, result, operands, entry, out=None):
+    def results(self, result, operands, entry):
         """What a call has given, as recording arrays; ``entry.outs`` gets their Values."""
         if isinstance(result, (tuple, list)):
             made = [self.results(item, operands, entry) for item in result]
@@ -203,10 +217,12 @@ class Trace:
         """A decision that is taken from a value: a replay goes on only where it comes out the same."""
         if not self.open:
             return bool(x.inner)
-        if self.inside or self.hidden:
+        if self.hidden:
             raise read()
         answer = bool(x.inner)
         self.add(Entry("expect", bool, (x.value, answer)))
+        if not self.inside:
+            self.entries[-1].label = ""
         return answer
 
     # --- forwards and rules -------------------------------------------------------------------------------------------
@@ -228,7 +244,7 @@ class Trace:
 
     def attempt(self, name, traced, function, args, kwargs):
         """``traced()``, or one entry for ``function`` where that cannot be recorded call by call."""
-        if name not in self.whole and not self.hidden:
+        if name not in self.whole and name not in self.never and not self.hidden:
             mark, made = len(self.entries), dict(self.made)
             self.inside += 1
             try:
@@ -251,7 +267,9 @@ class Trace:
         finally:
             self.hidden -= 1
         entry = Entry("whole", function, self.noted(args), self.noted(kwargs))
-        return self.add(entry, self.results(result, operands, entry))
+        made = self.add(entry, self.results(result, operands, entry))
+        self.expect_shapes(entry)
+        return made
 
     # --- what else a step does ----------------------------------------------------------------------------------------
 
@@ -286,6 +304,18 @@ class Numbers:
                 if value != old:
                     array[...] = value
             self.values = values
+
+
+def constant_of(array) -> Value:
+    return Value(Storage("constant", array), array, True, thing=array)
+
+
+def flat_values(outs):
+    if isinstance(outs, tuple):
+        for item in outs:
+            yield from flat_values(item)
+    elif outs is not None:
+        yield outs
 
 
 def compute(function, args, kwargs):

@@ -7,7 +7,6 @@ stands for, computes at once, and tells its trace what was called with what. A v
 
 import operator
 from contextvars import ContextVar
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -164,7 +163,8 @@ def _attach():
     readers = dict(item="item", tolist="tolist", tobytes="tobytes", get="get", __contains__="__contains__")
     for name, method in readers.items():
         setattr(Traced, name, _reader(lambda x, *args, method=method: getattr(x, method)(*args)))
-    for function in (int, float, complex, operator.index, format):
+    Traced.__format__ = lambda self, spec: format(self.inner, spec)  # of a message; nothing is computed from it
+    for function in (int, float, complex, operator.index):
         setattr(Traced, f"__{function.__name__}__", _reader(function))
 
 
@@ -184,17 +184,20 @@ class Library:
         found = getattr(self._real, name)
         if isinstance(found, ModuleType) or type(found).__name__ == "SimpleNamespace":
             found = Library(found)
-        elif callable(found) and not isinstance(found, type):
+        elif callable(found) and (not isinstance(found, type) or name == "empty"):
             found = function_of(found)
         setattr(self, name, found)
         return found
 
 
-def function_of(function):
-    """The function, told to the trace."""
+class function_of:
+    """A function of a library, whose calls the trace sees; and its methods, if it is a ufunc."""
 
-    def call(*args, **kwargs):
-        trace = active.get()
+    def __init__(self, function):
+        self._function, self.__name__ = function, getattr(function, "__name__", "function")
+
+    def __call__(self, *args, **kwargs):
+        trace, function = active.get(), self._function
         if trace is None or trace.hidden:
             return function(*map(plain, args), **{k: plain(v) for k, v in kwargs.items()})
         count = getattr(function, "nin", None)
@@ -202,15 +205,8 @@ def function_of(function):
             args, kwargs = args[:count], {**kwargs, "out": args[count]}
         return trace.call(function, args, kwargs)
 
-    for name in ("at", "reduce", "outer", "accumulate", "reduceat"):  # of a ufunc
-        if hasattr(function, name):
-            setattr(call, name, partial(_method_of, function, name))
-    call.__name__ = getattr(function, "__name__", "function")
-    return call
-
-
-def _method_of(function, name, *args, **kwargs):
-    return function_of(getattr(function, name))(*args, **kwargs)
+    def __getattr__(self, name):
+        return function_of(getattr(self._function, name))
 
 
 def plain(x):

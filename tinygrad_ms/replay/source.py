@@ -185,7 +185,15 @@ class Source:
         self.add(e, f"if {self.value(v)}.shape != {shape}: raise Diverged", errors=False)
 
     def do_numbers(self, e):
-        self.add(e, f"{self.bound(e.function.refresh, 'refresh')}()", errors=False)
+        refresh, step = self.bound(e.function.refresh, "refresh"), self.step_before(e.function.state)
+        self.add(e, f"{refresh}({step})", errors=False)
+
+    def step_before(self, state) -> str:
+        """The variable of the count of steps in the state of a parameter, as it was at the start."""
+        text = f"{self.bound(state, 's')}"
+        if (line := f'{text}_step = {text}["step"]') not in self.first:
+            self.first.append(line)
+        return f"{text}_step"
 
     def do_draws(self, e):
         target = self.target(e.outs)
@@ -210,11 +218,7 @@ class Source:
         self.add(e, f"{t}.grad = {new}", effect=True, pieces=f'(setattr, {t}, "grad", {new})', errors=False)
 
     def do_tick(self, e):
-        state, n = self.bound(e.function, "s"), e.args[2]
-        before = f"{state}_step"
-        if before not in self.names:
-            self.names[before] = None
-            self.first.append(f'{before} = {state}["step"]')
+        state, before, n = self.bound(e.function, "s"), self.step_before(e.function), e.args[2]
         text = f'{state}["step"] = {before} + {n}'
         self.add(e, text, effect=True, pieces=f'(setitem, {state}, "step", {before} + {n})', errors=False)
 

@@ -296,9 +296,9 @@ class Numbers:
         self.optimizer, self.options, self.state, self.p = optimizer, options, state, optimizer.updating
         self.values, self.arrays, self.ahead = values, arrays, ahead
 
-    def refresh(self):
+    def refresh(self, step_before):
         self.optimizer.updating = self.p
-        values = self.optimizer.scalars(self.options, self.state["step"] + self.ahead)
+        values = self.optimizer.scalars(self.options, step_before + self.ahead)
         if values != self.values:
             for array, value, old in zip(self.arrays, values, self.values):
                 if value != old:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy
 
+from tinygrad_ms.arrays.devices import default_device
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.tape import last_change
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.optim.schedules import Schedule
@@ -27,7 +29,7 @@ class Program:
         trace = recorder.trace
         self.plan = plan = Plan(trace, results)
         self.made = source = Source(plan, trace, structure, base_errors)
-        self.source, self.names, self.runs = source.text, source.names, 0
+        self.source, self.names, self.count = source.text, source.names, [0]
         exec(compile(self.source, f"<tg.compile: {trace.name}>", "exec"), self.names)  # lines that ``Source`` wrote
         self.function = self.names["replay"]
         self.atomic = source.atomic
@@ -52,7 +54,7 @@ class Program:
         effects = [i for i, line in enumerate(source.lines) if line.effect]
         late = source.lines[effects[0] :] if effects else []
         self.risky = any(not line.pieces for line in late)  # something may raise after the first change
-        self.diverges = "expect" in kinds
+        self.simple = self.atomic and not self.risky and not self.generators
         if "live" in kinds and {"expect", "shape"}.intersection(kinds[kinds.index("live") :]):
             raise refusal("a decision is taken from values after backward or an update; take it before", "the step")
         changed = {s for e in plan.entries for s in e.writes if s.kind in ("outside", "gradient")}
@@ -101,14 +103,62 @@ class Program:
 
     def __call__(self, inputs):
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-        careful = self.risky or self.generators or arithmetic_raises()
-        if not careful and self.atomic:
-            results = self.function(*arrays)
+        self.count[0] += 1
+        if self.simple and not arithmetic_raises():
+            return self.function(*arrays)
+        with nullcontext() if self.atomic else whole_step():
+            return self.carefully(arrays)
+
+    @property
+    def runs(self) -> int:
+        """How often it has come to its end."""
+        return self.count[0]
+
+    def shortcut(self, guards, places, args):
+        """A function of the arguments of a call, all of which are arrays or tensors: the results, or MISSED.
+
+        It runs the list where all that is guarded is the very same as when the list was made.
+        """
+        names: dict[str, Any] = {"MISSED": MISSED, "program": self, "replay": self.function, "count": self.count}
+        names |= {"raises": arithmetic_raises, "state": current_state, "alike": alike, "device": default_device}
+
+        def bound(x):
+            names[name := f"k{id(x)}"] = x
+            return name
+
+        state = current_state()
+        tests = [f"(state() is {bound(state)} or alike(state(), {bound(state)}))", f"device() == {default_device()!r}"]
+        given = [f"x{i}" for i in range(len(args))]
+        for i, x in enumerate(args):
+            name, array = given[i], x
+            if isinstance(x, Tensor):
+                tests += [f"type({name}) is {bound(type(x))}", f"{name}.node is None"]
+                name, array = f"{name}.data", x.data
+                given[i] = name
+            tests += [f"type({name}) is {bound(type(array))}", f"{name}.dtype is {bound(array.dtype)}"]
+            tests += [f"{name}.shape == {array.shape}", f"{name}.strides == {array.strides}"]
+        for t, array, node in places:
+            tests += [f"{bound(t)}.data is {bound(array)}", f"{bound(t)}.node is {bound(node)}"]
+            tests += [f"not {bound(node)}.hooks"] if node is not None else []
+        tests += [f"{bound(leaf)}.grad is {'' if there else 'not '}None" for leaf, there in zip(self.leaves, pattern_of({t: t.grad for t in self.leaves}))]
+        for o, states, p, s, arrays in self.states:
+            tests += [f"{bound(o)}.state is {bound(states)}", f"{bound(states)}[{bound(p)}] is {bound(s)}"]
+            tests += [f"{bound(s)}[{name!r}] is {bound(array)}" for name, array in arrays]
+        for group, options, n in self.options:
+            g = bound(group)
+            tests += [f"type({g}['lr']) is float", f"0 <= {g}['lr'] < 1e300", f"len({g}['params']) == {n}"]
+            tests += [f"{g}[{name!r}] is {bound(value)}" for name, value in options.items()]
+        tests += guards.conditions(bound)
+        run = f"program(({', '.join(given)},))"
+        text = f"def call({', '.join(f'x{i}' for i in range(len(args)))}):\n    try:\n        if not (\n            "
+        text += "\n            and ".join(dict.fromkeys(tests))
+        text += "\n        ):\n            return MISSED\n    except Exception:\n        return MISSED\n"
+        if self.simple:
+            text += f"    if raises():\n        return {run}\n    count[0] += 1\n    return replay({', '.join(given)})\n"
         else:
-            with nullcontext() if self.atomic else whole_step():
-                results = self.carefully(arrays)
-        self.runs += 1
-        return results
+            text += f"    return {run}\n"
+        exec(text, names)  # tests that are written above
+        return names["call"]
 
     def carefully(self, arrays):
         """Run the list; where it does not come to its end, everything is as before."""
@@ -137,6 +187,14 @@ class Program:
             if isinstance(error, Exception) and not isinstance(error, Diverged):
                 raise Diverged(str(error)) from error
             raise
+
+
+MISSED: Any = object()  # what a shortcut gives where it does not know the way
+
+
+def alike(state, known) -> bool:
+    names = ("recording", "inference", "forward_mode", "hooks")
+    return all(getattr(state, name) == getattr(known, name) for name in names)
 
 
 @contextmanager

@@ -103,7 +103,8 @@ class Compiled:
                     if self.check:
                         return run_both(self, program, args, kwargs, inputs)
                     if not kwargs and len(inputs) == len(args) and all(a is b for a, b in zip(args, inputs)):
-                        self.short, self.count = program.shortcut(family.guards, family.places, args), len(args)
+                        program.short = program.short or program.shortcut(family.guards, family.places, args)
+                        self.short, self.count = program.short, len(args)
                     return program(inputs)
                 except Diverged as error:  # everything is as it was
                     self.give_up(program, error)

@@ -22,6 +22,8 @@ WEAK = {  # ufuncs that take a Python number beside floats as one of their dtype
     "add", "subtract", "multiply", "divide", "true_divide", "maximum", "minimum", "greater", "greater_equal", "less",
     "less_equal", "equal", "not_equal",
 }  # fmt: skip
+SAME = {"reshape", "broadcast_to", "ascontiguousarray", "squeeze"}  # these show an array from its start
+SMALL = 2**14  # bytes of a result that may be kept for whoever computes it again
 EFFECTS = {"gradient", "tick", "live"}  # kinds of entries that change what is the user's
 STAYING = {"outside", "number", "constant"}
 
@@ -45,17 +47,18 @@ def name_of(function) -> str:
 class Plan:
     """What of a trace is run, and where its arrays lie."""
 
-    def __init__(self, trace, results):
-        self.results = results
+    def __init__(self, trace, results, base_errors):
+        self.results, self.base = results, base_errors
         self.entries: list[Entry] = list(trace.entries)
         self.recorded = len(self.entries)
         self.instead: dict[Value, Value] = {}  # a value that is another one
         self.made: dict[Value, Any] = {}  # arrays that are made once
-        self.copies_spared = 0
+        self.copies_spared = self.twice = 0
         self.kept_by_user = {v.storage for kind, v in results if kind != "constant"}
         for e in self.entries:
             if e.kind == "gradient":
                 self.kept_by_user |= {v.storage for v in values_in(e.args)}
+        self.simplify()
         self.scalars_as_arrays()
         self.drop()
         self.fold()
@@ -85,6 +88,47 @@ class Plan:
 
     # --- simpler lists --------------------------------------------------------------------------------------------------
 
+    def simplify(self):
+        """A view of the same shape is what it shows; a small result is not computed twice."""
+        changed = {s for e in self.entries for s in e.writes}
+        known: dict[Any, tuple] = {}
+        kept = []
+        for e in self.entries:
+            out = e.outs
+            if e.kind == "call" and not e.writes and type(out) is Value and out.entry is e:
+                first = self.resolve(e.args[0]) if e.args and type(e.args[0]) is Value else None
+                name = name_of(e.function)
+                if name in SAME and first is not None and alike(first, out) and out.storage is first.storage:
+                    self.instead[out] = first
+                    continue
+                if out.root and out.storage not in changed and size_of(out) <= SMALL and name not in FREE:
+                    key = self.key(e, changed)
+                    first, errors = known.get(key, (None, None))
+                    if first is not None and out.storage not in self.kept_by_user and errors in (e.errors, self.base):
+                        self.alias(out, first)
+                        self.twice += 1
+                        continue
+                    known[key] = out, e.errors
+            kept.append(e)
+        self.entries = kept
+
+    def key(self, e, changed):
+        """What two calls with equal results have in common; something of its own where that cannot be said."""
+
+        def describe(x):
+            kind = type(x)
+            if kind is Value:
+                x = self.resolve(x)
+                return x if x.storage not in changed else object()
+            if kind is tuple or kind is list:
+                return kind, tuple(map(describe, x))
+            if kind in (int, float, bool, str, type(None)):
+                return kind, repr(x)
+            return object() if kind is not numpy.dtype else x
+
+        function = e.function if isinstance(e.function, str) else id(e.function)
+        return function, describe(e.args), describe(tuple(sorted(e.kwargs.items())))
+
     def scalars_as_arrays(self):
         """NumPy's scalars become 0-d arrays where only ufuncs read them, or what makes an array of them."""
         users: dict[Value, list] = {}
@@ -96,6 +140,7 @@ class Plan:
         for e in self.entries:
             for v in self.reads(e):
                 users.setdefault(v, []).append(e)
+        changed = {s for e in self.entries for s in e.writes}
         chosen = {
             e.outs for e in self.entries if type(e.outs) is Value and e.outs.scalar and e.outs.entry is e and has_out(e)
         }
@@ -104,7 +149,7 @@ class Plan:
             if e.kind == "expect":
                 return True
             if name_of(e.function) == "asarray":
-                return len(e.args) == 1 and not e.kwargs and len(users[v]) == 1
+                return len(e.args) == 1 and not e.kwargs and e.outs.storage not in changed
             return e.kind == "call" and hasattr(e.function, "nin")
 
         while bad := {v for v in chosen if not all(fine(v, e) for e in users.get(v, ()))}:
@@ -213,8 +258,9 @@ class Plan:
         for i, e in enumerate(self.entries):
             v = self.resolve(e.args[0]) if e.args and type(e.args[0]) is Value else None
             spare = name_of(e.function) == "copy" and v is not None and not e.kwargs and len(e.args) == 1
-            spare = spare and v.storage.kind == "buffer" and last[v.storage] == i and v.root and not v.scalar
-            if spare and v.storage not in self.kept_by_user and v.strides == e.outs.strides and v.entry.kind == "call":
+            spare = spare and v.storage.kind == "buffer" and last[v.storage] == i and not v.scalar
+            spare = spare and prod(v.shape) == v.storage.count and v.strides == e.outs.strides
+            if spare and v.storage not in self.kept_by_user and v.storage.maker == "call":
                 last[v.storage] = last[e.outs.storage]
                 self.alias(e.outs, v)
                 self.copies_spared += 1
@@ -271,6 +317,14 @@ class Plan:
                 if same and root.strides == x.strides and not others:
                     return x.storage
         return None
+
+
+def alike(a, b) -> bool:
+    return a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype
+
+
+def size_of(v) -> int:
+    return prod(v.shape) * v.dtype.itemsize
 
 
 def shape_alone(e) -> bool:

@@ -14,8 +14,8 @@ from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.tape import last_change
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.optim.schedules import Schedule
-from tinygrad_ms.optim.whole_steps import arithmetic_raises
 from tinygrad_ms.random import generator
+from tinygrad_ms.replay.errors import may_raise
 from tinygrad_ms.replay.plan import Plan, name_of
 from tinygrad_ms.replay.refusal import Diverged, refusal
 from tinygrad_ms.replay.source import Source
@@ -27,9 +27,10 @@ class Program:
 
     def __init__(self, recorder, results, structure, base_errors):
         trace = recorder.trace
-        self.plan = plan = Plan(trace, results)
+        self.plan = plan = Plan(trace, results, base_errors)
         self.made = source = Source(plan, trace, structure, base_errors)
         self.source, self.names, self.count = source.text, source.names, [0]
+        self.short: Any = None  # made when it is asked for
         exec(compile(self.source, f"<tg.compile: {trace.name}>", "exec"), self.names)  # lines that ``Source`` wrote
         self.function = self.names["replay"]
         self.atomic = source.atomic
@@ -98,13 +99,13 @@ class Program:
             if numbers.state is state:
                 numbers.state = now
         self.written = [next((b for (_, a), (_, b) in zip(arrays, new) if a is w), w) for w in self.written]
-        self.states[i] = o, o.state, p, now, new
+        self.states[i], self.short = (o, o.state, p, now, new), None
         return True
 
     def __call__(self, inputs):
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
         self.count[0] += 1
-        if self.simple and not arithmetic_raises():
+        if self.simple and not may_raise():
             return self.function(*arrays)
         with nullcontext() if self.atomic else whole_step():
             return self.carefully(arrays)
@@ -120,7 +121,7 @@ class Program:
         It runs the list where all that is guarded is the very same as when the list was made.
         """
         names: dict[str, Any] = {"MISSED": MISSED, "program": self, "replay": self.function, "count": self.count}
-        names |= {"raises": arithmetic_raises, "state": current_state, "alike": alike, "device": default_device}
+        names |= {"raises": may_raise, "state": current_state, "alike": alike, "device": default_device}
 
         def bound(x):
             names[name := f"k{id(x)}"] = x
@@ -163,7 +164,7 @@ class Program:
     def carefully(self, arrays):
         """Run the list; where it does not come to its end, everything is as before."""
         before = [(g, g.bit_generator.state) for g in map(generator, self.generators)]
-        copies = [(a, a.copy()) for a in self.written] if self.risky or arithmetic_raises() else []
+        copies = [(a, a.copy()) for a in self.written] if self.risky or may_raise() else []
         grads = [(t, t.grad) for t in self.leaves]
         steps = [(state, state["step"]) for _, _, _, state, _ in self.states]
         change, rates = last_change[0], [(g, g["lr"]) for g, _, _ in self.options]

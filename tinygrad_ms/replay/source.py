@@ -12,6 +12,7 @@ import numpy
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.replay.errors import enter, leave, prepare
 from tinygrad_ms.replay.plan import FILLS, FREE, REDUCTIONS, STAYING, WEAK, Plan, buffer_of, has_out, name_of, values_in
 from tinygrad_ms.replay.refusal import Diverged
 from tinygrad_ms.replay.trace import VIEWS, Value
@@ -43,7 +44,7 @@ class Source:
     def __init__(self, plan: Plan, trace, structure, base_errors):
         self.plan, self.trace, self.base = plan, trace, base_errors
         self.names: dict[str, Any] = {
-            "Tensor": Tensor, "Diverged": Diverged, "errstate": numpy.errstate, "consume": consume, "tick": tick,
+            "Tensor": Tensor, "Diverged": Diverged, "enter": enter, "leave": leave, "consume": consume, "tick": tick,
             "setattr": setattr, "setitem": operator.setitem, "last_change": last_change, "copyto": numpy.copyto,
             "asarray": numpy.asarray,
             "decides": set(),
@@ -56,6 +57,7 @@ class Source:
         self.lines: list[Line] = []
         self.first: list[str] = []  # what is read at the start
         self.scalars: dict[tuple, Any] = {}
+        self.prepared: dict[str, Any] = {}  # ways to treat floating-point errors
         self.count = 0
         for e in plan.entries:
             self.entry(e)
@@ -358,15 +360,26 @@ class Source:
         body, current = [], self.base
         for i, line in enumerate(lines):
             if line.errors is not None and line.errors != current:
+                if current != self.base:
+                    body += ["    finally:", "        leave(before)"]
                 current = line.errors
                 if current != self.base:
                     other = {k: v for k, v in current.items() if v != self.base[k]}
-                    body.append(f"    with errstate({', '.join(f'{k}={v!r}' for k, v in other.items())}):")
+                    name = self.bound_errors(current)
+                    body += [f"    before = enter({name})  # {', '.join(f'{k}: {v}' for k, v in other.items())}"]
+                    body += ["    try:"]
             indent = "    " if current == self.base else "        "
             body.append(f"{indent}{line.text}" + (f"  # {line.note}" if line.note else ""))
             if gone.get(i):
                 body.append(f"{indent}del {', '.join(gone[i])}")
+        if current != self.base:
+            body += ["    finally:", "        leave(before)"]
         return body
+
+    def bound_errors(self, errors) -> str:
+        if (key := repr(errors)) not in self.prepared:
+            self.prepared[key] = prepare(**errors)
+        return self.bound(self.prepared[key], "errors")
 
     def result(self, structure, results) -> str:
         if structure is Slot:

@@ -31,10 +31,11 @@ class Storage:
     is there before it; "number", of an optimizer; "constant". owner: the raw array with the memory, if it stays.
     """
 
-    __slots__ = ("kind", "owner")
+    __slots__ = ("kind", "owner", "count", "maker")
 
     def __init__(self, kind, owner=None):
         self.kind, self.owner = kind, owner
+        self.count, self.maker = 0, ""  # how many elements, and the kind of the entry that makes it
 
 
 class Value:
@@ -201,6 +202,8 @@ class Trace:
             owner = owner_of(result)
             base = next((x for x in operands if owner_of(x.inner) is owner), None)
             storage = Storage("buffer") if base is None else base.value.storage
+            if base is None:
+                storage.count, storage.maker = result.size, entry.kind
             value = Value(storage, result, base is None, entry)
             entry.outs = value
             return self.wrap(result, value)

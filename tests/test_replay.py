@@ -621,7 +621,9 @@ def test_recorded_and_equal(name):
             found.append([])
             for x in values:
                 y = run(x)
-                found[-1].append((y.numpy().tobytes(), P.numpy().tobytes(), None if P.grad is None else P.grad.numpy().tobytes()))
+                found[-1].append(
+                    (y.numpy().tobytes(), P.numpy().tobytes(), None if P.grad is None else P.grad.numpy().tobytes())
+                )
         assert found[0] == found[1] and replays(f) >= 3
     finally:
         with tg.no_grad():

@@ -15,7 +15,16 @@ from math import prod, sqrt
 import numpy
 
 from tinygrad_ms.ops.iterations.coefficients import schedule_for
-from tinygrad_ms.ops.iterations.driver import Iteration, Workspace, cache_slices, diagonal, is_numpy, iterate, normalise, residual
+from tinygrad_ms.ops.iterations.driver import (
+    Iteration,
+    Workspace,
+    cache_slices,
+    diagonal,
+    is_numpy,
+    iterate,
+    normalise,
+    residual,
+)
 from tinygrad_ms.ops.iterations.report import warn_of_cap
 from tinygrad_ms.ops.linalg.parts import per_matrix
 

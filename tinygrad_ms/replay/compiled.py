@@ -17,6 +17,7 @@ from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.schedules import Schedule
 from tinygrad_ms.replay.agreement import run_both
 from tinygrad_ms.replay.guards import SIMPLE, Guards
+from tinygrad_ms.replay.picture import picture
 from tinygrad_ms.replay.program import MISSED, Family, Program, decisions_of, key_of
 from tinygrad_ms.replay.recorder import Recorder
 from tinygrad_ms.replay.refusal import Diverged, refusal
@@ -40,14 +41,20 @@ def compile(step=None, *, check: bool = False) -> Any:
     tensors. The first two calls of a signature run ``step`` as it is: one is recorded, the second one must make the
     same list. From the third on the list runs. Signature: shapes, dtypes, devices, numbers, strings, modes, and which
     gradients are there.
+    Recorded are the calls of the array library: what nobody needs is dropped, what is made of constants is made once,
+    and the rest writes into buffers that share memory. What changes from call to call is read anew: arguments, learning
+    rates, counts of steps, random masks, parameters, buffers of modules.
     Parameters, ``.grad``, optimizers and random generators stay the user's, and are after a call what they are after
-    ``step`` itself, bit for bit. Forwards, rules, optimizers, clipping and random masks run again as they are.
+    ``step`` itself, bit for bit. Ctrl-C leaves a whole step, or none.
+    A decision of the library that depends on values (are all labels in range?) is taken again: where it comes out
+    otherwise, the step runs as it is, and is recorded in that form, too. A forward or a rule that reads numbers, as an
+    adaptive msign does, runs as a whole.
     Numbers, strings and None that the step reads from closure cells, globals, and attributes of its modules and objects
     are guarded: where one has changed, the step is recorded anew. What lies deeper is fixed, and so are effects on
     Python objects (``losses.append``, ``print``): they happen while a call records, never in a replay.
     check: run both, compare all results, parameters, gradients and states bit by bit, and leave those of ``step``.
-    Raises RuntimeError, with the line, for what cannot be recorded: ``.item()``, ``if loss > 1``, ``.data``, hooks,
-    transforms, ``create_graph``, writes in place, msign and other decompositions as ops of the step.
+    Raises RuntimeError, with the line, for what cannot be recorded: ``.item()``, ``if loss > 1``, ``.data``, hooks on
+    gradients, observers, options of optimizers that the step sets.
     """
     if step is None:
         return lambda function: Compiled(function, check)
@@ -201,6 +208,12 @@ class Compiled:
     def tape(self) -> str:
         """The list that ran last, as Python over raw arrays."""
         return self.last.source if self.last is not None else "nothing was replayed yet"
+
+    def as_graph(self, **options):
+        """The list that ran last as a Graph, for ``tg.graph.build``."""
+        if self.last is None:
+            raise ValueError("graph: the compiled step has not been replayed yet; call it three times")
+        return picture(self.last, self.last.tensors, **options)
 
     def explain(self) -> str:
         """What was recorded, how often it was replayed, why it was recorded anew: printed, and returned."""

@@ -394,4 +394,3 @@ def buffer_of(block, offset, v):
     flat = block[offset : offset + prod(v.shape) * v.dtype.itemsize].view(v.dtype)
     back = [order.index(i) for i in range(len(order))]
     return flat.reshape(tuple(shape)).transpose(back) if shape else flat.reshape(())
-

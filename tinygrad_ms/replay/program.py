@@ -141,7 +141,10 @@ class Program:
         for t, array, node in places:
             tests += [f"{bound(t)}.data is {bound(array)}", f"{bound(t)}.node is {bound(node)}"]
             tests += [f"not {bound(node)}.hooks"] if node is not None else []
-        tests += [f"{bound(leaf)}.grad is {'' if there else 'not '}None" for leaf, there in zip(self.leaves, pattern_of({t: t.grad for t in self.leaves}))]
+        tests += [
+            f"{bound(leaf)}.grad is {'' if there else 'not '}None"
+            for leaf, there in zip(self.leaves, pattern_of({t: t.grad for t in self.leaves}))
+        ]
         for o, states, p, s, arrays in self.states:
             tests += [f"{bound(o)}.state is {bound(states)}", f"{bound(states)}[{bound(p)}] is {bound(s)}"]
             tests += [f"{bound(s)}[{name!r}] is {bound(array)}" for name, array in arrays]
@@ -155,7 +158,9 @@ class Program:
         text += "\n            and ".join(dict.fromkeys(tests))
         text += "\n        ):\n            return MISSED\n    except Exception:\n        return MISSED\n"
         if self.simple:
-            text += f"    if raises():\n        return {run}\n    count[0] += 1\n    return replay({', '.join(given)})\n"
+            text += (
+                f"    if raises():\n        return {run}\n    count[0] += 1\n    return replay({', '.join(given)})\n"
+            )
         else:
             text += f"    return {run}\n"
         exec(text, names)  # tests that are written above
@@ -331,4 +336,3 @@ def difference(first, second) -> str:
     if len(first[0]) != len(second[0]):
         return f"{len(first[0])} calls became {len(second[0])}"
     return "the results are others"
-

@@ -247,7 +247,9 @@ class Recorder:
             if id(state) not in self.steps_before:
                 self.fresh = True
             elif state["step"] != self.steps_before[id(state)]:
-                self.trace.add(Entry("tick", state, (optimizer, p, state["step"] - self.trace.first_steps.get(id(state), 0))))
+                self.trace.add(
+                    Entry("tick", state, (optimizer, p, state["step"] - self.trace.first_steps.get(id(state), 0)))
+                )
                 self.trace.entries[-1].counts = False
             self.states[id(state)] = optimizer, p, state
             put_back(state)

@@ -279,7 +279,11 @@ class Source:
     def reduction(self, name, args, kwargs, out):
         """x.sum(...) as the reduction of its ufunc, which NumPy calls itself."""
         x = args[0]
-        if self.plan.resolve(x).kind is not numpy.ndarray or len(args) > 2 or set(kwargs) - {"axis", "dtype", "keepdims"}:
+        if (
+            self.plan.resolve(x).kind is not numpy.ndarray
+            or len(args) > 2
+            or set(kwargs) - {"axis", "dtype", "keepdims"}
+        ):
             return name, args, kwargs if out is None else {**kwargs, "out": out}
         axis = args[1] if len(args) == 2 else kwargs.get("axis")
         rest = (axis, kwargs.get("dtype"), out, bool(kwargs.get("keepdims", False)))
@@ -396,9 +400,14 @@ class Source:
         if hasattr(kind, "_fields"):
             return f"{self.bound(kind, 'kind')}({', '.join(items)})"
         inside = "".join(f"{item}, " for item in items)
-        return f"({inside})" if kind is tuple else f"[{inside}]" if kind is list else f"{self.bound(kind, 'kind')}([{inside}])"
+        return (
+            f"({inside})"
+            if kind is tuple
+            else f"[{inside}]"
+            if kind is list
+            else f"{self.bound(kind, 'kind')}([{inside}])"
+        )
 
 
 def used_in(name, text) -> bool:
     return name in {word for word in text.replace("(", " ").replace(")", " ").replace(",", " ").split()}
-

@@ -92,6 +92,7 @@ class Plan:
         """A view of the same shape is what it shows; a small result is not computed twice."""
         changed = {s for e in self.entries for s in e.writes}
         known: dict[Any, tuple] = {}
+        versions: dict[Storage, int] = {}
         kept = []
         for e in self.entries:
             out = e.outs
@@ -102,24 +103,26 @@ class Plan:
                     self.instead[out] = first
                     continue
                 if out.root and out.storage not in changed and size_of(out) <= SMALL and name not in FREE:
-                    key = self.key(e, changed)
+                    key = self.key(e, versions)
                     first, errors = known.get(key, (None, None))
                     if first is not None and out.storage not in self.kept_by_user and errors in (e.errors, self.base):
                         self.alias(out, first)
                         self.twice += 1
                         continue
                     known[key] = out, e.errors
+            for storage in e.writes:
+                versions[storage] = versions.get(storage, 0) + 1
             kept.append(e)
         self.entries = kept
 
-    def key(self, e, changed):
+    def key(self, e, versions):
         """What two calls with equal results have in common; something of its own where that cannot be said."""
 
         def describe(x):
             kind = type(x)
             if kind is Value:
                 x = self.resolve(x)
-                return x if x.storage not in changed else object()
+                return x, versions.get(x.storage, 0)
             if kind is tuple or kind is list:
                 return kind, tuple(map(describe, x))
             if kind in (int, float, bool, str, type(None)):

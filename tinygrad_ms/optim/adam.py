@@ -5,7 +5,7 @@ from math import sqrt
 from numbers import Real
 
 from tinygrad_ms.optim.optimizer import Optimizer
-from tinygrad_ms.optim.whole_steps import raises_nothing
+from tinygrad_ms.optim.whole_steps import elementwise
 
 
 def pair(betas):
@@ -44,7 +44,7 @@ class Adam(Optimizer):
         rate, root = lr / (1 - beta1**step), sqrt(1 - beta2**step)
         return beta1, 1 - beta1, beta2, 1 - beta2, options["eps"], rate, root, 1 - lr * options["weight_decay"]
 
-    @raises_nothing
+    @elementwise
     def update(self, xp, p, g, state, options):
         m, v, decay = state["exp_avg"], state["exp_avg_sq"], options["weight_decay"]
         b1, c1, b2, c2, eps, rate, root, shrink = self.numbers(p, options, state)

@@ -87,6 +87,9 @@ class Muon(AdamW):
         n, m = shape[:-3:-1] if getattr(self.updating, "transposed", False) else shape[-2:]
         return lr * SCALES[options["scale"]](n, m), 1 - lr * options["weight_decay"]
 
+    def elementwise(self, group):
+        return type(self).update is Muon.update and not group["muon"]
+
     @raises_nothing
     def update(self, xp, p, g, state, options):
         if not options["muon"]:

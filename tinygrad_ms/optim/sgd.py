@@ -1,7 +1,7 @@
 """Stochastic gradient descent."""
 
 from tinygrad_ms.optim.optimizer import Optimizer
-from tinygrad_ms.optim.whole_steps import raises_nothing
+from tinygrad_ms.optim.whole_steps import elementwise
 
 
 class SGD(Optimizer):
@@ -36,7 +36,7 @@ class SGD(Optimizer):
     def scalars(self, options, step):
         return float(options["lr"]), options["momentum"]
 
-    @raises_nothing
+    @elementwise
     def update(self, xp, p, g, state, options):
         momentum, decay = options["momentum"], options["weight_decay"]
         known = self._numbers.get((id(options), type(p), p.dtype))  # dropped by ``step`` where the options are new

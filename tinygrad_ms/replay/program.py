@@ -15,7 +15,7 @@ from tinygrad_ms.engine.tape import last_change
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.optim.schedules import Schedule
 from tinygrad_ms.random import generator
-from tinygrad_ms.replay.errors import may_raise
+from tinygrad_ms.optim.whole_steps import arithmetic_raises
 from tinygrad_ms.replay.plan import Plan, name_of
 from tinygrad_ms.replay.refusal import Diverged, refusal
 from tinygrad_ms.replay.source import Source
@@ -83,29 +83,29 @@ class Program:
         return True
 
     def rebind(self, i, o, p, state, arrays) -> bool:
-        """Let the list read the state that ``p`` has now, where it is of the same kind."""
+        """Put the numbers of the state that ``p`` has now into the arrays that the list knows, and these in its place."""
         now = o.state.get(p)
-        if now is None or now.keys() != state.keys() or self.made.uses_views_of([a for _, a in arrays]):
+        if now is None or now.keys() != state.keys():
             return False
-        new = [(name, now[name]) for name, _ in arrays]
-        if any(type(a) is not type(b) or a.dtype != b.dtype or a.strides != b.strides or a.shape != b.shape
-               for (_, a), (_, b) in zip(arrays, new)):  # fmt: skip
+        if any(type(now[n]) is not type(a) or now[n].dtype != a.dtype or now[n].shape != a.shape for n, a in arrays):
             return False
-        for old, replacement in [(state, now), *((a, b) for (_, a), (_, b) in zip(arrays, new))]:
-            if (name := self.made.known.pop(id(old), None)) is not None:
-                self.names[name] = replacement
-                self.made.known[id(replacement)] = name
+        for name, array in arrays:
+            if now[name] is not array:
+                array[...] = now[name]
+                now[name] = array
+        if (name := self.made.known.pop(id(state), None)) is not None:
+            self.names[name] = now
+            self.made.known[id(now)] = name
         for numbers in self.numbers:
             if numbers.state is state:
                 numbers.state = now
-        self.written = [next((b for (_, a), (_, b) in zip(arrays, new) if a is w), w) for w in self.written]
-        self.states[i], self.short = (o, o.state, p, now, new), None
+        self.states[i], self.short = (o, o.state, p, now, arrays), None
         return True
 
     def __call__(self, inputs):
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
         self.count[0] += 1
-        if self.simple and not may_raise():
+        if self.simple and not arithmetic_raises():
             return self.function(*arrays)
         with nullcontext() if self.atomic else whole_step():
             return self.carefully(arrays)
@@ -121,7 +121,7 @@ class Program:
         It runs the list where all that is guarded is the very same as when the list was made.
         """
         names: dict[str, Any] = {"MISSED": MISSED, "program": self, "replay": self.function, "count": self.count}
-        names |= {"raises": may_raise, "state": current_state, "alike": alike, "device": default_device}
+        names |= {"raises": arithmetic_raises, "state": current_state, "alike": alike, "device": default_device}
 
         def bound(x):
             names[name := f"k{id(x)}"] = x
@@ -169,7 +169,7 @@ class Program:
     def carefully(self, arrays):
         """Run the list; where it does not come to its end, everything is as before."""
         before = [(g, g.bit_generator.state) for g in map(generator, self.generators)]
-        copies = [(a, a.copy()) for a in self.written] if self.risky or may_raise() else []
+        copies = [(a, a.copy()) for a in self.written] if self.risky or arithmetic_raises() else []
         grads = [(t, t.grad) for t in self.leaves]
         steps = [(state, state["step"]) for _, _, _, state, _ in self.states]
         change, rates = last_change[0], [(g, g["lr"]) for g, _, _ in self.options]

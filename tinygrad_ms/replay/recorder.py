@@ -49,6 +49,8 @@ class Recorder:
     # --- in and out -----------------------------------------------------------------------------------------------------
 
     def __enter__(self):
+        for optimizer, _ in self.options:
+            lay_flats(optimizer)
         for i, t in enumerate(self.inputs):
             array = t.data
             self.swap(t, self.trace.known(array, "input", i))
@@ -234,12 +236,35 @@ class Recorder:
             state.update(state_now)
         self.steps_before = {id(state): state["step"] for state in optimizer.state.values()}
         self.known_states = list(optimizer.state.values())
+        self.flats = [(flat, dict(vars(flat))) for group in optimizer.param_groups for flat in optimizer.flats(group)]
+        for flat, _ in self.flats:
+            self.open_flat(flat)
         for group in optimizer.param_groups:  # states that are about to be made
             for p in group["params"]:
                 if p.grad is not None and p not in optimizer.state:
                     self.fresh = True
 
+    def open_flat(self, flat) -> None:
+        """Let a flat show recording arrays where its parameters and their state do."""
+        arrays = [p.data for p in flat.parameters]
+        if not flat.rows or any(a.inner is not view for a, view in zip(arrays, flat.views)):
+            return
+        flat.data, flat.views = self.trace.outside(flat.data), arrays
+        flat.kind = type(flat.data)
+        flat.buffers = {name: self.trace.outside(buffer) for name, buffer in flat.buffers.items()}
+        flat.rows = [
+            (p, array, entry, [(name, entry[name]) for name, _ in kept])
+            for array, (p, _, entry, kept) in zip(arrays, flat.rows)
+        ]
+        flat.grad = BACKENDS[flat.kind].xp.empty(flat.starts[-1], flat.dtype)
+        bounds = zip(flat.starts, flat.starts[1:], flat.shapes)
+        flat.grads = [flat.grad[i:j].reshape(shape) for i, j, shape in bounds]
+
     def close_states(self, optimizer) -> None:
+        for flat, kept in self.flats:
+            vars(flat).update(kept)
+        for layout in optimizer._layouts.values():
+            layout.missed, layout.stale = 0, False
         optimizer._scratch = self.kept_scratch
         for key in [key for key in optimizer._numbers if key[1] in KINDS]:
             del optimizer._numbers[key]
@@ -317,6 +342,18 @@ class Recorder:
                 x.data = x.data.inner
             found.append(x.inner if type(x) in KINDS else x)
         return found
+
+
+def lay_flats(optimizer) -> None:
+    """Lay parameters and their state end to end before recording arrays stand for them."""
+    for group in optimizer.param_groups:
+        layout, names = optimizer._layout(group), optimizer.buffers(group)
+        if layout.flats and optimizer.elementwise(group):
+            if layout.stale:
+                layout.lay(group, optimizer)
+            for flat in layout.flats:
+                if flat.names != names or flat.steps_made(optimizer.state) is None:
+                    flat.intact() and flat.take(optimizer.state, names)
 
 
 def put_back(state) -> None:

@@ -85,14 +85,6 @@ class Source:
             self.names[name] = thing
         return self.known[key]
 
-    def uses_views_of(self, arrays) -> bool:
-        """Whether the list names something else that shows the memory of one of these."""
-        owners = {id(a) for a in arrays}
-        for v, array in self.plan.made.items():
-            if id(array) not in owners and v.storage.owner is not None and id(v.storage.owner) in owners:
-                return True
-        return any(isinstance(x, partial) for x in self.names.values())
-
     def function(self, function) -> str:
         name = name_of(function)
         name = name if name.isidentifier() else "f"

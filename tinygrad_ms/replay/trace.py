@@ -284,6 +284,8 @@ class Trace:
         if key not in self.made:
             backend = BACKENDS[type(p.inner)]
             arrays = [backend.xp.asarray(value, dtype=p.dtype) for value in values]
+            if rows := getattr(optimizer.updating, "rows", None):  # of a Flat, whose state is made for one step
+                state = rows[0][2]
             ahead = step - self.first_steps.get(id(state), 0)
             numbers = Numbers(optimizer, options, state, values, arrays, ahead)
             made = [self.known(a, "number", a) for a in arrays]

@@ -77,7 +77,7 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} has no update(self, xp, p, g, state, options)")
 
     def scalars(self, options, step) -> tuple[float, ...]:
-        """The numbers of ``update`` that change from step to step, or with the learning rate: ``numbers`` gives them."""
+        """What ``update`` multiplies by that changes from step to step, or with the learning rate; see ``numbers``."""
         raise NotImplementedError(f"{type(self).__name__} has no scalars(self, options, step)")
 
     def check(self, options) -> None:

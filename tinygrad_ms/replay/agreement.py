@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack, suppress
 
-from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.optim.whole_steps import undone_on_error
 from tinygrad_ms.random import generator
 from tinygrad_ms.replay.refusal import equal

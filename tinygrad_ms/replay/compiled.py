@@ -118,7 +118,7 @@ class Compiled:
         return self.record(signature, inputs, args, kwargs)
 
     def give_up(self, program, error) -> None:
-        """After a list has not come to its end: a forward or rule that decided otherwise runs as a whole from now on."""
+        """A list has not come to its end: a forward or rule that decided otherwise runs as a whole from now on."""
         self.short = None
         self.reasons.append(f"a replay stopped: {str(error) or 'a decision or a shape came out otherwise'}")
         if (name := str(error)) and name in program.names["decides"]:
@@ -155,7 +155,7 @@ class Compiled:
         args, kwargs = replaced((args, kwargs), given)
         return self.eager(*args, **kwargs)
 
-    # --- recording --------------------------------------------------------------------------------------------------
+    # --- recording ----------------------------------------------------------------------------------------------------
 
     def record(self, signature, inputs, args, kwargs):
         """Run the step as it is, and keep the list; RuntimeError if the list is not that of the call before."""
@@ -202,7 +202,7 @@ class Compiled:
                 stacklevel=4,
             )
 
-    # --- what there is to see ---------------------------------------------------------------------------------------
+    # --- what there is to see -----------------------------------------------------------------------------------------
 
     @property
     def tape(self) -> str:

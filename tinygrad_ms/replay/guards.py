@@ -240,7 +240,7 @@ def look_for_data(code) -> None:
 UNSEEN = {"data"}
 
 
-# --- how to read a value; MISSING where there is none -------------------------------------------------------------------
+# --- how to read a value; MISSING where there is none -----------------------------------------------------------------
 
 
 def content_of(cell, key=None):

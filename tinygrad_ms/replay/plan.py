@@ -58,6 +58,13 @@ class Plan:
         for e in self.entries:
             if e.kind == "gradient":
                 self.kept_by_user |= {v.storage for v in values_in(e.args)}
+        self.showing: dict[Storage, list[Value]] = {}  # the values that show a storage
+        self.writers: dict[Storage, list[Entry]] = {}  # the calls that change it
+        for e in self.entries:
+            for v in values_in(e.outs):
+                self.showing.setdefault(v.storage, []).append(v)
+            for s in set(e.writes):
+                self.writers.setdefault(s, []).append(e)
         self.simplify()
         self.scalars_as_arrays()
         self.drop()
@@ -84,9 +91,13 @@ class Plan:
     def writes(self, e) -> set[Storage]:
         """The storages that an entry changes or makes."""
         made = {v.storage for v in values_in(e.outs) if v.entry is e}
-        return made | {s for s in e.writes}
+        return made | set(e.writes)
 
-    # --- simpler lists --------------------------------------------------------------------------------------------------
+    def last_uses(self) -> dict[Storage, int]:
+        """By storage: the number of the last entry that reads or changes it."""
+        return {s: i for i, e in enumerate(self.entries) for s in {v.storage for v in self.reads(e)} | self.writes(e)}
+
+    # --- simpler lists ------------------------------------------------------------------------------------------------
 
     def simplify(self):
         """A view of the same shape is what it shows; a small result is not computed twice."""
@@ -135,11 +146,14 @@ class Plan:
     def scalars_as_arrays(self):
         """NumPy's scalars become 0-d arrays where only ufuncs read them, or what makes an array of them."""
         users: dict[Value, list] = {}
-        for e in list(self.entries):
-            if e.kind == "call" and e.function in ("all", "any") and len(e.args) == 1 and not e.kwargs:
-                if (v := self.resolve(e.args[0])).scalar and v.dtype.kind == "b":
-                    self.alias(e.outs, v)
-                    self.entries.remove(e)
+        kept = []
+        for e in self.entries:
+            v = self.resolve(e.args[0]) if e.kind == "call" and e.function in ("all", "any") else None
+            if v is not None and v.scalar and v.dtype.kind == "b" and len(e.args) == 1 and not e.kwargs:
+                self.alias(e.outs, v)
+            else:
+                kept.append(e)
+        self.entries = kept
         for e in self.entries:
             for v in self.reads(e):
                 users.setdefault(v, []).append(e)
@@ -173,13 +187,12 @@ class Plan:
         old, new = value.storage, other.storage
         if old in self.kept_by_user:
             self.kept_by_user.add(new)
-        for e in self.entries:
-            for v in values_in(e.outs):
-                if v.storage is old:
-                    v.storage = new
-            if old in e.writes:
-                e.writes = [new if s is old else s for s in e.writes]
-        value.storage = new
+        for v in self.showing.pop(old, ()):
+            v.storage = new
+            self.showing.setdefault(new, []).append(v)
+        for e in self.writers.pop(old, ()):
+            e.writes = [new if s is old else s for s in e.writes]
+            self.writers.setdefault(new, []).append(e)
 
     def drop(self):
         """Drop what nobody needs, walking from the end."""
@@ -253,13 +266,9 @@ class Plan:
 
     def spare_copies(self):
         """A copy of what nobody reads afterwards is that itself."""
-        last: dict[Storage, int] = {}
+        last, kept = self.last_uses(), []
         for i, e in enumerate(self.entries):
-            for s in {v.storage for v in self.reads(e)} | self.writes(e):
-                last[s] = i
-        kept = []
-        for i, e in enumerate(self.entries):
-            v = self.resolve(e.args[0]) if e.args and type(e.args[0]) is Value else None
+            v: Any = self.resolve(e.args[0]) if e.args and type(e.args[0]) is Value else None
             spare = name_of(e.function) == "copy" and v is not None and not e.kwargs and len(e.args) == 1
             spare = spare and v.storage.kind == "buffer" and last[v.storage] == i and not v.scalar
             spare = spare and prod(v.shape) == v.storage.count and v.strides == e.outs.strides
@@ -271,24 +280,21 @@ class Plan:
                 kept.append(e)
         self.entries = kept
 
-    # --- memory ---------------------------------------------------------------------------------------------------------
+    # --- memory -------------------------------------------------------------------------------------------------------
 
     def place(self):
         """Which storages are buffers that stay, and the bytes of the block where each lies."""
         self.static: dict[Storage, Value] = {}
         for e in self.entries:
             v = e.outs
-            if type(v) is Value and v.entry is e and v.root and not v.scalar and v.storage.kind == "buffer":
-                if v.storage not in self.kept_by_user and has_out(e) and dense(v):
-                    self.static[v.storage] = v
-        last: dict[Storage, int] = {}
-        for i, e in enumerate(self.entries):
-            for s in {v.storage for v in self.reads(e)} | self.writes(e):
-                last[s] = i
+            made = type(v) is Value and v.entry is e and v.root and not v.scalar and v.storage.kind == "buffer"
+            if made and v.storage not in self.kept_by_user and has_out(e) and dense(v):
+                self.static[v.storage] = v
         ends: dict[int, list[Storage]] = {}
-        for s, i in last.items():
+        for s, i in self.last_uses().items():
             ends.setdefault(i, []).append(s)
-        self.size, free, self.offsets = 0, [], {}
+        self.size, self.offsets = 0, {}
+        free: list[tuple[int, int]] = []
         used: dict[Storage, tuple[int, int]] = {}
         for i, e in enumerate(self.entries):
             made = [s for s in self.writes(e) if s in self.static and s not in used]

@@ -14,8 +14,8 @@ from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.tape import last_change
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.optim.schedules import Schedule
-from tinygrad_ms.random import generator
 from tinygrad_ms.optim.whole_steps import arithmetic_raises
+from tinygrad_ms.random import generator
 from tinygrad_ms.replay.plan import Plan, name_of
 from tinygrad_ms.replay.refusal import Diverged, refusal
 from tinygrad_ms.replay.source import Source
@@ -63,7 +63,7 @@ class Program:
         self.schedules = [e.args[0] for e in plan.entries if e.kind == "live" and isinstance(e.args[0], Schedule)]
 
     def ready(self) -> bool:
-        """Whether the list can run now. Arrays that an optimizer has got since, as from a checkpoint, take their place."""
+        """Whether the list can run now. The state that an optimizer has got since, as from a checkpoint, is taken."""
         for i, (o, states, p, state, arrays) in enumerate(self.states):
             if o.state is states and states.get(p) is state:
                 for name, array in arrays:
@@ -83,7 +83,7 @@ class Program:
         return True
 
     def rebind(self, i, o, p, state, arrays) -> bool:
-        """Put the numbers of the state that ``p`` has now into the arrays that the list knows, and these in its place."""
+        """Put the numbers of the state that ``p`` has now into the arrays that the list knows."""
         now = o.state.get(p)
         if now is None or now.keys() != state.keys():
             return False
@@ -275,7 +275,7 @@ def pattern_of(grads) -> tuple:
     return tuple([grad is None for grad in grads.values()])
 
 
-# --- whether two runs have made the same list ---------------------------------------------------------------------------
+# --- whether two runs have made the same list -------------------------------------------------------------------------
 
 
 def decisions_of(trace) -> list:
@@ -320,7 +320,7 @@ def key_of(trace, results, structure) -> tuple:
             what = id(e.function) if e.kind in ("gradient", "live") else name_of(e.function)
             lines.append((e.kind, what, describe(e.args), describe(e.kwargs), describe(e.outs), e.label))
             kept.append(e.function)
-    return lines, describe([x for x in results]), repr(structure), kept
+    return lines, describe(list(results)), repr(structure), kept
 
 
 def difference(first, second) -> str:

@@ -1,7 +1,8 @@
-"""One run of a step under a trace: its tensors show recording arrays, and what is no call of a library is noted here."""
+"""One run of a step under a trace: its tensors show recording arrays; what is no call of a library is noted here."""
 
 import copy
 import zlib
+from inspect import unwrap
 from typing import Any
 
 import numpy
@@ -19,8 +20,8 @@ from tinygrad_ms.replay.trace import Entry, Trace, constant_of
 from tinygrad_ms.replay.traced import KINDS, active
 
 SIMPLE = (int, float, bool, str, type(None))
-CALLS = {f.__wrapped__ for f in (clip_grad_norm, clip_grad_value)}  # live calls that are recorded call by call
-STEP = Optimizer.step.__wrapped__  # type: ignore[attr-defined]
+CALLS = {unwrap(f) for f in (clip_grad_norm, clip_grad_value)}  # live calls that are recorded call by call
+STEP = unwrap(Optimizer.step)
 
 
 class Recorder:
@@ -46,7 +47,7 @@ class Recorder:
         self.plans: list[Any] = []
         trace.inputs, trace.swapped = len(inputs), self.swapped
 
-    # --- in and out -----------------------------------------------------------------------------------------------------
+    # --- in and out ---------------------------------------------------------------------------------------------------
 
     def __enter__(self):
         for optimizer, _ in self.options:
@@ -80,7 +81,7 @@ class Recorder:
         for t in self.start:
             if t.grad is not None and type(t.grad.data) in KINDS:
                 t.grad.data = t.grad.data.inner
-        for _, p, state in self.states.values():
+        for _, _, state in self.states.values():
             put_back(state)
 
     def before_write(self, storage) -> None:
@@ -88,7 +89,7 @@ class Recorder:
         if (known := self.sums.pop(id(storage), None)) is not None and known != check_sum(storage.owner):
             raise refusal("an array was changed by a write that no op made; use an optimizer")
 
-    # --- what happens in between ----------------------------------------------------------------------------------------
+    # --- what happens in between --------------------------------------------------------------------------------------
 
     def walked(self, tensor, gradient, seed, leaves) -> None:
         self.trace.counts = False  # what ``.grad`` becomes depends on what it was; see ``Family.pattern``
@@ -147,7 +148,7 @@ class Recorder:
             plan.joint = Rule(recorded(plan.joint.function), plan.joint.saves)
         return plan
 
-    # --- live calls -----------------------------------------------------------------------------------------------------
+    # --- live calls ---------------------------------------------------------------------------------------------------
 
     def before_live(self, function, args, kwargs, effect) -> None:
         if self.trace.hidden:
@@ -285,7 +286,7 @@ class Recorder:
             if options_of(optimizer) != options:
                 raise refusal("the step sets options of an optimizer (lr, ...); use a schedule, or set them outside")
 
-    # --- what a run leaves ----------------------------------------------------------------------------------------------
+    # --- what a run leaves --------------------------------------------------------------------------------------------
 
     def note_gradients(self) -> None:
         """Write down which gradients are others than the list says."""

@@ -1,6 +1,7 @@
 """A plan as Python: one line a call, with the arrays and functions that it names."""
 
 import operator
+import re
 from collections import deque
 from functools import partial
 from itertools import starmap
@@ -12,17 +13,17 @@ import numpy
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.replay.errors import enter, leave, prepare
+from tinygrad_ms.replay.errors import QUICK, prepare
 from tinygrad_ms.replay.plan import FILLS, FREE, REDUCTIONS, STAYING, WEAK, Plan, buffer_of, has_out, name_of, values_in
 from tinygrad_ms.replay.refusal import Diverged
 from tinygrad_ms.replay.trace import VIEWS, Value
 from tinygrad_ms.tree import Slot
 
-IN_C = (numpy.ufunc, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, partial, type(setattr))
+IN_C = (numpy.ufunc, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType)
 
 
 def consume(calls) -> None:
-    """Make calls, given as (function, arguments...), without a line of Python between them: Ctrl-C waits for the end."""
+    """Make calls, given as (function, arguments...), with no line of Python in between: Ctrl-C waits for the end."""
     deque(starmap(operator.call, calls), maxlen=0)
 
 
@@ -44,7 +45,7 @@ class Source:
     def __init__(self, plan: Plan, trace, structure, base_errors):
         self.plan, self.trace, self.base = plan, trace, base_errors
         self.names: dict[str, Any] = {
-            "Tensor": Tensor, "Diverged": Diverged, "enter": enter, "leave": leave, "consume": consume, "tick": tick,
+            "Tensor": Tensor, "Diverged": Diverged, "enter": QUICK[0], "leave": QUICK[1], "consume": consume, "tick": tick,
             "setattr": setattr, "setitem": operator.setitem, "last_change": last_change, "copyto": numpy.copyto,
             "asarray": numpy.asarray,
             "decides": set(),
@@ -75,7 +76,7 @@ class Source:
         for storage, v in plan.static.items():
             plan.made[v] = buffer_of(self.block, plan.offsets[storage], v)
 
-    # --- names ----------------------------------------------------------------------------------------------------------
+    # --- names --------------------------------------------------------------------------------------------------------
 
     def bound(self, thing, stem) -> str:
         key = id(thing)
@@ -141,11 +142,10 @@ class Source:
             return self.value(outs) if not self.stay(outs) else "_"
         return "(" + "".join(f"{self.target(item)}, " for item in outs) + ")"
 
-    # --- lines ----------------------------------------------------------------------------------------------------------
+    # --- lines --------------------------------------------------------------------------------------------------------
 
     def add(self, e, text, target="", effect=False, pieces="", errors=True):
-        reads = [self.plan.resolve(v) for v in [*values_in(e.args), *values_in(e.kwargs)]]
-        reads = tuple(dict.fromkeys(self.value(v) for v in reads if not self.stay(v)))
+        reads = tuple(dict.fromkeys(self.value(v) for v in self.plan.reads(e) if not self.stay(v)))
         self.lines.append(Line(text, target, reads, effect, pieces, e.errors if errors else None, e.label))
 
     def call(self, e, function, args, kwargs=(), target=""):
@@ -299,7 +299,7 @@ class Source:
                 self.scalars[key] = numpy.array(x, dtype)
         return self.scalars[key]
 
-    # --- the function ---------------------------------------------------------------------------------------------------
+    # --- the function -------------------------------------------------------------------------------------------------
 
     def whole(self, structure) -> str:
         plan = self.plan
@@ -402,4 +402,4 @@ class Source:
 
 
 def used_in(name, text) -> bool:
-    return name in {word for word in text.replace("(", " ").replace(")", " ").replace(",", " ").split()}
+    return name in re.findall(r"\w+", text)

@@ -1,4 +1,4 @@
-"""The trace: the calls of the array library in their order, with what they read, what they make and what they change."""
+"""The trace: the calls of the array library in their order, with what they read, make and change."""
 
 import operator
 from sys import _getframe
@@ -55,7 +55,7 @@ class Value:
 
 
 class Entry:
-    """One call. outs: the Value that it makes, or a nest of them; None for what has no name. writes: what it changes."""
+    """One call. outs: the Value that it makes, or a nest of them, or None. writes: the storages that it changes."""
 
     __slots__ = ("function", "args", "kwargs", "outs", "writes", "kind", "errors", "label", "where", "counts")
 
@@ -80,7 +80,7 @@ class Trace:
         self.known_outside: dict[int, Traced] = {}  # by id of the array
         self.first_steps: dict[int, int] = {}  # by id of the state of a parameter: its count before the step
         self.before_write: Any = None  # called with a storage from outside before its first change
-        self.made: dict[int, Any] = {}  # numbers of optimizers
+        self.made: dict[tuple, Any] = {}  # numbers of optimizers
 
     # --- arrays -------------------------------------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ class Trace:
         return self.known_outside[id(array)]
 
     def lift(self, array) -> Traced:
-        """An array beside recorded ones: of the user it is read anew at each replay; of the library it is a constant."""
+        """An array beside recorded ones: that of the user is read anew at each replay, the library's is constant."""
         frame = _getframe(2)
         while frame.f_code.co_name != "op" and frame.f_back is not None:
             frame = frame.f_back
@@ -174,9 +174,7 @@ class Trace:
         out = kwargs.get("out")
         targets = list(out) if isinstance(out, tuple) else [] if out is None else [out]
         method = function if isinstance(function, str) else ""
-        if method in FIRST_METHODS or getattr(function, "__name__", "") == "at":
-            targets.append(args[0])
-        elif not method and function in FIRST:
+        if method in FIRST_METHODS or getattr(function, "__name__", "") == "at" or not method and function in FIRST:
             targets.append(args[0])
         found = []
         for x in targets:

@@ -24,6 +24,9 @@ class Traced:
     __slots__ = ("inner", "value", "trace", "__weakref__")
     __hash__ = None  # type: ignore[assignment]
     __array_priority__ = 10_000
+    shape: Any
+    dtype: Any
+    copy: Any
 
     def __init__(self, inner, value, trace):
         self.inner, self.value, self.trace = inner, value, trace
@@ -55,6 +58,9 @@ class Traced:
     def __iter__(self):
         return (self[i] for i in range(len(self.inner)))
 
+    def __getitem__(self, key):
+        return self.trace.call(operator.getitem, (self, key), {})
+
     def __setitem__(self, key, value):
         self.trace.call(operator.setitem, (self, key, value), {})
 
@@ -63,11 +69,17 @@ class Traced:
             return self.trace.call(POWERS[other], (self,), {})  # what NumPy does itself
         return NotImplemented if leaves_to(other) else self.trace.call(operator.pow, (self, other), {})
 
+    def __ipow__(self, other):
+        return self.trace.call(ufunc_of(self, "power"), (self, other), {"out": self})
+
     def __rpow__(self, other):
         return self.trace.call(operator.pow, (other, self), {})
 
     def __repr__(self):
         return f"<{self.value} {self.dtype} {self.shape}>"
+
+    def __format__(self, spec):  # of a message: nothing is computed from it
+        return format(self.inner, spec)
 
     def __copy__(self):
         return self.copy()
@@ -137,7 +149,7 @@ def _attach():
     for name in "shape dtype ndim size nbytes itemsize strides flags device base".split():
         setattr(Traced, name, property(operator.attrgetter(f"inner.{name}")))
     for name in "T mT real imag".split():
-        setattr(Traced, name, property(lambda self, name=name: self.trace.call(f"{name}", (self,), {})))
+        setattr(Traced, name, property(_method(name)))
     for name in """all any argmax argmin argpartition argsort astype byteswap choose clip compress conj copy cumprod
                    cumsum diagonal dot fill flatten max mean min nonzero partition prod put ravel repeat reshape round
                    searchsorted sort squeeze std sum swapaxes take trace transpose var view""".split():
@@ -158,12 +170,9 @@ def _attach():
         setattr(Traced, f"__{name}__", _binary(ufunc))
     for name, ufunc in dict(neg="negative", pos="positive", abs="absolute", invert="invert").items():
         setattr(Traced, f"__{name}__", _unary(ufunc))
-    Traced.__getitem__ = lambda self, key: self.trace.call(operator.getitem, (self, key), {})
-    Traced.__ipow__ = lambda self, other: self.trace.call(ufunc_of(self, "power"), (self, other), {"out": self})
     readers = dict(item="item", tolist="tolist", tobytes="tobytes", get="get", __contains__="__contains__")
     for name, method in readers.items():
         setattr(Traced, name, _reader(lambda x, *args, method=method: getattr(x, method)(*args)))
-    Traced.__format__ = lambda self, spec: format(self.inner, spec)  # of a message; nothing is computed from it
     for function in (int, float, complex, operator.index):
         setattr(Traced, f"__{function.__name__}__", _reader(function))
 
@@ -171,7 +180,7 @@ def _attach():
 _attach()
 
 
-# --- the libraries of recording arrays ----------------------------------------------------------------------------------
+# --- the libraries of recording arrays --------------------------------------------------------------------------------
 
 
 class Library:

@@ -43,7 +43,9 @@ def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if
     if error_if_nonfinite and not xp.isfinite(norm):
         raise RuntimeError(f"clip_grad_norm: the norm of the gradients is {float(norm)}: {nonfinite(parameters)}")
     factor = xp.where(xp.isfinite(norm), xp.minimum(max_norm / (norm + 1e-6), 1.0), 1.0)
-    if backend.name == "cpu" and factor == 1.0:  # a card would have to wait for that
+    if (
+        backend.name == "cpu" and backend.run is None and factor == 1.0
+    ):  # a card would have to wait, a recording to fork
         return Tensor(norm)
     factors: dict = {}  # by dtype
     for p, g in each_array(parameters):
@@ -100,7 +102,7 @@ def sum_of_squares(g):
     g = g.reshape(-1)
     whole = g.size - g.size % SHORT
     blocks = g[:whole].reshape(-1, SHORT)
-    return numpy.vecdot(blocks, blocks).sum(dtype="float64") + numpy.float64(g[whole:] @ g[whole:])
+    return numpy.vecdot(blocks, blocks).sum(dtype="float64") + (g[whole:] @ g[whole:]).astype("float64")
 
 
 SHORT = 1024  # numbers that one product adds up

@@ -144,6 +144,12 @@ class Muon(AdamW):
     def buffers(self, options):
         return ("momentum_buffer",) if options["muon"] else super().buffers(options)
 
+    def scalars(self, options, step):
+        if not options["muon"]:
+            return super().scalars(options, step)
+        lr = float(options["lr"])
+        return lr, 1 - lr * options["weight_decay"]
+
     def elementwise(self, group):
         return type(self).update is Muon.update and not group["muon"]
 
@@ -152,11 +158,10 @@ class Muon(AdamW):
         if not options["muon"]:
             super().update(xp, p, g, state, options)
             return
-        beta, buffer, lr = options["momentum"], state["momentum_buffer"], float(options["lr"])
+        beta, buffer, (lr, shrink) = options["momentum"], state["momentum_buffer"], self.numbers(p, options, state)
         buffer *= beta
         buffer += g
         direction = buffer * beta + g if options["nesterov"] else buffer.copy()
-        shrink = 1 - lr * options["weight_decay"]
         self._waiting.append((self.updating, xp.ascontiguousarray(direction), options, lr, shrink))
 
     def load_state_dict(self, state):

@@ -76,6 +76,10 @@ class Optimizer:
         """Change the raw array ``p`` in place by its gradient ``g``. ``state["step"]`` counts from 1."""
         raise NotImplementedError(f"{type(self).__name__} has no update(self, xp, p, g, state, options)")
 
+    def scalars(self, options, step) -> tuple[float, ...]:
+        """What ``update`` multiplies by that changes from step to step, or with the learning rate; see ``numbers``."""
+        raise NotImplementedError(f"{type(self).__name__} has no scalars(self, options, step)")
+
     def check(self, options) -> None:
         """Raise TypeError or ValueError for options that are no numbers or out of range."""
         self.require_number(options, "lr")
@@ -293,11 +297,12 @@ class Optimizer:
             found = self._scratch[key] = backend.xp.empty(p.shape, p.dtype)
         return found
 
-    def numbers(self, p, options, *values):
-        """The numbers as NumPy reads them fastest beside ``p``: as 0-d arrays, kept until one is another number."""
+    def numbers(self, p, options, state):
+        """``scalars`` as NumPy reads them fastest beside ``p``: as 0-d arrays, kept until one is another number."""
         if type(p) is not numpy.ndarray:
-            return values
-        key = id(options), type(p), p.dtype
+            recorder = BACKENDS[type(p)].numbers
+            return recorder(self, p, options, state) if recorder else self.scalars(options, state["step"])
+        values, key = self.scalars(options, state["step"]), (id(options), type(p), p.dtype)
         known, arrays = self._numbers.get(key) or (None, [])
         if known is None:
             arrays = [numpy.array(value, p.dtype) for value in values]

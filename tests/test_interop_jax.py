@@ -191,8 +191,7 @@ class TestTapes:
 
 
 class TestPage:
-    @pytest.mark.parametrize("eps", [0, 1e-2])
-    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    @pytest.mark.parametrize("shape, eps", [((4, 4), 0), ((5, 3), 0), ((3, 5), 1e-2), ((2, 3, 3), 1e-2)], ids=str)
     def test_the_rule(self, shape, eps):
         namespace = {}
         exec(compile(BLOCKS[-1], "the rule of docs/jax.md", "exec"), namespace)

@@ -1,7 +1,9 @@
 """msign and its family inside PyTorch: values, derivatives of both orders, and everything odd that a tensor can be."""
 
+import gc
 import re
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import tinygrad_ms as tg
 torch = pytest.importorskip("torch", reason="the bridge to PyTorch: pip install torch")
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
+from tinygrad_ms.interop.calls import Call  # noqa: E402
 from tinygrad_ms.interop.torch import msign, polar, solve_sylvester, sqrtm  # noqa: E402
 
 pytestmark = pytest.mark.oracle
@@ -213,6 +216,20 @@ class TestOddTensors:
         for y in (msign(tensors[0]), msign(tensors[0], eps=1e-2), *polar(tensors[0]), sylvester(*tensors)):
             torch.autograd.grad(y, tensors, G, allow_unused=True, create_graph=True)
         assert all(torch.equal(x, b) for x, b in zip(tensors, before)) and torch.equal(G, kept)
+
+    def test_nothing_waits_for_the_garbage_collector(self, monkeypatch):
+        made, init = weakref.WeakSet(), Call.__init__
+        monkeypatch.setattr(Call, "__init__", lambda self, *args: made.add(self) or init(self, *args))
+        gc.disable()
+        try:
+            M = normal(4, 3)
+            (g,) = torch.autograd.grad((msign(M) ** 2).sum() + polar(M)[1].sum(), M, create_graph=True)
+            (g * g).sum().backward()
+            assert made
+            del g
+            assert not made
+        finally:
+            gc.enable()
 
     def test_results_own_their_memory(self):
         """Accumulation in place into one gradient changes nothing else."""

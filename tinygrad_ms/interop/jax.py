@@ -95,38 +95,39 @@ def _function(f, options, dtype, *sizes):
     except (TypeError, ValueError) as error:
         error.add_note("a batch of 0 stands for yours here, in a trial call that JAX does not see")
         raise
-    function = _differentiable(Call(f), lambda *arrays: [(*arrays[0].shape[:-2], *end) for end in ends])
-    return partial(function, numpy.int32(0))
+    return _differentiable(Call(f), lambda *arrays: [(*arrays[0].shape[:-2], *end) for end in ends])
 
 
 def _differentiable(template, results):
-    """A JAX function (ticket, arrays) of a ``Call``. Its backward is another one, so that every order exists.
+    """A JAX function of the arrays of a ``Call``. Its backward is another one, so that every order exists.
 
-    The ticket, an integer, says which tape the call for the values has left for the one for the gradients. ``keeping``
-    returns it behind the outputs. Under a second derivative JAX differentiates ``keeping``, as a part of ``forward``.
+    ``keeping`` returns a ticket behind the outputs: integers (...) that say which tape this call has left. A ``Pull``
+    takes it in front of its arrays. Under a second derivative JAX differentiates ``keeping``, as a part of ``forward``.
     """
     hosts = [partial(_run, template, keeps) for keeps in (False, True)]
+    tickets = int(isinstance(template, Pull))
 
-    def call_back(keeps, ticket, arrays):
+    def call_back(keeps, operands):
+        arrays = operands[tickets:]
         shapes = [jax.ShapeDtypeStruct(shape, arrays[0].dtype) for shape in results(*arrays)]
-        shapes += [jax.ShapeDtypeStruct((), "int32")] * keeps
-        return tuple(jax.pure_callback(hosts[keeps], shapes, ticket, *arrays, vmap_method="broadcast_all"))
+        shapes += [jax.ShapeDtypeStruct(arrays[0].shape[:-2], "int32")] * keeps
+        return tuple(jax.pure_callback(hosts[keeps], shapes, *operands, vmap_method="broadcast_all"))
 
     @jax.custom_vjp
-    def function(ticket, *arrays):
-        return call_back(False, ticket, arrays)
+    def function(*operands):
+        return call_back(False, operands)
 
     @jax.custom_vjp
-    def keeping(ticket, *arrays):
-        return call_back(True, ticket, arrays)
+    def keeping(*operands):
+        return call_back(True, operands)
 
-    def forward(ticket, *arrays):
-        *outputs, ticket = keeping(ticket, *arrays)
-        return tuple(outputs), (ticket, arrays)
+    def forward(*operands):
+        *outputs, ticket = keeping(*operands)
+        return tuple(outputs), (ticket, operands[tickets:])
 
-    def forward_keeping(ticket, *arrays):
-        outputs = keeping(ticket, *arrays)
-        return outputs, (outputs[-1], arrays)
+    def forward_keeping(*operands):
+        outputs = keeping(*operands)
+        return outputs, (outputs[-1], operands[tickets:])
 
     @lru_cache(maxsize=1)
     def pull(n, outputs):
@@ -134,21 +135,22 @@ def _differentiable(template, results):
 
     def backward(kept, cotangents):
         ticket, arrays = kept
-        return None, *pull(len(arrays), len(cotangents))(ticket, *arrays, *cotangents)
+        return *[None] * tickets, *pull(len(arrays), len(cotangents))(ticket, *arrays, *cotangents)
 
     function.defvjp(forward, backward)
     keeping.defvjp(forward_keeping, lambda kept, cotangents: backward(kept, cotangents[:-1]))
     return function
 
 
-def _run(template, keeps, ticket, *arrays):
+def _run(template, keeps, *operands):
     """On the host: the outputs, and, if this call keeps its tape, the ticket for it."""
+    tickets, arrays = (operands[0], operands[1:]) if isinstance(template, Pull) else (None, operands)
     values = [numpy.array(x, copy=keeps or None) for x in arrays]  # JAX uses its memory again
     call = template.again(range(len(values)) if keeps else ())
     if isinstance(call, Pull):
-        call.call = TAPES.take(ticket, values) or call.call
+        call.call = TAPES.take(numpy.asarray(tickets), values) or call.call
     outputs = call.run(values)
-    return (*outputs, numpy.full(numpy.shape(ticket), TAPES.keep(call), "int32")) if keeps else outputs
+    return (*outputs, numpy.full(values[0].shape[:-2], TAPES.keep(call), "int32")) if keeps else outputs
 
 
 class Tapes:

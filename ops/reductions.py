@@ -31,7 +31,7 @@ from tinygrad_ms.ops.shapes import (
     permute_dims,
     restore_axes,
 )
-from tinygrad_ms.ops.short_rows import folded, slices
+from tinygrad_ms.ops.short_rows import MANY, folded, slices
 
 __all__ = [
     "all", "any", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "logsumexp", "max", "mean", "min",
@@ -250,7 +250,7 @@ def max(xp, x, axis=None, keepdims=False):
 
     Raises ValueError for no elements.
     """
-    y = folded(numpy.maximum, x, axis, keepdims)
+    y = folded(numpy.maximum, x, axis, keepdims) if x.size >= MANY else None
     return x.max(axis=axis, keepdims=keepdims) if y is None else y
 
 
@@ -260,7 +260,7 @@ def min(xp, x, axis=None, keepdims=False):
 
     Raises ValueError for no elements.
     """
-    y = folded(numpy.minimum, x, axis, keepdims)
+    y = folded(numpy.minimum, x, axis, keepdims) if x.size >= MANY else None
     return x.min(axis=axis, keepdims=keepdims) if y is None else y
 
 

@@ -44,6 +44,31 @@ def test_windows_are_views_and_their_step_is_a_slice():
     assert x.grad.numpy().tolist() == [1, 1, 1, 2, 1, 1, 2, 1, 1, 1]
 
 
+def test_a_compiled_convolution_is_the_eager_one_or_refused():
+    """The windows of an array are a view of its memory, also where NumPy does not say so: their base is an object that
+    stands between. A list that took that memory for free after the forward would give a wrong gradient."""
+    weight = tg.tensor(normal(4, 2, 3, 3).astype("float32"), requires_grad=True)
+    x = tg.tensor(normal(2, 2, 9, 9).astype("float32"))
+
+    def step(x):
+        weight.grad = None
+        windows = tg.sliding_window_view(tg.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), (2, 3))
+        y = tg.relu(tg.einsum("nchwij,kcij->nkhw", windows, weight))
+        loss = (tg.tanh(y * y + y) * y).sum()
+        loss.backward()
+        return loss
+
+    loss, compiled = step(x), tg.compile(step)
+    gradient = weight.grad.numpy().copy()
+    for _ in range(4):
+        try:
+            again = compiled(x)
+        except RuntimeError as error:
+            assert "sliding_window_view cannot be recorded" in str(error)
+            return
+        assert np.allclose(weight.grad.numpy(), gradient, rtol=1e-5) and again.item() == pytest.approx(loss.item())
+
+
 @pytest.mark.parametrize(
     "window, axis, message",
     [

@@ -57,6 +57,8 @@ def _pair_axes(left, right, output):
 def _as_matrices(xp, x, names, sizes, batch, rows, columns):
     """x as a stack of matrices, with size one for letters of the batch that it has not. Where it must be copied, the
     letter whose elements are neighbours stays the last one: short runs, as in windows, would take ten times as long."""
+    if len(rows) == len(columns) == 1 and names in (batch + rows + columns, batch + columns + rows):
+        return x if names[-1] == columns else x.mT
     near = min(names, key=lambda c: (abs(x.strides[names.index(c)]) or math.inf, -sizes[c]))
     turned = near in rows
     first, last = (columns, rows) if turned else (rows, columns)

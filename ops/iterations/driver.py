@@ -98,7 +98,8 @@ def is_ordinary(x: numpy.ndarray) -> bool:
         return False
     low, high = ORDINARY[x.dtype.char]
     if x.ndim == 2:
-        return low <= max(x.max(), -x.min()) <= high
+        above, below = x.max(), -x.min()
+        return bool(above <= high and below <= high and (above >= low or below >= low))
     x = x if x.flags.c_contiguous else x.mT
     with numpy.errstate(all="ignore"):
         squares = squared_norm(numpy, x.reshape((-1,) + x.shape[-2:]))  # of a batch this is faster than the maximum

@@ -185,6 +185,7 @@ class Compiled:
                 self.families.pop(next(iter(self.families)))
                 families = self.families.setdefault(signature, [])
             families.append(Family(key, guards, recorder))
+        recorder.forget()
         return unflatten(structure, leaves)
 
     def note_reason(self, signature, families):

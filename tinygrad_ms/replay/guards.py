@@ -225,6 +225,8 @@ def names_of(code) -> list[str]:
 
 def look_for_data(code) -> None:
     """Refuse a function that reads the raw arrays of tensors: what it does with them could not be recorded."""
+    if UNSEEN.isdisjoint(names_of(code)):
+        return
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_ATTR", "STORE_ATTR", "LOAD_METHOD") and instruction.argval in UNSEEN:
             line = instruction.positions.lineno if instruction.positions else code.co_firstlineno

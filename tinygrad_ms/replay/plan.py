@@ -51,6 +51,7 @@ class Plan:
         self.results, self.base = results, base_errors
         self.entries: list[Entry] = list(trace.entries)
         self.recorded = len(self.entries)
+        self.inputs: dict[Entry, list[Value]] = {}  # what an entry reads, as it was recorded
         self.instead: dict[Value, Value] = {}  # a value that is another one
         self.made: dict[Value, Any] = {}  # arrays that are made once
         self.copies_spared = self.twice = 0
@@ -86,7 +87,9 @@ class Plan:
         return x
 
     def reads(self, e):
-        return [self.resolve(v) for v in values_in((e.args, e.kwargs))]
+        if e not in self.inputs:
+            self.inputs[e] = list(values_in((e.args, e.kwargs)))
+        return [v if v not in self.instead else self.resolve(v) for v in self.inputs[e]]
 
     def writes(self, e) -> set[Storage]:
         """The storages that an entry changes or makes."""
@@ -128,20 +131,20 @@ class Plan:
 
     def key(self, e, versions):
         """What two calls with equal results have in common; something of its own where that cannot be said."""
-
-        def describe(x):
-            kind = type(x)
-            if kind is Value:
-                x = self.resolve(x)
-                return x, versions.get(x.storage, 0)
-            if kind is tuple or kind is list:
-                return kind, tuple(map(describe, x))
-            if kind in (int, float, bool, str, type(None)):
-                return kind, repr(x)
-            return object() if kind is not numpy.dtype else x
-
         function = e.function if isinstance(e.function, str) else id(e.function)
-        return function, describe(e.args), describe(tuple(sorted(e.kwargs.items())))
+        return function, self.mark(e.args, versions), self.mark(tuple(sorted(e.kwargs.items())), versions)
+
+    def mark(self, x, versions):
+        """An argument as it can be compared: a value with the number of changes that its memory has seen."""
+        kind = type(x)
+        if kind is Value:
+            x = self.resolve(x)
+            return x, versions.get(x.storage, 0)
+        if kind is tuple or kind is list:
+            return kind, tuple([self.mark(item, versions) for item in x])
+        if kind in (int, float, bool, str, type(None)):
+            return kind, repr(x)
+        return x if isinstance(x, numpy.dtype) else object()
 
     def scalars_as_arrays(self):
         """NumPy's scalars become 0-d arrays where only ufuncs read them, or what makes an array of them."""

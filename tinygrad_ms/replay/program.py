@@ -5,6 +5,7 @@ import threading
 from contextlib import contextmanager, nullcontext
 from math import inf
 from typing import Any
+from weakref import proxy
 
 import numpy
 
@@ -32,9 +33,9 @@ class Program:
         self.source, self.names, self.count = source.text, source.names, [0]
         self.short: Any = None  # made when it is asked for
         exec(compile(self.source, f"<tg.compile: {trace.name}>", "exec"), self.names)  # lines that ``Source`` wrote
-        self.function = self.names["replay"]
+        self.function = self.names.pop("replay")
         self.atomic = source.atomic
-        self.generators = recorder.generators
+        self.generators, self.whole = recorder.generators, sorted(trace.whole)
         outside = {id(t) for t in (*recorder.tensors, *recorder.late)}
         self.tensors = [t for t, _ in recorder.swapped if id(t) in outside]
         used = {e.function for e in plan.entries if e.kind == "numbers"}
@@ -120,7 +121,7 @@ class Program:
 
         It runs the list where all that is guarded is the very same as when the list was made.
         """
-        names: dict[str, Any] = {"MISSED": MISSED, "program": self, "replay": self.function, "count": self.count}
+        names: dict[str, Any] = {"MISSED": MISSED, "program": proxy(self), "replay": self.function, "count": self.count}
         names |= {"raises": arithmetic_raises, "state": current_state, "alike": alike, "device": default_device}
 
         def bound(x):
@@ -164,7 +165,7 @@ class Program:
         else:
             text += f"    return {run}\n"
         exec(text, names)  # tests that are written above
-        return names["call"]
+        return names.pop("call")
 
     def carefully(self, arrays):
         """Run the list; where it does not come to its end, everything is as before."""
@@ -268,6 +269,7 @@ class Family:
             f"{plan.recorded} calls of the array library, of which {len(program.made.lines)} are replayed,"
             f" {plan.copies_spared} copies spared; buffers of {plan.size} bytes; {len(self.guards.entries)} guards:"
             f" {lists} lists, replayed {runs} times"
+            + (f"; run as a whole: {', '.join(program.whole)}" if program.whole else "")
         )
 
 
@@ -283,44 +285,45 @@ def decisions_of(trace) -> list:
 
 
 def key_of(trace, results, structure) -> tuple:
-    """Two runs of a step have made the same list if their keys are equal."""
+    """Two runs of a step have made the same list if their keys are equal, but for the last item."""
     numbers: dict[Value, Any] = {}
     kept: list[Any] = []  # what is known by id
-
-    def describe(x):
-        kind = type(x)
-        if kind is Value:
-            if x not in numbers:
-                if x.storage.kind == "constant" and x.root:
-                    numbers[x] = describe(x.thing)
-                elif x.storage.kind == "number":
-                    numbers[x] = "number"
-                elif x.thing is not None:
-                    numbers[x] = x.storage.kind, x.thing if x.storage.kind == "input" else id(x.thing)
-                    kept.append(x.thing)
-                else:
-                    numbers[x] = "value", len(numbers)
-            return numbers[x]
-        if kind is tuple or kind is list:
-            return (kind.__name__, *map(describe, x))
-        if kind is dict:
-            return tuple((k, describe(item)) for k, item in sorted(x.items(), key=lambda pair: str(pair[0])))
-        if kind in BACKENDS:
-            host = BACKENDS[kind].to_host(x)
-            return "array", str(host.dtype), host.shape, host.tobytes()
-        if isinstance(x, (int, float, str, slice, numpy.dtype, numpy.generic, type(None), type)) or x is Ellipsis:
-            return kind.__name__, repr(x)
-        kept.append(x)
-        return "object", id(x)
-
     lines = []
     for e in trace.entries:
         dropped = e.kind == "gradient" and e.args[0] is None  # which depends on what was there: ``Family.pattern``
         if e.counts and not dropped and e.kind not in ("numbers", "tick"):
             what = id(e.function) if e.kind in ("gradient", "live") else name_of(e.function)
-            lines.append((e.kind, what, describe(e.args), describe(e.kwargs), describe(e.outs), e.label))
+            lines.append((e.kind, what, mark((e.args, e.kwargs, e.outs), numbers, kept), e.label))
             kept.append(e.function)
-    return lines, describe(list(results)), repr(structure), kept
+    return lines, mark(list(results), numbers, kept), repr(structure), kept
+
+
+def mark(x, numbers, kept):
+    """An argument as it can be compared with that of another run. numbers: the marks of the values so far."""
+    kind = type(x)
+    if kind is Value:
+        if x not in numbers:
+            if x.storage.kind == "constant" and x.root:
+                numbers[x] = mark(x.thing, numbers, kept)
+            elif x.storage.kind == "number":
+                numbers[x] = "number"
+            elif x.thing is not None:
+                numbers[x] = x.storage.kind, x.thing if x.storage.kind == "input" else id(x.thing)
+                kept.append(x.thing)
+            else:
+                numbers[x] = "value", len(numbers)
+        return numbers[x]
+    if kind is tuple or kind is list:
+        return (kind.__name__, *[mark(item, numbers, kept) for item in x])
+    if kind is dict:
+        return tuple((k, mark(x[k], numbers, kept)) for k in sorted(x, key=str))
+    if kind in BACKENDS:
+        host = BACKENDS[kind].to_host(x)
+        return "array", str(host.dtype), host.shape, host.tobytes()
+    if isinstance(x, (int, float, str, slice, numpy.dtype, numpy.generic, type(None), type)) or x is Ellipsis:
+        return kind.__name__, repr(x)
+    kept.append(x)
+    return "object", id(x)
 
 
 def difference(first, second) -> str:
@@ -329,10 +332,10 @@ def difference(first, second) -> str:
         if a != b:
             if a[:2] == b[:2]:
                 return (
-                    f"{a[1]} in {a[5] or 'the step'} got another number, tensor or array: made in the step, or read"
+                    f"{a[1]} in {a[3] or 'the step'} got another number, tensor or array: made in the step, or read"
                     " from something that is not guarded"
                 )
-            return f"{a[1]} in {a[5] or 'the step'} became {b[1]} in {b[5] or 'the step'}"
+            return f"{a[1]} in {a[3] or 'the step'} became {b[1]} in {b[3] or 'the step'}"
     if len(first[0]) != len(second[0]):
         return f"{len(first[0])} calls became {len(second[0])}"
     return "the results are others"

@@ -45,10 +45,9 @@ class Source:
     def __init__(self, plan: Plan, trace, structure, base_errors):
         self.plan, self.trace, self.base = plan, trace, base_errors
         self.names: dict[str, Any] = {
-            "Tensor": Tensor, "Diverged": Diverged, "enter": QUICK[0], "leave": QUICK[1], "consume": consume, "tick": tick,
-            "setattr": setattr, "setitem": operator.setitem, "last_change": last_change, "copyto": numpy.copyto,
-            "asarray": numpy.asarray,
-            "decides": set(),
+            "Tensor": Tensor, "Diverged": Diverged, "enter": QUICK[0], "leave": QUICK[1],
+            "consume": consume, "tick": tick, "setattr": setattr, "setitem": operator.setitem,
+            "last_change": last_change, "copyto": numpy.copyto, "asarray": numpy.asarray, "decides": set(),
         }  # fmt: skip
         self.known: dict[Any, str] = {}
         self.texts: dict[Value, str] = {}

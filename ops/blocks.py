@@ -115,6 +115,20 @@ def decay(xp, z, itemsize=None):
     return near * far, lambda p: p * near * far
 
 
+def decay_and_rest(xp, x):
+    """v = e^-|x| and 1 - v^2 in float64, of numbers in float32: there the difference has digits enough for them.
+
+    Raises FloatingPointError for numbers so near 0 that it has not: that block is computed in another way.
+    """
+    v = xp.abs(x).astype("float64")
+    v = xp.exp(xp.negative(v, out=v), out=v)
+    rest = xp.multiply(v, v)
+    xp.subtract(1, rest, out=rest)
+    if rest.min() < 1e-7:
+        raise FloatingPointError
+    return v, rest
+
+
 def step(x):
     """1 where x >= 0, else 0."""
     return (x >= 0).astype(x.dtype)

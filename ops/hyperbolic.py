@@ -1,7 +1,7 @@
 """The reciprocal hyperbolic functions sech and csch, from exponentials that do not overflow."""
 
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import in_blocks, times_slope
+from tinygrad_ms.ops.blocks import decay_and_rest, in_blocks, times_slope
 from tinygrad_ms.ops.elementwise import power
 
 __all__ = ["csch", "sech"]
@@ -78,11 +78,17 @@ def _quick_csch(xp, x, out):
 
 def _quick_csch_slope(xp, x, out, g):
     (y,) = out
-    x = x.astype("float64", copy=False)
-    s, c = xp.sinh(x), xp.cosh(x)
-    s *= s
-    c /= s
-    y[...] = xp.negative(c, out=c)
+    if x.dtype.char == "d":
+        s = xp.sinh(x)
+        s *= s
+        xp.divide(xp.sqrt(s + 1), s, out=y)
+        xp.negative(y, out=y)
+    else:
+        v, rest = decay_and_rest(xp, x)
+        v *= 2 - rest
+        rest *= rest
+        y[...] = xp.divide(v, rest, out=v)
+        y *= -2
     y *= g
     return (y,)
 

@@ -4,7 +4,7 @@ import numpy
 
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import MANY, bump, in_blocks, is_small, over_bump, over_square, times_slope
+from tinygrad_ms.ops.blocks import MANY, bump, decay_and_rest, in_blocks, is_small, over_bump, over_square, times_slope
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import hypot, sqrt
 from tinygrad_ms.ops.rows import Unary, binary, unary
@@ -138,10 +138,16 @@ def _coth_kernel(xp, x):
 
 def _quick_coth_slope(xp, x, out, g):
     (y,) = out
-    s = xp.sinh(x.astype("float64", copy=False))
-    y[...] = xp.multiply(s, s, out=s)
-    xp.divide(g, y, out=y)
-    return (xp.negative(y, out=y),)
+    if x.dtype.char == "d":
+        s = xp.sinh(x)
+        xp.divide(g, xp.multiply(s, s, out=s), out=y)
+        return (xp.negative(y, out=y),)
+    v, rest = decay_and_rest(xp, x)
+    v /= rest
+    y[...] = xp.multiply(v, v, out=v)
+    y *= -4
+    y *= g
+    return (y,)
 
 
 def _coth_slope(xp, x, g):

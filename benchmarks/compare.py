@@ -258,24 +258,26 @@ def show(name, result):
 
 
 def imports(repeats, clock):
-    """Milliseconds of ``import`` in a fresh process, NumPy's and ours, taking turns; and the ratio.
+    """Milliseconds of ``import numpy``, and of it and ``import tinygrad_ms``, in fresh processes; and the ratio.
 
-    The first round does not count: it writes the bytecode, to a place of its own.
+    The first process does not count: it writes the bytecode, to a place of its own.
     """
     now = {"wall": "perf_counter", "cpu": "process_time"}[clock]
-    code = f"import time; start = time.{now}(); import {{}}; print(time.{now}() - start)"
-    times = {name: [] for name in ("numpy", "tinygrad_ms")}
+    code = (
+        f"from time import {now} as now; start = now(); import numpy; half = now(); import tinygrad_ms;"
+        " print(half - start, now() - start)"
+    )
+    pairs = []
     with tempfile.TemporaryDirectory() as folder:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         environment["PYTHONPYCACHEPREFIX"] = folder
         for _ in range(repeats + 1):
-            for name, seconds in times.items():
-                command = [sys.executable, "-c", code.format(name)]
-                done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
-                seconds.append(float(done.stdout))
-    ratio = statistics.median(a / b for a, b in zip(times["tinygrad_ms"][1:], times["numpy"][1:]))
-    found = {name: round_to(1e3 * statistics.median(seconds[1:])) for name, seconds in times.items()}
-    return {"ms": found, "ratio": round_to(ratio)}
+            command = [sys.executable, "-c", code]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+            pairs.append([float(text) for text in done.stdout.split()])
+    numpy, ours = zip(*pairs[1:])
+    found = {"numpy": round_to(1e3 * statistics.median(numpy)), "tinygrad_ms": round_to(1e3 * statistics.median(ours))}
+    return {"ms": found, "ratio": round_to(statistics.median(b / a for a, b in pairs[1:]))}
 
 
 # --- the command --------------------------------------------------------------------------------------------

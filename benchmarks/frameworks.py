@@ -1,7 +1,7 @@
 """The frameworks that ``compare.py`` measures, each behind the same few methods, so that a workload is written once.
 
 A side has the functions of the workloads under one set of names (``relu``, ``layer_norm``, ``cross_entropy``, ...),
-taken from the framework where it has them. What a framework lacks is an AttributeError, and the table shows a gap.
+taken from the framework where it has them. A workload names the sides that it runs on.
 ``train`` gives a whole training step, ``pull`` a function and its vector-Jacobian product; both return a function
 without arguments that returns native arrays. It may be called any number of times.
 """
@@ -28,6 +28,12 @@ class Side:
 
     def numpy(self, value):
         return np.asarray(value)
+
+    def with_gradients(self, arrays, gradients):
+        parameters = [self.leaf(array) for array in arrays]
+        for p, g in zip(parameters, gradients):
+            p.grad = self.constant(g)
+        return parameters
 
     def mlp(self, weights, activation):
         """(call, parameters) of a multilayer perceptron; weights: [(W (out, in), b (out,)), ...]."""
@@ -134,12 +140,6 @@ class Ours(Side):
         return self.lib.max(x, axis=axis)
 
     suffix = ".npz"
-
-    def with_gradients(self, arrays, gradients):
-        parameters = [self.leaf(array) for array in arrays]
-        for p, g in zip(parameters, gradients):
-            p.grad = self.constant(g)
-        return parameters
 
     def update(self, optimizer, arrays, gradients):
         """A step of the optimizer, with the gradients there already."""
@@ -258,12 +258,6 @@ class Torch(Side):
 
     def hessian(self, function, x):
         return self.lib.autograd.functional.hessian(function, x)
-
-    def with_gradients(self, arrays, gradients):
-        parameters = [self.leaf(array) for array in arrays]
-        for p, g in zip(parameters, gradients):
-            p.grad = self.constant(g)
-        return parameters
 
     def update(self, optimizer, arrays, gradients):
         parameters = self.with_gradients(arrays, gradients)

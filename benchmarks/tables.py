@@ -67,7 +67,8 @@ def measured(found):
     """When, where and with what: the facts, as one paragraph."""
     facts = found["facts"]
     versions = dict.fromkeys(who["version"] for who in facts["contenders"].values())
-    absent = f" Not installed: {', '.join(facts['absent'])}." if facts["absent"] else ""
+    absent = f" Left out: {'; '.join(f'{label}, {why}' for label, why in facts['absent'].items())}."
+    absent = absent if facts["absent"] else ""
     blas = dict.fromkeys(who["blas"] for who in facts["contenders"].values())
     load = " and ".join(f"{load[0]:.1f}" for load in facts["load"])
     clock = "CPU time" if facts["clock"] == "cpu" else "Wall time"

@@ -4,7 +4,7 @@ import numpy
 
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import SMALL, bump, in_blocks, times_slope
+from tinygrad_ms.ops.blocks import SMALL, bump, fused, in_blocks, times_slope
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import hypot, sqrt
 from tinygrad_ms.ops.rows import Unary, binary, unary
@@ -103,6 +103,7 @@ atanh = unary("atanh", "The number with that tanh.", "arctanh", derivative=lambd
 # fmt: on
 
 
+@fused("tanh_rule")
 def _tanh_kernel(xp, x, g):
     w = xp.exp(-2 * xp.abs(x))
     return (g * (4 * bump(w)),)

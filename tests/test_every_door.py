@@ -146,7 +146,7 @@ CALLS = {  # of functions that are no primitives, and of parameters that the sam
 CALLED = {  # what else the errors of a function may name: the ops that it is made of
     "cross_entropy": ["softmax_cross_entropy"], "signm": ["mcsgn"], "full_like": ["tensor"], "ones_like": ["tensor"],
     "zeros_like": ["tensor"], "asarray": ["tensor"],
-    "layer_norm": ["normalize", "add"], "rms_norm": ["normalize"], "linear": ["affine"],
+    "layer_norm": ["normalize"], "rms_norm": ["normalize"], "linear": ["affine"],
     "astype": ["cast"], "put_along_axis": ["index_update"], "relu6": ["hardtanh"], "trace": ["diagonal"],
 }  # fmt: skip
 

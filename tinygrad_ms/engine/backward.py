@@ -2,6 +2,7 @@
 
 import os
 from contextlib import nullcontext
+from sys import getrefcount
 from threading import RLock
 from typing import Any
 
@@ -36,7 +37,17 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
     leaves, _ = walk([(tensor.node, seed)], retain=retain, create_graph=create_graph)
     notify(current_state().hooks, "walked", tensor, gradient, seed, leaves)
     for node, g in leaves:
-        accumulate(node, g)
+        accumulate(getrefcount(g) == ALONE, node, g)
+
+
+def references() -> int:
+    """How many references ``getrefcount`` finds to a gradient that nobody but ``backward`` knows."""
+    for _, g in [(0, object())]:
+        count = getrefcount(g)
+    return count
+
+
+ALONE = references()
 
 
 def make_seed(tensor, gradient, create_graph, op):
@@ -160,8 +171,11 @@ def unbroadcast(d, parent, node):
     return d if d.dtype == parent.dtype else d.astype(parent.dtype)
 
 
-def accumulate(leaf, g):
-    """Add a finished gradient to the ``.grad`` of the tensor of a leaf, which owns its memory (none if frozen)."""
+def accumulate(alone, leaf, g):
+    """Add a finished gradient to the ``.grad`` of the tensor of a leaf, which owns its memory (none if frozen).
+
+    alone: nobody else knows the array ``g``: where it owns its memory it needs no copy.
+    """
     tensor = leaf.tensor() if leaf.tensor is not None else None
     if tensor is None or tensor.node is None:  # gone, or frozen since
         return
@@ -173,7 +187,9 @@ def accumulate(leaf, g):
             with enable_grad():  # also inside no_grad(): create_graph asked for it
                 tensor.grad = g.clone() if old is None else old + g
         else:
-            tensor.grad = Tensor(as_array(g.copy() if old is None else old.data + g, leaf.backend))
+            if old is not None or not (alone and g.base is None and g.flags.c_contiguous):
+                g = g.copy() if old is None else old.data + g
+            tensor.grad = Tensor(as_array(g, leaf.backend))
 
 
 ADDING = RLock()  # two threads may add to one leaf: each would read, add and write

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from math import sqrt
 from numbers import Real
 
+from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.whole_steps import raises_nothing
 
@@ -47,6 +48,10 @@ class Adam(Optimizer):
         b1, c1, b2, c2, eps, rate, root = self.numbers(
             p, options, beta1, 1 - beta1, beta2, 1 - beta2, options["eps"], rate, root
         )
+        if p.size >= LEAST and (run := find("adam", p, g, m, v)):
+            added, kept = (0, 1 - lr * decay) if self.decoupled else (decay, 1)
+            run(p, g, m, v, b1, c1, b2, c2, eps, rate, root, added, kept)
+            return
         a = self.scratch(p)
         if decay and self.decoupled:
             p *= 1 - lr * decay

@@ -19,7 +19,6 @@ import numpy
 __all__: list[str] = []
 
 LEAST = 30_000  # elements: below, what NumPy takes is hardly longer
-TOPICS = ("activations", "functions", "rows", "steps")  # the files of kernels
 _state: dict = {"on": os.environ.get("TINYGRAD_MS_FUSED", "") != "0", "kernels": None}
 INSTALLED = importlib.util.find_spec("numba") is not None
 
@@ -53,9 +52,7 @@ def _load() -> dict:
     """All kernels by name, none of them compiled."""
     try:
         importlib.import_module("numba")
-
-        for topic in TOPICS:
-            importlib.import_module(f"{__name__}.{topic}")
+        from tinygrad_ms.ops.fused import activations, functions, norms, rows, steps  # they fill KERNELS
         from tinygrad_ms.ops.fused.kernels import KERNELS
     except ImportError as error:  # a numba that does not fit this NumPy, say
         warnings.warn(f"tinygrad_ms: no compiled kernels, NumPy does all: {error}", RuntimeWarning, stacklevel=4)

@@ -15,6 +15,7 @@ import tinygrad_ms as tg
 from tests.test_accuracy import accuracy
 from tinygrad_ms.ops import fused
 from tinygrad_ms.ops.fused import compiler, kernels, mathematics, single
+from tinygrad_ms.ops.fused.chains import chain
 
 ROOT = Path(__file__).parents[1]
 INSTALLED = importlib.util.find_spec("numba") is not None
@@ -408,6 +409,42 @@ def test_clipping(dtype, used):
     np.testing.assert_allclose(found[0], right[0], rtol=1e-7)
     np.testing.assert_allclose(found[1], right[1], rtol=3e-7)
     assert used == ["squares", "squares", "scaled"]
+
+
+# --- one loop of many calls -----------------------------------------------------------------------------------------
+
+LINES = [
+    ("a", "multiply", "x", "y"), ("b", "tanh", "a"), ("c", "sin", "y"), ("d", "maximum", "b", "c"),
+    ("e", "greater", "x", 0.25), ("f", "where", "e", "d", "b"), ("g", "multiply", "f", "rate"), ("h", "sqrt", "e"),
+    ("i", "add", "g", "h"),
+]  # fmt: skip
+
+
+@needs_numba
+def test_a_list_of_calls_becomes_one_loop():
+    run = chain(LINES, ["x", "y"], ["i", "d"], ["g"], ["rate"])
+    x, y = np.random.default_rng(0).normal(size=(2, 500, 301)).astype("float32")
+    x[0, :5], y[1, :3], y[300, 7] = math.nan, [math.inf, -math.inf, math.nan], 3e7
+    found = []
+    for threads in (1, 3):
+        tg.set_num_threads(threads)
+        found.append(run(x[2:], y[2:], 0.5))
+    for one, other in zip(*found):
+        np.testing.assert_array_equal(one, other)
+    out = np.empty_like(x), np.empty_like(x)
+    i, d, g = run(x, y, 0.5, out=out)
+    assert i is out[0] and d is out[1] and math.isnan(g)
+    b = np.tanh(x.astype("d") * y)
+    with np.errstate(invalid="ignore"):
+        right = np.maximum(b, np.sin(y.astype("d")))
+    np.testing.assert_allclose(d, right, rtol=2e-6, atol=1e-7)
+    chosen = 0.5 * np.where(x > 0.25, right, b)
+    np.testing.assert_allclose(i, chosen + (x > 0.25), rtol=2e-6, atol=1e-7)
+    np.testing.assert_allclose(found[0][2], chosen[2:].sum(), rtol=1e-6)
+
+
+def test_a_list_with_an_unknown_function_becomes_none():
+    assert chain([("a", "arctan2", "x", "y")], ["x", "y"], ["a"]) is None
 
 
 # --- bodies as functions of Python ----------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from tinygrad_ms.engine.primitive import elementwise, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.fused import LEAST, find
+from tinygrad_ms.ops.fused.calls import along_rows
 from tinygrad_ms.ops.shapes import from_the_end
 from tinygrad_ms.ops.short_rows import as_columns, as_rows, most, total
 
@@ -13,14 +15,22 @@ __all__ = ["hardtanh", "leaky_relu", "log_softmax", "relu", "relu6", "softmax"]
 # --- piecewise linear -------------------------------------------------------------------------------------
 
 
+def _relu_rule(g, y):
+    if g.size >= LEAST and (run := find("relu_rule", g, y)):
+        return run(g, y)[0]
+    return g * (y > 0)
+
+
 @elementwise(
-    derivative=lambda y: y > 0,
+    rule=lambda g, y: _relu_rule(g, y),
     formula=r"\frac{dy}{dx} = [x > 0]",
     source="subgradient, as in PyTorch",
     notes="The gradient at 0 is 0.",
 )
 def relu(xp, x):
     """max(x, 0)."""
+    if x.size >= LEAST and (run := find("relu", x)):
+        return run(x)[0]
     return xp.maximum(x, 0)
 
 
@@ -56,6 +66,8 @@ def relu6(x) -> Tensor:
 
 
 def _softmax_vjp(g, y, axis):
+    if g.size >= LEAST and (dx := along_rows("softmax_rule", g, y, axis=axis)) is not None:
+        return dx
     return y * (g - (g * y).sum(axis=from_the_end(axis, y.ndim), keepdims=True))
 
 
@@ -70,6 +82,8 @@ def _softmax_vjp(g, y, axis):
 )
 def _softmax(xp, x, axis=-1):
     """e^x over its sum, in the precision of x."""
+    if x.size >= LEAST and (y := along_rows("softmax", x, axis=axis)) is not None:
+        return y
     columns = as_columns(x, axis)
     if columns is None:
         e = xp.exp(_shifted(xp, x, axis))
@@ -85,8 +99,14 @@ def softmax(x, axis=-1):
     return _in_float32(_softmax, x, axis)
 
 
+def _log_softmax_vjp(g, y, axis):
+    if g.size >= LEAST and (dx := along_rows("log_softmax_rule", g, y, axis=axis)) is not None:
+        return dx
+    return g - exp(y) * g.sum(axis=from_the_end(axis, y.ndim), keepdims=True)
+
+
 @primitive(
-    vjp=lambda g, y, axis: g - exp(y) * g.sum(axis=from_the_end(axis, y.ndim), keepdims=True),
+    vjp=_log_softmax_vjp,
     jvp=lambda t, y, axis: t - (exp(y) * t).sum(axis=axis, keepdims=True),
     batched=True,
     formula=r"dy_i = dx_i - \sum_j e^{y_j}\,dx_j",
@@ -101,6 +121,8 @@ def _log_softmax(xp, x, axis=-1):
 
 def log_probabilities(xp, x, axis):
     """log_softmax of a raw array."""
+    if x.size >= LEAST and (y := along_rows("log_softmax", x, axis=axis)) is not None:
+        return y
     columns = as_columns(x, axis)
     if columns is None:
         y = _shifted(xp, x, axis)

@@ -4,6 +4,7 @@ import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import wide
+from tinygrad_ms.ops.fused import LEAST, find
 
 __all__: list[str] = []
 
@@ -30,6 +31,8 @@ def in_blocks(
             xp, kernel, x.reshape((1,)), *constants, double=double, quick=quick, results=results, beside=beside
         )
         return tuple([y.reshape(()) for y in found])
+    if x.size >= LEAST and (run := compiled(kernel, x, beside)):
+        return tuple(run(x, *(() if beside is None else (beside,)), *constants))
     cpu, kind = BACKENDS[type(x)].name == "cpu", x.dtype.char
     double = double or (quick is not None and kind == "f")
     quick = quick if cpu and kind in quick_in and x.size > beyond else None
@@ -52,6 +55,28 @@ def in_blocks(
                 with numpy.errstate(all="ignore"):
                     _store(careful(part, *more), out)
     return tuple(made)
+
+
+def fused(name):
+    """Mark a kernel in NumPy: large arrays go to the compiled one of that name in its place, where there is one."""
+
+    def mark(kernel):
+        kernel.fused = name
+        return kernel
+
+    return mark
+
+
+def compiled(kernel, x, beside):
+    """The compiled kernel in the place of ``kernel`` for these arrays, or None."""
+    name = getattr(kernel, "fused", "")
+    return find(name, x) if name and beside is None else find(name, x, beside) if name else None
+
+
+def times(g, slope):
+    """g slope, for a rule."""
+    run = find("times", g, slope) if g.size >= LEAST else None
+    return run(g, slope)[0] if run else g * slope
 
 
 def _store(found, out):

@@ -2,7 +2,7 @@
 
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import expm1, in_blocks
+from tinygrad_ms.ops.blocks import expm1, fused, in_blocks, times
 from tinygrad_ms.ops.comparisons import minimum
 from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.smooth_activations import kept
@@ -10,6 +10,7 @@ from tinygrad_ms.ops.smooth_activations import kept
 __all__ = ["elu", "selu"]
 
 
+@fused("elu")
 def _elu_kernel(xp, x, alpha, scale):
     m = xp.minimum(x, 0)
     y = expm1(xp, m)
@@ -34,7 +35,7 @@ def _elu_slope(x, alpha):
 
 
 @elementwise(
-    rule=lambda g, x, slope, alpha: g * (_elu_slope(wide(x), alpha) if slope is None else slope),
+    rule=lambda g, x, slope, alpha: times(g, _elu_slope(wide(x), alpha) if slope is None else slope),
     cache=("slope",),
     floats=True,
     formula=r"\frac{dy}{dx} = \begin{cases} 1 & x > 0 \\ \alpha e^x & x \le 0 \end{cases}",
@@ -54,7 +55,7 @@ def _selu_slope(x):
 
 
 @elementwise(
-    rule=lambda g, x, slope: g * (_selu_slope(wide(x)) if slope is None else slope),
+    rule=lambda g, x, slope: times(g, _selu_slope(wide(x)) if slope is None else slope),
     cache=("slope",),
     floats=True,
     formula=r"y = \lambda \operatorname{elu}_\alpha x, \quad \frac{dy}{dx}"

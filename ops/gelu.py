@@ -4,7 +4,7 @@ import math
 
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import decay, in_blocks, step
+from tinygrad_ms.ops.blocks import decay, fused, in_blocks, step, times
 from tinygrad_ms.ops.comparisons import clip
 from tinygrad_ms.ops.normal import DENSITY, FAR, bell, gaussian, horner, mills_ratio, normal_cdf, product, turned
 from tinygrad_ms.ops.quick_gelu import TANH_C, TANH_E_C, TANH_N_C, quick_gelu, quick_gelu_tanh
@@ -44,6 +44,7 @@ _LINE = 1.5957691216057308, -9.96930880911092e-17  # 2 sqrt(2 / pi) and, of that
 _CUBE = 0.07135481627260025, -6.175149918155315e-19  # 0.044715 times that
 
 
+@fused("gelu")
 def _gelu_kernel(xp, x, itemsize):
     size = xp.minimum(xp.abs(x), FAR)
     tail = mills_ratio(xp, size, itemsize)
@@ -66,6 +67,7 @@ def _gelu_kernel(xp, x, itemsize):
 # n(c) + d m + (E + E_c) tanh((v - v_c) / 2), where m and (v - v_c) / d are the positive polynomials below; as above.
 
 
+@fused("gelu_tanh")
 def _gelu_tanh_kernel(xp, x):
     z = xp.clip(x, -_END, _END)
     a = xp.abs(z).astype("float64", copy=False)
@@ -139,7 +141,7 @@ def _gelu_slope(x, approximate):
 
 
 @elementwise(
-    rule=lambda g, x, slope, approximate: g * (_gelu_slope(wide(x), approximate) if slope is None else slope),
+    rule=lambda g, x, slope, approximate: times(g, _gelu_slope(wide(x), approximate) if slope is None else slope),
     cache=("slope",),
     floats=True,
     formula=r"y = x\,\Phi(x), \quad \frac{dy}{dx} = \Phi(x) + \frac{x}{\sqrt{2 \pi}} e^{-x^2 / 2}",

@@ -14,10 +14,10 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import sum_over, wide
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
-from tinygrad_ms.ops.elementwise import add
+from tinygrad_ms.ops.fused import calls
 from tinygrad_ms.ops.operands import as_number
 from tinygrad_ms.ops.scale import in_range, power_of_two
-from tinygrad_ms.ops.shapes import from_the_end
+from tinygrad_ms.ops.shapes import broadcast_to, from_the_end
 from tinygrad_ms.options import as_axes
 
 __all__ = ["layer_norm", "rms_norm"]
@@ -65,42 +65,50 @@ def _jacobian(u, along, c, r, s, scale, axes, center):
     return v - scale * _mean(u, axes) if center else v
 
 
-def _normalize_vjp(needed, g, x, weight, axes, eps, center):
+def _normalize_vjp(needed, g, x, weight, bias_shape, axes, eps, center):
     axes = from_the_end(axes, x.ndim)
+    if (found := calls.normalize_rule(g, x, weight, bias_shape, axes, eps, center)) is not None:
+        return found
     c, r, s = _centred(x, axes, eps, center)
-    g = wide(g)
+    by_bias, g = g, wide(g)
     if not _one_per_row(weight, x, axes):
         u = g * weight
         by_x = _jacobian(u, _mean(c * u, axes), c, r, s, r, axes, center) if needed[0] else None
-        return by_x, (c * g) * r if needed[1] else None
+        return by_x, (c * g) * r if needed[1] else None, by_bias
     along = _mean(c * g, axes)
     by_x = _jacobian(g, along, c, r, s, r * weight, axes, center) if needed[0] else None
-    return by_x, r * along * prod(x.shape[axis] for axis in axes) if needed[1] else None
+    return by_x, r * along * prod(x.shape[axis] for axis in axes) if needed[1] else None, by_bias
 
 
-def _normalize_jvp(tangents, x, weight, axes, eps, center):
+def _normalize_jvp(tangents, x, weight, y, axes, eps, center):
+    t, t_weight, t_bias = tangents
+    if t is None and t_weight is None:
+        return broadcast_to(t_bias, y.shape)
     c, r, s = _centred(x, axes, eps, center)
-    t, t_weight = tangents
     by_x = None if t is None else _jacobian(t, _mean(c * t, axes), c, r, s, r, axes, center) * weight
     by_weight = None if t_weight is None else c * (r * t_weight)
-    return by_x if by_weight is None else by_weight if by_x is None else by_x + by_weight
+    by_both = by_x if by_weight is None else by_weight if by_x is None else by_x + by_weight
+    return by_both if t_bias is None else by_both + t_bias
 
 
 @primitive(
     vjp=_normalize_vjp,
     batched=True,
     jvp=_normalize_jvp,
-    formula=r"y = w h,\; h = r c:\quad"
-    r"\bar x = r\,(P(\bar y w) - h\,\mathrm{mean}(h\,\bar y w)),\quad \bar w = \bar y h",
+    formula=r"y = w h + b,\; h = r c:\quad"
+    r"\bar x = r\,(P(\bar y w) - h\,\mathrm{mean}(h\,\bar y w)),\quad \bar w = \bar y h,\quad \bar b = \bar y",
     source="Ba et al. 2016, arXiv:1607.06450, eq. 3; Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4",
     floats=True,
 )
-def normalize(xp, x, weight, /, axes, eps, center):
-    """weight * (x over ``axes`` with mean 0, if ``center``, and mean square 1)."""
+def normalize(xp, x, weight, bias, /, axes, eps, center):
+    """weight * (x over ``axes`` with mean 0, if ``center``, and mean square 1) + bias."""
     if any(not -x.ndim <= axis < x.ndim for axis in axes):
         raise ValueError(f"normalize: x has shape {x.shape}, which has not all of the axes {axes}")
+    if (y := calls.normalize(x, weight, bias, axes, eps, center)) is not None:
+        return y
     c, r, _ = _centred(x, axes, eps, center)
-    return (c * (r * weight)).astype(x.dtype, copy=False)
+    y = (c * (r * weight)).astype(x.dtype, copy=False)
+    return y if type(bias) is float and bias == 0 else y + bias
 
 
 def layer_norm(x, weight=None, bias=None, eps: float = 1e-5, axes=-1):
@@ -109,10 +117,7 @@ def layer_norm(x, weight=None, bias=None, eps: float = 1e-5, axes=-1):
     weight, bias: broadcast against x; without them 1 and 0. Half precision is computed in float32.
     Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, equation 3.
     """
-    y = normalize(
-        x, 1.0 if weight is None else weight, axes=as_axes(axes), eps=as_number(eps, "layer_norm: eps"), center=True
-    )
-    return y if bias is None else add(y, bias)
+    return _normalized(x, weight, bias, axes, as_number(eps, "layer_norm: eps"), True)
 
 
 def rms_norm(x, weight=None, eps: float = 1e-6, axes=-1):
@@ -120,6 +125,9 @@ def rms_norm(x, weight=None, eps: float = 1e-6, axes=-1):
 
     weight: broadcasts against x; without it 1. Source: Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.
     """
-    return normalize(
-        x, 1.0 if weight is None else weight, axes=as_axes(axes), eps=as_number(eps, "rms_norm: eps"), center=False
-    )
+    return _normalized(x, weight, None, axes, as_number(eps, "rms_norm: eps"), False)
+
+
+def _normalized(x, weight, bias, axes, eps, center):
+    factor, shift = 1.0 if weight is None else weight, 0.0 if bias is None else bias
+    return normalize(x, factor, shift, axes=as_axes(axes), eps=eps, center=center)

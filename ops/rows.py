@@ -13,9 +13,12 @@ from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
+import numpy
+
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import Primitive, elementwise, linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.fused import INSTALLED, LEAST, find
 
 __all__: list[str] = []
 
@@ -93,4 +96,20 @@ def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -
     op = kind(**facts)(forward)
     for array_type, backend in BACKENDS.items():  # no frame of Python between the call and the array library
         op.primitive.direct[array_type] = getattr(backend.xp, plain) if plain else partial(forward, backend.xp)
+    if plain in COMPILED and INSTALLED:
+        op.primitive.direct[numpy.ndarray] = large_or(getattr(numpy, plain), plain)
     return op
+
+
+COMPILED = {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh"}  # functions of NumPy for which there is a kernel
+
+
+def large_or(function, name):
+    """``function`` of NumPy for all but what the compiled kernel of that name can take."""
+
+    def run(x):
+        if x.size >= LEAST and (compiled := find(name, x)):
+            return compiled(x)[0]
+        return function(x)
+
+    return run

@@ -18,12 +18,14 @@ from tinygrad_ms.ops.blocks import (
     SMALL,
     bump,
     decay,
+    fused,
     in_blocks,
     is_small,
     log1p,
     over_bump,
     over_square,
     step,
+    times,
     times_slope,
 )  # fmt: skip
 from tinygrad_ms.ops.comparisons import where
@@ -44,6 +46,7 @@ def kept(y, slope):
 # --- the logistic function ----------------------------------------------------------------------------------
 
 
+@fused("sigmoid_rule")
 def _slope_kernel(xp, x, g):
     return (g * bump(xp.exp(-xp.abs(x))),)
 
@@ -96,6 +99,7 @@ def sigmoid(xp, x):
     return in_blocks(xp, _sigmoid_kernel, x, double=False, quick=_quick_sigmoid, spare=1)[0]
 
 
+@fused("sigmoid")
 def _sigmoid_kernel(xp, x):
     w = xp.exp(-xp.abs(x))
     return (xp.maximum(w, step(x)) / (1 + w),)
@@ -112,6 +116,7 @@ def _quick_sigmoid(xp, x, out):
 _C, _E_C, _N_C = -1.2784652709960938, 0.2784643399735158, -9.31022577970721e-07  # c, e^c, n(c)
 
 
+@fused("silu")
 def _silu_kernel(xp, x):
     a = -xp.abs(x)
     w, times_w = decay(xp, a)
@@ -144,7 +149,7 @@ def _silu_slope(x):
 
 
 @elementwise(
-    rule=lambda g, x, slope: g * (_silu_slope(wide(x)) if slope is None else slope),
+    rule=lambda g, x, slope: times(g, _silu_slope(wide(x)) if slope is None else slope),
     cache=("slope",),
     floats=True,
     formula=r"y = x\,\sigma(x), \quad \frac{dy}{dx} = \sigma(x) \, (1 + x \, (1 - \sigma(x)))",
@@ -156,6 +161,7 @@ def silu(xp, x):
     return kept(*in_blocks(xp, _silu_kernel, x, double=False, quick=_quick_silu, results=2, spare=3))
 
 
+@fused("softplus")
 def _softplus_kernel(xp, x, beta):
     z = beta * x
     w = xp.exp(-xp.abs(z))
@@ -181,7 +187,7 @@ def _softplus_slope(x, beta):
 
 
 @elementwise(
-    rule=lambda g, x, slope, beta: g * (_softplus_slope(wide(x), beta) if slope is None else slope),
+    rule=lambda g, x, slope, beta: times(g, _softplus_slope(wide(x), beta) if slope is None else slope),
     cache=("slope",),
     floats=True,
     formula=r"y = \tfrac{1}{\beta} \ln(1 + e^{\beta x}), \quad \frac{dy}{dx} = \sigma(\beta x)",

@@ -14,6 +14,7 @@ from tinygrad_ms.arrays.sums import sum_over, wide
 from tinygrad_ms.engine.primitive import linear, primitive
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.fused import calls
 
 __all__: list[str] = []
 
@@ -76,6 +77,8 @@ def _minus_sum_at_label(y, labels):
 )
 def softmax_minus_one_hot(xp, scale, log_probabilities, /, labels):
     """The gradient of the cross-entropy with integer labels, in one buffer; ``scale`` has shape (..., 1)."""
+    if (found := calls.softmax_minus_one_hot(scale, log_probabilities, labels)) is not None:
+        return found
     y = xp.ascontiguousarray(xp.exp(log_probabilities))
     row, entries = y.reshape((-1,)), _entries(xp, y, labels)
     row[entries] = 0

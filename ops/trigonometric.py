@@ -4,7 +4,17 @@ import numpy
 
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import MANY, bump, decay_and_rest, in_blocks, is_small, over_bump, over_square, times_slope
+from tinygrad_ms.ops.blocks import (
+    MANY,
+    bump,
+    decay_and_rest,
+    fused,
+    in_blocks,
+    is_small,
+    over_bump,
+    over_square,
+    times_slope,
+)
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import hypot, sqrt
 from tinygrad_ms.ops.rows import Unary, binary, unary
@@ -103,6 +113,7 @@ atanh = unary("atanh", "The number with that tanh.", "arctanh", derivative=lambd
 # fmt: on
 
 
+@fused("tanh_rule")
 def _tanh_kernel(xp, x, g):
     w = xp.exp(-2 * xp.abs(x))
     return (g * (4 * bump(w)),)

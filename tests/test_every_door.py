@@ -32,8 +32,8 @@ NO_ARRAYS = {  # functions without an argument that could be an array with a der
                     "they define ops: test_own_primitives.py"),
     **dict.fromkeys(["no_grad", "enable_grad", "inference_mode", "scope", "hooks", "detect_nan", "guard_saved",
                      "profile", "is_grad_enabled"], "modes and observers"),
-    **dict.fromkeys(["default_device", "set_default_device", "device_info", "keep_freed_memory", "manual_seed"],
-                    "settings of the process"),
+    **dict.fromkeys(["default_device", "set_default_device", "device_info", "keep_freed_memory", "manual_seed",
+                     "set_fused", "set_num_threads", "get_num_threads"], "settings of the process"),
     **dict.fromkeys(["save", "load", "explain"], "files and pictures show values"),
     "compile": "it takes a step and refuses inputs that require a gradient: test_replay.py",
     **dict.fromkeys(["zeros", "ones", "eye", "rand", "randn"], "sizes alone"),
@@ -147,7 +147,7 @@ CALLS = {  # of functions that are no primitives, and of parameters that the sam
 CALLED = {  # what else the errors of a function may name: the ops that it is made of
     "cross_entropy": ["softmax_cross_entropy"], "signm": ["mcsgn"], "full_like": ["tensor"], "ones_like": ["tensor"],
     "zeros_like": ["tensor"], "asarray": ["tensor"],
-    "layer_norm": ["normalize", "add"], "rms_norm": ["normalize"], "linear": ["affine"],
+    "layer_norm": ["normalize"], "rms_norm": ["normalize"], "linear": ["affine"],
     "astype": ["cast"], "put_along_axis": ["index_update"], "relu6": ["hardtanh"], "trace": ["diagonal"],
 }  # fmt: skip
 

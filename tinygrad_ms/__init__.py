@@ -25,6 +25,7 @@ from tinygrad_ms.engine.around.modes import enable_grad, hooks, inference_mode, 
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops import *
 from tinygrad_ms.ops import mcsgn as signm  # SciPy's name of the matrix sign function
+from tinygrad_ms.ops.fused import set_fused
 from tinygrad_ms.rules import custom_vjp, elementwise, multilinear, no_derivative, primitive
 from tinygrad_ms.transforms import (
     checkpoint,
@@ -43,11 +44,12 @@ __all__ = [  # every name stands once in this list or in that of ops: none may o
     "Tensor", "__version__", "asarray", "checkpoint", "custom_vjp", "default_device", "detect_nan", "device_info",
     "elementwise", "enable_grad", "from_dlpack", "grad", "gradients", "guard_saved", "hessian", "hooks", "hvp",
     "inference_mode", "is_grad_enabled", "jacobian", "jvp", "keep_freed_memory", "linearize", "multilinear",
-    "no_derivative", "no_grad", "ops", "primitive", "rules", "scope", "set_default_device", "signm", "tensor",
-    "value_and_grad", "vjp",
+    "no_derivative", "no_grad", "ops", "primitive", "rules", "scope", "set_default_device", "set_fused", "signm",
+    "tensor", "value_and_grad", "vjp",
     # loaded when first used: rooms, and what stands in some of them
     "data", "graph", "nn", "optim", "random", "replay", "serialization", "testing", "transforms",
-    "CheckpointError", "compile", "explain", "load", "manual_seed", "profile", "save",
+    "CheckpointError", "compile", "explain", "get_num_threads", "load", "manual_seed", "profile", "save",
+    "set_num_threads",
 ]  # fmt: skip
 __all__ += ops.__all__
 _moved.install()
@@ -56,6 +58,7 @@ _ROOMS = ("data", "graph", "nn", "optim", "random", "replay", "serialization", "
 _ELSEWHERE = {  # names at the top level, and their modules
     "manual_seed": "random", "save": "serialization", "load": "serialization", "CheckpointError": "serialization",
     "profile": "profiler", "explain": "graph", "compile": "replay",
+    "get_num_threads": "ops.fused.threads", "set_num_threads": "ops.fused.threads",
 }  # fmt: skip
 _INTERNAL = {  # parts of the rules of other ops, public by accident: until 0.3 found here, with a warning
     "alias": "ops.identity.identity", "getitem": "ops.indexing.getitem",
@@ -67,6 +70,7 @@ _INTERNAL = {  # parts of the rules of other ops, public by accident: until 0.3 
 if _typing.TYPE_CHECKING:
     from tinygrad_ms import data, graph, nn, optim, random, replay, serialization, testing, transforms
     from tinygrad_ms.graph import explain
+    from tinygrad_ms.ops.fused.threads import get_num_threads, set_num_threads
     from tinygrad_ms.profiler import profile
     from tinygrad_ms.random import manual_seed
     from tinygrad_ms.replay import compile

@@ -5,18 +5,20 @@ import numpy as np
 from tests.samples import Sample, normal, positive
 
 
-def reference(x, weight, axes, eps, center):
+def reference(x, weight, bias, axes, eps, center):
     centred = x - x.mean(axis=axes, keepdims=True) if center else x
-    return weight * centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + eps)
+    return weight * centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + eps) + bias
 
 
-def sample(x, weight, axes=(-1,), eps=1e-5, center=True, **facts):
-    return Sample((x, weight), dict(axes=axes, eps=eps, center=center), reference, **facts)
+def sample(x, weight, bias=0.0, axes=(-1,), eps=1e-5, center=True, **facts):
+    return Sample((x, weight, bias), dict(axes=axes, eps=eps, center=center), reference, **facts)
 
 
 SAMPLES = {
     "normalize": [
         sample(normal(3, 5), normal(5, seed=1)),
+        sample(normal(3, 5), normal(5, seed=1), normal(5, seed=2)),
+        sample(normal(3, 5), 1.0, normal(2, 1, 1, seed=2), note="the bias is the larger one"),
         sample(normal(3, 5), normal(5, seed=1), eps=1e-6, center=False),
         sample(normal(2, 3, 4), normal(3, 4, seed=1), axes=(-2, -1), eps=0.1),
         sample(normal(2, 3, 4), positive(3, 1, seed=1), axes=(0, 2), center=False),

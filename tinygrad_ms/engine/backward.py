@@ -16,6 +16,7 @@ from tinygrad_ms.engine.around.sentences import shape_error
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, Place, last_change, nodes_reaching, tape_of
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.sole import sole
 
 
 def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None, create_graph: bool = False) -> None:
@@ -36,14 +37,13 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
     leaves, _ = walk([(tensor.node, seed)], retain=retain, create_graph=create_graph)
     notify(current_state().hooks, "walked", tensor, gradient, seed, leaves)
     for node, g in leaves:
-        accumulate(node, g)
+        accumulate(node, g, sole(g))
 
 
 def make_seed(tensor, gradient, create_graph, op):
     """The cotangent of ``tensor`` as a raw array, or as a Tensor under ``create_graph``; 1 for a single element."""
     one = gradient is None and tensor.size == 1
-    xp = BACKENDS[type(tensor.data)].xp
-    seed = Tensor(xp.ones_like(tensor.data)) if one else checked_seed(tensor, gradient, op)
+    seed = Tensor(BACKENDS[type(tensor.data)].xp.ones_like(tensor.data)) if one else checked_seed(tensor, gradient, op)
     return seed if create_graph else seed.data
 
 
@@ -160,8 +160,11 @@ def unbroadcast(d, parent, node):
     return d if d.dtype == parent.dtype else d.astype(parent.dtype)
 
 
-def accumulate(leaf, g):
-    """Add a finished gradient to the ``.grad`` of the tensor of a leaf, which owns its memory (none if frozen)."""
+def accumulate(leaf, g, given=False):
+    """Add a finished gradient to the ``.grad`` of the tensor of a leaf, which owns its memory (none if frozen).
+
+    given: nobody else knows the array ``g``, so that it needs no copy.
+    """
     tensor = leaf.tensor() if leaf.tensor is not None else None
     if tensor is None or tensor.node is None:  # gone, or frozen since
         return
@@ -173,7 +176,7 @@ def accumulate(leaf, g):
             with enable_grad():  # also inside no_grad(): create_graph asked for it
                 tensor.grad = g.clone() if old is None else old + g
         else:
-            tensor.grad = Tensor(as_array(g.copy() if old is None else old.data + g, leaf.backend))
+            tensor.grad = Tensor(as_array(old.data + g if old is not None else g if given else g.copy(), leaf.backend))
 
 
 ADDING = RLock()  # two threads may add to one leaf: each would read, add and write

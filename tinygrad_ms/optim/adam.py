@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from math import sqrt
 from numbers import Real
 
+from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.whole_steps import elementwise
 
@@ -48,6 +49,10 @@ class Adam(Optimizer):
     def update(self, xp, p, g, state, options):
         m, v, decay = state["exp_avg"], state["exp_avg_sq"], options["weight_decay"]
         b1, c1, b2, c2, eps, rate, root, shrink = self.numbers(p, options, state)
+        if p.size >= LEAST and (run := find("adam", p, g, m, v)):
+            added, kept = (0, float(shrink)) if self.decoupled else (decay, 1)
+            run(p, g, m, v, b1, c1, b2, c2, eps, rate, root, added, kept)
+            return
         a = self.scratch(p)
         if decay and self.decoupled:
             p *= shrink

@@ -9,6 +9,7 @@ from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.fused.calls import in_place, sum_of_rows
 from tinygrad_ms.ops.live import live
 from tinygrad_ms.optim.optimizer import fit
 from tinygrad_ms.options import is_real
@@ -55,7 +56,8 @@ def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if
         if g.dtype.itemsize < 4:
             g[...] = (g.astype(dtype) * factors[dtype]).astype(g.dtype)
         else:
-            xp.multiply(g, factors[dtype], out=g)
+            if not in_place("scaled", g, factor):
+                xp.multiply(g, factors[dtype], out=g)
         p.grad.touch()
     return Tensor(norm)
 
@@ -99,6 +101,8 @@ def sum_of_squares(g):
 
     Within 2e-7 of it in float32, unless a square, or the result, is outside of what the dtype can hold.
     """
+    if (total := sum_of_rows("squares", g)) is not None:
+        return total
     g = g.reshape(-1)
     whole = g.size - g.size % SHORT
     blocks = g[:whole].reshape(-1, SHORT)

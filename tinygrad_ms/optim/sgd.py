@@ -1,5 +1,6 @@
 """Stochastic gradient descent."""
 
+from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.whole_steps import elementwise
 
@@ -41,6 +42,14 @@ class SGD(Optimizer):
         momentum, decay = options["momentum"], options["weight_decay"]
         known = self._numbers.get((id(options), type(p), p.dtype))  # dropped by ``step`` where the options are new
         lr, beta = known[1] if known else self.numbers(p, options, state)
+        if p.size >= LEAST and not momentum and (run := find("sgd", p, g)):
+            run(p, g, lr, decay)
+            return
+        if p.size >= LEAST and momentum and not self._fresh:
+            m = state["momentum_buffer"]
+            if run := find("sgd_momentum", p, g, m):
+                run(p, g, m, lr, beta, 1 - options["dampening"], decay, options["nesterov"])
+                return
         a = self.scratch(p)
         if decay:
             b = self.scratch(p, 1)

@@ -1,0 +1,91 @@
+"""Calls of compiled kernels with what an op or an optimizer has; None where no kernel can take it."""
+
+from math import prod
+
+import numpy
+
+from tinygrad_ms.ops.fused import LEAST, find
+
+__all__: list[str] = []
+
+
+def along_rows(name, *arrays, axis=-1):
+    """The result of kernel ``name`` on equal arrays whose rows are the last axis."""
+    first = arrays[0]
+    if first.size < LEAST or axis not in (-1, first.ndim - 1) or not (run := find(name, *arrays)):
+        return None
+    y = numpy.empty_like(first)
+    run(*(a.reshape((-1, first.shape[-1])) for a in (*arrays, y)))
+    return y
+
+
+def softmax_minus_one_hot(scale, log_p, labels):
+    """The gradient of the cross-entropy with integer labels."""
+    if log_p.size < LEAST or not (run := find("softmax_minus_one_hot", log_p)):
+        return None
+    y = numpy.empty_like(log_p)
+    rows = [a.reshape((-1, log_p.shape[-1])) for a in (log_p, y)]
+    factor = numpy.broadcast_to(scale, (*labels.shape, 1)).astype(log_p.dtype).reshape(-1)
+    run(*rows, factor, labels.astype("int64").reshape(-1))
+    return y
+
+
+def normalize(x, weight, bias, axes, eps, center):
+    """weight (x with mean 0, if ``center``, and mean square 1) + bias over the last axes."""
+    lines = _lines(x, axes, weight, bias)
+    if lines is None or not (run := find("normalize", x)):
+        return None
+    y = numpy.empty_like(x)
+    run(*(a.reshape((-1, lines[0].size)) for a in (x, y)), *lines, float(eps), float(center))
+    return y
+
+
+def normalize_rule(g, x, weight, bias_shape, axes, eps, center):
+    """The gradients of x, weight and bias."""
+    lines = _lines(x, axes, weight)
+    if lines is None or not (run := find("normalize_rule", g, x)):
+        return None
+    (line,) = lines
+    dx, sums = numpy.empty_like(x), numpy.empty((2, line.size))
+    run(*(a.reshape((-1, line.size)) for a in (g, x, dx)), line, *sums, float(eps), float(center))
+    shapes = getattr(weight, "shape", ()), bias_shape
+    return dx, *(
+        a.reshape(shape).astype(x.dtype) if shape else a.sum().astype(x.dtype) for a, shape in zip(sums, shapes)
+    )
+
+
+def _lines(x, axes, *factors):
+    """Each as a vector of the last axes ``axes``, of which it has the shape, or it is a number; else None."""
+    if type(x) is not numpy.ndarray or x.size < LEAST:
+        return None
+    shape = x.shape[x.ndim - len(axes) :]
+    if sorted(axis % x.ndim for axis in axes) != [*range(x.ndim - len(axes), x.ndim)]:
+        return None
+    found = []
+    for a in factors:
+        if type(a) is float:
+            found.append(numpy.full(prod(shape), a, x.dtype))
+        elif type(a) is numpy.ndarray and a.shape == shape and a.dtype == x.dtype:
+            found.append(numpy.ascontiguousarray(a).reshape(-1))
+        else:
+            return None
+    return found
+
+
+def in_place(name, array, *constants) -> bool:
+    """Whether kernel ``name`` has changed the array."""
+    if array.size < LEAST or not (run := find(name, array)):
+        return False
+    run(array, *constants)
+    return True
+
+
+def sum_of_rows(name, array, length=4096):
+    """The sum of what kernel ``name`` gives for each ``length`` numbers, in float64."""
+    if array.size < LEAST or not (run := find(name, array)):
+        return None
+    flat, count = array.reshape(-1), array.size // length
+    total = numpy.zeros(count + 1)
+    run(flat[: count * length].reshape((count, length)), total[:count])
+    run(flat[None, count * length :], total[count:])
+    return total.sum()

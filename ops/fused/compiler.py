@@ -1,0 +1,204 @@
+"""From a scalar body in restricted Python to a compiled loop: the text of a module, kept on disk with its machine code.
+
+A body is a plain function of floats: arithmetic, comparisons, ``x if c else y``, calls of other such functions, float
+constants of its module. Python runs it as it stands. The text that numba compiles holds the body, all that it calls,
+and the loop around it, so that one string says what the machine code is of: its hash names the file in the cache, and
+nothing stale can be found there. (A text for a GPU would be made of the same bodies.)
+"""
+
+import ast
+import hashlib
+import inspect
+import math
+import os
+import struct
+import sys
+import textwrap
+from contextlib import suppress
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, ModuleType
+
+__all__: list[str] = []
+
+
+def bits(x):
+    """The bits of a float64 as an integer."""
+    return struct.unpack("<q", struct.pack("<d", x))[0]
+
+
+def from_bits(n):
+    """The float64 with these bits, of which the lowest 64 count."""
+    return struct.unpack("<d", struct.pack("<Q", n % 2**64))[0]
+
+
+def two_to(n):
+    """2^n for an integer n as a float: with its bits as those of a float, out of range 0 or infinite."""
+    return math.inf if n > 1023 else 2.0**n if n > -1023 else 0.0
+
+
+def rank(x):
+    """A 32-bit integer that grows with the float32 x; of NaN the largest or the least."""
+    n = struct.unpack("<i", struct.pack("<f", x))[0]
+    return n if n >= 0 else n ^ 0x7FFFFFFF
+
+
+def from_rank(n):
+    """The float32 of that rank."""
+    return struct.unpack("<f", struct.pack("<i", n if n >= 0 else n ^ 0x7FFFFFFF))[0]
+
+
+def intrinsics() -> dict:
+    """These for numba: a few instructions each."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    def made(source, target, generate):
+        def typed(typing_context, value):
+            known = target(source) if source else value(value)
+            return known, lambda context, builder, signature, arguments: generate(builder, arguments[0])
+
+        return intrinsic(typed)
+
+    i32, i64 = ir.IntType(32), ir.IntType(64)
+
+    def folded(builder, n):
+        sign = builder.ashr(n, i32(31))
+        return builder.xor(n, builder.and_(sign, i32(0x7FFFFFFF)))
+
+    def power(builder, n):
+        """Rounded into the lowest bits, these go where the exponent stands."""
+        double = n.type == ir.DoubleType()
+        digits, one, whole = (52, 1023, i64) if double else (23, 127, i32)
+        k = builder.bitcast(builder.fadd(n, ir.Constant(n.type, 1.5 * 2.0**digits)), whole)
+        return builder.bitcast(builder.add(builder.shl(k, whole(digits)), whole(one << digits)), n.type)
+
+    @intrinsic
+    def widest(typing_context):
+        def generate(context, builder, signature, arguments):
+            with suppress(TypeError):  # where llvmlite keeps attributes in another way: vectors are half as long
+                set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+            return context.get_dummy_value()
+
+        return types.none(), generate
+
+    return {
+        "widest": widest,
+        "two_to": made(None, None, power),
+        "bits": made(types.float64, types.int64, lambda b, x: b.bitcast(x, i64)),
+        "from_bits": made(types.int64, types.float64, lambda b, n: b.bitcast(n, ir.DoubleType())),
+        "rank": made(types.float32, types.int32, lambda b, x: folded(b, b.bitcast(x, i32))),
+        "from_rank": made(types.int32, types.float32, lambda b, n: b.bitcast(folded(b, n), ir.FloatType())),
+    }
+
+
+# --- the text -------------------------------------------------------------------------------------------------------
+
+
+class Text(ast.NodeTransformer):
+    """The text of a module with an entry and all that it calls. ``real``: the dtype of its float constants.
+
+    Without that dtype numba would compute in float64.
+    """
+
+    def __init__(self, real: str):
+        self.real = real
+        self.parts: dict[str, str] = {}  # by name, each behind what it needs
+        self.names: dict = {}  # what the names of the function that is being written stand for
+
+    def add(self, function) -> str:
+        """Write down a function, and before it all that it calls; its name in the text."""
+        name = f"{function.__module__.rpartition('.')[2]}_{function.__name__}"
+        if isinstance(function, BuiltinFunctionType):
+            self.parts[name] = f"from {function.__module__} import {function.__name__} as {name}"
+        elif name not in self.parts:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+            assert isinstance(tree, ast.FunctionDef)
+            tree.name, tree.decorator_list, tree.returns = name, [], None
+            tree.args.args[:0], tree.args.posonlyargs = tree.args.posonlyargs, []
+            for argument in tree.args.args:
+                argument.annotation = None
+            if ast.get_docstring(tree):
+                del tree.body[0]
+            outer, self.names = self.names, function.__globals__
+            mark = "scalar"
+            if any(isinstance(node, ast.For) for node in ast.walk(tree)):
+                mark = "looping"
+                tree.body[:0] = ast.parse("widest()").body
+            self.parts[name] = f"@{mark}\n{ast.unparse(ast.fix_missing_locations(self.visit(tree)))}"
+            self.names = outer
+        return name
+
+    def visit_Constant(self, node):
+        if not isinstance(node.value, float):
+            return node
+        text = repr(node.value) if math.isfinite(node.value) else f"float('{node.value}')"
+        return ast.parse(text if self.real == "float64" else f"{self.real}({text})", mode="eval").body
+
+    def visit_Name(self, node):
+        return self.named(node, self.names.get(node.id))
+
+    def visit_Attribute(self, node):
+        module = self.names.get(node.value.id) if isinstance(node.value, ast.Name) else None
+        return self.named(self.generic_visit(node), getattr(module, node.attr, None))
+
+    def named(self, node, value):
+        """A function or a number of a module, in the place of its name."""
+        if isinstance(value, (FunctionType, BuiltinFunctionType)) and value.__module__ != __name__:
+            return ast.Name(self.add(value), ast.Load())
+        return self.visit_Constant(ast.Constant(value)) if type(value) in (int, float) else node
+
+    def whole(self, entry: str, loop: str = "") -> str:
+        """The module; ``entry``: the name of the function that is called from outside; ``loop``: its text if new."""
+        if loop:
+            self.parts[entry] = loop
+        self.parts[entry] = "@entry\n" + self.parts[entry].removeprefix("@looping\n")
+        return "\n\n".join(self.parts.values())
+
+
+# --- the machine code -----------------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Where texts and machine code are kept: $TINYGRAD_MS_CACHE, else in the user's folder for caches."""
+    given = os.environ.get("TINYGRAD_MS_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(given) if given else Path(home) / "tinygrad_ms"
+
+
+def compiled(name: str, text: str, flags: set[str]):
+    """The function ``name`` of the text, compiled when it is first called, or found on disk.
+
+    flags: what LLVM may do with float arithmetic: "contract" a product and a sum to one instruction with one rounding,
+    "reassoc" add up in any sequence, as vectors have to; this only in functions with a loop. NaN and infinity stay.
+    """
+    import numba
+    from numpy import float32, float64
+
+    facts = f"# numba {numba.__version__}, {sorted(flags)}\n{inspect.getsource(intrinsics)}"
+    key = hashlib.sha256((facts + text).encode()).hexdigest()[:20]
+    module = ModuleType(f"tinygrad_ms_{name}_{key}")
+    path = stored(cache_folder() / f"{name}_{key}.py", text)
+    common = {"nogil": True, "error_model": "numpy"}
+    vars(module).update(
+        intrinsics(), float32=float32, float64=float64, __file__=str(path),
+        scalar=numba.njit(fastmath=flags - {"reassoc"}, forceinline=True, **common),
+        looping=numba.njit(fastmath=flags, forceinline=True, **common),
+        entry=numba.njit(fastmath=flags, cache=path is not None, **common),
+    )  # fmt: skip
+    sys.modules[module.__name__] = module  # numba finds what it has kept by this name
+    exec(compile(text, str(path), "exec"), vars(module))
+    return vars(module)[name]
+
+
+def stored(path: Path, text: str) -> Path | None:
+    """The path, with the text in it; None where nothing can be written."""
+    try:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part = path.with_suffix(f".{os.getpid()}")
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+    except OSError:
+        return None
+    return path

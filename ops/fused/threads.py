@@ -1,0 +1,84 @@
+"""Threads for compiled kernels: how many, and how the parts of one call are dealt out among them.
+
+The threads are Python's, and kernels run without the lock of the interpreter. So several callers may run kernels at
+once, and a child of a fork starts threads of its own. Who deals out parts makes them such that no result depends on
+their number.
+"""
+
+import os
+from itertools import count
+
+from tinygrad_ms.options import as_int
+
+__all__: list[str] = []
+
+THREADED = 100_000  # elements below which the hand-over to a thread takes longer than it saves
+_ONE_OF_MANY = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")  # set by launchers of MPI programs
+_state: dict = {"threads": 0, "pool": None, "size": 0}  # 0 threads: not yet known
+
+
+def set_num_threads(threads: int | None) -> None:
+    """How many threads run a compiled kernel on a large array; None: choose anew from the environment.
+
+    Results do not depend on it. The threads of the BLAS library are not concerned.
+    Raises ValueError unless it is an integer of at least 1.
+    """
+    _state["threads"] = 0 if threads is None else as_int(threads, "set_num_threads: threads", least=1)
+
+
+def get_num_threads() -> int:
+    """How many threads run a compiled kernel on a large array.
+
+    That is ``set_num_threads``, else OPENBLAS_NUM_THREADS or OMP_NUM_THREADS, else the processors that this process
+    may use; and 1 under a launcher of MPI, unless one of these says more.
+    """
+    return _state["threads"] or _chosen()
+
+
+def _chosen() -> int:
+    """The number of threads that the environment asks for, kept until ``set_num_threads``."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = [os.environ.get(name, "") for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")]
+    numbers = [int(text) for text in given if text.isdigit() and int(text)]
+    shared = any(os.environ.get(name, "1") != "1" for name in _ONE_OF_MANY)
+    _state["threads"] = min([*numbers[:1], available]) if numbers or not shared else 1
+    return _state["threads"]
+
+
+def deal_out(work, parts: int, elements: int) -> None:
+    """work(i) for each i below ``parts``, by several threads where there are enough ``elements`` for that."""
+    threads = min(get_num_threads(), parts) if elements >= THREADED else 1
+    if threads == 1:
+        for i in range(parts):
+            work(i)
+        return
+    numbers = count()
+
+    def take_parts():
+        while (i := next(numbers)) < parts:
+            work(i)
+
+    helpers = [_pool(threads - 1).submit(take_parts) for _ in range(threads - 1)]
+    try:
+        take_parts()
+    finally:
+        for helper in helpers:
+            if not helper.cancel():  # else it has not begun, and nothing is left to do
+                helper.result()
+
+
+def _pool(size):
+    """The helpers, at least so many."""
+    if _state["size"] < size:
+        from concurrent.futures import ThreadPoolExecutor
+
+        _state["pool"], _state["size"] = ThreadPoolExecutor(size, "tinygrad_ms"), size
+    return _state["pool"]
+
+
+def _forget():
+    _state.update(pool=None, size=0)
+
+
+if hasattr(os, "register_at_fork"):  # threads do not survive it
+    os.register_at_fork(after_in_child=_forget)

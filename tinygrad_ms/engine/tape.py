@@ -135,8 +135,7 @@ def tape_of(roots, until=(), since: int = 0) -> list[Node]:
             ):
                 seen.add(parent)
                 stack.append(parent)
-    tape.sort(key=_sequence)
-    return tape
+    return sorted(tape, key=_sequence)
 
 
 def nodes_reaching(targets, tape) -> set[Node]:

@@ -20,7 +20,9 @@ from tinygrad_ms.replay.refusal import refusal, user_line
 from tinygrad_ms.replay.walk import write_walk
 
 SUPPORTED = {  # the files of ops that decide nothing from values outside of a forward or a rule
-    *("activations affine classification comparisons conversions elementwise gelu indexing joining losses").split(),
+    *(
+        "activations affine classification collectives comparisons conversions elementwise gelu indexing joining losses"
+    ).split(),
     *("normalization reductions shapes smooth_activations special targets trigonometric").split(),
     *("linalg.parts linalg.products linalg.einsum linalg.norms").split(),
 }

@@ -1,0 +1,219 @@
+"""The mean of gradients over the ranks, in buckets, each sent while backward still computes the next.
+
+A bucket is one vector: the gradients of some parameters, weighted with the rows of this rank's batch, and behind them a
+tail: how many ranks have each gradient, the rows, and the number of the bucket with its square. The sums of numbers k
+and squares over p ranks obey p sum(k^2) = sum(k)^2 only if all ranks sent the same bucket.
+"""
+
+from typing import Any
+
+import numpy
+
+from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.modes import current_state, notify
+from tinygrad_ms.engine.backward import ORDERS, accumulate
+from tinygrad_ms.engine.tape import Leaf, Node
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.collectives import all_reduce
+from tinygrad_ms.world import BUCKETS
+
+NUMBERS = 61  # numbers of buckets go round, so that sums of their squares are exact in float32
+
+
+class Part:
+    """The place of one parameter in a bucket; the last hook on its leaf."""
+
+    def __init__(self, averaging, bucket, parameter, flag, view):
+        self.averaging, self.bucket, self.parameter, self.flag, self.view = averaging, bucket, parameter, flag, view
+        same = view.dtype == parameter.dtype
+        self.result = view if same else BACKENDS[type(view)].xp.empty(view.shape, parameter.dtype)
+        self.arrived = self.kept = False  # in this walk; whether ``.grad`` holds what no other rank knows yet
+
+    def __call__(self, gradient):
+        average = self.averaging
+        if not average.on:
+            self.kept, average.kept_rows = True, average.kept_rows | {average.rows}
+            return None
+        if average.walking and gradient.node is None:
+            return Tensor(average.arrive(self, gradient.data, average.rows))
+        rows = all_reduce(numpy.array(float(average.rows)))  # a gradient with a history, or that of a transform
+        return all_reduce(gradient * (average.rows / float(rows)))
+
+    def attach(self) -> None:
+        """Be the last hook of the leaf, which may be a new one."""
+        node = self.parameter.node
+        if node is not None and not (node.hooks and node.hooks[-1] is self):
+            node.hooks = [*(hook for hook in node.hooks or () if hook is not self), self]
+
+
+class Bucket:
+    """Parameters of one dtype on one device, whose gradients go together."""
+
+    def __init__(self, averaging, number, parameters):
+        self.number, first = number, parameters[0]
+        xp = BACKENDS[type(first.data)].xp
+        self.length = sum(p.size for p in parameters)
+        dtype = first.dtype if first.dtype.itemsize >= 4 else DEFAULT_FLOAT
+        self.vector = xp.zeros(self.length + len(parameters) + 3, dtype)
+        self.parts, start = [], 0
+        for i, p in enumerate(parameters):
+            view = self.vector[start : start + p.size].reshape(p.shape)
+            self.parts.append(Part(averaging, self, p, i, view))
+            start += p.size
+        self.sent: Any = None  # what to wait for
+        self.host: Any = None  # what MPI reads
+        self.missing = len(parameters)
+
+
+class Averaging:
+    """Of the gradients of ``parameters``, in the order in which backward makes them, over the ranks of ``job``."""
+
+    def __init__(self, job, parameters, first: int, size: int):
+        self.job, self.on, self.walking, self.walks = job, True, False, 0
+        self.rows: int = 1
+        self.kept_rows: set[int] = set()
+        groups: list[list] = []
+        kind = lambda p: (type(p.data), p.device, max(p.dtype.itemsize, 4))
+        for p in reversed(parameters):
+            limit = size if len(groups) > 1 else first
+            if not groups or kind(groups[-1][-1]) != kind(p) or sum(q.nbytes for q in groups[-1]) + p.nbytes > limit:
+                groups.append([])
+            groups[-1].append(p)
+        self.buckets = [Bucket(self, i, group) for i, group in enumerate(groups)]
+        self.parts = [part for bucket in self.buckets for part in bucket.parts]
+        if ORDERS[-1] is not as_completed:
+            ORDERS.append(as_completed)
+
+    def prepare(self, rows: int) -> None:
+        """Before each forward: how many rows this rank's batch has, which is the weight of its gradient."""
+        self.rows = rows
+        for part in self.parts:
+            part.attach()
+
+    # --- during a walk ----------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        if any(bucket.sent for bucket in self.buckets):
+            raise RuntimeError(
+                "DataParallel: an earlier backward ended with an error while the others waited for its gradients;"
+                " the ranks are no longer at the same place: end the program, and resume from a checkpoint"
+            )
+        self.walking, self.next = True, 0
+        for bucket in self.buckets:
+            bucket.missing = len(bucket.parts)
+        for part in self.parts:
+            part.arrived = False
+
+    def arrive(self, part, g, rows: int):
+        """Put a finished gradient into its bucket; the array that will hold the mean when the walk has ended."""
+        if not self.walking:  # in a replay
+            self.begin()
+        self.fill(part, g, rows)
+        bucket = part.bucket
+        bucket.missing -= 1
+        while self.next < len(self.buckets) and not self.buckets[self.next].missing:
+            self.post(self.buckets[self.next], rows)
+        for bucket in self.buckets[: self.next]:
+            bucket.sent[-1].Test()  # MPI moves on only when it is called
+        return part.result
+
+    def fill(self, part, g, rows) -> None:
+        """Weight a gradient (None: there is none), and add what this rank has kept for itself in ``.grad``."""
+        xp, view, p = BACKENDS[type(part.view)].xp, part.view, part.parameter
+        if part.kept and p.grad is not None:
+            g = p.grad.data.astype(view.dtype) if g is None else p.grad.data + g.astype(view.dtype, copy=False)
+            p.grad = None
+        part.kept, part.arrived = False, part.arrived or g is not None
+        rows = 0 if self.job.idle else rows
+        if g is None or not rows:
+            view[...] = 0
+        else:
+            xp.multiply(g.astype(view.dtype, copy=False), rows, out=view)
+
+    def post(self, bucket, rows) -> None:
+        """Send a bucket off; ``finish`` waits for it."""
+        job, n = self.job, (self.walks + bucket.number) % NUMBERS
+        tail = [*(part.arrived for part in bucket.parts), 0 if job.idle else rows, n, n * n]
+        backend = BACKENDS[type(bucket.vector)]
+        bucket.vector[bucket.length :] = backend.from_host(
+            numpy.array(tail, bucket.vector.dtype), device(bucket.vector)
+        )
+        bucket.host = job.for_mpi(bucket.vector)
+        what = f"DataParallel, bucket {bucket.number} of backward {self.walks}"
+        bucket.sent = job.begin(what, BUCKETS, lambda c: c.Iallreduce(job.mpi.IN_PLACE, bucket.host))
+        self.next = bucket.number + 1
+        notify(current_state().hooks, "posted", bucket.number)
+
+    def finish(self, rows: int | None = None) -> None:
+        """Send what is left, wait for all, and make means of the sums: the arrays that ``arrive`` gave hold them."""
+        self.walking = False
+        if not any(bucket.missing < len(bucket.parts) for bucket in self.buckets):
+            return  # a walk that no gradient of these parameters came from
+        rows = self.rows if rows is None else rows
+        if self.kept_rows - {rows}:
+            raise ValueError(
+                f"DataParallel: backward had {rows} rows, those under no_sync() {sorted(self.kept_rows)}; gradients of"
+                " batches of several sizes have several weights: use drop_last=True"
+            )
+        self.kept_rows = set()
+        here = {id(part) for part in self.parts if part.arrived}
+        for part in self.parts:
+            if not part.arrived:
+                self.fill(part, None, rows)
+        for bucket in self.buckets[self.next :]:
+            self.post(bucket, rows)
+        for bucket in self.buckets:
+            self.job.wait(bucket.sent)
+            bucket.sent = None
+            self.take(bucket, here)
+        self.walks += 1
+
+    def take(self, bucket, here) -> None:
+        """The means of a bucket that has come. Parameters that have no gradient on this rank alone get theirs."""
+        vector, backend = bucket.vector, BACKENDS[type(bucket.vector)]
+        if bucket.host is not vector:
+            vector[...] = backend.from_host(bucket.host, device(vector))
+        *flags, rows, n, squares = map(float, backend.to_host(vector[bucket.length :]))
+        if self.job.size * squares != n * n:
+            self.job.broken = "the ranks sent other buckets"
+            raise RuntimeError(
+                f"DataParallel: {self.job.who()} sent bucket {bucket.number} of its backward {self.walks}, and another"
+                " rank one of another number: every rank must call backward equally often, under no_sync() or not"
+            )
+        vector[: bucket.length] /= rows
+        for part in bucket.parts:
+            if part.result is not part.view:
+                part.result[...] = part.view.astype(part.result.dtype)
+            if flags[part.flag] and id(part) not in here and part.parameter.node is not None:
+                accumulate(part.parameter.node, part.result)
+
+
+def device(array) -> int:
+    return BACKENDS[type(array)].index_of(array)
+
+
+def as_completed(tape):
+    """The tape from its end, with each leaf that is averaged right behind the last rule that sends to it."""
+    waiting = {node for node in tape if type(node) is Leaf and node.hooks and type(node.hooks[-1]) is Part}
+    if not waiting:
+        yield from reversed(tape)
+        return
+    chosen = set(waiting)
+    behind: dict[Node, list] = {}
+    averages = {id(leaf.hooks[-1].averaging): leaf.hooks[-1].averaging for leaf in tape if leaf in chosen}
+    averages = {key: average for key, average in averages.items() if average.on}
+    for node in tape:  # from the start: the first to read a leaf is the last to send to it
+        for parent in node.parents:
+            if isinstance(parent, Leaf) and parent in waiting:
+                waiting.remove(parent)
+                behind.setdefault(node, []).append(parent)
+    for average in averages.values():
+        average.begin()
+    for node in reversed(tape):
+        if node not in chosen:
+            yield node
+            yield from behind.get(node, ())
+    yield from waiting
+    for average in averages.values():
+        average.finish()

@@ -1,0 +1,223 @@
+"""The ranks of one job: which of them this process is, and how raw arrays get from one to the others.
+
+The engine is MPI, through ``mpi4py``, imported by ``start`` alone. ``distributed`` has what users call.
+"""
+
+import atexit
+import importlib.util
+import os
+import sys
+import time
+import zlib
+
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
+
+LAUNCHERS = (
+    "PMI_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "MV2_COMM_WORLD_SIZE",
+    "SLURM_STEP_NUM_TASKS",
+)  # what mpiexec, srun set
+DIRECT = ("MPICH_GPU_SUPPORT_ENABLED", "MPIR_CVAR_ENABLE_GPU", "OMPI_MCA_opal_cuda_support", "MV2_USE_CUDA")
+INSTALL = (
+    "the ranks of a job talk by MPI, and mpi4py is not installed: `pip install tinygrad-ms[mpi]`"
+    " (from a checkout `pip install -e .[mpi]`)"
+)
+OPS, BUCKETS = 0, 1  # two lines of collectives, each in one order on all ranks
+WAITS, LEAVES = 0, 1  # what a rank tells the others: that it has waited long, that it ends
+
+
+class World:
+    """All ranks of a job. Without a communicator: this process alone.
+
+    timeout: seconds after which a collective that another rank does not join raises TimeoutError.
+    direct: whether MPI reads the memory of a device; else arrays go through host memory.
+    """
+
+    def __init__(self, comm=None, timeout: float = 600.0, direct: bool = False):
+        self.timeout, self.direct, self.comm = timeout, direct, comm
+        self.rank, self.size, self.local_rank = 0, 1, 0
+        self.idle = False  # whether the last batch of a DataLoader was a stand-in: fewer rows than ranks
+        self.broken = ""  # why no collective can follow
+        self.started = [0, 0]  # how many collectives of each line this rank has begun
+        self.heard: dict[int, tuple] = {}  # by rank: the last (WAITS or LEAVES, collectives begun of each line)
+        if comm is not None:
+            from mpi4py import MPI
+
+            self.mpi, self.rank, self.size = MPI, comm.Get_rank(), comm.Get_size()
+            self.local_rank = comm.Split_type(MPI.COMM_TYPE_SHARED).Get_rank()
+            self.lines, self.words = (comm.Dup(), comm.Dup()), comm.Dup()
+            self.sent: list = []
+
+    def who(self, rank=None) -> str:
+        return f"rank {self.rank if rank is None else rank} of {self.size}"
+
+    # --- waiting ----------------------------------------------------------------------------------------------------
+
+    def begin(self, what: str, line: int, post):
+        """Start a collective: ``post(communicator)`` gives its request. Returns what ``wait`` wants."""
+        if self.broken:
+            raise RuntimeError(f"{what}: {self.who()} cannot go on: {self.broken}")
+        self.started[line] += 1
+        return what, line, self.started[line], post(self.lines[line])
+
+    def wait(self, started) -> None:
+        """Until a collective is done. Raises TimeoutError, or RuntimeError that names a rank that has ended."""
+        what, line, number, request = started
+        start, told = time.monotonic(), False
+        try:
+            while not request.Test():
+                waited = time.monotonic() - start
+                if waited > 0.05:
+                    self.listen()
+                    for rank, (word, *counts) in self.heard.items():
+                        if word == LEAVES and counts[line] < number:
+                            raise RuntimeError(f"{what}: rank {rank} has ended, and {self.who()} waits for it")
+                    if waited > self.timeout / 2 and not told:
+                        told = True
+                        self.tell(WAITS)
+                    if waited > self.timeout:
+                        raise TimeoutError(
+                            f"{what}: {self.who()} has waited {waited:.0f} s; {self.missing(line, number)}"
+                        )
+                    time.sleep(0.001)
+                elif waited > 0.002:
+                    time.sleep(0)
+        except BaseException as error:
+            self.broken = str(error) or "it was interrupted in a collective"
+            raise
+
+    def missing(self, line: int, number: int) -> str:
+        """Who has not come, as far as the others have said that they wait, too."""
+        late = [r for r in range(self.size) if r != self.rank and self.heard.get(r, (0, 0, 0))[1 + line] < number]
+        names = ", ".join(map(str, late[:8])) or "another"
+        return f"rank {names} did not come: it hangs, works longer than timeout=, or is in another collective"
+
+    def tell(self, word: int) -> None:
+        """Let every other rank know where this one is."""
+        record = numpy.array([word, *self.started], numpy.int64)
+        self.sent += [self.words.Isend(record, rank) for rank in range(self.size) if rank != self.rank]
+        self.sent.append(record)  # which must live as long
+
+    def listen(self) -> None:
+        status = self.mpi.Status()
+        while self.words.Iprobe(self.mpi.ANY_SOURCE, 0, status):
+            record = numpy.empty(3, numpy.int64)
+            self.words.Recv(record, status.Get_source())
+            self.heard[status.Get_source()] = tuple(record.tolist())
+
+    # --- the ends ---------------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """At exit: say so, and wait for the others without using the processor; who waits for this one then ends."""
+        self.tell(LEAVES)
+        start = time.monotonic()
+        while sum(word[0] == LEAVES for word in self.heard.values()) < self.size - 1:
+            self.listen()
+            if self.broken and time.monotonic() - start > 5:
+                break
+            time.sleep(0.005)
+        if self.broken:  # MPI cannot be closed with a collective that is half done
+            self.comm.Abort(1)
+
+    def fail(self, kind, error) -> None:
+        """An error that nobody caught ends the whole job: the others would wait for this rank."""
+        sys.stdout.flush()
+        print(f"distributed: {self.who()} raised {kind.__name__}: {error}; the job ends", file=sys.stderr, flush=True)
+        self.comm.Abort(130 if kind is KeyboardInterrupt else 1)
+
+    # --- what collectives do to raw arrays --------------------------------------------------------------------------
+
+    def agree(self, what: str, fact: str) -> None:
+        """Raise RuntimeError on every rank unless all call this with the same ``fact``. It is a barrier, too."""
+        mine = zlib.crc32(f"{self.started[OPS]} {fact}".encode())
+        both = numpy.array([mine, -mine], numpy.int64)
+        self.wait(self.begin(what, OPS, lambda c: c.Iallreduce(self.mpi.IN_PLACE, both, self.mpi.MAX)))
+        if both[0] != -both[1]:
+            facts = self.lines[OPS].allgather(fact)
+            other = next((rank for rank, text in enumerate(facts) if text != facts[0]), 0)
+            self.broken = "the ranks do not agree"
+            raise RuntimeError(
+                f"{what}: the ranks do not agree: rank 0 has {facts[0]}, rank {other} has {facts[other]}; every rank"
+                " must make the same calls in the same order"
+            )
+
+    def run(self, what: str, x, shape, post, fact=""):
+        """One collective of the raw array ``x``: ``post(communicator, x, y)`` into a new array of ``shape``."""
+        self.agree(what, f"{what} of {x.dtype} {x.shape}{fact}")
+        backend = BACKENDS[type(x)]
+        make = backend.xp.empty if self.near(backend) else numpy.empty
+        y = make(shape, x.dtype)
+        source = self.for_mpi(x)
+        self.wait(self.begin(what, OPS, lambda c: post(c, source, y)))
+        return y if self.near(backend) else backend.from_host(y, backend.index_of(x))
+
+    def near(self, backend) -> bool:
+        """Whether MPI reads the arrays of this library as they are."""
+        return backend.name == "cpu" or self.direct
+
+    def for_mpi(self, x):
+        """The raw array ``x``, contiguous, where MPI can read it."""
+        backend = BACKENDS[type(x)]
+        if not self.near(backend):
+            return numpy.ascontiguousarray(backend.to_host(x))
+        if backend.name != "cpu":
+            backend.xp.cuda.get_current_stream().synchronize()  # MPI knows nothing of streams
+        return backend.xp.ascontiguousarray(x)
+
+
+_world = [World()]
+
+
+def world() -> World:
+    """The ranks, once ``start`` was called; before that this process alone, RuntimeError if a launcher started more."""
+    if _world[0].comm is None and not _started and launched() > 1:
+        raise RuntimeError(
+            f"distributed: this is one of {launched()} processes that mpiexec or srun started; call"
+            " tinygrad_ms.distributed.init() first"
+        )
+    return _world[0]
+
+
+_started: list = []
+
+
+def launched() -> int:
+    """How many processes the launcher says that it started; 1 where there is none."""
+    return max([int(os.environ[name]) for name in LAUNCHERS if os.environ.get(name, "").isdigit()], default=1)
+
+
+def start(timeout: float, direct: bool | None) -> World:
+    """Join the job that a launcher started. Once: what is asked for later only sets the timeout."""
+    if _started:
+        _world[0].timeout = timeout
+        return _world[0]
+    if importlib.util.find_spec("mpi4py") is None:
+        if launched() > 1:
+            raise ImportError(f"distributed: {INSTALL}")
+        _started.append(True)
+        return _world[0]
+    from mpi4py import MPI
+
+    _started.append(True)
+    if MPI.COMM_WORLD.Get_size() == 1:
+        if launched() > 1:
+            raise RuntimeError(
+                f"distributed: the launcher started {launched()} processes, and the MPI of mpi4py sees one: it is"
+                " another MPI; use the mpiexec of the one that mpi4py was built with, `pip install mpich` brings both"
+            )
+        return _world[0]
+    if direct is None:
+        direct = any(os.environ.get(name, "").lower() in ("1", "true") for name in DIRECT)
+    job = _world[0] = World(MPI.COMM_WORLD, timeout, direct)
+    before = sys.excepthook
+
+    def hook(kind, error, trace):
+        before(kind, error, trace)
+        job.fail(kind, error)
+
+    sys.excepthook = hook
+    atexit.register(job.leave)
+    return job

@@ -54,6 +54,12 @@ class World:
     def who(self, rank=None) -> str:
         return f"rank {self.rank if rank is None else rank} of {self.size}"
 
+    def part(self, rows: int) -> slice:
+        """Which of the rows of a batch are this rank's; one without weight where there are too few for all ranks."""
+        start, end = (rows * rank // self.size for rank in (self.rank, self.rank + 1))
+        self.idle = start == end
+        return slice(0, 1) if self.idle else slice(start, end)
+
     # --- waiting ----------------------------------------------------------------------------------------------------
 
     def begin(self, what: str, line: int, post):

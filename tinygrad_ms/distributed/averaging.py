@@ -5,6 +5,7 @@ tail: how many ranks have each gradient, the rows, and the number of the bucket 
 and squares over p ranks obey p sum(k^2) = sum(k)^2 only if all ranks sent the same bucket.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy
@@ -40,6 +41,16 @@ class Part:
         rows = all_reduce(numpy.array(float(average.rows)))  # a gradient with a history, or that of a transform
         return all_reduce(gradient * (average.rows / float(rows)))
 
+    def replayed(self):
+        """What a replay calls: one function with the gradient, one when all have come. The same for the same rows."""
+        average = self.averaging
+        if not average.on:
+            raise RuntimeError("compile: no_sync() cannot be recorded; call step.eager inside it")
+        rows, made = average.rows, average.made
+        return made.setdefault((self, rows), partial(average.arrive, self, rows=rows)), made.setdefault(
+            rows, partial(average.finish, rows)
+        )
+
     def attach(self) -> None:
         """Be the last hook of the leaf, which may be a new one."""
         node = self.parameter.node
@@ -72,6 +83,7 @@ class Averaging:
     def __init__(self, job, parameters, first: int, size: int):
         self.job, self.on, self.walking, self.walks = job, True, False, 0
         self.rows: int = 1
+        self.made: dict = {}  # what replays call
         self.kept_rows: set[int] = set()
         groups: list[list] = []
         kind = lambda p: (type(p.data), p.device, max(p.dtype.itemsize, 4))

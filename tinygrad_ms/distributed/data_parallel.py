@@ -63,7 +63,7 @@ class DataParallel(Module):
         if self.averaging is not None and current_state().recording:
             first = next((raw(x) for x in flatten([args, kwargs])[0] if hasattr(x, "shape")), None)
             self.averaging.prepare(first.shape[0] if first is not None and first.shape else 1)
-        return self.module(*args, **kwargs)
+        return self.module.forward(*args, **kwargs)
 
     @contextmanager
     def no_sync(self):
@@ -107,14 +107,12 @@ class DataParallel(Module):
 
     # --- what a module is asked: the one inside answers -------------------------------------------------------------
 
-    def named_parameters(self):
-        return self.module.named_parameters()
+    def _fields(self):
+        return self.module._fields()
 
-    def named_buffers(self):
-        return self.module.named_buffers()
-
-    def _state(self):
-        return self.module._state()
+    def train(self, mode: bool = True):
+        self.module.training = bool(mode)
+        return super().train(mode)
 
     def load_state_dict(self, state, strict: bool = True):
         """As of the module, and each rank draws other random numbers again."""
@@ -145,3 +143,14 @@ def agree_at_once(job, facts) -> bool:
     both = numpy.array([mine, -mine], numpy.int64)
     job.comm.Allreduce(job.mpi.IN_PLACE, both, job.mpi.MAX)
     return both[0] == -both[1]
+
+
+def shard(*arrays):
+    """This rank's rows of the arrays of one batch, of which every rank has all; one array alone comes back as it is.
+
+    The parts of the ranks differ by one row at most. Where there are fewer rows than ranks, some get a row that is
+    another's, which has weight 0 under ``DataParallel``. A DataLoader that shuffles does this by itself.
+    """
+    rows = world().part(arrays[0].shape[0])
+    parts = tuple(array[rows] for array in arrays)
+    return parts if len(parts) > 1 else parts[0]

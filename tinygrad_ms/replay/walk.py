@@ -25,6 +25,8 @@ class Walk:
         self.listing.do('with errstate(over="ignore"):')
         self.listing.do("    pass")
         self.grads[root] = seed
+        averaged = {leaf: hook_of(leaf) for leaf, _ in leaves if leaf.hooks}
+        last = {parent: node for node, sent in rules for parent, _ in sent if parent in averaged}
         for node, sent in rules:
             if node.hooks:
                 raise refusal("a hook on a gradient cannot be recorded")
@@ -35,9 +37,14 @@ class Walk:
                 slots[k] = self.define(f"{slots[k]} + {g}") if k in slots else g
             else:
                 self.rule(node, g, sent)
+            for leaf in [parent for parent, _ in sent if last.get(parent) is node]:
+                del last[leaf]
+                g = self.pop(leaf)
+                self.widened.pop(leaf, None)
+                self.grads[leaf] = self.define(f"{self.listing.function(averaged[leaf][0], 'arrive')}({g})")
+        for finish in {id(finish): finish for _, finish in averaged.values()}.values():
+            self.listing.do(f"{self.listing.function(finish, 'finish')}()")
         for leaf, _ in leaves:
-            if leaf.hooks:
-                raise refusal("a hook on a gradient cannot be recorded")
             self.listing.do(
                 f"{self.listing.function(accumulate, 'accumulate')}({self.listing.name(leaf, 'leaf', None)},"
                 f" {self.pop(leaf)})"
@@ -96,6 +103,13 @@ class Walk:
                 total, self.widened[parent] = f"{self.listing.function(wide, 'wide')}({total})", True
             d = self.define(f"{total} + {d}")
         self.grads[parent] = d
+
+
+def hook_of(leaf):
+    """What a replay calls in the place of the hook of a leaf, with its gradient, and when the walk has ended."""
+    if len(leaf.hooks) > 1 or not hasattr(leaf.hooks[0], "replayed"):
+        raise refusal("a hook on a gradient cannot be recorded")
+    return leaf.hooks[0].replayed()
 
 
 def rounded(g, like):

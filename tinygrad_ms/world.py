@@ -89,8 +89,8 @@ class World:
                             f"{what}: {self.who()} has waited {waited:.0f} s; {self.missing(line, number)}"
                         )
                     time.sleep(0.001)
-                elif waited > 0.002:
-                    time.sleep(0)
+                else:
+                    give_way()
         except BaseException as error:
             self.broken = str(error) or "it was interrupted in a collective"
             raise
@@ -132,6 +132,7 @@ class World:
         """An error that nobody caught ends the whole job: the others would wait for this rank."""
         sys.stdout.flush()
         print(f"distributed: {self.who()} raised {kind.__name__}: {error}; the job ends", file=sys.stderr, flush=True)
+        time.sleep(0.5)  # until the launcher has read that: it may drop what it has not
         self.comm.Abort(130 if kind is KeyboardInterrupt else 1)
 
     # --- what collectives do to raw arrays --------------------------------------------------------------------------
@@ -174,6 +175,7 @@ class World:
         return backend.xp.ascontiguousarray(x)
 
 
+give_way = getattr(os, "sched_yield", lambda: time.sleep(0))  # to another rank, where there are more than cores
 _world = [World()]
 
 

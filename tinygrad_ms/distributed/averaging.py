@@ -121,6 +121,7 @@ class Averaging:
         """Put a finished gradient into its bucket; the array that will hold the mean when the walk has ended."""
         if not self.walking:  # in a replay
             self.begin()
+            self.rows = rows
         self.fill(part, g, rows)
         bucket = part.bucket
         bucket.missing -= 1

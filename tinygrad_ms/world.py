@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import zlib
+from math import prod
 
 import numpy
 
@@ -25,7 +26,7 @@ INSTALL = (
     "the ranks of a job talk by MPI, and mpi4py is not installed: `pip install tinygrad-ms[mpi]`"
     " (from a checkout `pip install -e .[mpi]`)"
 )
-OPS, BUCKETS = 0, 1  # two lines of collectives, each in one order on all ranks
+OPS = 0  # the line of collectives that ops use; each DataParallel opens another. One order on all ranks in each
 WAITS, LEAVES = 0, 1  # what a rank tells the others: that it has waited long, that it ends
 
 
@@ -41,18 +42,26 @@ class World:
         self.rank, self.size, self.local_rank = 0, 1, 0
         self.idle = False  # whether the last batch of a DataLoader was a stand-in: fewer rows than ranks
         self.broken = ""  # why no collective can follow
-        self.started = [0, 0]  # how many collectives of each line this rank has begun
+        self.lines: list = []  # communicators
+        self.started: list[int] = []  # how many collectives of each line this rank has begun
         self.heard: dict[int, tuple] = {}  # by rank: the last (WAITS or LEAVES, collectives begun of each line)
         if comm is not None:
             from mpi4py import MPI
 
             self.mpi, self.rank, self.size = MPI, comm.Get_rank(), comm.Get_size()
             self.local_rank = comm.Split_type(MPI.COMM_TYPE_SHARED).Get_rank()
-            self.lines, self.words = (comm.Dup(), comm.Dup()), comm.Dup()
+            self.words = comm.Dup()
             self.sent: list = []
+            self.open_line()
 
-    def who(self, rank=None) -> str:
-        return f"rank {self.rank if rank is None else rank} of {self.size}"
+    def who(self) -> str:
+        return f"rank {self.rank} of {self.size}"
+
+    def open_line(self) -> int:
+        """The number of a new line of collectives. Every rank opens it."""
+        self.lines.append(self.comm.Dup())
+        self.started.append(0)
+        return len(self.lines) - 1
 
     def part(self, rows: int) -> slice:
         """Which of the rows of a batch are this rank's; one without weight where there are too few for all ranks."""
@@ -78,8 +87,8 @@ class World:
                 waited = time.monotonic() - start
                 if waited > 0.05:
                     self.listen()
-                    for rank, (word, *counts) in self.heard.items():
-                        if word == LEAVES and counts[line] < number:
+                    for rank, (word, *_) in self.heard.items():
+                        if word == LEAVES and self.begun(rank, line) < number:
                             raise RuntimeError(f"{what}: rank {rank} has ended, and {self.who()} waits for it")
                     if waited > self.timeout / 2 and not told:
                         told = True
@@ -97,9 +106,14 @@ class World:
 
     def missing(self, line: int, number: int) -> str:
         """Who has not come, as far as the others have said that they wait, too."""
-        late = [r for r in range(self.size) if r != self.rank and self.heard.get(r, (0, 0, 0))[1 + line] < number]
+        late = [r for r in range(self.size) if r != self.rank and self.begun(r, line) < number]
         names = ", ".join(map(str, late[:8])) or "another"
         return f"rank {names} did not come: it hangs, works longer than timeout=, or is in another collective"
+
+    def begun(self, rank, line) -> int:
+        """How many collectives of a line another rank has begun, as far as it has said so."""
+        counts = self.heard.get(rank, ())[1:]
+        return counts[line] if line < len(counts) else 0
 
     def tell(self, word: int) -> None:
         """Let every other rank know where this one is."""
@@ -110,7 +124,7 @@ class World:
     def listen(self) -> None:
         status = self.mpi.Status()
         while self.words.Iprobe(self.mpi.ANY_SOURCE, 0, status):
-            record = numpy.empty(3, numpy.int64)
+            record = numpy.empty(status.Get_count(self.mpi.INT64_T), numpy.int64)
             self.words.Recv(record, status.Get_source())
             self.heard[status.Get_source()] = tuple(record.tolist())
 
@@ -155,8 +169,7 @@ class World:
         """One collective of the raw array ``x``: ``post(communicator, x, y)`` into a new array of ``shape``."""
         self.agree(what, f"{what} of {x.dtype} {x.shape}{fact}")
         backend = BACKENDS[type(x)]
-        make = backend.xp.empty if self.near(backend) else numpy.empty
-        y = make(shape, x.dtype)
+        y = backend.xp.empty(shape, x.dtype) if self.near(backend) else self.make_host(backend, shape, x.dtype)
         source = self.for_mpi(x)
         self.wait(self.begin(what, OPS, lambda c: post(c, source, y)))
         return y if self.near(backend) else backend.from_host(y, backend.index_of(x))
@@ -165,11 +178,24 @@ class World:
         """Whether MPI reads the arrays of this library as they are."""
         return backend.name == "cpu" or self.direct
 
+    def make_host(self, backend, shape, dtype):
+        """A new host array; of CuPy's in pinned memory, which is copied at the full speed of the bus."""
+        if not hasattr(backend.xp, "cuda"):
+            return numpy.empty(shape, dtype)
+        count = prod(shape)
+        memory = backend.xp.cuda.alloc_pinned_memory(max(count, 1) * numpy.dtype(dtype).itemsize)
+        return numpy.frombuffer(memory, dtype, count).reshape(shape)
+
     def for_mpi(self, x):
         """The raw array ``x``, contiguous, where MPI can read it."""
         backend = BACKENDS[type(x)]
         if not self.near(backend):
-            return numpy.ascontiguousarray(backend.to_host(x))
+            host = self.make_host(backend, x.shape, x.dtype)
+            if hasattr(backend.xp, "cuda"):
+                backend.xp.ascontiguousarray(x).get(out=host)
+            else:
+                host[...] = backend.to_host(x)
+            return host
         if backend.name != "cpu":
             backend.xp.cuda.get_current_stream().synchronize()  # MPI knows nothing of streams
         return backend.xp.ascontiguousarray(x)
@@ -179,8 +205,13 @@ give_way = getattr(os, "sched_yield", lambda: time.sleep(0))  # to another rank,
 _world = [World()]
 
 
+def joined() -> World:
+    """The ranks, once ``start`` was called; before that this process alone."""
+    return _world[0]
+
+
 def world() -> World:
-    """The ranks, once ``start`` was called; before that this process alone, RuntimeError if a launcher started more."""
+    """The same. RuntimeError before ``start`` if a launcher started more processes."""
     if _world[0].comm is None and not _started and launched() > 1:
         raise RuntimeError(
             f"distributed: this is one of {launched()} processes that mpiexec or srun started; call"

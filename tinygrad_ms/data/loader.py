@@ -7,7 +7,7 @@ import numpy as np
 
 from tinygrad_ms.data.datasets import Dataset, rows_of, whole
 from tinygrad_ms.engine.around.constructors import tensor
-from tinygrad_ms.world import world
+from tinygrad_ms.world import joined
 
 
 class DataLoader:
@@ -65,7 +65,7 @@ class DataLoader:
             if self.epoch == epoch:  # else another pass has begun meanwhile, as in zip(loader, loader)
                 self.batch = batch + 1
             if self.shard:
-                rows = rows[world().part(len(rows))]
+                rows = rows[joined().part(len(rows))]
             yield tuple(tensor(array[rows], device=self.device) for array in self.arrays)
         if self.epoch == epoch:
             self.epoch, self.batch = epoch + 1, 0

@@ -17,7 +17,6 @@ from tinygrad_ms.engine.backward import ORDERS, accumulate
 from tinygrad_ms.engine.tape import Leaf, Node
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.collectives import all_reduce
-from tinygrad_ms.world import BUCKETS
 
 NUMBERS = 61  # numbers of buckets go round, so that sums of their squares are exact in float32
 
@@ -53,7 +52,12 @@ class Part:
 
     def attach(self) -> None:
         """Be the last hook of the leaf, which may be a new one."""
-        node = self.parameter.node
+        p, node = self.parameter, self.parameter.node
+        if type(p.data) is not type(self.view) or p.data.dtype != self.result.dtype or p.data.shape != self.view.shape:
+            raise RuntimeError(
+                f"DataParallel: {p.name or 'a parameter'} is {p.dtype} {p.shape} on {p.device} now, which it was not"
+                " when the model was wrapped; move or convert the model first: DataParallel(model.to(...))"
+            )
         if node is not None and not (node.hooks and node.hooks[-1] is self):
             node.hooks = [*(hook for hook in node.hooks or () if hook is not self), self]
 
@@ -82,9 +86,11 @@ class Averaging:
 
     def __init__(self, job, parameters, first: int, size: int):
         self.job, self.on, self.walking, self.walks = job, True, False, 0
+        self.line = job.open_line()
         self.rows: int = 1
         self.made: dict = {}  # what replays call
         self.kept_rows: set[int] = set()
+        self.here: Any = None  # the ids of the parts whose gradients have come here
         groups: list[list] = []
         kind = lambda p: (type(p.data), p.device, max(p.dtype.itemsize, 4))
         for p in reversed(parameters):
@@ -154,35 +160,44 @@ class Averaging:
         )
         bucket.host = job.for_mpi(bucket.vector)
         what = f"DataParallel, bucket {bucket.number} of backward {self.walks}"
-        bucket.sent = job.begin(what, BUCKETS, lambda c: c.Iallreduce(job.mpi.IN_PLACE, bucket.host))
+        bucket.sent = job.begin(what, self.line, lambda c: c.Iallreduce(job.mpi.IN_PLACE, bucket.host))
         self.next = bucket.number + 1
         notify(current_state().hooks, "posted", bucket.number)
 
-    def finish(self, rows: int | None = None) -> None:
-        """Send what is left, wait for all, and make means of the sums: the arrays that ``arrive`` gave hold them."""
+    def finish(self, rows: int) -> None:
+        """At the end of a walk in a replay."""
+        self.flush(rows)
+        self.collect()
+
+    def flush(self, rows: int) -> None:
+        """Send what is left."""
         self.walking = False
         if not any(bucket.missing < len(bucket.parts) for bucket in self.buckets):
             return  # a walk that no gradient of these parameters came from
-        rows = self.rows if rows is None else rows
         if self.kept_rows - {rows}:
             raise ValueError(
                 f"DataParallel: backward had {rows} rows, those under no_sync() {sorted(self.kept_rows)}; gradients of"
                 " batches of several sizes have several weights: use drop_last=True"
             )
         self.kept_rows = set()
-        here = {id(part) for part in self.parts if part.arrived}
+        self.here = {id(part) for part in self.parts if part.arrived}
         for part in self.parts:
             if not part.arrived:
                 self.fill(part, None, rows)
         for bucket in self.buckets[self.next :]:
             self.post(bucket, rows)
-        for bucket in self.buckets:
-            self.job.wait(bucket.sent)
-            bucket.sent = None
-            self.take(bucket, here)
-        self.walks += 1
 
-    def take(self, bucket, here) -> None:
+    def collect(self) -> None:
+        """Wait for all, and make means of the sums: the arrays that ``arrive`` gave hold them."""
+        for bucket in self.buckets:
+            if bucket.sent is not None:
+                self.job.wait(bucket.sent)
+                bucket.sent = None
+                self.take(bucket)
+        self.walks += self.here is not None
+        self.here = None
+
+    def take(self, bucket) -> None:
         """The means of a bucket that has come. Parameters that have no gradient on this rank alone get theirs."""
         vector, backend = bucket.vector, BACKENDS[type(bucket.vector)]
         if bucket.host is not vector:
@@ -198,7 +213,7 @@ class Averaging:
         for part in bucket.parts:
             if part.result is not part.view:
                 part.result[...] = part.view.astype(part.result.dtype)
-            if flags[part.flag] and id(part) not in here and part.parameter.node is not None:
+            if flags[part.flag] and id(part) not in self.here and part.parameter.node is not None:
                 accumulate(part.parameter.node, part.result)
 
 
@@ -229,4 +244,6 @@ def as_completed(tape):
             yield from behind.get(node, ())
     yield from waiting
     for average in averages.values():
-        average.finish()
+        average.flush(average.rows)
+    for average in averages.values():
+        average.collect()

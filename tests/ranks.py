@@ -337,6 +337,14 @@ def versions():
     assert "rank 0 has tinygrad_ms 0.0, rank 1 has tinygrad_ms 0.1" in said, said
 
 
+def moved():
+    """A model that was converted after it was wrapped is refused by its next forward."""
+    model = dist.DataParallel(model_of(0))
+    model.astype("float64")
+    said = raised(RuntimeError, lambda: loss_of(model, *batch(dtype="float64")))
+    assert "4.bias is float64 (4,) on cpu now" in said and "move or convert the model first" in said, said
+
+
 def drift():
     """Weights that are no longer the same are found by ``check``."""
     model = dist.DataParallel(model_of(0))

@@ -164,6 +164,12 @@ def test_leaves_come_as_soon_as_their_gradients_are_complete(alone):
     assert list(averaging.as_completed(other.tape())) == list(reversed(other.tape()))
 
 
+def test_what_a_rank_tells_the_others_is_an_op_on_the_tape(alone):
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    y = dist.all_reduce(x * 2, op="mean").sum()
+    assert "all_reduce" in str(y.tape()) and "all_reduce" in tg.graph.build(y).dot()
+
+
 # --- several ranks --------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +202,7 @@ def case(ranks, name, *arguments, **options):
     return job(ranks, ROOT / "tests" / "ranks.py", name, *arguments, **options)
 
 
-TWO = "collectives derivatives gradients accumulation branches overlap steps compiled seeds"
+TWO = "collectives derivatives gradients accumulation branches overlap steps compiled seeds moved"
 CASES = [(2, TWO), (3, "collectives gradients branches"), (4, "compiled steps")]
 
 

@@ -53,7 +53,11 @@ class Part:
     def attach(self) -> None:
         """Be the last hook of the leaf, which may be a new one."""
         p, node = self.parameter, self.parameter.node
-        if type(p.data) is not type(self.view) or p.data.dtype != self.result.dtype or p.data.shape != self.view.shape:
+        if (
+            not isinstance(p.data, type(self.view))
+            or p.data.dtype != self.result.dtype
+            or p.data.shape != self.view.shape
+        ):
             raise RuntimeError(
                 f"DataParallel: {p.name or 'a parameter'} is {p.dtype} {p.shape} on {p.device} now, which it was not"
                 " when the model was wrapped; move or convert the model first: DataParallel(model.to(...))"

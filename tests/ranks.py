@@ -200,6 +200,27 @@ class Branches(nn.Module):
         return getattr(self, which)(tg.tanh(self.common(x)))
 
 
+def short_batches():
+    """Fewer rows than ranks: some get a row of weight 0, and only for this batch."""
+    r, p = dist.rank(), dist.size()
+    one, model = model_of(0, "float64"), dist.DataParallel(model_of(0, "float64"), **SMALL)
+    x, y = batch(2 * p + 1, dtype="float64")
+    order = np.random.default_rng((0, 1)).permutation(2 * p + 1)
+    for k, (a, b) in enumerate(DataLoader(x, y, batch_size=2 * p, shuffle=True)):
+        one.zero_grad(), model.zero_grad()
+        rows = order[2 * p * k : 2 * p * (k + 1)]
+        loss_of(one, x[rows], y[rows]).backward()
+        loss_of(model, a.data, b.data).backward()
+        assert all(distance(a.grad, b.grad) < 1e-12 for a, b in zip(model.parameters(), one.parameters()))
+    assert len(rows) == 1
+    for rows in (1, 2):
+        one.zero_grad(), model.zero_grad()
+        loss_of(one, x[: p * rows], y[: p * rows]).backward()
+        part = slice(rows * r, rows * (r + 1))
+        loss_of(model, x[part], y[part]).backward()
+        assert all(distance(a.grad, b.grad) < 1e-12 for a, b in zip(model.parameters(), one.parameters()))
+
+
 def branches():
     """Parameters without a gradient on some rank, or on all."""
     r, p = dist.rank(), dist.size()

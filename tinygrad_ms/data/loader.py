@@ -66,7 +66,10 @@ class DataLoader:
                 self.batch = batch + 1
             if self.shard:
                 rows = rows[joined().part(len(rows))]
-            yield tuple(tensor(array[rows], device=self.device) for array in self.arrays)
+            try:
+                yield tuple(tensor(array[rows], device=self.device) for array in self.arrays)
+            finally:
+                joined().idle = False
         if self.epoch == epoch:
             self.epoch, self.batch = epoch + 1, 0
 

@@ -37,8 +37,7 @@ class Part:
             return None
         if average.walking and gradient.node is None:
             return Tensor(average.arrive(self, gradient.data, average.rows))
-        rows = all_reduce(numpy.array(float(average.rows)))  # a gradient with a history, or that of a transform
-        return all_reduce(gradient * (average.rows / float(rows)))
+        return average.mean(gradient)  # which has a history, or is that of a transform
 
     def replayed(self):
         """What a replay calls: one function with the gradient, one when all have come. The same for the same rows."""
@@ -113,6 +112,11 @@ class Averaging:
         for part in self.parts:
             part.attach()
 
+    def mean(self, value):
+        """Of what this rank has of its batch, over all ranks, at once."""
+        rows = self.weight(self.rows)
+        return all_reduce(value * (rows / float(all_reduce(numpy.array(float(rows))))))
+
     # --- during a walk ----------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -148,16 +152,19 @@ class Averaging:
             g = p.grad.data.astype(view.dtype) if g is None else p.grad.data + g.astype(view.dtype, copy=False)
             p.grad = None
         part.kept, part.arrived = False, part.arrived or g is not None
-        rows = 0 if self.job.idle else rows
-        if g is None or not rows:
+        if g is None or not self.weight(rows):
             view[...] = 0
         else:
             xp.multiply(g.astype(view.dtype, copy=False), rows, out=view)
 
+    def weight(self, rows: int) -> int:
+        """Of this rank: its rows, but 0 where its batch is a row of another."""
+        return 0 if rows == 1 and self.job.idle else rows
+
     def post(self, bucket, rows) -> None:
         """Send a bucket off; ``finish`` waits for it."""
         job, n = self.job, (self.walks + bucket.number) % NUMBERS
-        tail = [*(part.arrived for part in bucket.parts), 0 if job.idle else rows, n, n * n]
+        tail = [*(part.arrived for part in bucket.parts), self.weight(rows), n, n * n]
         backend = BACKENDS[type(bucket.vector)]
         bucket.vector[bucket.length :] = backend.from_host(
             numpy.array(tail, bucket.vector.dtype), device(bucket.vector)

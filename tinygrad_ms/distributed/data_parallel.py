@@ -12,7 +12,6 @@ from tinygrad_ms.distributed.averaging import Averaging
 from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.nn.module import Module
-from tinygrad_ms.ops.collectives import all_reduce
 from tinygrad_ms.ops.collectives import broadcast as broadcast_op
 from tinygrad_ms.options import as_int
 from tinygrad_ms.tree import flatten
@@ -86,10 +85,7 @@ class DataParallel(Module):
 
     def average(self, value):
         """The mean of ``value``, a loss or a measure over the last batch, over the ranks, weighted with their rows."""
-        if self.averaging is None:
-            return value
-        rows = 0 if world().idle else self.averaging.rows
-        return all_reduce(value * rows) / float(all_reduce(numpy.array(float(rows))))
+        return value if self.averaging is None else self.averaging.mean(value)
 
     def check(self) -> None:
         """Raise RuntimeError on all ranks unless all have the same parameters and buffers, bit by bit."""

@@ -167,10 +167,11 @@ class World:
 
     def run(self, what: str, x, shape, post, fact=""):
         """One collective of the raw array ``x``: ``post(communicator, x, y)`` into a new array of ``shape``."""
+        backend, source = BACKENDS[type(x)], self.for_mpi(x)
+        if backend.name == "cpu" and type(source) is not numpy.ndarray:  # before another rank waits
+            raise TypeError(f"{what}: x is {type(x).__name__}, whose memory MPI cannot read")
         self.agree(what, f"{what} of {x.dtype} {x.shape}{fact}")
-        backend = BACKENDS[type(x)]
         y = backend.xp.empty(shape, x.dtype) if self.near(backend) else self.make_host(backend, shape, x.dtype)
-        source = self.for_mpi(x)
         self.wait(self.begin(what, OPS, lambda c: post(c, source, y)))
         return y if self.near(backend) else backend.from_host(y, backend.index_of(x))
 

@@ -114,6 +114,11 @@ class Averaging:
 
     def mean(self, value):
         """Of what this rank has of its batch, over all ranks, at once."""
+        if any(hasattr(observer, "before_live") for observer in current_state().hooks):
+            raise RuntimeError(
+                "compile: a mean over ranks has weights of this batch alone, which a replay would keep; return the"
+                " loss, and call model.average outside the step"
+            )
         rows = self.weight(self.rows)
         return all_reduce(value * (rows / float(all_reduce(numpy.array(float(rows))))))
 

@@ -309,11 +309,12 @@ def compiled():
 
         def train(a, b, model=model, optimizer=optimizer):
             loss = tg.softmax_cross_entropy(model(a), b)
+            mean = dist.all_reduce(loss.detach(), op="mean")
             optimizer.zero_grad()
             loss.backward()
             optim.clip_grad_norm(model.parameters(), 0.5)
             optimizer.step()
-            return dist.all_reduce(loss.detach(), op="mean"), loss.detach()
+            return mean, loss.detach()
 
         step = tg.compile(train) if compile else train
         loader = DataLoader(x, y, batch_size=33, shuffle=True)

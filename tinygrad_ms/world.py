@@ -4,7 +4,6 @@ The engine is MPI, through ``mpi4py``, imported by ``start`` alone. ``distribute
 """
 
 import atexit
-import importlib.util
 import os
 import sys
 import time
@@ -23,8 +22,8 @@ LAUNCHERS = (
 )  # what mpiexec, srun set
 DIRECT = ("MPICH_GPU_SUPPORT_ENABLED", "MPIR_CVAR_ENABLE_GPU", "OMPI_MCA_opal_cuda_support", "MV2_USE_CUDA")
 INSTALL = (
-    "the ranks of a job talk by MPI, and mpi4py is not installed: `pip install tinygrad-ms[mpi]`"
-    " (from a checkout `pip install -e .[mpi]`)"
+    "the ranks of a job talk by MPI, and mpi4py, or its library, is not installed: `pip install tinygrad-ms[mpi]`,"
+    " from a checkout `pip install -e .[mpi]`"
 )
 OPS = 0  # the line of collectives that ops use; each DataParallel opens another. One order on all ranks in each
 WAITS, LEAVES = 0, 1  # what a rank tells the others: that it has waited long, that it ends
@@ -132,13 +131,18 @@ class World:
 
     def leave(self) -> None:
         """At exit: say so, and wait for the others without using the processor; who waits for this one then ends."""
-        self.tell(LEAVES)
-        start = time.monotonic()
-        while sum(word[0] == LEAVES for word in self.heard.values()) < self.size - 1:
-            self.listen()
-            if self.broken and time.monotonic() - start > 5:
-                break
-            time.sleep(0.005)
+        if self.mpi.Is_finalized():
+            return
+        try:
+            self.tell(LEAVES)
+            start = time.monotonic()
+            while sum(word[0] == LEAVES for word in self.heard.values()) < self.size - 1:
+                self.listen()
+                if self.broken and time.monotonic() - start > 5:
+                    break
+                time.sleep(0.005)
+        except BaseException as error:  # Ctrl-C
+            self.broken = str(error) or type(error).__name__
         if self.broken:  # MPI cannot be closed with a collective that is half done
             self.comm.Abort(1)
 
@@ -234,13 +238,13 @@ def start(timeout: float, direct: bool | None) -> World:
     if _started:
         _world[0].timeout = timeout
         return _world[0]
-    if importlib.util.find_spec("mpi4py") is None:
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # the latter where it finds no library of MPI
         if launched() > 1:
-            raise ImportError(f"distributed: {INSTALL}")
+            raise ImportError(f"distributed: {INSTALL} ({error})") from error
         _started.append(True)
         return _world[0]
-    from mpi4py import MPI
-
     _started.append(True)
     if MPI.COMM_WORLD.Get_size() == 1:
         if launched() > 1:

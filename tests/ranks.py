@@ -191,6 +191,33 @@ def accumulation():
     assert "drop_last=True" in raised(ValueError, lambda: loss_of(model, x[lo:hi], y[lo:hi]).backward())
 
 
+def user_hooks():
+    """A hook that comes after the model was called sees the gradient of its rank, and what it returns is averaged."""
+    r, p = dist.rank(), dist.size()
+    model, one = dist.DataParallel(model_of(0), **SMALL), model_of(0)
+    x, y = batch()
+    lo, hi = cuts(12, False)[r : r + 2]
+    loss = loss_of(model, x[lo:hi], y[lo:hi])
+    seen = []
+    model.parameters()[0].register_hook(lambda g: seen.append(g.numpy().copy()) or g * (r + 1))
+    loss.backward()
+    loss_of(one, x[lo:hi], y[lo:hi]).backward()
+    assert distance(seen[0], one.parameters()[0].grad) < 1e-6
+    mean = dist.all_reduce(one.parameters()[0].grad * ((r + 1) * (hi - lo) / 12))
+    assert distance(model.parameters()[0].grad, mean) < 1e-6
+    # a rule that raises leaves nothing behind that a later walk could take for its own
+    with model.no_sync():
+        loss_of(model, x[:5], y[:5]).backward()
+    model.zero_grad()  # of which nothing is left either
+    failing = tg.custom_vjp(lambda g: 1 / 0)(lambda x: x * 1)
+    raised(ZeroDivisionError, lambda: failing(loss_of(model, x[lo:hi], y[lo:hi])).backward())
+    assert not model.averaging.walking
+    loss_of(model, x[lo:hi], y[lo:hi]).backward()
+    one.zero_grad()
+    loss_of(one, x, y).backward()
+    assert distance(model.parameters()[2].grad, one.parameters()[2].grad) < 1e-6 and p > 1
+
+
 class Branches(nn.Module):
     def __init__(self):
         rng = np.random.default_rng(0)

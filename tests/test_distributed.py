@@ -149,7 +149,7 @@ def test_leaves_come_as_soon_as_their_gradients_are_complete(alone):
     """The order of the walk, without ranks: each leaf right behind the last rule that sends to it."""
     a, b, c = (tg.tensor([1.0, 2.0], requires_grad=True) for _ in range(3))
     part = object.__new__(averaging.Part)
-    part.averaging = type("Off", (), {"on": False})()
+    part.averaging, part.attach = type("Off", (), {"on": False})(), lambda: None
     for leaf in (a, c):
         leaf.node.hooks = [part]
     h = a * b
@@ -201,8 +201,8 @@ def case(ranks, name, *arguments, **options):
     return job(ranks, ROOT / "tests" / "ranks.py", name, *arguments, **options)
 
 
-TWO = "collectives derivatives gradients short_batches accumulation branches overlap steps compiled seeds moved"
-CASES = [(2, TWO), (3, "compiled gradients short_batches branches"), (4, "compiled steps")]
+TWO = "collectives derivatives gradients short_batches accumulation user_hooks branches overlap steps compiled seeds"
+CASES = [(2, TWO), (3, "compiled gradients short_batches branches moved"), (4, "compiled steps")]
 
 
 @needs_mpi

@@ -28,12 +28,14 @@ class Part:
         self.averaging, self.bucket, self.parameter, self.flag, self.view = averaging, bucket, parameter, flag, view
         same = view.dtype == parameter.dtype
         self.result = view if same else BACKENDS[type(view)].xp.empty(view.shape, parameter.dtype)
-        self.arrived = self.kept = False  # in this walk; whether ``.grad`` holds what no other rank knows yet
+        self.arrived = False  # in this walk
+        self.kept: set[int] = set()  # the rows of the batches whose gradients ``.grad`` holds and no other rank knows
+        self.attach()
 
     def __call__(self, gradient):
         average = self.averaging
         if not average.on:
-            self.kept, average.kept_rows = True, average.kept_rows | {average.rows}
+            self.kept = {average.rows} if self.parameter.grad is None else self.kept | {average.rows}
             return None
         if average.walking and gradient.node is None:
             return Tensor(average.arrive(self, gradient.data, average.rows))
@@ -92,7 +94,6 @@ class Averaging:
         self.line = job.open_line()
         self.rows: int = 1
         self.made: dict = {}  # what replays call
-        self.kept_rows: set[int] = set()
         self.here: Any = None  # the ids of the parts whose gradients have come here
         groups: list[list] = []
         kind = lambda p: (type(p.data), p.device, max(p.dtype.itemsize, 4))
@@ -154,9 +155,14 @@ class Averaging:
         """Weight a gradient (None: there is none), and add what this rank has kept for itself in ``.grad``."""
         xp, view, p = BACKENDS[type(part.view)].xp, part.view, part.parameter
         if part.kept and p.grad is not None:
+            if part.kept != {rows}:
+                raise ValueError(
+                    f"DataParallel: backward has a batch of {rows} rows here, those under no_sync() had"
+                    f" {sorted(part.kept)}; their gradients have several weights: use drop_last=True"
+                )
             g = p.grad.data.astype(view.dtype) if g is None else p.grad.data + g.astype(view.dtype, copy=False)
             p.grad = None
-        part.kept, part.arrived = False, part.arrived or g is not None
+        part.kept, part.arrived = set(), part.arrived or g is not None
         if g is None or not self.weight(rows):
             view[...] = 0
         else:
@@ -190,12 +196,6 @@ class Averaging:
         self.walking = False
         if not any(bucket.missing < len(bucket.parts) for bucket in self.buckets):
             return  # a walk that no gradient of these parameters came from
-        if self.kept_rows - {rows}:
-            raise ValueError(
-                f"DataParallel: backward had {rows} rows, those under no_sync() {sorted(self.kept_rows)}; gradients of"
-                " batches of several sizes have several weights: use drop_last=True"
-            )
-        self.kept_rows = set()
         self.here = {id(part) for part in self.parts if part.arrived}
         for part in self.parts:
             if not part.arrived:
@@ -237,16 +237,22 @@ def device(array) -> int:
     return BACKENDS[type(array)].index_of(array)
 
 
+def part_of(node) -> Part | None:
+    """The place of a leaf in a bucket, if it has one."""
+    return next((hook for hook in node.hooks or () if type(hook) is Part), None) if type(node) is Leaf else None
+
+
 def as_completed(tape):
     """The tape from its end, with each leaf that is averaged right behind the last rule that sends to it."""
-    waiting = {node for node in tape if type(node) is Leaf and node.hooks and type(node.hooks[-1]) is Part}
-    if not waiting:
+    parts = {node: part for node in tape if node.hooks and (part := part_of(node)) is not None}
+    if not parts:
         yield from reversed(tape)
         return
-    chosen = set(waiting)
+    for part in parts.values():  # hooks that came since have their turn first
+        part.attach()
+    averages = {id(part.averaging): part.averaging for part in parts.values() if part.averaging.on}
+    waiting = set(parts)
     behind: dict[Node, list] = {}
-    averages = {id(leaf.hooks[-1].averaging): leaf.hooks[-1].averaging for leaf in tape if leaf in chosen}
-    averages = {key: average for key, average in averages.items() if average.on}
     for node in tape:  # from the start: the first to read a leaf is the last to send to it
         for parent in node.parents:
             if isinstance(parent, Leaf) and parent in waiting:
@@ -254,11 +260,15 @@ def as_completed(tape):
                 behind.setdefault(node, []).append(parent)
     for average in averages.values():
         average.begin()
-    for node in reversed(tape):
-        if node not in chosen:
-            yield node
-            yield from behind.get(node, ())
-    yield from waiting
+    try:
+        for node in reversed(tape):
+            if node not in parts:
+                yield node
+                yield from behind.get(node, ())
+        yield from waiting
+    finally:  # also where a rule raises
+        for average in averages.values():
+            average.walking = False
     for average in averages.values():
         average.flush(average.rows)
     for average in averages.values():

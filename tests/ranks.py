@@ -482,6 +482,15 @@ def train(folder, steps, kill="-1", victim="0"):
         print("losses", *losses)
 
 
+def alone():
+    """What all ranks have to call, called by one: an error within the timeout, not a deadlock."""
+    model = dist.DataParallel(model_of(0))
+    optimizer = dist.ShardedMuon(model.parameters())
+    if dist.rank() == 0:
+        optimizer.state_dict()
+    loss_of(model, *batch()).backward()
+
+
 def unwritable(folder):
     said = raised(FileNotFoundError, lambda: dist.save(Path(folder) / "none" / "a.npz", {}))
     assert "there is no folder" in said
@@ -490,7 +499,7 @@ def unwritable(folder):
 
 if __name__ == "__main__":
     cases, *arguments = sys.argv[1:]
-    dist.init(timeout=3.0 if cases == "hanging" else 40.0)
+    dist.init(timeout=3.0 if cases in ("hanging", "alone") else 40.0)
     tg.set_default_device("cpu")
     for case in cases.split(","):
         globals()[case](*arguments)

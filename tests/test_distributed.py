@@ -225,6 +225,7 @@ def test_what_differs_between_ranks_is_an_error_on_all(name):
         ("raising", "rank 1 of 2 raised KeyError: 'lost'; the job ends"),
         ("leaving", "barrier: rank 1 has ended, and rank 0 of 2 waits for it"),
         ("hanging", "TimeoutError: barrier: rank 0 of 2 has waited 3 s; rank 1 did not come"),
+        ("alone", "waited 3 s; rank"),
         ("killed", "PID"),
     ],
 )

@@ -54,7 +54,7 @@ class DataParallel(Module):
             p.data[...] = broadcast_op.primitive.forward(None, p.data)
             p.touch()
         self.check()
-        self._jump()
+        self._jump([random.generator()])
         sizes = (as_int(round(mb * MEGA), "DataParallel: bucket_mb in bytes", 1) for mb in (first_bucket_mb, bucket_mb))
         self.averaging = Averaging(job, parameters, *sizes)
 
@@ -94,10 +94,10 @@ class DataParallel(Module):
             state = [*self.module.named_parameters(), *self.module.named_buffers()]
             compare(job, [f"{name} with checksum {zlib.crc32(bytes_of(p)):08x}" for name, p in state])
 
-    def _jump(self):
-        """Move the random generators on by 2^128 numbers or so for each rank before this one."""
+    def _jump(self, others=()):
+        """Move the random generators of the module on by 2^128 numbers or so for each rank before this one."""
         found = [part for part in self.module._state().values() if isinstance(part, numpy.random.Generator)]
-        for rng in {id(rng): rng for rng in [*found, random.generator()]}.values():
+        for rng in {id(rng): rng for rng in [*found, *others]}.values():
             if world().rank and hasattr(rng.bit_generator, "jumped"):
                 rng.bit_generator.state = rng.bit_generator.jumped(world().rank).state
 
@@ -128,7 +128,7 @@ def bytes_of(p: Tensor) -> bytes:
 
 def compare(job, facts: list[str]) -> None:
     """Raise RuntimeError on all ranks that names the first of ``facts`` in which they differ."""
-    job.agree("DataParallel", f"{len(facts)} facts and parameters")
+    job.agree("DataParallel", f"a model with {len(facts)} names and settings to compare")
     for fact in facts if not agree_at_once(job, facts) else ():
         job.agree("DataParallel", fact)
 

@@ -57,6 +57,7 @@ class ShardedMuon(Muon):
         state, job = super().state_dict(), world()
         if job.size == 1:
             return state
+        job.agree("ShardedMuon.state_dict", "the state of an optimizer")
         numbered = dict(enumerate(p for group in self.param_groups for p in group["params"]))
         owner = {id(p): rank for rank, part in enumerate(self.dealt()) for p in part}
         for rank, held in enumerate(job.comm.allgather({i: entry["step"] for i, entry in state["state"].items()})):

@@ -179,7 +179,7 @@ def job(ranks, *command, seconds=90.0, good=True, interrupt=None):
     assert mpiexec, "mpi4py is installed and there is no mpiexec: pip install mpich"
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "TINYGRAD_MS_DEVICE": "cpu", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [mpiexec, "-n", str(ranks), sys.executable, *map(str, command)], cwd=ROOT, env=environment, text=True,
+        [mpiexec, "-n", str(ranks), sys.executable, "-W", "error", *map(str, command)], cwd=ROOT, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:

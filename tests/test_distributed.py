@@ -178,9 +178,10 @@ def job(ranks, *command, seconds=90.0, good=True, interrupt=None):
     mpiexec = str(mpiexec) if mpiexec.exists() else shutil.which("mpiexec")
     assert mpiexec, "mpi4py is installed and there is no mpiexec: pip install mpich"
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "TINYGRAD_MS_DEVICE": "cpu", "PYTHONUNBUFFERED": "1"}
+    command = [mpiexec, "-n", str(ranks), sys.executable, "-W", "error", *map(str, command)]
     process = subprocess.Popen(
-        [mpiexec, "-n", str(ranks), sys.executable, "-W", "error", *map(str, command)], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
     )  # fmt: skip
     try:
         if interrupt is not None:

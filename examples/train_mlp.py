@@ -85,6 +85,7 @@ def parse(arguments=None):
         default=0,
         help="picks the split, the initial weights, the batches and the dropout masks",
     )
+    add("--compile", action="store_true", help="record the training step once and replay it: the same numbers, faster")
     add("--out", type=Path, help="folder of the results; default runs/DATA")
     add("--resume", type=Path, metavar="CHECKPOINT", help="go on from a checkpoint, with the settings it was made with")
     add("--quiet", action="store_true", help="no progress bar")
@@ -127,6 +128,21 @@ def loss_of(model, x, y, smoothing=0.0):
 
 
 @tg.no_grad()
+def update_of(model, optimizer, schedule, smoothing):
+    """One step of training, as a function of a batch."""
+
+    def update(x, y):
+        loss = loss_of(model, x, y, smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optim.clip_grad_norm(model.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        return loss
+
+    return update
+
+
 def evaluate(model, x, y):
     """Mean loss and predictions on a host data set."""
     model.eval()
@@ -161,6 +177,8 @@ class Run:
         self.optimizer = OPTIMIZERS[options.optimizer](self.model.parameters(), **rate)
         steps = options.epochs * len(self.loader)
         self.schedule = optim.CosineLR(self.optimizer, steps, warmup_steps=steps // 40)
+        update = update_of(self.model, self.optimizer, self.schedule, options.label_smoothing)
+        self.update = tg.compile(update) if options.compile else update
         self.history = []  # one dict per epoch
 
     parts = ("model", "optimizer", "schedule", "loader")
@@ -175,20 +193,11 @@ class Run:
             getattr(self, part).load_state_dict(state[part])
         self.history = state["history"]
 
-    def step(self, x, y):
-        loss = loss_of(self.model, x, y, self.options.label_smoothing)
-        self.optimizer.zero_grad()
-        loss.backward()
-        optim.clip_grad_norm(self.model.parameters(), 5.0)
-        self.optimizer.step()
-        self.schedule.step()
-        return self.model.average(loss.detach()).item()
-
     def epoch(self, bar):
         losses = []
         for x, y in self.loader:
             before = [p.data.copy() for p in self.model.parameters()]
-            losses.append(self.step(x, y))
+            losses.append(self.model.average(self.update(x, y)).item())
             if not math.isfinite(losses[-1]):
                 raise Diverged(len(self.history), self.first_nan(before, x, y))
             accuracy = f"{self.history[-1]['accuracy']:.1%}" if self.history else "-"

@@ -90,6 +90,7 @@ def parse(arguments=None):
     add("--seed", type=count(0), default=0, help="picks the initial weights and the sequences")
     add("--device", help='"cpu", "cuda", "cuda:1"; default: a GPU where CuPy finds one, else the CPU')
     add("--save-memory", action="store_true", help="keep the states between chunks only, compute each chunk again")
+    add("--compile", action="store_true", help="record the training step once and replay it: the same numbers, faster")
     add("--out", type=Path, help="folder of the results; default runs/TASK-UPDATE-SEED, runs/TASK-compare")
     add("--resume", type=Path, metavar="CHECKPOINT", help="go on from a checkpoint, with the settings it was made with")
     add("--compare", action="store_true", help="train every update from the same seeds")
@@ -227,6 +228,21 @@ def loss_of(model, tokens, answers):
     return tg.softmax_cross_entropy(model(tokens, answers.shape[1]), answers)
 
 
+def update_of(model, optimizer, schedule):
+    """One step of training, as a function of a batch: the loss, and the norm of the gradients."""
+
+    def update(tokens, answers):
+        loss = loss_of(model, tokens, answers)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = optim.clip_grad_norm(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        return loss, norm
+
+    return update
+
+
 # %% One run
 class Run:
     """Everything a checkpoint holds: the run can stop after any step and go on as if it had not."""
@@ -244,6 +260,8 @@ class Run:
         self.model = distributed.DataParallel(self.model)
         self.optimizer = optim.AdamW(self.model.parameters(), lr=options.lr, betas=(0.9, 0.95), weight_decay=0.01)
         self.schedule = optim.CosineLR(self.optimizer, options.steps, min(50, options.steps // 4), final=0.1)
+        update = update_of(self.model, self.optimizer, self.schedule)
+        self.update = tg.compile(update) if options.compile else update
         self.losses, self.history, self.seconds = [], [], 0.0
 
     parts = ("model", "optimizer", "schedule")
@@ -267,15 +285,10 @@ class Run:
 
     def step(self):
         start = time.perf_counter()
-        loss = loss_of(self.model, *distributed.shard(*self.task.batch(self.steps)))
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = optim.clip_grad_norm(self.model.parameters(), 1.0)
+        loss, norm = self.update(*distributed.shard(*self.task.batch(self.steps)))
         if not math.isfinite(norm.item()):
             raise Diverged(f"the gradient of step {self.steps + 1} has norm {norm.item()}; try a smaller --lr")
-        self.optimizer.step()
-        self.schedule.step()
-        self.losses.append(self.model.average(loss.detach()).item())
+        self.losses.append(self.model.average(loss).item())
         self.seconds += time.perf_counter() - start
 
     @tg.no_grad()

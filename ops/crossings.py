@@ -43,7 +43,8 @@ class Crossings:
         note_read(self)
         if dtype is not None and as_dtype(dtype) != self.dtype:
             return self.data.astype(dtype)
-        return self.data.copy() if copy else self.data
+        host = BACKENDS[type(self.data)].to_host(self.data)
+        return host.copy() if copy else host
 
     def __array_function__(self, function, types, args, kwargs):
         return numpy_functions.call(function, args, kwargs)
@@ -97,7 +98,7 @@ class Crossings:
 
     def __contains__(self, value):
         note_read(self)
-        return bool((self.data == raw_like(value, self, "in")).any())
+        return bool((self.data == raw_like(value, self, "in")).any().item())
 
     __hash__ = object.__hash__  # == compares elements; a tensor as a dict key is itself
 

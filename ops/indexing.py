@@ -180,8 +180,7 @@ def _check_range(op: str, indices, low: int, stop: int, what: str, why: str) -> 
     """Raise IndexError unless all ``indices`` are from ``low`` to ``stop - 1``; the host waits for this."""
     if bool(((indices < low) | (indices >= stop)).any()):
         raise IndexError(
-            f"{op}: the {what} range from {int(indices.min())} to {int(indices.max())};"
-            f" expected {low} to {stop - 1} ({why})"
+            f"{op}: the {what} range from {indices.min()} to {indices.max()}; expected {low} to {stop - 1} ({why})"
         )
 
 

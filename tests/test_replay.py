@@ -264,9 +264,9 @@ def test_check_compares_both_and_leaves_those_of_the_step():
         agree(a, b, step, batches(5))
         assert replays(step) == 3
     program = step.last
-    name = next(name for name in program.names if name.startswith("affine"))
+    name = next(name for name in program.names if name.startswith("matmul"))
     forward = program.names[name]
-    program.function.__globals__[name] = lambda *args: forward(*args) * np.float32(1.0000001)
+    program.function.__globals__[name] = lambda a, b, *out: forward(a * np.float32(1.0000001), b, *out)
     with pytest.raises(RuntimeError, match="check: a .* is another after the replay"):
         step(x := next(batches(1))[0], next(batches(1))[1])
     assert x.shape == (5, 3)
@@ -343,12 +343,12 @@ def test_replays_hold_no_memory():
     held()
     tracemalloc.start()
     try:
-        found = [held() for _ in range(6)]
+        found = [held() for _ in range(12)]  # NumPy's own store of small arrays fills up at first
     finally:
         tracemalloc.stop()
     growth = [later - before for before, later in zip(found, found[1:])]
     assert min(growth) < 1000, growth  # of 200 calls: an object that stays of each would be 4,800 bytes, every time
-    assert replays(step) == 1400 - 2
+    assert replays(step) == 2600 - 2
 
 
 # --- guards ---------------------------------------------------------------------------------------------------------
@@ -458,7 +458,7 @@ def test_the_list_can_be_read(capsys):
     assert "nothing" in step.tape
     for x, y in batches(3):
         step(x, y)
-    assert "affine" in step.tape and step.tape.startswith("def replay(x0, x1, p0")
+    assert "affine" in step.tape and step.tape.startswith("def replay(x0, x1)")
     text = step.explain()
     assert "replayed 1 times" in text and "the first call" in text and capsys.readouterr().out.strip() == text
 
@@ -559,17 +559,8 @@ REFUSED = {
     "data": (lambda x: x * x.data, "uses .data"),
     "contains": (lambda x: x * 2 if 1.0 in x else x, "read here as numbers"),
     "raw write": (decayed, "changed by a write that no op made"),
-    "index": (lambda x: x[x > 0], "read here as numbers"),
-    "write": (in_place, "read here|changed in place"),
-    "minus": (subtracted, "read here|changed in place"),
-    "element": (written, "changed in place"),
-    "gradient": (own_gradient, "set by hand"),
     "hook": (hooked, "hook on a gradient"),
     "detect_nan": (watched, "watch each op"),
-    "transform": (lambda x: tg.grad(lambda z: (z * z).sum())(x), "identity|transform"),
-    "create_graph": (second, "create_graph"),
-    "msign": (lambda x: tg.msign(x.reshape((1, 2))), "cannot be recorded"),
-    "svd": (lambda x: tg.svd(x.reshape((1, 2)))[1], "cannot be recorded yet"),
     "history": (lambda x: x * P, "still has a history"),
     "view": (lambda x: x.reshape((2, 1)), "shows the memory"),
     "result": (lambda x: {1, 2}, "returns set"),
@@ -583,6 +574,21 @@ REFUSED = {
     "new optimizer": (rates, "made in the step"),
 }
 COUNT = iter(range(10**6))
+RECORDED = {  # what looks odd, and can be recorded
+    "mask": lambda x: x[x > 0] * 2,
+    "write": in_place,
+    "minus": subtracted,
+    "element": written,
+    "gradient": own_gradient,
+    "transform": lambda x: tg.grad(lambda z: (z * z * z).sum())(x) * 1,
+    "hessian": lambda x: tg.hessian(lambda z: (z * z * z).sum())(x) * 1,
+    "create_graph": second,
+    "msign": lambda x: tg.msign(tg.stack([x, x * x])),
+    "msign, fixed steps": lambda x: tg.msign(tg.stack([x, x * x]), steps=5),
+    "svd": lambda x: tg.svd(x.reshape((1, 2)))[1],
+    "sort": lambda x: tg.sort(x) * 2,
+    "take": lambda x: tg.take(x, tg.arange(1)),
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -596,6 +602,29 @@ def test_refused_by_a_sentence_that_names_the_line(name):
                 f(x)
         assert re.search(r"compile: .*: ", str(caught.value))
         assert replays(f) == 0
+    finally:
+        with tg.no_grad():
+            P.copy_(np.float32([1.0, 2.0]))
+        P.grad = None
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_and_equal(name):
+    step, rng = RECORDED[name], np.random.default_rng(0)
+    f, found = tg.compile(step), []
+    values = [abs(rng.standard_normal(2)).astype("float32") for _ in range(6)]
+    try:
+        for run in (f, lambda x: step(tg.tensor(x))):
+            with tg.no_grad():
+                P.copy_(np.float32([1.0, 2.0]))
+            P.grad = None
+            found.append([])
+            for x in values:
+                y = run(x)
+                found[-1].append(
+                    (y.numpy().tobytes(), P.numpy().tobytes(), None if P.grad is None else P.grad.numpy().tobytes())
+                )
+        assert found[0] == found[1] and replays(f) >= 3
     finally:
         with tg.no_grad():
             P.copy_(np.float32([1.0, 2.0]))

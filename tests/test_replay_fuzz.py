@@ -18,6 +18,8 @@ UNARY = [
     lambda x: tg.stack([x, 2 * x]).sum(axis=0), lambda x: x.astype("float64").astype("float32"),
     lambda x: tg.split(x, [1], axis=1)[0].sum(axis=1, keepdims=True) * x, lambda x: x.std(axis=1, keepdims=True) * x,
     lambda x: tg.logsumexp(x, axis=1, keepdims=True) + x,
+    lambda x: tg.sort(x, axis=1), lambda x: x[[2, 0, 2]], lambda x: tg.msign(x, steps=3),
+    lambda x: tg.take_along_axis(x, tg.argsort(x, axis=0), axis=0), lambda x: tg.index_update(x, 0, 1.0),
     lambda x: tg.minimum(x, 0.3), lambda x: tg.prod(x[:, :2], axis=1, keepdims=True) + x,
 ]  # fmt: skip
 BINARY = [
@@ -29,6 +31,7 @@ LOSSES = [lambda y: (y * y).mean(), lambda y: y.sum(), lambda y: tg.huber(y, y.d
 OPTIMIZERS = [
     lambda p: optim.SGD(p, lr=0.01), lambda p: optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True, weight_decay=0.1),
     lambda p: optim.Adam(p, lr=0.01), lambda p: optim.AdamW(p, lr=0.01),
+    lambda p: optim.Muon(p, lr=0.01, steps=3),
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from tinygrad_ms.ops.iterations.driver import (
     Workspace,
     cache_slices,
     diagonal,
+    is_numpy,
     iterate,
     normalise,
     residual,
@@ -105,7 +106,7 @@ class LyapunovSolve(Iteration):
         if X.shape[0] == 1:
             tall, out = (blocks.reshape(1, -1, blocks.shape[-1])[..., :n] for blocks in (pair, out))
             xp.matmul(tall, X, out=out)
-        elif xp is numpy:
+        elif is_numpy(xp):
             xp.matmul(pair[..., :n], X, out=out[..., :n])
         else:
             for block, result in zip(pair, out):

@@ -77,7 +77,7 @@ def into_range(*matrices, step=1):
     A GPU is not asked, as the host would wait: there s is always an array.
     """
     arrays = [raw(x) for x in matrices]
-    if len(arrays) == 1 and type(arrays[0]) is numpy.ndarray and is_ordinary(arrays[0]):
+    if len(arrays) == 1 and isinstance(arrays[0], numpy.ndarray) and is_ordinary(arrays[0]):
         return None
     backend = BACKENDS.get(type(arrays[0]))
     if backend is None or any(x.dtype.kind != "f" or x.ndim < 2 or not x.size for x in arrays):
@@ -98,7 +98,8 @@ def is_ordinary(x: numpy.ndarray) -> bool:
         return False
     low, high = ORDINARY[x.dtype.char]
     if x.ndim == 2:
-        return low <= max(x.max(), -x.min()) <= high
+        above, below = x.max(), -x.min()
+        return bool(above <= high and below <= high and (above >= low or below >= low))
     x = x if x.flags.c_contiguous else x.mT
     with numpy.errstate(all="ignore"):
         squares = squared_norm(numpy, x.reshape((-1,) + x.shape[-2:]))  # of a batch this is faster than the maximum
@@ -137,11 +138,16 @@ class Workspace:
         self.xp, self.dtype, self.memory = xp, dtype, {}
 
     def __call__(self, name, *shape, pad=False):
-        if pad and self.xp is numpy and shape[-1] * self.dtype.itemsize % 512 == 0:
+        if pad and is_numpy(self.xp) and shape[-1] * self.dtype.itemsize % 512 == 0:
             shape = (*shape[:-1], shape[-1] + 16)
         if name not in self.memory:
             self.memory[name] = self.xp.empty(prod(shape), self.dtype)
         return self.memory[name][: prod(shape)].reshape(shape)
+
+
+def is_numpy(xp) -> bool:
+    """Whether the arrays are NumPy's, also where their calls are being recorded."""
+    return xp.__name__ == "numpy"
 
 
 def host(x) -> numpy.ndarray:

@@ -15,7 +15,16 @@ from math import prod, sqrt
 import numpy
 
 from tinygrad_ms.ops.iterations.coefficients import schedule_for
-from tinygrad_ms.ops.iterations.driver import Iteration, Workspace, cache_slices, diagonal, iterate, normalise, residual
+from tinygrad_ms.ops.iterations.driver import (
+    Iteration,
+    Workspace,
+    cache_slices,
+    diagonal,
+    is_numpy,
+    iterate,
+    normalise,
+    residual,
+)
 from tinygrad_ms.ops.iterations.report import warn_of_cap
 from tinygrad_ms.ops.linalg.parts import per_matrix
 
@@ -40,7 +49,7 @@ class Orthogonalise(Iteration):
         batch, m, n = M.shape
         rows = m + n if eps else m
         self.X, self.back = workspace("X", batch, rows, n), workspace("back", batch, rows, n)
-        height = n + 1 if xp is numpy else n
+        height = n + 1 if is_numpy(xp) else n
         self.S_rows, self.T_rows = workspace("S", batch, height, n), workspace("T", batch, height, n)
         self.bind()
         scale = start * sqrt(1 + n * eps * eps)
@@ -57,7 +66,7 @@ class Orthogonalise(Iteration):
         X = self.X[:, : -n if self.identity else None]
         if self.mcsgn:
             xp.matmul(X, X, out=self.S)
-        elif xp is not numpy or n >= SYMMETRIC_PRODUCT:
+        elif not is_numpy(xp) or n >= SYMMETRIC_PRODUCT:
             xp.matmul(X.mT, X, out=self.S)
         else:  # in halves: of one array on both sides NumPy makes a symmetric product, slower for small matrices
             half = n // 2

@@ -54,6 +54,6 @@ def to_device(array, device: str):
     """The raw array on ``device``: itself if it is there already, else a copy through host memory."""
     backend, index = parse_device(device)
     here = BACKENDS[type(array)]
-    if here is backend and here.index_of(array) == index:
+    if here.name == backend.name and here.index_of(array) == index:
         return array
     return backend.from_host(here.to_host(array), index)

@@ -30,7 +30,7 @@ def sum_over(x, axes):
     NumPy's float32 and float64 as products with ones where the last axes go, the last but one, or the first ones: BLAS
     reads short rows ten times as fast as a reduction does.
     """
-    if type(x) is numpy.ndarray and x.dtype.char in "fd" and x.size and 0 < len(axes) < x.ndim:
+    if isinstance(x, numpy.ndarray) and x.dtype.char in "fd" and x.size and 0 < len(axes) < x.ndim:
         kept = x.ndim  # before the last axes that go
         while kept and kept - 1 in axes:
             kept -= 1
@@ -39,6 +39,8 @@ def sum_over(x, axes):
             y = x.reshape((*x.shape[:kept], count)) @ ones(x.dtype)[:count, None]
             return sum_over(y.reshape(x.shape[:kept] + (1,) * (x.ndim - kept)), axes[: len(axes) - x.ndim + kept])
         count = prod(x.shape[axis] for axis in axes)
+        if count == 1:
+            return x
         if axes == (x.ndim - 2,) and count <= MOST_ONES:
             return ones(x.dtype)[None, :count] @ x
         if axes[-1] == len(axes) - 1 and x.flags.c_contiguous:

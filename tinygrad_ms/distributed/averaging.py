@@ -24,6 +24,8 @@ NUMBERS = 61  # numbers of buckets go round, so that sums of their squares are e
 class Part:
     """The place of one parameter in a bucket; the last hook on its leaf."""
 
+    recorded = True  # ``tg.compile`` can write down what it does
+
     def __init__(self, averaging, bucket, parameter, flag, view):
         self.averaging, self.bucket, self.parameter, self.flag, self.view = averaging, bucket, parameter, flag, view
         same = view.dtype == parameter.dtype
@@ -35,21 +37,15 @@ class Part:
     def __call__(self, gradient):
         average = self.averaging
         if not average.on:
+            if recording(gradient):
+                raise RuntimeError("compile: no_sync() cannot be recorded; call step.eager inside it")
             self.kept = {average.rows} if self.parameter.grad is None else self.kept | {average.rows}
             return None
+        if recording(gradient):
+            return Tensor(average.record(self, gradient.data))
         if average.walking and gradient.node is None:
             return Tensor(average.arrive(self, gradient.data, average.rows))
         return average.mean(gradient)  # which has a history, or is that of a transform
-
-    def replayed(self):
-        """What a replay calls: one function with the gradient, one when all have come. The same for the same rows."""
-        average = self.averaging
-        if not average.on:
-            raise RuntimeError("compile: no_sync() cannot be recorded; call step.eager inside it")
-        rows, made = average.rows, average.made
-        return made.setdefault((self, rows), partial(average.arrive, self, rows=rows)), made.setdefault(
-            rows, partial(average.finish, rows)
-        )
 
     def attach(self) -> None:
         """Be the last hook of the leaf, which may be a new one."""
@@ -94,6 +90,7 @@ class Averaging:
         self.line = job.open_line()
         self.rows: int = 1
         self.made: dict = {}  # what replays call
+        self.recorded: list[tuple] = []  # (part, what the end waits for, the mean to be) of a walk that is recorded
         self.here: Any = None  # the ids of the parts whose gradients have come here
         groups: list[list] = []
         kind = lambda p: (type(p.data), p.device, max(p.dtype.itemsize, 4))
@@ -122,6 +119,38 @@ class Averaging:
             )
         rows = self.weight(self.rows)
         return all_reduce(value * (rows / float(all_reduce(numpy.array(float(rows))))))
+
+    # --- in a recording of ``tg.compile``: a gradient that comes, and the end of the walk, are calls of its list ------
+
+    def record(self, part, g):
+        """Write down that a gradient has come; the array that will hold the mean when the walk has ended."""
+        if part.kept:
+            raise RuntimeError("compile: gradients that no_sync() has kept cannot be recorded; call step.eager")
+        token = g.trace.as_a_whole(self.again(self.note, part, self.rows), (g,), {})
+        self.recorded.append((part, token, g.copy()))
+        return self.recorded[-1][2]
+
+    def finish_recording(self) -> None:
+        parts, tokens, results = zip(*self.recorded)
+        self.recorded = []
+        means = results[0].trace.as_a_whole(self.again(self.means, parts, self.rows), tokens, {})
+        for result, mean in zip(results, means):
+            result[...] = mean
+
+    def again(self, function, *args):
+        """The same object for the same arguments: two recordings of one step then make one list."""
+        return self.made.setdefault((function, *args), partial(function, *args))
+
+    def note(self, part, rows, g):
+        """A gradient has come: a number for the end of the walk to wait for."""
+        self.arrive(part, g, rows)
+        return numpy.zeros(())
+
+    def means(self, parts, rows, *tokens):
+        """All have come: the means."""
+        self.flush(rows)
+        self.collect()
+        return tuple([part.result.copy() for part in parts])
 
     # --- during a walk ----------------------------------------------------------------------------------------------
 
@@ -186,11 +215,6 @@ class Averaging:
         self.next = bucket.number + 1
         notify(current_state().hooks, "posted", bucket.number)
 
-    def finish(self, rows: int) -> None:
-        """At the end of a walk in a replay."""
-        self.flush(rows)
-        self.collect()
-
     def flush(self, rows: int) -> None:
         """Send what is left."""
         self.walking = False
@@ -233,6 +257,11 @@ class Averaging:
                 accumulate(part.parameter.node, part.result)
 
 
+def recording(tensor) -> bool:
+    """Whether this is a tensor of a recording."""
+    return BACKENDS[type(tensor.data)].run is not None
+
+
 def device(array) -> int:
     return BACKENDS[type(array)].index_of(array)
 
@@ -270,6 +299,9 @@ def as_completed(tape):
         for average in averages.values():
             average.walking = False
     for average in averages.values():
-        average.flush(average.rows)
+        if average.recorded:
+            average.finish_recording()
+        else:
+            average.flush(average.rows)
     for average in averages.values():
         average.collect()

@@ -39,7 +39,8 @@ def build(
 ) -> Graph:
     """The tape that leads to ``outputs`` as a plain data structure, ready to be drawn.
 
-    outputs: a Tensor on the tape, a list of them, or a dict {name: Tensor}.
+    outputs: a Tensor on the tape, a list of them, or a dict {name: Tensor}; or a step of ``tg.compile``: the list that
+        it replays, without other options than ``rankdir``, ``title`` and ``max_nodes``.
     view: "forward", "backward" (which gradient flows where, sums where several meet), "both", or "higher"
         (the gradients of ``wrt``, by default of all leaves, recorded with create_graph, and what they were
         computed from).
@@ -63,6 +64,8 @@ def build(
     Raises TypeError or ValueError for outputs that are not on the tape, for one Tensor under two names, and for an
     option that makes no sense.
     """
+    if hasattr(outputs, "as_graph"):
+        return outputs.as_graph(rankdir=rankdir, title=title, max_nodes=max_nodes)
     if view not in VIEWS:
         raise ValueError(f"graph: view={view!r} is unknown; the views are {', '.join(VIEWS)}")
     if rankdir not in ("TB", "LR", "BT", "RL"):

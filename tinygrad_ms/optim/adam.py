@@ -5,7 +5,7 @@ from math import sqrt
 from numbers import Real
 
 from tinygrad_ms.optim.optimizer import Optimizer
-from tinygrad_ms.optim.whole_steps import raises_nothing
+from tinygrad_ms.optim.whole_steps import elementwise
 
 
 def pair(betas):
@@ -39,17 +39,18 @@ class Adam(Optimizer):
     def buffers(self, options):
         return ("exp_avg", "exp_avg_sq")
 
-    @raises_nothing
+    def scalars(self, options, step):
+        lr, (beta1, beta2) = float(options["lr"]), options["betas"]
+        rate, root = lr / (1 - beta1**step), sqrt(1 - beta2**step)
+        return beta1, 1 - beta1, beta2, 1 - beta2, options["eps"], rate, root, 1 - lr * options["weight_decay"]
+
+    @elementwise
     def update(self, xp, p, g, state, options):
-        lr, (beta1, beta2), decay = float(options["lr"]), options["betas"], options["weight_decay"]
-        m, v, t = state["exp_avg"], state["exp_avg_sq"], state["step"]
-        rate, root = lr / (1 - beta1**t), sqrt(1 - beta2**t)
-        b1, c1, b2, c2, eps, rate, root = self.numbers(
-            p, options, beta1, 1 - beta1, beta2, 1 - beta2, options["eps"], rate, root
-        )
+        m, v, decay = state["exp_avg"], state["exp_avg_sq"], options["weight_decay"]
+        b1, c1, b2, c2, eps, rate, root, shrink = self.numbers(p, options, state)
         a = self.scratch(p)
         if decay and self.decoupled:
-            p *= 1 - lr * decay
+            p *= shrink
         elif decay:
             b = self.scratch(p, 1)
             g = xp.add(xp.multiply(p, decay, out=b), g, out=b)

@@ -80,12 +80,22 @@ class Muon(AdamW):
     def buffers(self, options):
         return ("momentum_buffer",) if options["muon"] else super().buffers(options)
 
+    def scalars(self, options, step):
+        if not options["muon"]:
+            return super().scalars(options, step)
+        lr, shape = float(options["lr"]), self.updating.shape
+        n, m = shape[:-3:-1] if getattr(self.updating, "transposed", False) else shape[-2:]
+        return lr * SCALES[options["scale"]](n, m), 1 - lr * options["weight_decay"]
+
+    def elementwise(self, group):
+        return type(self).update is Muon.update and not group["muon"]
+
     @raises_nothing
     def update(self, xp, p, g, state, options):
         if not options["muon"]:
             super().update(xp, p, g, state, options)
             return
-        lr, beta, decay = float(options["lr"]), options["momentum"], options["weight_decay"]
+        beta, (rate, shrink) = options["momentum"], self.numbers(p, options, state)
         buffer, direction = state["momentum_buffer"], self.scratch(p)
         buffer *= beta
         buffer += g
@@ -95,8 +105,7 @@ class Muon(AdamW):
         else:
             direction = buffer
         step = msign(direction, **{name: options[name] for name in ("method", "steps", "coefficients")})
-        n, m = p.shape[:-3:-1] if getattr(self.updating, "transposed", False) else p.shape[-2:]
-        step *= lr * SCALES[options["scale"]](n, m)
-        if decay:
-            p *= 1 - lr * decay
+        step *= rate
+        if options["weight_decay"]:
+            p *= shrink
         p -= step

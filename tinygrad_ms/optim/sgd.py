@@ -1,7 +1,7 @@
 """Stochastic gradient descent."""
 
 from tinygrad_ms.optim.optimizer import Optimizer
-from tinygrad_ms.optim.whole_steps import raises_nothing
+from tinygrad_ms.optim.whole_steps import elementwise
 
 
 class SGD(Optimizer):
@@ -33,11 +33,14 @@ class SGD(Optimizer):
     def buffers(self, options):
         return ("momentum_buffer",) if options["momentum"] else ()
 
-    @raises_nothing
+    def scalars(self, options, step):
+        return float(options["lr"]), options["momentum"]
+
+    @elementwise
     def update(self, xp, p, g, state, options):
         momentum, decay = options["momentum"], options["weight_decay"]
         known = self._numbers.get((id(options), type(p), p.dtype))  # dropped by ``step`` where the options are new
-        lr, beta = known[1] if known else self.numbers(p, options, float(options["lr"]), momentum)
+        lr, beta = known[1] if known else self.numbers(p, options, state)
         a = self.scratch(p)
         if decay:
             b = self.scratch(p, 1)

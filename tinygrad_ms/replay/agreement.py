@@ -2,12 +2,10 @@
 
 from contextlib import ExitStack, suppress
 
-from tinygrad_ms.engine.tensor import Tensor, raw
-from tinygrad_ms.optim.optimizer import Optimizer
-from tinygrad_ms.optim.schedules import Schedule
+from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.optim.whole_steps import undone_on_error
 from tinygrad_ms.random import generator
-from tinygrad_ms.replay.recorder import equal
+from tinygrad_ms.replay.refusal import equal
 from tinygrad_ms.tree import flatten
 
 
@@ -17,16 +15,12 @@ class Undo(Exception):
 
 def run_both(compiled, program, args, kwargs, inputs):
     """The results of the step itself. Raises RuntimeError where the replay has left others."""
-    objects = [getattr(value, "__self__", None) for value in program.names.values()]
-    objects += list(program.names.values())
-    optimizers = [x for x in objects if isinstance(x, Optimizer)]
-    schedules = [x for x in objects if isinstance(x, Schedule)]
-    optimizers += [schedule.optimizer for schedule in schedules]
-    optimizers = list({id(x): x for x in optimizers}.values())
-    parameters = {id(x): x for x in program.outside if isinstance(x, Tensor)}
+    schedules = program.schedules
+    optimizers = {**program.optimizers, **{id(s.optimizer): s.optimizer for s in schedules}}.values()
+    parameters = {id(t): t for t in (*program.leaves, *program.tensors)}
     parameters |= {id(p): p for o in optimizers for group in o.param_groups for p in group["params"]}
     tensors = list(parameters.values())
-    generators = {id(g): g for g in map(generator, program.all_generators)}.values()
+    generators = {id(g): g for g in map(generator, program.generators)}.values()
 
     def state():
         found = [("a parameter", p.data.copy()) for p in tensors]

@@ -17,10 +17,11 @@ from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.schedules import Schedule
 from tinygrad_ms.replay.agreement import run_both
 from tinygrad_ms.replay.guards import SIMPLE, Guards
-from tinygrad_ms.replay.program import Family, Program, Snapshot
+from tinygrad_ms.replay.picture import picture
+from tinygrad_ms.replay.program import MISSED, Family, Program, decisions_of, key_of
 from tinygrad_ms.replay.recorder import Recorder
 from tinygrad_ms.replay.refusal import Diverged, refusal
-from tinygrad_ms.tree import flatten
+from tinygrad_ms.tree import flatten, unflatten
 
 MOST = 64  # recordings that are kept
 MANY = 16  # recordings of one signature after which a warning says that replays are rare
@@ -40,14 +41,20 @@ def compile(step=None, *, check: bool = False) -> Any:
     tensors. The first two calls of a signature run ``step`` as it is: one is recorded, the second one must make the
     same list. From the third on the list runs. Signature: shapes, dtypes, devices, numbers, strings, modes, and which
     gradients are there.
+    Recorded are the calls of the array library: what nobody needs is dropped, what is made of constants is made once,
+    and the rest writes into buffers that share memory. What changes from call to call is read anew: arguments, learning
+    rates, counts of steps, random masks, parameters, buffers of modules.
     Parameters, ``.grad``, optimizers and random generators stay the user's, and are after a call what they are after
-    ``step`` itself, bit for bit. Forwards, rules, optimizers, clipping and random masks run again as they are.
+    ``step`` itself, bit for bit. Ctrl-C leaves a whole step, or none.
+    A decision of the library that depends on values (are all labels in range?) is taken again: where it comes out
+    otherwise, the step runs as it is, and is recorded in that form, too. A forward or a rule that reads numbers, as an
+    adaptive msign does, runs as a whole.
     Numbers, strings and None that the step reads from closure cells, globals, and attributes of its modules and objects
     are guarded: where one has changed, the step is recorded anew. What lies deeper is fixed, and so are effects on
     Python objects (``losses.append``, ``print``): they happen while a call records, never in a replay.
     check: run both, compare all results, parameters, gradients and states bit by bit, and leave those of ``step``.
-    Raises RuntimeError, with the line, for what cannot be recorded: ``.item()``, ``if loss > 1``, ``.data``, hooks,
-    transforms, ``create_graph``, writes in place, msign and other decompositions as ops of the step.
+    Raises RuntimeError, with the line, for what cannot be recorded: ``.item()``, ``if loss > 1``, ``.data``, hooks on
+    gradients, observers, options of optimizers that the step sets.
     """
     if step is None:
         return lambda function: Compiled(function, check)
@@ -69,10 +76,23 @@ class Compiled:
         self.reasons: deque[str] = deque(maxlen=20)  # why it was recorded anew
         self.kept: list[Any] = []  # arguments that signatures know by id
         self.last: Program | None = None
+        self.short: Any = None  # a faster way to the list that ran last, for so many arguments:
+        self.count = 0
+        self.whole: set[str] = set()  # forwards and rules that are not recorded call by call
         self.__name__ = type(step).__name__
         update_wrapper(self, step, updated=())
 
     def __call__(self, *args, **kwargs):
+        if self.short is not None and not kwargs and len(args) == self.count:
+            try:
+                if (results := self.short(*args)) is not MISSED:
+                    return results
+            except Diverged as error:  # everything is as it was
+                self.give_up(self.last, error)
+        return self.long_way(args, kwargs)
+
+    def long_way(self, args, kwargs):
+        """A call of which nothing is known yet."""
         inputs: list[Any] = []
         state = current_state()
         signature = (
@@ -84,15 +104,27 @@ class Compiled:
             if isinstance(x, Tensor) and x.node is not None:
                 raise refusal("an argument requires a gradient, which a replay would not record; pass x.detach()")
         for family in self.families.get(signature, ()):
-            if not family.changed() and (program := family.program()) is not None:
+            if not family.changed() and (program := family.program()) is not None and program.ready():
                 self.last = program
                 try:
                     if self.check:
                         return run_both(self, program, args, kwargs, inputs)
+                    if not kwargs and len(inputs) == len(args) and all(a is b for a, b in zip(args, inputs)):
+                        program.short = program.short or program.shortcut(family.guards, family.places, args)
+                        self.short, self.count = program.short, len(args)
                     return program(inputs)
-                except Diverged:  # nothing was written yet
-                    continue
+                except Diverged as error:  # everything is as it was
+                    self.give_up(program, error)
         return self.record(signature, inputs, args, kwargs)
+
+    def give_up(self, program, error) -> None:
+        """A list has not come to its end: a forward or rule that decided otherwise runs as a whole from now on."""
+        self.short = None
+        self.reasons.append(f"a replay stopped: {str(error) or 'a decision or a shape came out otherwise'}")
+        if (name := str(error)) and name in program.names["decides"]:
+            self.whole.add(name)
+            for families in self.families.values():
+                families[:] = [f for f in families if program not in f.programs.values()]
 
     def sign(self, value, inputs):
         """The signature of an argument; the arrays and tensors go into ``inputs``."""
@@ -100,7 +132,7 @@ class Compiled:
         if isinstance(value, Tensor) or kind in BACKENDS:
             array = value.data if isinstance(value, Tensor) else value
             inputs.append(value)
-            return kind, type(array), array.shape, array.dtype, BACKENDS[type(array)].index_of(array)
+            return kind, type(array), array.shape, array.strides, array.dtype, BACKENDS[type(array)].index_of(array)
         if kind in SIMPLE:
             return kind, repr(value) if kind is float else value
         if isinstance(value, (list, tuple)):
@@ -123,7 +155,7 @@ class Compiled:
         args, kwargs = replaced((args, kwargs), given)
         return self.eager(*args, **kwargs)
 
-    # --- recording --------------------------------------------------------------------------------------------------
+    # --- recording ----------------------------------------------------------------------------------------------------
 
     def record(self, signature, inputs, args, kwargs):
         """Run the step as it is, and keep the list; RuntimeError if the list is not that of the call before."""
@@ -133,25 +165,28 @@ class Compiled:
         stand_ins = [stand_in(x) for x in inputs]
         same = [family for family in families if not family.changed()]
         optimizers = [x for x in guards.seen.values() if isinstance(x, Optimizer)]
-        snapshot = Snapshot(inputs, families)
-        recorder = Recorder(stand_ins, tracked(guards, optimizers, families), optimizers, snapshot)
-        with hooks(recorder):
-            given = iter(stand_ins)
-            new_args, new_kwargs = replaced((args, kwargs), given)
+        recorder = Recorder(stand_ins, tracked(guards, optimizers), optimizers)
+        recorder.trace.name, recorder.trace.never = self.__name__, self.whole
+        base_errors = numpy.geterr()
+        with recorder, hooks(recorder):
+            new_args, new_kwargs = replaced((args, kwargs), iter(stand_ins))
             result = self.eager(*new_args, **new_kwargs)
             leaves, structure = flatten(result)
-            texts = recorder.finish(leaves)
-        key = (recorder.listing.key(), tuple(map(id, recorder.outside)), tuple(texts), repr(structure))
+            results = recorder.finish(leaves)
+            leaves = recorder.given_back(leaves)
+        key = key_of(recorder.trace, results, structure)
+        decisions = decisions_of(recorder.trace)
         for family in same:
-            if family.answers == recorder.answers:
-                family.confirm(key, recorder, len(inputs), texts, structure)
+            if family.decisions == decisions:
+                family.confirm(key, recorder, results, structure, base_errors)
                 break
         else:
             if sum(map(len, self.families.values())) >= MOST:
                 self.families.pop(next(iter(self.families)))
                 families = self.families.setdefault(signature, [])
             families.append(Family(key, guards, recorder))
-        return result
+        recorder.forget()
+        return unflatten(structure, leaves)
 
     def note_reason(self, signature, families):
         if families:
@@ -168,12 +203,18 @@ class Compiled:
                 stacklevel=4,
             )
 
-    # --- what there is to see ---------------------------------------------------------------------------------------
+    # --- what there is to see -----------------------------------------------------------------------------------------
 
     @property
     def tape(self) -> str:
         """The list that ran last, as Python over raw arrays."""
         return self.last.source if self.last is not None else "nothing was replayed yet"
+
+    def as_graph(self, **options):
+        """The list that ran last as a Graph, for ``tg.graph.build``."""
+        if self.last is None:
+            raise ValueError("graph: the compiled step has not been replayed yet; call it three times")
+        return picture(self.last, self.last.tensors, **options)
 
     def explain(self) -> str:
         """What was recorded, how often it was replayed, why it was recorded anew: printed, and returned."""
@@ -187,12 +228,11 @@ class Compiled:
         return text
 
 
-def tracked(guards, optimizers, families) -> list[Tensor]:
-    """The leaves whose gradients a step may drop or leave: those that can be found before it runs."""
+def tracked(guards, optimizers) -> list[Tensor]:
+    """The tensors that a step may use, as far as they can be found before it runs."""
     found = [x for x in guards.seen.values() if isinstance(x, Tensor)]
     found += [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-    found += [leaf for family in families for leaf in family.leaves]
-    return list({id(x): x for x in found if x.node is not None and x.is_leaf}.values())
+    return list({id(x): x for x in found}.values())
 
 
 def stand_in(x) -> Tensor:

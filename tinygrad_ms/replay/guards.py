@@ -34,7 +34,8 @@ class Guards:
     """The values that a function and what it names have now."""
 
     def __init__(self, roots):
-        self.entries: list[tuple] = []  # (how to read it, key, value, what it is called)
+        self.entries: list[tuple] = []  # (function that reads, owner, key, value, what it is called)
+        self.known: set[tuple] = set()
         self.lengths: list[tuple] = []  # (container, length, what it is called)
         self.seen: dict[int, Any] = {}  # by id: the object, which stays alive
         self.used = {"forward", "__call__", *(getattr(root, "__name__", "") for root in roots)}  # names that code uses
@@ -50,8 +51,8 @@ class Guards:
 
     def changed(self) -> str:
         """What is not as it was; "" where all is."""
-        for read, key, value, label in self.entries:
-            now = read(key, MISSING)
+        for read, owner, key, value, label in self.entries:
+            now = read(owner, key)
             if now is not value and not (type(now) in SIMPLE and type(now) is type(value) and now == value):
                 return label
         for container, length, label in self.lengths:
@@ -59,9 +60,21 @@ class Guards:
                 return f"the length of {label}"
         return ""
 
-    def add(self, read, key, label) -> None:
-        value = read(key, MISSING)
-        self.entries.append((read, key, value, label))
+    def conditions(self, bound) -> list[str]:
+        """Python expressions that are true where all is the very same. bound: (object) -> its name there."""
+        found = []
+        for read, owner, key, value, _ in self.entries:
+            text = TEXTS[read].format(bound(owner), key if read is attribute_of else repr(key))
+            if value is MISSING or (read is attribute_of and not str(key).isidentifier()) or not writable(key):
+                text = f"{bound(read)}({bound(owner)}, {bound(key)})"
+            found.append(f"{text} is {bound(value)}")
+        return found + [f"len({bound(container)}) == {length}" for container, length, _ in self.lengths]
+
+    def add(self, read, owner, key, label) -> None:
+        value = read(owner, key)
+        if (place := (read, id(owner), key)) not in self.known:
+            self.known.add(place)
+            self.entries.append((read, owner, key, value, label))
         self.visit(value, label)
 
     def visit(self, value, label) -> None:
@@ -99,11 +112,11 @@ class Guards:
         if isinstance(value, dict):
             self.lengths.append((value, len(value), label))
             for key in list(value):
-                self.add(value.get, key, f"{label}[{key!r}]")
+                self.add(entry_of, value, key, f"{label}[{key!r}]")
         elif isinstance(value, list):
             self.lengths.append((value, len(value), label))
             for i in range(len(value)):
-                self.add(item_of(value), i, f"{label}[{i}]")
+                self.add(item_of, value, i, f"{label}[{i}]")
         else:
             for i, item in enumerate(value):
                 self.visit(item, f"{label}[{i}]")
@@ -112,8 +125,8 @@ class Guards:
         """All attributes here; the modules below are found among them."""
         for name in list(vars(module)):
             if name not in BOOKKEEPING and not isinstance(vars(module)[name], numpy.random.Generator):
-                self.add(vars(module).get, name, f"{label}.{name}")
-        self.add(attribute_of(module), "training", f"{label}.training")
+                self.add(entry_of, vars(module), name, f"{label}.{name}")
+        self.add(attribute_of, module, "training", f"{label}.training")
         self.kind(type(module), vars(module))
 
     def kind(self, kind, own=None) -> None:
@@ -123,12 +136,12 @@ class Guards:
                 for name in list(vars(part)):
                     if not name.startswith("__") or name == "__call__":
                         self.in_class = True
-                        self.add(attribute_of(part), name, f"{part.__name__}.{name}")
+                        self.add(attribute_of, part, name, f"{part.__name__}.{name}")
                         self.in_class = False
                         if (
                             own is not None and name not in own
                         ):  # an attribute of the object would hide that of the class
-                            self.add(own.get, name, f"{part.__name__}.{name}")
+                            self.add(entry_of, own, name, f"{part.__name__}.{name}")
 
     def function(self, function) -> None:
         """The cells, defaults and globals of a function, and the attributes it names of the objects found there."""
@@ -144,15 +157,15 @@ class Guards:
     def inside(self, function) -> None:
         name, names, values = function.__name__, names_of(function.__code__), []
         for cell, variable in zip(function.__closure__ or (), function.__code__.co_freevars):
-            self.add(cell_reader(cell), None, variable)
-            values.append((variable, cell_reader(cell)(None, MISSING)))
+            self.add(content_of, cell, None, variable)
+            values.append((variable, content_of(cell)))
         defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
         for i, value in enumerate(defaults):
             self.visit(value, f"{name}: default {i}")
         for variable in names:
             if variable in function.__globals__:
                 value = function.__globals__[variable]
-                self.add(function.__globals__.get, variable, variable)
+                self.add(entry_of, function.__globals__, variable, variable)
                 values.append((variable, value))
         for variable, value in values:
             self.attributes(value, variable, names)
@@ -175,13 +188,13 @@ class Guards:
         inside = getattr(value, "__dict__", None)
         for name in names:
             if isinstance(inside, dict) and name in inside:
-                self.add(inside.get, name, f"{label}.{name}")
+                self.add(entry_of, inside, name, f"{label}.{name}")
             elif isinstance(inside, MappingProxyType) and name in inside:
-                self.add(attribute_of(value), name, f"{label}.{name}")
+                self.add(attribute_of, value, name, f"{label}.{name}")
             elif not isinstance(value, ModuleType) and hasattr(type(value), name):
-                self.add(attribute_of(type(value)), name, f"{label}.{name}")
+                self.add(attribute_of, type(value), name, f"{label}.{name}")
                 if isinstance(inside, dict):
-                    self.add(inside.get, name, f"{label}.{name}")
+                    self.add(entry_of, inside, name, f"{label}.{name}")
 
 
 BOOKKEEPING = {
@@ -212,6 +225,8 @@ def names_of(code) -> list[str]:
 
 def look_for_data(code) -> None:
     """Refuse a function that reads the raw arrays of tensors: what it does with them could not be recorded."""
+    if UNSEEN.isdisjoint(names_of(code)):
+        return
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_ATTR", "STORE_ATTR", "LOAD_METHOD") and instruction.argval in UNSEEN:
             line = instruction.positions.lineno if instruction.positions else code.co_firstlineno
@@ -227,19 +242,31 @@ def look_for_data(code) -> None:
 UNSEEN = {"data"}
 
 
-def cell_reader(cell):
-    def read(_, default):
-        try:
-            return cell.cell_contents
-        except ValueError:  # not bound yet
-            return default
-
-    return read
+# --- how to read a value; MISSING where there is none -----------------------------------------------------------------
 
 
-def item_of(container):
-    return lambda i, default: container[i] if i < len(container) else default
+def content_of(cell, key=None):
+    try:
+        return cell.cell_contents
+    except ValueError:  # not bound yet
+        return MISSING
 
 
-def attribute_of(owner):
-    return lambda name, default: getattr(owner, name, default)
+def entry_of(container, key):
+    return container.get(key, MISSING)
+
+
+def item_of(container, i):
+    return container[i] if i < len(container) else MISSING
+
+
+def attribute_of(owner, name):
+    return getattr(owner, name, MISSING)
+
+
+def writable(key) -> bool:
+    """Whether the text of a key means it."""
+    return type(key) in (str, int, type(None))
+
+
+TEXTS = {content_of: "{}.cell_contents", entry_of: "{}[{}]", item_of: "{}[{}]", attribute_of: "{}.{}"}

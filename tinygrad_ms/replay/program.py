@@ -1,125 +1,341 @@
-"""A recorded list that runs, and the recordings that belong together."""
+"""A list that runs, and the recordings that belong together."""
 
+import signal
+import threading
+from contextlib import contextmanager, nullcontext
+from math import inf
 from typing import Any
+from weakref import proxy
 
-from tinygrad_ms.engine.tensor import Tensor, raw
+import numpy
+
+from tinygrad_ms.arrays.devices import default_device
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.modes import current_state
+from tinygrad_ms.engine.tape import last_change
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.optim.schedules import Schedule
+from tinygrad_ms.optim.whole_steps import arithmetic_raises
 from tinygrad_ms.random import generator
-from tinygrad_ms.replay.recorder import equal
-from tinygrad_ms.replay.refusal import Diverged, refusal
-from tinygrad_ms.tree import unflatten
+from tinygrad_ms.replay.plan import Plan, name_of
+from tinygrad_ms.replay.refusal import Diverged, hooked, refusal
+from tinygrad_ms.replay.source import Source
+from tinygrad_ms.replay.trace import Numbers, Value
 
 
 class Program:
     """The function made of a list. Called with the arguments that are arrays or tensors, it gives the results."""
 
-    def __init__(self, recorder, inputs: int, texts, structure):
-        self.outside, self.structure = recorder.outside, structure
-        self.all_generators = recorder.generators
-        self.generators = recorder.generators if recorder.answers else []  # to put back where it diverges
-        self.source = recorder.listing.source(inputs, len(self.outside), texts)
-        names: dict[str, Any] = dict(recorder.listing.names)
-        exec(self.source, names)  # lines that ``Listing`` wrote
-        self.function = names["replay"]
-        self.names = names
-        self.runs = 0
+    def __init__(self, recorder, results, structure, base_errors):
+        trace = recorder.trace
+        self.plan = plan = Plan(trace, results, base_errors)
+        self.made = source = Source(plan, trace, structure, base_errors)
+        self.source, self.names, self.count = source.text, source.names, [0]
+        self.short: Any = None  # made when it is asked for
+        exec(compile(self.source, f"<tg.compile: {trace.name}>", "exec"), self.names)  # lines that ``Source`` wrote
+        self.function = self.names.pop("replay")
+        self.atomic = source.atomic
+        self.generators, self.whole = recorder.generators, sorted(trace.whole)
+        outside = {id(t) for t in (*recorder.tensors, *recorder.late)}
+        self.tensors = [t for t, _ in recorder.swapped if id(t) in outside]
+        used = {e.function for e in plan.entries if e.kind == "numbers"}
+        self.numbers: list[Numbers] = list(used)
+        self.optimizers = {id(o): o for o in [n.optimizer for n in used]}
+        self.optimizers |= {id(o): o for o, _, _ in recorder.states.values()}
+        self.states = [
+            (o, o.state, p, state, [(k, v) for k, v in state.items() if type(v) in BACKENDS])
+            for o, p, state in recorder.states.values()
+        ]
+        self.options = [
+            (g, {k: v for k, v in g.items() if k not in ("params", "lr")}, len(g["params"]))
+            for o in self.optimizers.values()
+            for g in o.param_groups
+        ]
+        self.leaves = list(recorder.start)
+        kinds = [e.kind for e in plan.entries]
+        effects = [i for i, line in enumerate(source.lines) if line.effect]
+        late = source.lines[effects[0] :] if effects else []
+        self.risky = any(not line.pieces for line in late)  # something may raise after the first change
+        self.simple = self.atomic and not self.risky and not self.generators
+        if "live" in kinds and {"expect", "shape"}.intersection(kinds[kinds.index("live") :]):
+            raise refusal("a decision is taken from values after backward or an update; take it before", "the step")
+        changed = {s for e in plan.entries for s in e.writes if s.kind in ("outside", "gradient")}
+        self.written = [s.owner for s in changed]
+        self.schedules = [e.args[0] for e in plan.entries if e.kind == "live" and isinstance(e.args[0], Schedule)]
+
+    def ready(self) -> bool:
+        """Whether the list can run now. The state that an optimizer has got since, as from a checkpoint, is taken."""
+        for i, (o, states, p, state, arrays) in enumerate(self.states):
+            if o.state is states and states.get(p) is state:
+                for name, array in arrays:
+                    if state.get(name) is not array:
+                        break
+                else:
+                    continue
+            if not self.rebind(i, o, p, state, arrays):
+                return False
+        for group, options, count in self.options:
+            lr = group["lr"]
+            if type(lr) is not float or not 0 <= lr < inf or len(group["params"]) != count:
+                return False
+            for name, value in options.items():
+                if group[name] != value:
+                    return False
+        return True
+
+    def rebind(self, i, o, p, state, arrays) -> bool:
+        """Put the numbers of the state that ``p`` has now into the arrays that the list knows."""
+        now = o.state.get(p)
+        if now is None or now.keys() != state.keys():
+            return False
+        if any(type(now[n]) is not type(a) or now[n].dtype != a.dtype or now[n].shape != a.shape for n, a in arrays):
+            return False
+        for name, array in arrays:
+            if now[name] is not array:
+                array[...] = now[name]
+                now[name] = array
+        if (name := self.made.known.pop(id(state), None)) is not None:
+            self.names[name] = now
+            self.made.known[id(now)] = name
+        for numbers in self.numbers:
+            if numbers.state is state:
+                numbers.state = now
+        self.states[i], self.short = (o, o.state, p, now, arrays), None
+        return True
 
     def __call__(self, inputs):
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-        arrays += [x.data if isinstance(x, Tensor) else x for x in self.outside]
-        results = self.careful(arrays) if self.generators else self.function(*arrays)
-        self.runs += 1
-        return unflatten(self.structure, results) if self.structure is not None else None
+        self.count[0] += 1
+        if self.simple and not arithmetic_raises():
+            return self.function(*arrays)
+        with nullcontext() if self.atomic else whole_step():
+            return self.carefully(arrays)
 
-    def careful(self, arrays):
-        """Run the list; where it takes another path, the random generators are as before."""
+    @property
+    def runs(self) -> int:
+        """How often it has come to its end."""
+        return self.count[0]
+
+    def shortcut(self, guards, places, args):
+        """A function of the arguments of a call, all of which are arrays or tensors: the results, or MISSED.
+
+        It runs the list where all that is guarded is the very same as when the list was made.
+        """
+        names: dict[str, Any] = {"MISSED": MISSED, "program": proxy(self), "replay": self.function, "count": self.count}
+        names |= {"raises": arithmetic_raises, "state": current_state, "alike": alike, "device": default_device}
+
+        def bound(x):
+            names[name := f"k{id(x)}"] = x
+            return name
+
+        state = current_state()
+        tests = [f"(state() is {bound(state)} or alike(state(), {bound(state)}))", f"device() == {default_device()!r}"]
+        given = [f"x{i}" for i in range(len(args))]
+        for i, x in enumerate(args):
+            name, array = given[i], x
+            if isinstance(x, Tensor):
+                tests += [f"type({name}) is {bound(type(x))}", f"{name}.node is None"]
+                name, array = f"{name}.data", x.data
+                given[i] = name
+            tests += [f"type({name}) is {bound(type(array))}", f"{name}.dtype is {bound(array.dtype)}"]
+            tests += [f"{name}.shape == {array.shape}", f"{name}.strides == {array.strides}"]
+        for t, array, node in places:
+            tests += [f"{bound(t)}.data is {bound(array)}", f"{bound(t)}.node is {bound(node)}"]
+            tests += [f"not ({bound(node)}.hooks and {bound(hooked)}({bound(node)}))"] if node is not None else []
+        tests += [
+            f"{bound(leaf)}.grad is {'' if there else 'not '}None"
+            for leaf, there in zip(self.leaves, pattern_of({t: t.grad for t in self.leaves}))
+        ]
+        for o, states, p, s, arrays in self.states:
+            tests += [f"{bound(o)}.state is {bound(states)}", f"{bound(states)}[{bound(p)}] is {bound(s)}"]
+            tests += [f"{bound(s)}[{name!r}] is {bound(array)}" for name, array in arrays]
+        for group, options, n in self.options:
+            g = bound(group)
+            tests += [f"type({g}['lr']) is float", f"0 <= {g}['lr'] < 1e300", f"len({g}['params']) == {n}"]
+            tests += [f"{g}[{name!r}] is {bound(value)}" for name, value in options.items()]
+        tests += guards.conditions(bound)
+        run = f"program(({', '.join(given)},))"
+        text = f"def call({', '.join(f'x{i}' for i in range(len(args)))}):\n    try:\n        if not (\n            "
+        text += "\n            and ".join(dict.fromkeys(tests))
+        text += "\n        ):\n            return MISSED\n    except Exception:\n        return MISSED\n"
+        if self.simple:
+            text += (
+                f"    if raises():\n        return {run}\n    count[0] += 1\n    return replay({', '.join(given)})\n"
+            )
+        else:
+            text += f"    return {run}\n"
+        exec(text, names)  # tests that are written above
+        return names.pop("call")
+
+    def carefully(self, arrays):
+        """Run the list; where it does not come to its end, everything is as before."""
         before = [(g, g.bit_generator.state) for g in map(generator, self.generators)]
+        copies = [(a, a.copy()) for a in self.written] if self.risky or arithmetic_raises() else []
+        grads = [(t, t.grad) for t in self.leaves]
+        steps = [(state, state["step"]) for _, _, _, state, _ in self.states]
+        change, rates = last_change[0], [(g, g["lr"]) for g, _, _ in self.options]
+        counts = [(s, s.steps, s.optimizer._factor) for s in self.schedules]
         try:
             return self.function(*arrays)
-        except Diverged:
+        except BaseException as error:
             for g, state in before:
                 g.bit_generator.state = state
+            for array, copy in copies:
+                array[...] = copy
+            for t, grad in grads:
+                t.grad = grad
+            for state, step in steps:
+                state["step"] = step
+            for group, lr in rates:
+                group["lr"] = lr
+            for schedule, n, factor in counts:
+                schedule.steps, schedule.optimizer._factor = n, factor
+            last_change[0] = max(change, last_change[0])
+            if isinstance(error, Exception) and not isinstance(error, Diverged):
+                raise Diverged(str(error)) from error
             raise
+
+
+MISSED: Any = object()  # what a shortcut gives where it does not know the way
+
+
+def alike(state, known) -> bool:
+    names = ("recording", "inference", "forward_mode", "hooks")
+    return all(getattr(state, name) == getattr(known, name) for name in names)
+
+
+@contextmanager
+def whole_step():
+    """Ctrl-C waits until the end of the block, in the thread that hears it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[tuple] = []
+    before = signal.signal(signal.SIGINT, lambda *args: heard.append(args))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard and callable(before):
+            before(*heard[0])
 
 
 class Family:
     """The recordings of one signature under the same guards: one list for each pattern of gradients that are there."""
 
     def __init__(self, key, guards, recorder):
-        self.key, self.guards, self.answers = key, guards, recorder.answers
-        self.outside, self.leaves = recorder.outside, list(recorder.start)
-        self.places = [(x, raw(x), x.node if isinstance(x, Tensor) else None) for x in recorder.outside]
-        self.names = recorder.listing.names  # keeps alive what the key knows by id
+        self.keys, self.guards = {pattern_of(recorder.start): key}, guards
+        outside = {id(t) for t in (*recorder.tensors, *recorder.late)}
+        self.places = [(t, array.inner, t.node) for t, array in recorder.swapped if id(t) in outside]
+        self.decisions = decisions_of(recorder.trace)
+        self.leaves = list(recorder.start)
         self.programs: dict[tuple, Program] = {}
-
-    def moved(self) -> bool:
-        """Whether a tensor from outside has another array or another place on the tape than it had."""
-        for x, array, node in self.places:
-            if x is not array and (x.data is not array or x.node is not node or (node is not None and is_hooked(node))):
-                return True
-        return False
 
     def changed(self) -> str:
         """What is not as it was when this was recorded; "" where all is."""
-        return self.guards.changed() or ("a tensor from outside has another array, or hooks" if self.moved() else "")
+        for t, array, node in self.places:
+            if t.data is not array or t.node is not node or (node is not None and hooked(node)):
+                return "a tensor from outside has another array, or hooks"
+        return self.guards.changed()
 
     def pattern(self) -> tuple:
-        return tuple([leaf.grad is None for leaf in self.leaves])
+        return pattern_of({leaf: leaf.grad for leaf in self.leaves})
 
     def program(self) -> Program | None:
         return self.programs.get(self.pattern())
 
-    def confirm(self, key, recorder, inputs, texts, structure) -> None:
+    def confirm(self, key, recorder, results, structure, base_errors) -> None:
         """A second run under the same guards has made ``key``: keep its list, or refuse."""
-        if key != self.key:
-            raise refusal(
-                f"two calls did not do the same, and nothing that is guarded has changed: {difference(self.key, key)}",
-                "the whole step has run",
-            )
-        pattern = tuple([recorder.start[leaf] is None for leaf in self.leaves])
-        self.programs[pattern] = Program(recorder, inputs, texts, structure)
+        pattern = pattern_of(recorder.start)
+        if not any(key[:3] == known[:3] for known in self.keys.values()):
+            if pattern in self.keys:
+                raise refusal(
+                    "two calls did not do the same, and nothing that is guarded has changed:"
+                    f" {difference(self.keys[pattern], key)}",
+                    "the whole step has run",
+                )
+            self.keys[pattern] = key
+        elif not recorder.fresh:
+            self.programs[pattern] = Program(recorder, results, structure, base_errors)
 
     def describe(self) -> str:
         lists = len(self.programs)
         runs = sum(program.runs for program in self.programs.values())
-        lines = len(self.key[0][0])
-        state = f"{lists} lists, replayed {runs} times" if lists else "not confirmed by a second call yet"
-        return f"{lines} lines, {len(self.outside)} tensors from outside, {len(self.guards.entries)} guards: {state}"
+        if not lists:
+            return f"{len(next(iter(self.keys.values()))[0])} calls: not confirmed by a second call yet"
+        program = next(iter(self.programs.values()))
+        plan = program.plan
+        return (
+            f"{plan.recorded} calls of the array library, of which {len(program.made.lines)} are replayed,"
+            f" {plan.copies_spared} copies spared; buffers of {plan.size} bytes; {len(self.guards.entries)} guards:"
+            f" {lists} lists, replayed {runs} times"
+            + (f"; run as a whole: {', '.join(program.whole)}" if program.whole else "")
+        )
 
 
-def is_hooked(node) -> bool:
-    """Whether a node has hooks that a replay does not call."""
-    return not all(hasattr(hook, "replayed") for hook in node.hooks or ())
+def pattern_of(grads) -> tuple:
+    return tuple([grad is None for grad in grads.values()])
+
+
+# --- whether two runs have made the same list -------------------------------------------------------------------------
+
+
+def decisions_of(trace) -> list:
+    return [e.args[1] for e in trace.entries if e.kind in ("expect", "shape")]
+
+
+def key_of(trace, results, structure) -> tuple:
+    """Two runs of a step have made the same list if their keys are equal, but for the last item."""
+    numbers: dict[Value, Any] = {}
+    kept: list[Any] = []  # what is known by id
+    lines = []
+    for e in trace.entries:
+        dropped = e.kind == "gradient" and e.args[0] is None  # which depends on what was there: ``Family.pattern``
+        if e.counts and not dropped and e.kind not in ("numbers", "tick"):
+            what = id(e.function) if e.kind in ("gradient", "live") else name_of(e.function)
+            lines.append((e.kind, what, mark((e.args, e.kwargs, e.outs), numbers, kept), e.label))
+            kept.append(e.function)
+    return lines, mark(list(results), numbers, kept), repr(structure), kept
+
+
+def mark(x, numbers, kept):
+    """An argument as it can be compared with that of another run. numbers: the marks of the values so far."""
+    kind = type(x)
+    if kind is Value:
+        if x not in numbers:
+            if x.storage.kind == "constant" and x.root:
+                numbers[x] = mark(x.thing, numbers, kept)
+            elif x.storage.kind == "number":
+                numbers[x] = "number"
+            elif x.thing is not None:
+                numbers[x] = x.storage.kind, x.thing if x.storage.kind == "input" else id(x.thing)
+                kept.append(x.thing)
+            else:
+                numbers[x] = "value", len(numbers)
+        return numbers[x]
+    if kind is tuple or kind is list:
+        return (kind.__name__, *[mark(item, numbers, kept) for item in x])
+    if kind is dict:
+        return tuple((k, mark(x[k], numbers, kept)) for k in sorted(x, key=str))
+    if kind in BACKENDS:
+        host = BACKENDS[kind].to_host(x)
+        return "array", str(host.dtype), host.shape, host.tobytes()
+    if isinstance(x, (int, float, str, slice, numpy.dtype, numpy.generic, type(None), type)) or x is Ellipsis:
+        return kind.__name__, repr(x)
+    kept.append(x)
+    return "object", id(x)
 
 
 def difference(first, second) -> str:
     """Where two lists differ, for people."""
-    for (a, _), (b, _) in zip(first[0][0], second[0][0]):
+    for a, b in zip(first[0], second[0]):
         if a != b:
-            return f"{a.strip()} became {b.strip()}"
-    if len(first[0][0]) != len(second[0][0]):
-        return f"{len(first[0][0])} lines became {len(second[0][0])}"
-    for a, b in zip(first[0][1], second[0][1]):
-        if a != b:
-            return f"{a[0]} is another number or object: made in the step, or read from something that is not guarded"
-    if first[1] != second[1]:
-        return "an op got another tensor or array: made in the step, or read from something that is not guarded"
+            if a[:2] == b[:2]:
+                return (
+                    f"{a[1]} in {a[3] or 'the step'} got another number, tensor or array: made in the step, or read"
+                    " from something that is not guarded"
+                )
+            return f"{a[1]} in {a[3] or 'the step'} became {b[1]} in {b[3] or 'the step'}"
+    if len(first[0]) != len(second[0]):
+        return f"{len(first[0])} calls became {len(second[0])}"
     return "the results are others"
-
-
-class Snapshot:
-    """Copies of what a step reads from outside: writes that no event told are found by comparing."""
-
-    def __init__(self, inputs, families):
-        outside = {id(x): x for family in families for x in family.outside}
-        self.copies = [(x, raw(x).copy()) for x in (*inputs, *outside.values())]
-
-    def take_again(self) -> None:
-        """After a live call that may write."""
-        self.copies = [(x, copy if equal(raw(x), copy) else raw(x).copy()) for x, copy in self.copies]
-
-    def compare(self) -> None:
-        """Refuse what has changed."""
-        for x, copy in self.copies:
-            if not equal(raw(x), copy):
-                name = getattr(x, "name", None) or f"an array of shape {raw(x).shape}"
-                raise refusal(f"{name} was changed by a write that no op made; use an optimizer")

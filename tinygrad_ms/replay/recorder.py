@@ -1,346 +1,386 @@
-"""The recorder: an observer of ops, of ``backward`` and of live calls that writes down what a step does, as a list.
+"""One run of a step under a trace: its tensors show recording arrays; what is no call of a library is noted here."""
 
-Forwards and rules run again as they are, on raw arrays, so that whatever they decide from values is decided anew.
-What a recording drops is what surrounds them: modules, tensors, the tape, the walk.
-"""
-
-from typing import Any, NamedTuple
+import copy
+import zlib
+from inspect import unwrap
+from typing import Any
 
 import numpy
 
-from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.modes import current_state
-from tinygrad_ms.engine.call import plain_constants
-from tinygrad_ms.engine.tape import NUMBERS, Leaf, Output, last_change
+from tinygrad_ms.engine.around.rules import Rule
+from tinygrad_ms.engine.tape import Output
 from tinygrad_ms.engine.tensor import Tensor, raw
-from tinygrad_ms.random import generator
-from tinygrad_ms.replay.listing import Listing
-from tinygrad_ms.replay.refusal import refusal, user_line
-from tinygrad_ms.replay.walk import write_walk
+from tinygrad_ms.optim.clipping import clip_grad_norm, clip_grad_value
+from tinygrad_ms.optim.optimizer import Optimizer
+from tinygrad_ms.random import _replay, generator
+from tinygrad_ms.replay.refusal import hooked, refusal
+from tinygrad_ms.replay.trace import Entry, Trace, constant_of
+from tinygrad_ms.replay.traced import KINDS, active
 
-SUPPORTED = {  # the files of ops that decide nothing from values outside of a forward or a rule
-    *(
-        "activations affine classification collectives comparisons conversions elementwise gelu indexing joining losses"
-    ).split(),
-    *("normalization reductions shapes smooth_activations special targets trigonometric").split(),
-    *("linalg.parts linalg.products linalg.einsum linalg.norms").split(),
-}
-NOT = {"nonzero", "copy_to"}  # the shape of the result depends on values; a crossing between devices
+CHECKPOINTS = "tinygrad_ms.transforms"  # whose observers only look for changes in place
+SIMPLE = (int, float, bool, str, type(None))
+CALLS = {unwrap(f) for f in (clip_grad_norm, clip_grad_value)}  # live calls that are recorded call by call
+STEP = unwrap(Optimizer.step)
 
 
 class Recorder:
-    """Observes one run of a step. ``inputs``: the tensors that stand for its arguments."""
+    """Records one call of a step. inputs: the tensors that stand for its arguments; tensors: all that it may use."""
 
-    def __init__(self, inputs, tracked, optimizers, snapshot):
-        self.listing = Listing()
-        self.slots: dict[int, str] = {}  # by id of an array or scalar: its variable
-        self.alive: list[Any] = []  # what has an id there
-        self.outside: list[Any] = []  # tensors and arrays from outside that the step reads, in the order of their names
-        self.start = {tensor: tensor.grad for tensor in tracked}
-        self.grads: dict[Tensor, Any] = dict(self.start)  # the ``.grad`` of each as the recording knows it
-        self.options = {id(optimizer): (optimizer, options_of(optimizer)) for optimizer in optimizers}
-        self.snapshot = snapshot
+    def __init__(self, inputs, tensors, optimizers):
+        self.trace = trace = Trace()
+        trace.before_write = self.before_write
+        self.inputs, self.tensors = inputs, list(tensors)
+        self.start = {t: t.grad for t in self.tensors if t.node is not None and t.is_leaf}
+        self.grads: dict[Tensor, Any] = dict(self.start)  # as far as the list says
+        self.swapped: list[tuple] = []  # (tensor, its recording array)
+        self.options = [(o, options_of(o)) for o in optimizers]
         self.seed = generator()
-        self.saved: dict[Any, list[str]] = {}  # by node: the texts of what it has saved
-        self.rules: list[tuple] = []  # of a walk that has not come to its end
-        self.answers: list[Any] = []
         self.generators: list[Any] = []
-        self.call: tuple = ()
-        self.hidden = 0  # depth of rules and live calls
-        self.written = False
-        self.change = last_change[0]
-        self.inputs = [tensor.data for tensor in inputs]
-        for i, tensor in enumerate(inputs):
-            self.name(tensor.data, f"x{i}")
+        self.states: dict[int, tuple] = {}  # by id of a state: (optimizer, parameter, state)
+        self.fresh = False  # whether an optimizer has made its state in this run
+        self.late: list[Tensor] = []  # tensors that nobody announced
+        self.live: list[tuple] = []
+        self.args: tuple = ()
+        self.sums: dict[int, int] = {}  # by id of a storage from outside: the check sum of its content
+        self.masks: dict[tuple, Any] = {}  # random numbers by their check sums
+        self.plans: list[Any] = []
+        trace.inputs, trace.swapped = len(inputs), self.swapped
 
-    # --- names ------------------------------------------------------------------------------------------------------
+    # --- in and out ---------------------------------------------------------------------------------------------------
 
-    def name(self, value, name="") -> str:
-        """The variable of a new value."""
-        name = name or self.listing.new()
-        self.alive.append(value)
-        self.slots.setdefault(id(value), name)
-        return name
+    def __enter__(self):
+        for optimizer, _ in self.options:
+            lay_flats(optimizer)
+        for i, t in enumerate(self.inputs):
+            array = t.data
+            self.swap(t, self.trace.known(array, "input", i))
+        for t in self.tensors:
+            self.swap(t, self.trace.outside(t.data))
+            if t.grad is not None and type(t.grad.data) not in KINDS:
+                self.swap(t.grad, self.trace.known(t.grad.data, "gradient", t))
+        self.sums = {id(s): check_sum(s.owner) for s in self.trace.storages.values()}
+        self.token = active.set(self.trace)
+        return self
 
-    def read(self, tensor) -> None:
-        if not self.hidden:
-            raise refusal("the values of a tensor are read here as numbers, which a replay would not do again")
+    def swap(self, tensor, array) -> None:
+        tensor.data = array
+        if tensor.node is not None and tensor.is_leaf:
+            tensor.node.backend = BACKENDS[type(array)]
+        self.swapped.append((tensor, array))
 
-    def check(self) -> None:
-        """Refuse what no event has told: a walk of another kind, an in-place change, an observer."""
-        if self.rules:
-            raise refusal(
-                "a walk back that cannot be recorded: a transform, or a hook on a gradient; use loss.backward()"
-            )
-        if any(isinstance(known, Pending) for known in self.grads.values()):
-            self.look_at_gradients()
-        if last_change[0] != self.change:
-            raise refusal("a tensor was changed in place; only steps of optimizers and clipping can be recorded")
-        if current_state().hooks != (self,):
-            raise refusal("hooks, detect_nan, profile and their like watch each op, which a replay does not call")
+    def __exit__(self, *error):
+        active.reset(self.token)
+        self.trace.open, self.trace.before_write = False, None
+        for t, array in self.swapped:
+            if t.data is array:
+                t.data = array.inner
+            for place in (t._constant, t.node):
+                if place is not None and place.backend is not None and place.backend.run is not None:
+                    place.backend = BACKENDS[type(array.inner)]
+        for t in self.start:
+            if t.grad is not None and type(t.grad.data) in KINDS:
+                t.grad.data = t.grad.data.inner
+        for _, _, state in self.states.values():
+            put_back(state)
 
-    def look_at_options(self) -> None:
-        """Refuse options of optimizers that the step has set itself: a replay would not."""
-        for optimizer, options in self.options.values():
-            if options_of(optimizer) != options:
-                raise refusal("the step sets options of an optimizer (lr, ...); use a schedule, or set them outside")
+    def forget(self) -> None:
+        """Let go of all arrays, for which nobody has to wait until garbage is collected."""
+        trace = self.trace
+        for kept in (self.swapped, trace.known_outside, trace.storages, trace.made, trace.entries, self.masks):
+            kept.clear()  # type: ignore[attr-defined]
 
-    def operand(self, given, array) -> str:
-        """The text of one argument of an op."""
-        if type(array) in NUMBERS or isinstance(array, numpy.generic):
-            return self.listing.constant(array)
-        source = raw(given)
-        if type(source) in BACKENDS:
-            name = self.slots.get(id(source)) or self.external(given)
-            if source is array:
-                return name
-            if is_float(source.dtype) or array.dtype != DEFAULT_FLOAT:
-                raise refusal(f"an argument was converted to {array.dtype} in a way that cannot be recorded")
-            return self.listing.add(
-                f"{name}.astype({self.listing.constant(array.dtype)})", self.name(array), user_line()
-            )
-        if isinstance(given, (list, tuple)) and all(type(item) in NUMBERS for item in flat(given)):
-            return self.listing.constant(array)
-        if type(given) in NUMBERS:
-            return self.listing.constant(array)
-        raise refusal(f"an argument of an op is {type(given).__name__}; expected tensors and numbers")
+    def before_write(self, storage) -> None:
+        """Before the first change of what was there before: nobody else may have changed it."""
+        if (known := self.sums.pop(id(storage), None)) is not None and known != check_sum(storage.owner):
+            raise refusal("an array was changed by a write that no op made; use an optimizer")
 
-    def external(self, given) -> str:
-        """A tensor or array from outside, read anew at each replay."""
-        if isinstance(given, Tensor) and given.node is not None and not is_leaf_of(given):
-            raise refusal("a tensor has a history from outside the step; pass .detach(), or compute it inside")
-        name = self.name(raw(given), f"p{len(self.outside)}")
-        self.outside.append(given)
-        if isinstance(given, Tensor) and given.node is not None and given not in self.grads:
-            self.start[given] = self.grads[given] = given.grad
-        return name
-
-    def value(self, value) -> str:
-        """The text of a constant of an op, which may hold arrays."""
-        if type(value) in BACKENDS or isinstance(value, Tensor):
-            return self.operand(value, raw(value))
-        if isinstance(value, (tuple, list)) and any(type(raw(item)) in BACKENDS for item in flat(value)):
-            inside = "".join(f"{self.value(item)}, " for item in value)
-            return f"({inside})" if isinstance(value, tuple) else f"[{inside}]"
-        if not all(isinstance(item, SIMPLE) or item is Ellipsis for item in flat(value)):
-            raise refusal(f"an op got the constant {value!r}; expected numbers, strings, slices, arrays")
-        return self.listing.constant(value)
-
-    # --- ops --------------------------------------------------------------------------------------------------------
-
-    def called(self, primitive, args, constants) -> None:
-        if not self.hidden:
-            self.call = primitive, args, constants
-
-    def before_op(self, primitive, arrays) -> None:
-        if self.hidden:
-            return
-        self.check()
-        module = primitive.forward.__module__.removeprefix("tinygrad_ms.ops.")
-        if module not in SUPPORTED or primitive.name in NOT or primitive.checks:
-            raise refusal(f"the op {primitive.name} cannot be recorded yet")
-
-    def after_op(self, primitive, arrays, outputs, node) -> None:
-        if self.hidden:
-            return
-        _, args, constants = self.call
-        write, kind = self.listing, next(type(a) for a in arrays if type(a) in BACKENDS)
-        operands = [self.operand(given, array) for given, array in zip(args, arrays, strict=True)]
-        constants = plain_constants(primitive, constants)
-        run = None if constants else primitive.direct.get(kind)
-        if run is None:
-            run, operands[:0] = primitive.forward, [write.constant(BACKENDS[kind].xp)]
-        texts = [*operands, *(f"{key}={self.value(value)}" for key, value in constants.items())]
-        if not all(type(y) in BACKENDS for y in outputs):
-            raise refusal(f"{primitive.name} works on raw arrays here; give it tensors")
-        what = f"{write.function(run, primitive.name)}({', '.join(texts)})"
-        names = [self.name(y) for y in outputs]
-        positions: dict[int, str] = {}
-        if node is not None:
-            positions = {p: self.cached(node, p) for p in node.plan.cached}
-        extras = len(node.plan.inputs) + len(node.plan.outputs) if node is not None else 0
-        caches = {node.plan.extras[p - extras][1]: text for p, text in positions.items() if text != "None"}
-        several, cache = bool(primitive.outputs), bool(primitive.cache)
-        write.add_op(what, names, outputs, several, cache, BACKENDS[kind], caches, user_line())
-        if node is not None:
-            self.saved[node] = self.saved_by(node, positions, operands[len(operands) - len(args) :], outputs)
-
-    def cached(self, node, position) -> str:
-        value = node.saved[position]
-        return "None" if value is None else self.name(value)
-
-    def saved_by(self, node, caches, operands, outputs) -> list[str]:
-        """The texts of what a node has saved, in its order."""
-        plan, texts = node.plan, []
-        for i in plan.inputs:
-            texts.append(operands[i])
-        for k in plan.outputs:
-            texts.append(self.slots[id(outputs[k])])
-        for position in range(len(texts), len(node.saved)):
-            texts.append(caches[position] if position in caches else self.value(node.saved[position]))
-        return texts
-
-    # --- backward ---------------------------------------------------------------------------------------------------
-
-    def before_rule(self, node, gradient) -> None:
-        if not self.hidden and isinstance(gradient, Tensor):
-            raise refusal("backward(create_graph=True) cannot be recorded")
-        self.hidden += 1
-
-    def after_rule(self, node, gradient, gradients) -> None:
-        self.hidden -= 1
-        if not self.hidden:
-            self.rules.append((node, gradients))
+    # --- what happens in between --------------------------------------------------------------------------------------
 
     def walked(self, tensor, gradient, seed, leaves) -> None:
-        if self.hidden:
+        self.trace.counts = False  # what ``.grad`` becomes depends on what it was; see ``Family.pattern``
+
+    def called(self, primitive, args, constants) -> None:
+        if not self.live:
+            self.trace.counts = True
+        if not self.trace.hidden:
+            if any(o is not self and type(o).__module__ != CHECKPOINTS for o in current_state().hooks):
+                raise refusal("hooks, detect_nan, profile and their like watch each op, which a replay does not call")
+            self.args = args
+
+    def before_op(self, primitive, arrays) -> None:
+        if not self.trace.hidden:
+            for i, (given, array) in enumerate(zip(self.args, arrays)):
+                if isinstance(given, Tensor) and type(array) in BACKENDS and type(array) not in KINDS:
+                    self.late.append(given)
+                    self.swap(given, self.trace.outside(given.data))
+                    if given.node is not None and given.is_leaf and given not in self.start:
+                        self.start[given] = self.grads[given] = given.grad
+                    arrays[i] = given.data if array is given.data.inner else array
+
+    def before_rule(self, node, gradient) -> None:
+        if self.trace.hidden:
             return
-        rules, self.rules = self.rules, []
-        self.check()
-        self.look_at_gradients()
-        if gradient is None:
-            name = self.listing.constant(seed)
-        elif raw(gradient) is seed:
-            name = self.operand(gradient, seed)
-        else:
-            raise refusal("backward(gradient): the gradient must be a tensor of the dtype of the result")
-        write_walk(self, tensor, name, rules, leaves)
-        for leaf, g in leaves:
-            if leaf.tensor is None or (owner := leaf.tensor()) is None or owner.node is not leaf:
-                raise refusal("backward reaches a leaf whose tensor is gone, or frozen since")
-            old = self.grads.get(owner)  # ``accumulate`` is about to leave another Tensor: the next look sees which
-            self.grads[owner] = Pending(g if old is None else old.data + g)
-            self.written = True
+        if not self.live:
+            self.trace.counts = True
+        if any(getattr(place, "hooks", None) and hooked(place) for place in (node, *node.parents)):
+            raise refusal("a hook on a gradient cannot be recorded")
+        self.plans.append((node, node.plan))
+        if node.plan is not None and not isinstance(gradient, Tensor):
+            node.plan = self.recording_plan(node.plan)
 
-    def look_at_gradients(self) -> None:
-        """Write down which gradients were dropped since the last look; refuse those set by hand."""
-        for tensor, known in self.grads.items():
-            now = tensor.grad
-            if isinstance(known, Pending) and now is not None and equal(now.data, known.array):
-                self.grads[tensor] = now
-                self.listing.note_gradient(tensor, self.name(now.data))
-            elif now is None and known is not None:
-                self.listing.drop_gradient(tensor)
-                self.grads[tensor] = None
-            elif now is not known:
-                raise refusal(f".grad of {tensor.name or 'a parameter'} was set by hand, which cannot be recorded")
+    def after_rule(self, node, gradient, gradients) -> None:
+        if not self.trace.hidden:
+            node, node.plan = self.plans.pop()
 
-    # --- live calls and decisions -----------------------------------------------------------------------------------
+    def recording_plan(self, plan):
+        """The plan of a node with rules that the trace attempts call by call."""
+        attempt, name = self.trace.attempt, f"d_{plan.primitive.name}"
+
+        def recorded(rule):
+            def run(*args):
+                kept, self.trace.label = self.trace.label, name
+                try:
+                    return attempt(name, lambda: rule(*args), rule, args, {})
+                finally:
+                    self.trace.label = kept
+
+            return run
+
+        plan = copy.copy(plan)
+        plan._positions = {}
+        plan.pullbacks = tuple([(i, recorded(rule), positions) for i, rule, positions in plan.pullbacks])
+        if plan.joint is not None:
+            plan.joint = Rule(recorded(plan.joint.function), plan.joint.saves)
+        return plan
+
+    # --- live calls ---------------------------------------------------------------------------------------------------
 
     def before_live(self, function, args, kwargs, effect) -> None:
-        if not self.hidden:
-            self.check()
-            self.look_at_gradients()
+        if self.trace.hidden:
+            self.trace.hidden += 1
+            self.live.append(("inner", function, args, kwargs))
+            return
+        if effect != "writes":
+            how = "draws" if effect == "draws" else "makes"
+            if how == "draws":
+                items = [*args, *kwargs.values()]
+                self.generators.append(next((g for g in items if isinstance(g, numpy.random.Generator)), None))
+        else:
             self.look_at_options()
+            own = function is STEP and type(args[0]).scalars is not Optimizer.scalars
+            own = own and type(args[0]).update.__module__.startswith("tinygrad_ms.")
+            if isinstance(args[0], Optimizer) and not any(args[0] is o for o, _ in self.options):
+                raise refusal("an optimizer is made in the step, or where nobody looks for it; make it outside")
+            how = "calls" if own or function in CALLS else "whole"
+        self.live.append((how, function, args, kwargs))
+        if how == "calls":
+            self.trace.counts, self.trace.label = False, function.__qualname__
+            if function is STEP:
+                self.open_states(args[0])
+        else:
             for item in flat([*args, *kwargs.values()]):
-                inside = type(raw(item)) in BACKENDS and (not isinstance(item, Tensor) or id(item.data) in self.slots)
-                if inside and not any(item is known for known in self.outside):
+                if isinstance(item, Tensor) and not any(item is t for t in self.tensors):
                     raise refusal(f"{function.__name__} gets a tensor of the step, which cannot be recorded")
                 if hasattr(item, "__next__"):
                     raise refusal(f"{function.__name__} gets an iterator; give it a list")
-            if effect == "writes":
-                self.snapshot.compare()
-            if effect == "draws":
-                items = flat([*args, *kwargs.values()])
-                self.generators.append(next((g for g in items if isinstance(g, numpy.random.Generator)), None))
-            self.call = function, args, kwargs, effect
-        self.hidden += 1
+            if how == "whole":
+                self.note_gradients()
+                for storage in self.trace.storages.values():
+                    self.before_write(storage)
+                for t, array in self.swapped:
+                    if t.data is array:
+                        t.data = array.inner
+                for t in self.start:
+                    if t.grad is not None and type(t.grad.data) in KINDS:
+                        self.swap(t.grad, t.grad.data)
+                        t.grad.data = t.grad.data.inner
+            self.trace.hidden += 1
 
     def after_live(self, result) -> None:
-        self.hidden -= 1
-        if self.hidden:
-            return
-        function, args, kwargs, effect = self.call
-        texts = [self.listing.static(value) for value in args]
-        texts += [f"{key}={self.listing.static(value)}" for key, value in kwargs.items()]
-        what = f"{self.listing.function(function, function.__name__)}({', '.join(texts)})"
-        if isinstance(result, Tensor):
-            if result.node is not None:
-                raise refusal(f"{function.__name__} makes a tensor that requires a gradient; make it outside the step")
-            self.listing.add(f"{what}.data", self.name(result.data), user_line())
-        elif result is None:
-            self.listing.do(what, user_line())
-        else:
-            raise refusal(f"{function.__name__} returns {type(result).__name__}, which cannot be recorded")
-        if effect == "writes":
-            self.written = True
-            for item in [*args, *(getattr(item, "optimizer", None) for item in args)]:
-                if hasattr(item, "param_groups"):
-                    self.options[id(item)] = item, options_of(item)
-            self.snapshot.take_again()
-        self.change = last_change[0]
-        self.look_at_gradients()
+        how, function, args, kwargs = self.live.pop()
+        if how != "calls":
+            self.trace.hidden -= 1
+        if how in ("draws", "makes"):
+            self.note_made(how, function, args, kwargs, result)
+        elif how == "calls":
+            self.trace.counts, self.trace.label = True, ""
+            if function is STEP:
+                self.close_states(args[0])
+            if isinstance(result, Tensor) and type(result.data) not in KINDS:  # of no gradients the norm is 0
+                result.data = self.trace.wrap(result.data, constant_of(result.data))
+        elif how == "whole":
+            if result is not None:
+                raise refusal(f"{function.__name__} returns {type(result).__name__}, which cannot be recorded")
+            for t, array in self.swapped:
+                if t.data is array.inner:
+                    t.data = array
+            everything = [s for s in self.trace.storages.values() if s.kind in ("outside", "gradient")]
+            self.trace.add(Entry("live", function, tuple(args), kwargs, writes=everything))
+        self.options = [(o, options_of(o)) for o, _ in self.options]
 
-    def asked(self, function, args, answer) -> None:
-        if self.hidden:
+    def note_made(self, how, function, args, kwargs, result) -> None:
+        if not isinstance(result, Tensor) or result.node is not None:
+            raise refusal(f"{function.__name__} makes a tensor that requires a gradient; make it outside the step")
+        array = result.data
+        key = (function, array.shape, check_sum(array)) if how == "draws" else ()
+        if how == "draws" and _replay.get() is not None:  # ``checkpoint`` draws the same numbers again
+            if key not in self.masks:
+                raise refusal("random numbers are drawn again that were not recorded the first time")
+            result.data = self.trace.wrap(array, self.masks[key])
             return
-        self.check()
-        if self.written:
-            raise refusal("a decision is taken from values after backward or an update; take it before")
-        texts = [self.value(value) for value in args]
-        self.answers.append(answer)
-        self.listing.ask(self.listing.function(function, function.__name__), texts, answer)
+        entry = Entry(how, function, tuple(args), kwargs)
+        result.data = self.trace.add(entry, self.trace.results(array, [], entry))
+        self.masks[key] = result.data.value
 
-    def finish(self, results) -> list[str]:
-        """The texts of the results."""
-        self.check()
-        self.look_at_gradients()
+    def open_states(self, optimizer) -> None:
+        """Let the optimizer see recording arrays in its state."""
+        self.kept_scratch, optimizer._scratch = optimizer._scratch, {}
+        for p, state in optimizer.state.items():
+            self.states.setdefault(id(state), (optimizer, p, state))
+            self.trace.first_steps.setdefault(id(state), state["step"])
+            state_now = {k: self.trace.outside(v) if type(v) in BACKENDS else v for k, v in state.items()}
+            state.update(state_now)
+        self.steps_before = {id(state): state["step"] for state in optimizer.state.values()}
+        self.known_states = list(optimizer.state.values())
+        self.flats = [(flat, dict(vars(flat))) for group in optimizer.param_groups for flat in optimizer.flats(group)]
+        for flat, _ in self.flats:
+            self.open_flat(flat)
+        for group in optimizer.param_groups:  # states that are about to be made
+            for p in group["params"]:
+                if p.grad is not None and p not in optimizer.state:
+                    self.fresh = True
+
+    def open_flat(self, flat) -> None:
+        """Let a flat show recording arrays where its parameters and their state do."""
+        arrays = [p.data for p in flat.parameters]
+        if not flat.rows or any(a.inner is not view for a, view in zip(arrays, flat.views)):
+            return
+        flat.data, flat.views = self.trace.outside(flat.data), arrays
+        flat.kind = type(flat.data)
+        flat.buffers = {name: self.trace.outside(buffer) for name, buffer in flat.buffers.items()}
+        flat.rows = [
+            (p, array, entry, [(name, entry[name]) for name, _ in kept])
+            for array, (p, _, entry, kept) in zip(arrays, flat.rows)
+        ]
+        flat.grad = BACKENDS[flat.kind].xp.empty(flat.starts[-1], flat.dtype)
+        bounds = zip(flat.starts, flat.starts[1:], flat.shapes)
+        flat.grads = [flat.grad[i:j].reshape(shape) for i, j, shape in bounds]
+
+    def close_states(self, optimizer) -> None:
+        for flat, kept in self.flats:
+            vars(flat).update(kept)
+        for layout in optimizer._layouts.values():
+            layout.missed, layout.stale = 0, False
+        optimizer._scratch = self.kept_scratch
+        for key in [key for key in optimizer._numbers if key[1] in KINDS]:
+            del optimizer._numbers[key]
+        for p, state in optimizer.state.items():
+            if id(state) not in self.steps_before:
+                self.fresh = True
+            elif state["step"] != self.steps_before[id(state)]:
+                self.trace.add(
+                    Entry("tick", state, (optimizer, p, state["step"] - self.trace.first_steps.get(id(state), 0)))
+                )
+                self.trace.entries[-1].counts = False
+            self.states[id(state)] = optimizer, p, state
+            put_back(state)
+
+    def look_at_options(self) -> None:
+        """Refuse options of optimizers that the step has set itself: a replay would not."""
+        for optimizer, options in self.options:
+            if options_of(optimizer) != options:
+                raise refusal("the step sets options of an optimizer (lr, ...); use a schedule, or set them outside")
+
+    # --- what a run leaves --------------------------------------------------------------------------------------------
+
+    def note_gradients(self) -> None:
+        """Write down which gradients are others than the list says."""
+        for t, known in self.grads.items():
+            if (now := t.grad) is known:
+                continue
+            if now is not None and type(now.data) not in KINDS:
+                raise refusal(f".grad of {t.name or 'a parameter'} was set by hand, which cannot be recorded")
+            self.trace.add(Entry("gradient", t, (None if now is None else now.data.value,)))
+            self.grads[t] = now
+
+    def finish(self, leaves) -> list:
+        """The results: Values in place of arrays, and whether each is a tensor."""
+        self.trace.counts = True
         self.look_at_options()
-        self.snapshot.compare()
+        self.note_gradients()
+        for t in self.start:
+            if t.node is not None and hooked(t.node):
+                raise refusal("a hook on a gradient cannot be recorded")
+        for storage in self.trace.storages.values():
+            self.before_write(storage)
+        for t, array in self.swapped:
+            if t.data is not array and t.data is not array.inner:
+                raise refusal(f"{t.name or 'a tensor'} got another array in the step")
         if generator() is not self.seed:
             raise refusal("manual_seed is called in the step; call it outside", "the result")
-        return [self.result(value) for value in results]
+        return [self.result(x) for x in leaves]
 
-    def result(self, value) -> str:
-        if not isinstance(value, Tensor) and type(value) not in BACKENDS:
-            if isinstance(value, SIMPLE):
-                return self.listing.constant(value)
-            raise refusal(f"the step returns {type(value).__name__}; expected tensors, numbers, strings", "the result")
-        if any(value is known for known in self.outside):
-            return self.listing.static(value)
-        name = self.slots.get(id(raw(value)))
-        if name is None:
+    def result(self, x):
+        if not isinstance(x, Tensor) and type(x) not in BACKENDS:
+            if isinstance(x, (*SIMPLE, numpy.generic)) and type(x) not in KINDS:
+                return "constant", x
+            if type(x) not in KINDS:
+                why = f"the step returns {type(x).__name__}; expected tensors, numbers, strings"
+                raise refusal(why, "the result")
+        if any(x is t for t in self.tensors):
+            return "constant", x
+        array = raw(x)
+        if type(array) not in KINDS or array.trace is not self.trace:
             raise refusal("the step returns an array that no op has made", "the result")
-        if isinstance(value, Tensor) and value.node is not None and not is_freed(value.node):
+        if isinstance(x, Tensor) and x.node is not None and not is_freed(x.node):
             raise refusal("a result still has a history; return .detach(), or call it under no_grad()", "the result")
-        if shows_memory(raw(value), [*self.inputs, *map(raw, self.outside)]) or name.startswith("x"):
+        if array.value.storage.kind == "constant":
+            array = array.copy()
+        if array.value.storage.kind != "buffer":
             raise refusal("a result shows the memory of an argument or a parameter; return .clone()", "the result")
-        return f"Tensor({name})" if isinstance(value, Tensor) else name
+        return "tensor" if isinstance(x, Tensor) else "array", array.value
+
+    def given_back(self, leaves) -> list:
+        """The results as the caller gets them, without recording arrays."""
+        found = []
+        for x in leaves:
+            if isinstance(x, Tensor) and type(x.data) in KINDS:
+                x.data = x.data.inner
+            found.append(x.inner if type(x) in KINDS else x)
+        return found
 
 
-class Pending(NamedTuple):
-    """A gradient that ``accumulate`` is about to leave: its values."""
+def lay_flats(optimizer) -> None:
+    """Lay parameters and their state end to end before recording arrays stand for them."""
+    for group in optimizer.param_groups:
+        layout, names = optimizer._layout(group), optimizer.buffers(group)
+        if layout.flats and optimizer.elementwise(group):
+            if layout.stale:
+                layout.lay(group, optimizer)
+            for flat in layout.flats:
+                if flat.names != names or flat.steps_made(optimizer.state) is None:
+                    flat.intact() and flat.take(optimizer.state, names)
 
-    array: Any
 
-
-SIMPLE = (int, float, bool, str, type(None), numpy.dtype, type, slice, numpy.generic)
+def put_back(state) -> None:
+    for name, value in state.items():
+        if type(value) in KINDS:
+            state[name] = value.inner
 
 
 def options_of(optimizer) -> list[dict]:
     return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
 
 
-def is_leaf_of(tensor) -> bool:
-    return isinstance(tensor.node, Leaf) and tensor.node.tensor is not None and tensor.node.tensor() is tensor
-
-
 def is_freed(node) -> bool:
     return (node.parents[0] if isinstance(node, Output) else node).saved is None
 
 
-def shows_memory(array, others) -> bool:
-    kind = type(array)
-    if kind is not numpy.ndarray:
-        return array.base is not None
-    return any(type(other) is kind and numpy.may_share_memory(array, other) for other in others)
-
-
-def equal(a, b) -> bool:
-    """Whether two arrays are the same bit by bit; NaN equals NaN."""
-    a, b = (BACKENDS[type(x)].to_host(x) if type(x) in BACKENDS else numpy.asarray(x) for x in (a, b))
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+def check_sum(array) -> int:
+    host = BACKENDS[type(array)].to_host(array)
+    return zlib.crc32(host.tobytes() if not host.flags.c_contiguous else memoryview(host.reshape(-1).view("u1")))
 
 
 def flat(value):

@@ -2,11 +2,18 @@
 
 from sys import _getframe
 
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.call import ours
 
 
 class Diverged(Exception):
     """A decision that a replay takes again came out otherwise than when it was recorded."""
+
+
+class Untraceable(RuntimeError):
+    """What cannot be written down call by call; a forward or a rule then runs as a whole, anything else is refused."""
 
 
 def user_line() -> str:
@@ -17,6 +24,17 @@ def user_line() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+def hooked(node) -> bool:
+    """Whether a node has hooks that no list can hold."""
+    return not all(hasattr(hook, "recorded") for hook in node.hooks or ())
+
+
 def refusal(why: str, line: str = "") -> RuntimeError:
     """The error for what a recording cannot hold."""
     return RuntimeError(f"compile: {line or user_line()}: {why}")
+
+
+def equal(a, b) -> bool:
+    """Whether two arrays are the same bit by bit; NaN equals NaN."""
+    a, b = (BACKENDS[type(x)].to_host(x) if type(x) in BACKENDS else numpy.asarray(x) for x in (a, b))
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()

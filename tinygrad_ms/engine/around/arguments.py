@@ -32,6 +32,7 @@ def convert_arguments(primitive, arrays, wants_tensor):
     refuse_what_is_no_number(primitive, arrays)
     if wants_tensor:
         arrays = [a.item() if isinstance(a, NumpyScalar) else a for a in arrays]
+    arrays = recorded_together(arrays)
     backend = common_backend(primitive, arrays)
     if backend is None:
         arrays, backend, made = from_host_alone(arrays)
@@ -55,6 +56,12 @@ def refuse_what_is_no_number(primitive, arrays):
             refuse_tracked(what, value, "join tensors with tg.stack")
         elif not (type(value) in BACKENDS or type(value) in NUMBERS or is_host_value(value)):
             raise TypeError(f"{what} is {type(value).__name__}; expected a Tensor, an array or a number")
+
+
+def recorded_together(arrays):
+    """Beside the arrays of a recorder those of the library that it records become the recorder's."""
+    lifts = [b.lift for b in (BACKENDS.get(type(a)) for a in arrays) if b is not None and b.lift]
+    return [lifts[0](a) for a in arrays] if lifts else arrays
 
 
 def common_backend(primitive, arrays):

@@ -1,0 +1,51 @@
+"""The list that runs as a picture: ``tg.graph.build(step)``."""
+
+from typing import Any
+
+from tinygrad_ms.graph.picture import Graph
+from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex
+from tinygrad_ms.replay.plan import name_of, values_in
+
+
+def picture(program, tensors, rankdir="TB", title="", max_nodes=200) -> Graph:
+    """The calls of a program as a Graph. tensors: those from outside, for their names.
+
+    Raises ValueError for more than ``max_nodes`` vertices.
+    """
+    graph = Graph([], [], Scope(), "forward", rankdir, title, [])
+    plan = program.plan
+    names = {id(t.data): t.name for t in tensors if t.name}
+    made: dict[Any, Vertex] = {}  # by storage: the vertex that has written it last
+
+    def put(vertex):
+        vertex.id = vertex.seq = len(graph.vertices)
+        graph.vertices.append(vertex)
+        return vertex
+
+    def source_of(v):
+        if v.storage not in made:
+            kinds = {"input": "leaf", "outside": "parameter"}
+            title = names.get(id(v.thing), f"x{v.thing}" if v.storage.kind == "input" else v.storage.kind)
+            array = Array(v.shape, str(v.dtype))
+            made[v.storage] = put(Vertex(kinds.get(v.storage.kind, "constant"), title, graph.root, [array]))
+        return made[v.storage]
+
+    scopes: dict[str, Scope] = {}
+    for e in plan.entries:
+        if e.kind in ("numbers", "tick", "gradient", "shape"):
+            continue
+        before = list(dict.fromkeys(source_of(v) for v in plan.reads(e)))
+        label = e.label or "step"
+        if label not in scopes:
+            scopes[label] = Scope(label, graph.root)
+        arrays = [Array(v.shape, str(v.dtype)) for v in values_in(e.outs)]
+        vertex = put(Vertex("op", name_of(e.function), scopes[label], arrays))
+        graph.edges += [Edge(other, vertex) for other in before]
+        for storage in plan.writes(e):
+            made[storage] = vertex
+    for kind, v in plan.results:
+        if kind != "constant":
+            source_of(plan.resolve(v)).is_output = True
+    if max_nodes is not None and len(graph.vertices) > max_nodes:
+        raise ValueError(f"graph: the list has {len(graph.vertices)} nodes; pass max_nodes=None, or print step.tape")
+    return graph

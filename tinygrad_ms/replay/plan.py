@@ -1,0 +1,408 @@
+"""From a trace to the list that runs: what is dropped, what is computed once, which arrays share memory.
+
+A call whose results nobody needs is dropped. One of constants alone is made once. Views of arrays that stay are made
+once. What remains writes into buffers that share one block of memory: two of them may lie in the same place where one
+is no longer needed when the other begins.
+"""
+
+from math import prod
+from typing import Any
+
+import numpy
+from numpy.lib.stride_tricks import as_strided
+
+from tinygrad_ms.replay.trace import Entry, Storage, Value, compute
+
+REDUCTIONS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
+WITH_OUT = {"concatenate", "stack", "mean", "std", "var", "clip", "cumsum", "cumprod", "argmax", "argmin", "any", "all"}
+FILLS = {"zeros": 0, "zeros_like": 0, "ones": 1, "ones_like": 1}
+FREE = {"empty", "empty_like"}
+MAKERS = FREE | set(FILLS) | {"full", "full_like", "arange", "eye", "asarray", "array"}
+WEAK = {  # ufuncs that take a Python number beside floats as one of their dtype
+    "add", "subtract", "multiply", "divide", "true_divide", "maximum", "minimum", "greater", "greater_equal", "less",
+    "less_equal", "equal", "not_equal",
+}  # fmt: skip
+SAME = {"reshape", "broadcast_to", "ascontiguousarray", "squeeze"}  # these show an array from its start
+SMALL = 2**14  # bytes of a result that may be kept for whoever computes it again
+EFFECTS = {"gradient", "tick", "live"}  # kinds of entries that change what is the user's
+STAYING = {"outside", "number", "constant"}
+
+
+def values_in(x):
+    """The Values in an argument, or among what an entry makes."""
+    if type(x) is Value:
+        yield x
+    elif type(x) is tuple or type(x) is list:
+        for item in x:
+            yield from values_in(item)
+    elif type(x) is dict:
+        for item in x.values():
+            yield from values_in(item)
+
+
+def name_of(function) -> str:
+    return function if isinstance(function, str) else getattr(function, "__name__", "")
+
+
+class Plan:
+    """What of a trace is run, and where its arrays lie."""
+
+    def __init__(self, trace, results, base_errors):
+        self.results, self.base = results, base_errors
+        self.entries: list[Entry] = list(trace.entries)
+        self.recorded = len(self.entries)
+        self.inputs: dict[Entry, list[Value]] = {}  # what an entry reads, as it was recorded
+        self.instead: dict[Value, Value] = {}  # a value that is another one
+        self.made: dict[Value, Any] = {}  # arrays that are made once
+        self.copies_spared = self.twice = 0
+        self.kept_by_user = {v.storage for kind, v in results if kind != "constant"}
+        for e in self.entries:
+            if e.kind == "gradient":
+                self.kept_by_user |= {v.storage for v in values_in(e.args)}
+        self.showing: dict[Storage, list[Value]] = {}  # the values that show a storage
+        self.writers: dict[Storage, list[Entry]] = {}  # the calls that change it
+        for e in self.entries:
+            for v in values_in(e.outs):
+                self.showing.setdefault(v.storage, []).append(v)
+            for s in set(e.writes):
+                self.writers.setdefault(s, []).append(e)
+        self.simplify()
+        self.scalars_as_arrays()
+        self.drop()
+        self.fold()
+        self.spare_copies()
+        self.drop()
+        self.place()
+
+    def resolve(self, x):
+        """An argument, with the values that stand in place of others."""
+        if type(x) is Value:
+            while x in self.instead:
+                x = self.instead[x]
+            return x
+        if type(x) is tuple or type(x) is list:
+            return type(x)([self.resolve(item) for item in x])
+        if type(x) is dict:
+            return {k: self.resolve(item) for k, item in x.items()}
+        return x
+
+    def reads(self, e):
+        if e not in self.inputs:
+            self.inputs[e] = list(values_in((e.args, e.kwargs)))
+        return [v if v not in self.instead else self.resolve(v) for v in self.inputs[e]]
+
+    def writes(self, e) -> set[Storage]:
+        """The storages that an entry changes or makes."""
+        made = {v.storage for v in values_in(e.outs) if v.entry is e}
+        return made | set(e.writes)
+
+    def last_uses(self) -> dict[Storage, int]:
+        """By storage: the number of the last entry that reads or changes it."""
+        return {s: i for i, e in enumerate(self.entries) for s in {v.storage for v in self.reads(e)} | self.writes(e)}
+
+    # --- simpler lists ------------------------------------------------------------------------------------------------
+
+    def simplify(self):
+        """A view of the same shape is what it shows; a small result is not computed twice."""
+        changed = {s for e in self.entries for s in e.writes}
+        known: dict[Any, tuple] = {}
+        versions: dict[Storage, int] = {}
+        kept = []
+        for e in self.entries:
+            out = e.outs
+            if e.kind == "call" and not e.writes and type(out) is Value and out.entry is e:
+                first = self.resolve(e.args[0]) if e.args and type(e.args[0]) is Value else None
+                name = name_of(e.function)
+                if name in SAME and first is not None and alike(first, out) and out.storage is first.storage:
+                    self.instead[out] = first
+                    continue
+                if out.root and out.storage not in changed and size_of(out) <= SMALL and name not in FREE:
+                    key = self.key(e, versions)
+                    first, errors = known.get(key, (None, None))
+                    if first is not None and out.storage not in self.kept_by_user and errors in (e.errors, self.base):
+                        self.alias(out, first)
+                        self.twice += 1
+                        continue
+                    known[key] = out, e.errors
+            for storage in e.writes:
+                versions[storage] = versions.get(storage, 0) + 1
+            kept.append(e)
+        self.entries = kept
+
+    def key(self, e, versions):
+        """What two calls with equal results have in common; something of its own where that cannot be said."""
+        function = e.function if isinstance(e.function, str) else id(e.function)
+        return function, self.mark(e.args, versions), self.mark(tuple(sorted(e.kwargs.items())), versions)
+
+    def mark(self, x, versions):
+        """An argument as it can be compared: a value with the number of changes that its memory has seen."""
+        kind = type(x)
+        if kind is Value:
+            x = self.resolve(x)
+            return x, versions.get(x.storage, 0)
+        if kind is tuple or kind is list:
+            return kind, tuple([self.mark(item, versions) for item in x])
+        if kind in (int, float, bool, str, type(None)):
+            return kind, repr(x)
+        return x if isinstance(x, numpy.dtype) else object()
+
+    def scalars_as_arrays(self):
+        """NumPy's scalars become 0-d arrays where only ufuncs read them, or what makes an array of them."""
+        users: dict[Value, list] = {}
+        kept = []
+        for e in self.entries:
+            v = self.resolve(e.args[0]) if e.kind == "call" and e.function in ("all", "any") else None
+            if v is not None and v.scalar and v.dtype.kind == "b" and len(e.args) == 1 and not e.kwargs:
+                self.alias(e.outs, v)
+            else:
+                kept.append(e)
+        self.entries = kept
+        for e in self.entries:
+            for v in self.reads(e):
+                users.setdefault(v, []).append(e)
+        changed = {s for e in self.entries for s in e.writes}
+        chosen = {
+            e.outs for e in self.entries if type(e.outs) is Value and e.outs.scalar and e.outs.entry is e and has_out(e)
+        }
+
+        def fine(v, e):
+            if e.kind == "expect":
+                return True
+            if name_of(e.function) == "asarray":
+                return len(e.args) == 1 and not e.kwargs and e.outs.storage not in changed
+            return e.kind == "call" and hasattr(e.function, "nin")
+
+        while bad := {v for v in chosen if not all(fine(v, e) for e in users.get(v, ()))}:
+            chosen -= bad
+        kept = []
+        for e in self.entries:
+            if name_of(e.function) == "asarray" and e.args and type(e.args[0]) is Value and e.args[0] in chosen:
+                self.alias(e.outs, e.args[0])
+            else:
+                kept.append(e)
+        for v in chosen:
+            v.scalar, v.lifted = False, True
+        self.entries = kept
+
+    def alias(self, value, other):
+        """``value`` is ``other``: whatever shows its memory shows that of ``other``."""
+        self.instead[value] = other
+        old, new = value.storage, other.storage
+        if old in self.kept_by_user:
+            self.kept_by_user.add(new)
+        for v in self.showing.pop(old, ()):
+            v.storage = new
+            self.showing.setdefault(new, []).append(v)
+        for e in self.writers.pop(old, ()):
+            e.writes = [new if s is old else s for s in e.writes]
+            self.writers.setdefault(new, []).append(e)
+
+    def drop(self):
+        """Drop what nobody needs, walking from the end."""
+        needed = set(self.kept_by_user)
+        shown = {self.resolve(v) for kind, v in self.results if kind != "constant"}  # values that somebody reads
+        kept = []
+        for e in reversed(self.entries):
+            changed = self.writes(e)
+            outside = any(s.kind not in ("buffer", "number") for s in changed)
+            view = type(e.outs) is Value and not e.writes and not e.outs.root and e.outs.entry is e
+            if type(e.outs) is Value and e.outs.entry is not e and not e.writes:
+                continue  # gave back what it got
+            wanted = outside or bool(changed & needed)
+            if e.kind in ("expect", "shape", "draws", *EFFECTS) or (e.outs in shown if view else wanted):
+                shown.update(self.reads(e))
+                if type(e.outs) is Value and e.outs.root and e.outs.entry is e:
+                    needed.discard(e.outs.storage)  # nothing before it has made it
+                needed |= {v.storage for v in self.reads(e)} | (set(e.writes) if e.kind != "numbers" else set())
+                kept.append(e)
+        self.entries = kept[::-1]
+
+    def fold(self):
+        """Compute once what is made of constants."""
+        changed = set()
+        for e in self.entries:
+            changed |= set(e.writes)
+        kept = []
+        for e in self.entries:
+            out = e.outs
+            pure = e.kind in ("call", "makes") and not e.writes and type(out) is Value and out.entry is e
+            pure = pure and out.storage not in changed and out.storage not in self.kept_by_user
+            reads = () if shape_alone(e) else self.reads(e)
+            if pure and name_of(e.function) not in FREE and all(self.is_constant(v) for v in reads):
+                self.made[out] = self.run_now(e)
+                out.storage.kind = "constant"
+            else:
+                kept.append(e)
+        self.entries = kept
+
+    def is_constant(self, v):
+        return v.storage.kind == "constant"
+
+    def run_now(self, e):
+        if shape_alone(e):
+            v = e.args[0]
+            args = (as_strided(numpy.zeros(1, v.dtype), v.shape, v.strides), *e.args[1:])
+        else:
+            args = self.filled(e.args)
+        with numpy.errstate(**e.errors):
+            found = compute(e.function, args, self.filled(e.kwargs))
+        return found.data if e.kind == "makes" else found
+
+    def filled(self, x):
+        """An argument with the arrays that stay in place of their Values."""
+        if type(x) is Value:
+            return self.array_of(x)
+        if type(x) is tuple or type(x) is list:
+            return type(x)([self.filled(item) for item in x])
+        if type(x) is dict:
+            return {k: self.filled(item) for k, item in x.items()}
+        return x
+
+    def array_of(self, v):
+        v = self.resolve(v)
+        if v not in self.made:
+            if v.thing is not None:
+                self.made[v] = v.thing
+            else:
+                self.made[v] = self.run_now(v.entry)  # a view of what stays
+        return self.made[v]
+
+    def spare_copies(self):
+        """A copy of what nobody reads afterwards is that itself."""
+        last, kept = self.last_uses(), []
+        for i, e in enumerate(self.entries):
+            v: Any = self.resolve(e.args[0]) if e.args and type(e.args[0]) is Value else None
+            spare = name_of(e.function) == "copy" and v is not None and not e.kwargs and len(e.args) == 1
+            spare = spare and v.storage.kind == "buffer" and last[v.storage] == i and not v.scalar
+            spare = spare and prod(v.shape) == v.storage.count and v.strides == e.outs.strides
+            if spare and v.storage not in self.kept_by_user and v.storage.maker == "call":
+                last[v.storage] = last[e.outs.storage]
+                self.alias(e.outs, v)
+                self.copies_spared += 1
+            else:
+                kept.append(e)
+        self.entries = kept
+
+    # --- memory -------------------------------------------------------------------------------------------------------
+
+    def place(self):
+        """Which storages are buffers that stay, and the bytes of the block where each lies."""
+        self.static: dict[Storage, Value] = {}
+        for e in self.entries:
+            v = e.outs
+            made = type(v) is Value and v.entry is e and v.root and not v.scalar and v.storage.kind == "buffer"
+            if made and v.storage not in self.kept_by_user and has_out(e) and dense(v):
+                self.static[v.storage] = v
+        ends: dict[int, list[Storage]] = {}
+        for s, i in self.last_uses().items():
+            ends.setdefault(i, []).append(s)
+        self.size, self.offsets = 0, {}
+        free: list[tuple[int, int]] = []
+        used: dict[Storage, tuple[int, int]] = {}
+        for i, e in enumerate(self.entries):
+            made = [s for s in self.writes(e) if s in self.static and s not in used]
+            ended = [s for s in ends.get(i, ()) if s in self.static]
+            for s in made:
+                v = self.static[s]
+                size = -(-max(prod(v.shape) * v.dtype.itemsize, 1) // 64) * 64
+                donor = self.overwritten(e, v, ended, used)
+                if donor is not None:
+                    used[s] = used.pop(donor)
+                    ended.remove(donor)
+                else:
+                    used[s] = take(free, size, self)
+                self.offsets[s] = used[s][0]
+            for s in ended:
+                if s in used:
+                    give(free, used.pop(s))
+
+    def overwritten(self, e, v, ended, used):
+        """A buffer that an elementwise call may write its result over."""
+        if not (e.kind == "call" and isinstance(e.function, numpy.ufunc) and e.function.signature is None):
+            return None
+        for x in self.reads(e):
+            if x.storage in ended and x.storage in used and x.storage is not v.storage:
+                root = self.static[x.storage]
+                same = x.shape == v.shape and x.strides == v.strides and x.dtype == v.dtype and root.shape == x.shape
+                same_place = (x.shape, x.strides)
+                others = [y for y in self.reads(e) if y.storage is x.storage and (y.shape, y.strides) != same_place]
+                if same and root.strides == x.strides and not others:
+                    return x.storage
+        return None
+
+
+def alike(a, b) -> bool:
+    return a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype
+
+
+def size_of(v) -> int:
+    return prod(v.shape) * v.dtype.itemsize
+
+
+def shape_alone(e) -> bool:
+    """Whether a call reads the shape of its first argument, and no value of it."""
+    name, first = name_of(e.function), e.args[0] if e.args else None
+    return name.endswith("_like") and type(first) is Value and first.kind is numpy.ndarray
+
+
+def has_out(e) -> bool:
+    """Whether the call can write into an array that is given."""
+    if e.kind != "call" or "out" in e.kwargs:
+        return False
+    function, name = e.function, name_of(e.function)
+    if isinstance(function, str):
+        return name in REDUCTIONS or name in WITH_OUT or name in ("astype", "copy")
+    if name in MAKERS - {"arange", "eye", "asarray", "array"} or name in ("ascontiguousarray",):
+        return True
+    return (hasattr(function, "nin") and getattr(function, "nout", 1) == 1) or name in WITH_OUT
+
+
+def dense(v) -> bool:
+    """Whether the array fills its memory, in some order of its axes."""
+    expected = v.dtype.itemsize
+    for i in order_of(v):
+        if v.shape[i] != 1 and v.strides[i] != expected:
+            return False
+        expected *= v.shape[i]
+    return prod(v.shape) > 0
+
+
+def order_of(v):
+    """The axes from the fastest to the slowest."""
+    return sorted(range(len(v.shape)), key=lambda i: (v.strides[i], v.shape[i] != 1, -i))
+
+
+def take(free, size, plan):
+    """The best of the free ranges, or a new one at the end."""
+    fitting = [r for r in free if r[1] - r[0] >= size]
+    if fitting:
+        best = min(fitting, key=lambda r: r[1] - r[0])
+        free.remove(best)
+        if best[1] - best[0] > size:
+            free.append((best[0] + size, best[1]))
+        return best[0], best[0] + size
+    start = plan.size
+    tail = next((r for r in free if r[1] == plan.size), None)
+    if tail is not None:
+        free.remove(tail)
+        start = tail[0]
+    plan.size = start + size
+    return start, start + size
+
+
+def give(free, used):
+    """A range is free again; neighbours are joined."""
+    start, stop = used
+    for r in [r for r in free if r[1] == start or r[0] == stop]:
+        free.remove(r)
+        start, stop = min(start, r[0]), max(stop, r[1])
+    free.append((start, stop))
+
+
+def buffer_of(block, offset, v):
+    """The array of a Value in a block of bytes."""
+    order = order_of(v)[::-1]  # from the slowest axis
+    shape = [v.shape[i] for i in order]
+    flat = block[offset : offset + prod(v.shape) * v.dtype.itemsize].view(v.dtype)
+    back = [order.index(i) for i in range(len(order))]
+    return flat.reshape(tuple(shape)).transpose(back) if shape else flat.reshape(())

@@ -1,0 +1,404 @@
+"""A plan as Python: one line a call, with the arrays and functions that it names."""
+
+import operator
+import re
+from collections import deque
+from functools import partial
+from itertools import starmap
+from types import BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType
+from typing import Any, NamedTuple
+
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.tape import last_change, tick
+from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.replay.errors import QUICK, prepare
+from tinygrad_ms.replay.plan import FILLS, FREE, REDUCTIONS, STAYING, WEAK, Plan, buffer_of, has_out, name_of, values_in
+from tinygrad_ms.replay.refusal import Diverged
+from tinygrad_ms.replay.trace import VIEWS, Value
+from tinygrad_ms.tree import Slot
+
+IN_C = (numpy.ufunc, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType)
+
+
+def consume(calls) -> None:
+    """Make calls, given as (function, arguments...), with no line of Python in between: Ctrl-C waits for the end."""
+    deque(starmap(operator.call, calls), maxlen=0)
+
+
+class Line(NamedTuple):
+    """One call. target: the variable of its result, or ""; pieces: the texts of function and arguments, in C."""
+
+    text: str
+    target: str
+    reads: tuple  # variables
+    effect: bool  # it changes what is the user's
+    pieces: str  # "" where it is no single call in C
+    errors: Any  # how floating-point errors are treated; None: it has none
+    note: str
+
+
+class Source:
+    """The text of the function that replays, and the objects that it names."""
+
+    def __init__(self, plan: Plan, trace, structure, base_errors):
+        self.plan, self.trace, self.base = plan, trace, base_errors
+        self.names: dict[str, Any] = {
+            "Tensor": Tensor, "Diverged": Diverged, "enter": QUICK[0], "leave": QUICK[1],
+            "consume": consume, "tick": tick, "setattr": setattr, "setitem": operator.setitem,
+            "last_change": last_change, "copyto": numpy.copyto, "asarray": numpy.asarray, "decides": set(),
+        }  # fmt: skip
+        self.known: dict[Any, str] = {}
+        self.texts: dict[Value, str] = {}
+        self.stays: dict[Value, bool] = {}
+        self.block = None
+        self.make_block()
+        self.lines: list[Line] = []
+        self.first: list[str] = []  # what is read at the start
+        self.scalars: dict[tuple, Any] = {}
+        self.prepared: dict[str, Any] = {}  # ways to treat floating-point errors
+        self.count = 0
+        for e in plan.entries:
+            self.entry(e)
+        self.text = self.whole(structure)
+
+    def make_block(self):
+        plan = self.plan
+        if not plan.static:
+            return
+        kind = next(iter(plan.static.values())).kind
+        backend = BACKENDS.get(kind, BACKENDS[numpy.ndarray])
+        block = backend.xp.empty(plan.size + 64, numpy.uint8)
+        shift = -block.ctypes.data % 64 if isinstance(block, numpy.ndarray) else 0
+        self.block = block[shift : shift + plan.size]
+        for storage, v in plan.static.items():
+            plan.made[v] = buffer_of(self.block, plan.offsets[storage], v)
+
+    # --- names --------------------------------------------------------------------------------------------------------
+
+    def bound(self, thing, stem) -> str:
+        key = id(thing)
+        if key not in self.known:
+            name = f"{stem}{len(self.known)}"
+            self.known[key] = name
+            self.names[name] = thing
+        return self.known[key]
+
+    def function(self, function) -> str:
+        name = name_of(function)
+        name = name if name.isidentifier() else "f"
+        if self.names.get(name, function) is function:
+            self.names[name] = function
+            return name
+        return self.bound(function, f"{name}_")
+
+    def stay(self, v) -> bool:
+        """Whether the array of a value is the same one at each replay."""
+        if v not in self.stays:
+            s, e = v.storage, v.entry
+            if v.scalar:
+                self.stays[v] = v in self.plan.made
+            elif v.root or e is None:
+                self.stays[v] = s.kind in STAYING or s in self.plan.static
+            else:
+                reads = self.plan.reads(e)
+                self.stays[v] = type(e.outs) is Value and (s.kind in STAYING or s in self.plan.static)
+                self.stays[v] = self.stays[v] and all(map(self.stay, reads))
+        return self.stays[v]
+
+    def value(self, v) -> str:
+        v = self.plan.resolve(v)
+        if v not in self.texts:
+            if self.stay(v):
+                stem = {"outside": "p", "number": "n", "constant": "c"}.get(v.storage.kind, "b")
+                self.texts[v] = self.bound(self.plan.array_of(v), stem)
+            elif v.storage.kind == "input" and v.thing is not None:
+                self.texts[v] = f"x{v.thing}"
+            elif v.storage.kind == "gradient" and v.thing is not None:
+                self.texts[v] = f"g{len(self.texts)}"
+                self.first.append(f"{self.texts[v]} = {self.bound(v.thing, 't')}.grad.data")
+            else:
+                self.count += 1
+                self.texts[v] = f"v{self.count}"
+        return self.texts[v]
+
+    def argument(self, x) -> str:
+        kind = type(x)
+        if kind is Value:
+            return self.value(x)
+        if kind in (int, bool, type(None), str) or (kind is float and abs(x) < 1e300):
+            return repr(x)
+        if kind is tuple or kind is list:
+            inside = "".join(f"{self.argument(item)}, " for item in x)
+            return f"({inside})" if kind is tuple else f"[{inside}]"
+        return "..." if x is Ellipsis else self.bound(x, "k")
+
+    def target(self, outs) -> str:
+        if outs is None:
+            return "_"
+        if type(outs) is Value:
+            return self.value(outs) if not self.stay(outs) else "_"
+        return "(" + "".join(f"{self.target(item)}, " for item in outs) + ")"
+
+    # --- lines --------------------------------------------------------------------------------------------------------
+
+    def add(self, e, text, target="", effect=False, pieces="", errors=True):
+        reads = tuple(dict.fromkeys(self.value(v) for v in self.plan.reads(e) if not self.stay(v)))
+        self.lines.append(Line(text, target, reads, effect, pieces, e.errors if errors else None, e.label))
+
+    def call(self, e, function, args, kwargs=(), target=""):
+        """A line for a call whose function and arguments are given as objects and Values."""
+        kwargs = dict(kwargs)
+        effect = any(s.kind not in ("buffer", "number") for s in e.writes)
+        args_text = [self.argument(a) for a in args]
+        if isinstance(function, str):
+            head, rest, pieces = f"{args_text[0]}.{function}", args_text[1:], ""
+        else:
+            head, rest = self.function(function), args_text
+            whole = head
+            in_c = isinstance(function, IN_C) and all(self.stay(v) for v in values_in(kwargs))
+            if kwargs and effect and in_c:
+                whole = self.bound(partial(function, **self.plan.filled(kwargs)), "f")
+            pieces = f"({', '.join([whole, *rest])},)" if in_c and not target else ""
+        rest = rest + [f"{k}={self.argument(v)}" for k, v in kwargs.items()]
+        text = f"{head}({', '.join(rest)})"
+        self.add(e, f"{target} = {text}" if target else text, target, effect, pieces)
+
+    def entry(self, e):
+        getattr(self, f"do_{e.kind}")(e)
+
+    def do_expect(self, e):
+        v, answer = e.args
+        self.names["decides"].add(e.label)
+        self.add(e, f"if {'not ' if answer else ''}{self.value(v)}: raise Diverged({e.label!r})", errors=False)
+
+    def do_shape(self, e):
+        v, shape = e.args
+        self.add(e, f"if {self.value(v)}.shape != {shape}: raise Diverged", errors=False)
+
+    def do_numbers(self, e):
+        refresh, step = self.bound(e.function.refresh, "refresh"), self.step_before(e.function.state)
+        self.add(e, f"{refresh}({step})", errors=False)
+
+    def step_before(self, state) -> str:
+        """The variable of the count of steps in the state of a parameter, as it was at the start."""
+        text = f"{self.bound(state, 's')}"
+        if (line := f'{text}_step = {text}["step"]') not in self.first:
+            self.first.append(line)
+        return f"{text}_step"
+
+    def do_draws(self, e):
+        target = self.target(e.outs)
+        text = f"{self.function(e.function)}({self.listed(e)}).data"
+        self.add(e, f"{target} = {text}", target)
+
+    do_makes = do_draws
+
+    def do_whole(self, e):
+        target = self.target(e.outs)
+        self.add(e, f"{target} = {self.function(e.function)}({self.listed(e)})", target)
+
+    def do_live(self, e):
+        self.add(e, f"{self.function(e.function)}({self.listed(e)})", effect=True)
+
+    def listed(self, e) -> str:
+        return ", ".join([*map(self.argument, e.args), *(f"{k}={self.argument(v)}" for k, v in e.kwargs.items())])
+
+    def do_gradient(self, e):
+        t, (v,) = self.bound(e.function, "t"), e.args
+        new = "None" if v is None else f"Tensor({self.value(v)})"
+        self.add(e, f"{t}.grad = {new}", effect=True, pieces=f'(setattr, {t}, "grad", {new})', errors=False)
+
+    def do_tick(self, e):
+        state, before, n = self.bound(e.function, "s"), self.step_before(e.function), e.args[2]
+        text = f'{state}["step"] = {before} + {n}'
+        self.add(e, text, effect=True, pieces=f'(setitem, {state}, "step", {before} + {n})', errors=False)
+
+    def do_call(self, e):
+        function, args, kwargs, out = e.function, e.args, dict(e.kwargs), e.outs
+        if type(out) is Value and out.entry is e and not out.root and not e.writes and self.stay(out):
+            return  # a view, made once
+        name = name_of(function)
+        if hasattr(function, "nin") and name in WEAK:
+            args = self.numbers_as_arrays(args)
+        if type(out) is Value and out.entry is e and out.root and out.storage in self.plan.static and has_out(e):
+            self.into(e, function, name, args, kwargs, out)
+        elif e.writes and "out" in kwargs and type(kwargs["out"]) is Value and hasattr(function, "nin"):
+            self.ufunc(e, function, args, kwargs, kwargs.pop("out"))
+        elif e.writes and name == "fill":
+            self.call(e, numpy.copyto, (args[0], args[1]))
+        elif e.writes:
+            self.call(e, function, args, kwargs)
+        elif isinstance(function, str) and name in VIEWS:
+            target = self.target(out)
+            self.add(e, f"{target} = {self.value(args[0])}.{name}", target, errors=False)
+        else:
+            if isinstance(function, str) and name in REDUCTIONS:
+                function, args, kwargs = self.reduction(name, args, kwargs, None)
+            self.call(e, function, args, kwargs, self.target(out))
+            if type(out) is Value and out.lifted:
+                line = self.lines.pop()
+                self.lines.append(line._replace(text=line.text.replace(" = ", " = asarray(", 1) + ")"))
+
+    def into(self, e, function, name, args, kwargs, out):
+        """A call that writes into a buffer."""
+        if name in FREE:
+            return
+        if name in FILLS or name in ("full", "full_like"):
+            value = FILLS[name] if name in FILLS else args[1] if len(args) > 1 else kwargs["fill_value"]
+            self.call(e, numpy.copyto if out.kind is numpy.ndarray else "fill", (out, value))
+        elif name in ("astype", "copy", "ascontiguousarray"):
+            if out.kind is numpy.ndarray:
+                self.call(e, numpy.copyto, (out, args[0], "unsafe"))
+            else:
+                self.add(e, f"{self.value(out)}[...] = {self.value(args[0])}")
+        elif isinstance(function, str) and name in REDUCTIONS:
+            function, args, kwargs = self.reduction(name, args, kwargs, out)
+            self.call(e, function, args, kwargs)
+        elif hasattr(function, "nin"):
+            self.ufunc(e, function, args, kwargs, out)
+        else:
+            self.call(e, function, args, {**kwargs, "out": out})
+
+    def ufunc(self, e, function, args, kwargs, out):
+        if name_of(function) in ("maximum", "minimum"):  # which take a third one in another way
+            self.call(e, function, args, {**kwargs, "out": out})
+        else:
+            self.call(e, function, (*args, out), kwargs)
+
+    def reduction(self, name, args, kwargs, out):
+        """x.sum(...) as the reduction of its ufunc, which NumPy calls itself."""
+        x = args[0]
+        if (
+            self.plan.resolve(x).kind is not numpy.ndarray
+            or len(args) > 2
+            or set(kwargs) - {"axis", "dtype", "keepdims"}
+        ):
+            return name, args, kwargs if out is None else {**kwargs, "out": out}
+        axis = args[1] if len(args) == 2 else kwargs.get("axis")
+        rest = (axis, kwargs.get("dtype"), out, bool(kwargs.get("keepdims", False)))
+        return getattr(numpy, REDUCTIONS[name]).reduce, (x, *rest), {}
+
+    def numbers_as_arrays(self, args):
+        """Python numbers beside floats as 0-d arrays, which NumPy reads faster."""
+        arrays = [self.plan.resolve(a) for a in args if type(a) is Value]
+        dtypes = {v.dtype for v in arrays}
+        if len(dtypes) != 1 or len(arrays) == len(args) or not all(v.kind is numpy.ndarray for v in arrays):
+            return args
+        (dtype,) = dtypes
+        if dtype.char not in "fd":
+            return args
+        return tuple(self.number(a, dtype) if type(a) in (int, float) else a for a in args)
+
+    def number(self, x, dtype):
+        key = (type(x), repr(x), dtype)
+        if key not in self.scalars:
+            with numpy.errstate(all="ignore"):
+                self.scalars[key] = numpy.array(x, dtype)
+        return self.scalars[key]
+
+    # --- the function -------------------------------------------------------------------------------------------------
+
+    def whole(self, structure) -> str:
+        plan = self.plan
+        results = iter(plan.results)
+        result_text = self.result(structure, results)
+        touched = self.touched()
+        first_effect = next((i for i, line in enumerate(self.lines) if line.effect), len(self.lines))
+        before, after = self.lines[:first_effect], self.lines[first_effect:]
+        same = {repr(line.errors) for line in after if line.errors is not None} <= {repr(self.base)}
+        self.atomic = same and all(line.pieces for line in after)
+        inputs = ", ".join(f"x{i}" for i in range(self.trace.inputs))
+        body = [f"def replay({inputs}):"]
+        body += [f"    {text}" for text in self.first]
+        gone = self.last_uses(self.lines, result_text)
+        body += self.block_of(before, gone)
+        if touched:
+            body.append("    now = tick()")
+        marks = [f"(setitem, {name}, 0, now)," for name in touched]
+        if self.atomic:
+            body.append(f"    results = {result_text}")
+            body.append("    consume((")
+            body += [f"        {line.pieces},  # {line.note}" for line in after]
+            body += [f"        {mark}" for mark in marks]
+            body.append("    ))")
+        else:
+            body += self.block_of(after, {})
+            body.append(f"    results = {result_text}")
+            body += [f"    consume((({mark.rstrip(',')}),))" for mark in marks]
+        body.append("    return results")
+        return "\n".join(body) + "\n"
+
+    def touched(self) -> list[str]:
+        """The counters of in-place changes of what is written from outside."""
+        written = {s for e in self.plan.entries if e.kind == "call" for s in e.writes if s.kind in ("outside", "input")}
+        counters = []
+        for t, array in self.trace.swapped:
+            if array.value.storage in written and (t.node is not None or t._constant is not None):
+                counters.append(self.bound(t.version_counter(), "i"))
+        return [*dict.fromkeys(counters), "last_change"] if counters else []
+
+    def last_uses(self, lines, result) -> dict[int, list[str]]:
+        """By line: the variables that go after it."""
+        alive: set[str] = set()
+        gone: dict[int, list[str]] = {}
+        for i in range(len(lines) - 1, -1, -1):
+            made = [lines[i].target] if lines[i].target.isidentifier() else []
+            last = [n for n in (*lines[i].reads, *made) if n not in alive and n[0] in "vg" and not used_in(n, result)]
+            gone[i] = list(dict.fromkeys(last))
+            alive |= set(last)
+        return gone
+
+    def block_of(self, lines, gone) -> list[str]:
+        """The lines, with blocks where floating-point errors are treated in another way than around the step."""
+        body, current = [], self.base
+        for i, line in enumerate(lines):
+            if line.errors is not None and line.errors != current:
+                if current != self.base:
+                    body += ["    finally:", "        leave(before)"]
+                current = line.errors
+                if current != self.base:
+                    other = {k: v for k, v in current.items() if v != self.base[k]}
+                    name = self.bound_errors(current)
+                    body += [f"    before = enter({name})  # {', '.join(f'{k}: {v}' for k, v in other.items())}"]
+                    body += ["    try:"]
+            indent = "    " if current == self.base else "        "
+            body.append(f"{indent}{line.text}" + (f"  # {line.note}" if line.note else ""))
+            if gone.get(i):
+                body.append(f"{indent}del {', '.join(gone[i])}")
+        if current != self.base:
+            body += ["    finally:", "        leave(before)"]
+        return body
+
+    def bound_errors(self, errors) -> str:
+        if (key := repr(errors)) not in self.prepared:
+            self.prepared[key] = prepare(**errors)
+        return self.bound(self.prepared[key], "errors")
+
+    def result(self, structure, results) -> str:
+        if structure is Slot:
+            kind, x = next(results)
+            if kind == "constant":
+                return self.argument(x)
+            return f"Tensor({self.value(x)})" if kind == "tensor" else self.value(x)
+        if structure is None:
+            return "None"
+        kind, keys, structures = structure
+        items = [self.result(item, results) for item in structures]
+        if kind is dict:
+            return "{" + ", ".join(f"{self.argument(k)}: {item}" for k, item in zip(keys, items)) + "}"
+        if hasattr(kind, "_fields"):
+            return f"{self.bound(kind, 'kind')}({', '.join(items)})"
+        inside = "".join(f"{item}, " for item in items)
+        return (
+            f"({inside})"
+            if kind is tuple
+            else f"[{inside}]"
+            if kind is list
+            else f"{self.bound(kind, 'kind')}([{inside}])"
+        )
+
+
+def used_in(name, text) -> bool:
+    return name in re.findall(r"\w+", text)

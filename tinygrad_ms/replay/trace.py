@@ -1,0 +1,338 @@
+"""The trace: the calls of the array library in their order, with what they read, make and change."""
+
+import operator
+from sys import _getframe
+from typing import Any
+
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.call import ours
+from tinygrad_ms.replay.refusal import Untraceable, user_line
+from tinygrad_ms.replay.traced import KINDS, Traced, TracedScalar, plain, read, recording_type
+
+FACTS = {  # functions of NumPy that look at shapes and dtypes alone
+    "shape", "ndim", "size", "result_type", "promote_types", "can_cast", "may_share_memory", "shares_memory",
+    "issubdtype", "iscomplexobj", "isrealobj", "isscalar", "broadcast_shapes", "min_scalar_type",
+}  # fmt: skip
+FIRST = {operator.setitem} | {  # calls that change their first argument
+    getattr(numpy, name) for name in ("copyto", "put", "place", "putmask", "put_along_axis", "fill_diagonal")
+}
+BY_VALUE = {  # the shapes of whose results depend on values
+    "nonzero", "flatnonzero", "argwhere", "compress", "extract", "repeat", "unique", "unique_values", "trim_zeros",
+}  # fmt: skip
+FIRST_METHODS = {"fill", "sort", "put", "partition"}
+
+
+class Storage:
+    """Memory that arrays of a step share.
+
+    kind: "buffer", made in the step; "outside", an array that is there before it; "input"; "gradient", a ``.grad`` that
+    is there before it; "number", of an optimizer; "constant". owner: the raw array with the memory, if it stays.
+    """
+
+    __slots__ = ("kind", "owner", "count", "maker")
+
+    def __init__(self, kind, owner=None):
+        self.kind, self.owner = kind, owner
+        self.count, self.maker = 0, ""  # how many elements, and the kind of the entry that makes it
+
+
+class Value:
+    """One array, or NumPy scalar, of the list.
+
+    root: it shows all of its storage. scalar: it is no array. entry: what makes it. thing: where a replay finds it that
+    is there before: the raw array, the number of an input, the tensor of a gradient.
+    """
+
+    __slots__ = ("storage", "shape", "dtype", "strides", "root", "scalar", "lifted", "entry", "thing", "kind")
+
+    def __init__(self, storage, inner, root, entry=None, thing=None):
+        self.storage, self.root, self.entry, self.thing = storage, root, entry, thing
+        self.shape, self.dtype, self.kind = inner.shape, inner.dtype, type(inner)
+        self.strides = getattr(inner, "strides", ())
+        self.scalar, self.lifted = isinstance(inner, numpy.generic), False  # lifted: a scalar that became an array
+
+
+class Entry:
+    """One call. outs: the Value that it makes, or a nest of them, or None. writes: the storages that it changes."""
+
+    __slots__ = ("function", "args", "kwargs", "outs", "writes", "kind", "errors", "label", "where", "counts")
+
+    def __init__(self, kind, function, args=(), kwargs=None, outs=None, writes=()):
+        self.kind, self.function, self.args, self.kwargs = kind, function, args, kwargs or {}
+        self.outs, self.writes = outs, writes
+        self.errors, self.label, self.where, self.counts = None, "", "", True
+
+
+class Trace:
+    """What is recorded. ``inside``: how deep in forwards and rules, whose decisions make them calls of their own."""
+
+    def __init__(self):
+        self.entries: list[Entry] = []
+        self.open = True
+        self.inside = self.hidden = 0
+        self.label, self.where, self.counts, self.name = "", "", True, ""
+        self.inputs, self.swapped = 0, []  # how many arguments; (tensor, recording array)
+        self.whole: dict[str, int] = {}  # forwards and rules that run as they are, and how often
+        self.never: set[str] = set()  # those of them that are known to
+        self.storages: dict[int, Storage] = {}  # by id of the array with the memory
+        self.known_outside: dict[int, Traced] = {}  # by id of the array
+        self.first_steps: dict[int, int] = {}  # by id of the state of a parameter: its count before the step
+        self.before_write: Any = None  # called with a storage from outside before its first change
+        self.made: dict[tuple, Any] = {}  # numbers of optimizers
+
+    # --- arrays -------------------------------------------------------------------------------------------------------
+
+    def wrap(self, inner, value) -> Traced:
+        scalar = type(inner) not in BACKENDS
+        return (TracedScalar if scalar else recording_type(BACKENDS[type(inner)]))(inner, value, self)
+
+    def known(self, array, kind, thing) -> Traced:
+        """A recording array for one that is there before the step."""
+        owner = owner_of(array)
+        storage = self.storages.get(id(owner))
+        if storage is None:
+            storage = self.storages[id(owner)] = Storage(kind, owner)
+        return self.wrap(array, Value(storage, array, True, thing=thing))
+
+    def outside(self, array) -> Traced:
+        if id(array) not in self.known_outside:
+            self.known_outside[id(array)] = self.known(array, "outside", array)
+        return self.known_outside[id(array)]
+
+    def lift(self, array) -> Traced:
+        """An array beside recorded ones: that of the user is read anew at each replay, the library's is constant."""
+        frame = _getframe(2)
+        while frame.f_code.co_name != "op" and frame.f_back is not None:
+            frame = frame.f_back
+        if self.inside or (frame.f_back is not None and ours(frame.f_back)):
+            return self.wrap(array, constant_of(array))
+        return self.outside(array)
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    def call(self, function, args, kwargs):
+        """Compute, and write down what was called."""
+        name = function if isinstance(function, str) else getattr(function, "__name__", "")
+        if not self.open:
+            return compute(function, [plain(a) for a in args], {k: plain(v) for k, v in kwargs.items()})
+        if self.hidden:
+            raise Untraceable(f"compile: {user_line()}: a call that runs as it is sees arrays of the recording")
+        operands: list[Traced] = []
+        raw = [self.open_up(a, operands) for a in args]
+        named = {k: self.open_up(v, operands) for k, v in kwargs.items()}
+        changed = self.changed_by(function, args, kwargs)
+        result = compute(function, raw, named)
+        if name in FACTS:
+            return result
+        entry = Entry("call", function, self.noted(args), self.noted(kwargs))
+        entry.writes = changed
+        made = self.results(result, operands, entry)
+        self.add(entry)
+        if name in BY_VALUE or (name in ("getitem", "take") and any(x.dtype.kind == "b" for x in operands[1:])):
+            if self.inside:
+                raise read()
+            self.expect_shapes(entry)
+        return made
+
+    def expect_shapes(self, entry):
+        """The shapes of these results depend on values: a replay goes on only where they are the same."""
+        for v in flat_values(entry.outs):
+            self.add(Entry("shape", None, (v, v.shape)))
+
+    def add(self, entry, made=None):
+        entry.errors = numpy.geterr()
+        entry.label, entry.where, entry.counts = self.label, self.where, self.counts
+        self.entries.append(entry)
+        return made
+
+    def open_up(self, x, operands):
+        """The raw arrays of an argument."""
+        kind = type(x)
+        if kind in KINDS:
+            if x.trace is not self:  # left over from another recording, as a kept constant is
+                return x.inner
+            operands.append(x)
+            return x.inner
+        if kind is tuple or kind is list:
+            return kind([self.open_up(item, operands) for item in x])
+        return x
+
+    def noted(self, x):
+        """An argument as the list holds it: a Value for each recording array."""
+        kind = type(x)
+        if kind in KINDS:
+            return x.value if x.trace is self else x.inner
+        if kind is tuple or kind is list:
+            return kind([self.noted(item) for item in x])
+        if kind is dict:
+            return {k: self.noted(item) for k, item in x.items()}
+        return x
+
+    def changed_by(self, function, args, kwargs) -> list[Storage]:
+        out = kwargs.get("out")
+        targets = list(out) if isinstance(out, tuple) else [] if out is None else [out]
+        method = function if isinstance(function, str) else ""
+        if method in FIRST_METHODS or getattr(function, "__name__", "") == "at" or not method and function in FIRST:
+            targets.append(args[0])
+        found = []
+        for x in targets:
+            if type(x) not in KINDS or x.trace is not self:
+                raise Untraceable(f"compile: {user_line()}: writes into an array that the recording does not know")
+            found.append(x.value.storage)
+            if self.before_write is not None:
+                self.before_write(x.value.storage)
+        return found
+
+    def results(self, result, operands, entry):
+        """What a call has given, as recording arrays; ``entry.outs`` gets their Values."""
+        if isinstance(result, (tuple, list)):
+            made = [self.results(item, operands, entry) for item in result]
+            outs = [self.noted(item) if type(item) in (*KINDS, tuple, list) else None for item in made]
+            entry.outs = tuple(outs)
+            return type(result)(*made) if hasattr(result, "_fields") else type(result)(made)
+        if type(result) in BACKENDS:
+            for x in operands:
+                if x.inner is result:
+                    entry.outs = x.value
+                    return x
+            owner = owner_of(result)
+            base = next((x for x in operands if owner_of(x.inner) is owner), None)
+            storage = Storage("buffer") if base is None else base.value.storage
+            if base is None:
+                storage.count, storage.maker = result.size, entry.kind
+            value = Value(storage, result, base is None, entry)
+            entry.outs = value
+            return self.wrap(result, value)
+        if isinstance(result, numpy.generic):
+            value = Value(Storage("buffer"), result, True, entry)
+            entry.outs = value
+            return self.wrap(result, value)
+        if isinstance(result, (bool, int, float, complex)):
+            raise read()
+        entry.outs = None
+        return result
+
+    def truth(self, x) -> bool:
+        """A decision that is taken from a value: a replay goes on only where it comes out the same."""
+        if not self.open:
+            return bool(x.inner)
+        if self.hidden:
+            raise read()
+        answer = bool(x.inner)
+        self.add(Entry("expect", bool, (x.value, answer)))
+        if not self.inside:
+            self.entries[-1].label = ""
+        return answer
+
+    # --- forwards and rules -------------------------------------------------------------------------------------------
+
+    def run_op(self, primitive, arrays, constants):
+        """The forward of an op, call by call; as a whole where it looks at values, or at what cannot be recorded."""
+        backend = next(BACKENDS[type(a)] for a in arrays if type(a) in KINDS)
+        real = BACKENDS[type(next(a.inner for a in arrays if type(a) in KINDS))]
+        kept = self.label, self.where
+        self.label, self.where = primitive.name, ""
+        try:
+            return self.attempt(
+                primitive.name,
+                lambda: primitive.forward(backend.xp, *arrays, **constants),
+                primitive.forward, (real.xp, *arrays), constants,
+            )  # fmt: skip
+        finally:
+            self.label, self.where = kept
+
+    def attempt(self, name, traced, function, args, kwargs):
+        """``traced()``, or one entry for ``function`` where that cannot be recorded call by call."""
+        if name not in self.whole and name not in self.never and not self.hidden:
+            mark, made = len(self.entries), dict(self.made)
+            self.inside += 1
+            try:
+                return traced()
+            except Exception:
+                del self.entries[mark:]
+                self.made = made
+            finally:
+                self.inside -= 1
+        self.whole[name] = self.whole.get(name, 0) + 1
+        return self.as_a_whole(function, args, kwargs)
+
+    def as_a_whole(self, function, args, kwargs):
+        operands: list[Traced] = []
+        raw = [self.open_up(a, operands) for a in args]
+        named = {k: self.open_up(v, operands) for k, v in kwargs.items()}
+        self.hidden += 1
+        try:
+            result = function(*raw, **named)
+        finally:
+            self.hidden -= 1
+        entry = Entry("whole", function, self.noted(args), self.noted(kwargs))
+        made = self.add(entry, self.results(result, operands, entry))
+        self.expect_shapes(entry)
+        return made
+
+    # --- what else a step does ----------------------------------------------------------------------------------------
+
+    def numbers(self, optimizer, p, options, state):
+        """The numbers of an update as 0-d arrays that each replay fills anew."""
+        step = state["step"]
+        values = optimizer.scalars(options, step)
+        key = (id(optimizer), id(options), step, values, p.dtype.str, type(p))
+        if key not in self.made:
+            backend = BACKENDS[type(p.inner)]
+            arrays = [backend.xp.asarray(value, dtype=p.dtype) for value in values]
+            if rows := getattr(optimizer.updating, "rows", None):  # of a Flat, whose state is made for one step
+                state = rows[0][2]
+            ahead = step - self.first_steps.get(id(state), 0)
+            numbers = Numbers(optimizer, options, state, values, arrays, ahead)
+            made = [self.known(a, "number", a) for a in arrays]
+            self.add(Entry("numbers", numbers, writes=[x.value.storage for x in made]))
+            self.made[key] = made
+        return self.made[key]
+
+
+class Numbers:
+    """What an optimizer multiplies by in one step: as 0-d arrays, filled from its options and its count of steps."""
+
+    def __init__(self, optimizer, options, state, values, arrays, ahead):
+        self.optimizer, self.options, self.state, self.p = optimizer, options, state, optimizer.updating
+        self.values, self.arrays, self.ahead = values, arrays, ahead
+
+    def refresh(self, step_before):
+        self.optimizer.updating = self.p
+        values = self.optimizer.scalars(self.options, step_before + self.ahead)
+        if values != self.values:
+            for array, value, old in zip(self.arrays, values, self.values):
+                if value != old:
+                    array[...] = value
+            self.values = values
+
+
+def constant_of(array) -> Value:
+    return Value(Storage("constant", array), array, True, thing=array)
+
+
+def flat_values(outs):
+    if isinstance(outs, tuple):
+        for item in outs:
+            yield from flat_values(item)
+    elif outs is not None:
+        yield outs
+
+
+def compute(function, args, kwargs):
+    if isinstance(function, str):
+        found = getattr(args[0], function)
+        return found(*args[1:], **kwargs) if callable(found) and function not in VIEWS else found
+    return function(*args, **kwargs)
+
+
+VIEWS = {"T", "mT", "real", "imag"}  # attributes
+
+
+def owner_of(array):
+    """The array that owns the memory."""
+    while type(base := getattr(array, "base", None)) is type(array):
+        array = base
+    return array

@@ -3,6 +3,7 @@
     python examples/train_mlp.py                        the bundled 8 x 8 digits, about ten seconds on a laptop
     python examples/train_mlp.py --data mnist           MNIST (the error says how to get it if it is not there)
     python examples/train_mlp.py --resume runs/digits/checkpoint.npz
+    mpiexec -n 2 python examples/train_mlp.py           the same batches, shared out to two processes
 
 Written to --out: curves.png, misclassified.png, graph.svg (graph.dot without a renderer), checkpoint.npz, result.json.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import tinygrad_ms as tg
-from tinygrad_ms import nn, optim
+from tinygrad_ms import distributed, nn, optim
 from tinygrad_ms.data import DataLoader, load_digits, load_fashion_mnist, load_mnist, train_test_split
 
 LOADERS = {"digits": load_digits, "mnist": load_mnist, "fashion": load_fashion_mnist}
@@ -161,7 +162,7 @@ class Run:
         self.options = options
         self.x, self.x_test, self.y, self.y_test = load(options.data, options.seed)
         self.sizes = [self.x.shape[1], *options.hidden, int(self.y.max()) + 1]
-        self.model = build_model(self.sizes, options.dropout, options.seed)
+        self.model = distributed.DataParallel(build_model(self.sizes, options.dropout, options.seed))
         self.device = self.model.parameters()[0].device
         self.loader = DataLoader(
             self.x,
@@ -185,7 +186,7 @@ class Run:
 
     def save(self, path):
         state = {part: getattr(self, part).state_dict() for part in self.parts}
-        tg.save(path, {**state, "history": self.history, "settings": settings(self.options)})
+        distributed.save(path, {**state, "history": self.history, "settings": settings(self.options)})
 
     def restore(self, state):
         for part in self.parts:
@@ -196,7 +197,7 @@ class Run:
         losses = []
         for x, y in self.loader:
             before = [p.data.copy() for p in self.model.parameters()]
-            losses.append(self.update(x, y).item())
+            losses.append(self.model.average(self.update(x, y)).item())
             if not math.isfinite(losses[-1]):
                 raise Diverged(len(self.history), self.first_nan(before, x, y))
             accuracy = f"{self.history[-1]['accuracy']:.1%}" if self.history else "-"
@@ -213,7 +214,7 @@ class Run:
             for p, data in zip(self.model.parameters(), parameters):
                 p.copy_(data)
         try:
-            with tg.detect_nan():
+            with tg.detect_nan(), self.model.no_sync():
                 loss_of(self.model, x, y, self.options.label_smoothing).backward()
         except FloatingPointError as error:
             return str(error)
@@ -227,6 +228,17 @@ def settings(options):
 class Diverged(Exception):
     def __init__(self, epoch, cause):
         super().__init__(f"training diverged in epoch {epoch + 1}: {cause}. Try a smaller --lr")
+
+
+def say(text):
+    """Print, on one of the processes."""
+    if distributed.rank() == 0:
+        print(text)
+
+
+def end(text):
+    """Stop with an error, which one of the processes prints."""
+    sys.exit(text if distributed.rank() == 0 else 1)
 
 
 # %% What to show at the end
@@ -309,10 +321,12 @@ def draw_graph(run, folder):
 def finish(run, predictions, seconds):
     folder = run.options.out
     accuracy = run.history[-1]["accuracy"]
+    run.save(folder / "checkpoint.npz")
+    if distributed.rank() > 0:
+        return {"accuracy": accuracy}
     counts = confusion_matrix(run.y_test, predictions, run.sizes[-1])
     print(f"\ntest accuracy {accuracy:.2%} ({int((predictions == run.y_test).sum())} of {len(run.y_test)} images)")
     print_confusion(counts)
-    run.save(folder / "checkpoint.npz")
     side = math.isqrt(run.x.shape[1])
     written = ["checkpoint.npz", "result.json"]
     try:
@@ -337,9 +351,9 @@ def progress(total, done, quiet):
     try:
         from tqdm import tqdm
     except ImportError:
-        print("no progress bar: tqdm is not installed (pip install tqdm)")
+        say("no progress bar: tqdm is not installed (pip install tqdm)")
         quiet = True
-    if quiet:
+    if quiet or distributed.rank() > 0:
 
         class Silent:
             update = set_postfix = close = lambda self, *args, **kwargs: None
@@ -368,7 +382,7 @@ def resume(options, state, kept):
             setattr(options, name, saved)
         elif name not in kept and given != saved:
             was = "the default" if saved is None else saved
-            print(f"--{name.replace('_', '-')} {given} is ignored: the run goes on with {was}, as it was started")
+            say(f"--{name.replace('_', '-')} {given} is ignored: the run goes on with {was}, as it was started")
             setattr(options, name, saved)
     if "out" not in options.given:
         options.out = options.resume.parent
@@ -379,7 +393,7 @@ def main(arguments=None):
     try:
         return train(options)
     except (OSError, tg.CheckpointError) as error:
-        sys.exit(f"error: {error}")
+        end(f"error: {error}")
 
 
 def begin(options):
@@ -392,14 +406,12 @@ def begin(options):
         run = Run(options)
         run.restore(state)
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-        sys.exit(f"error: cannot resume: {error}")
+        end(f"error: cannot resume: {error}")
     if options.epochs < len(run.history):
-        sys.exit(f"error: --epochs {options.epochs} is less than the {len(run.history)} that the checkpoint has")
-    print(f"resumed after epoch {len(run.history)} of {options.epochs}")
+        end(f"error: --epochs {options.epochs} is less than the {len(run.history)} that the checkpoint has")
+    say(f"resumed after epoch {len(run.history)} of {options.epochs}")
     if options.epochs != state["settings"]["epochs"]:
-        print(
-            f"it was to have {state['settings']['epochs']}; the learning rate goes on along a cosine of the new length"
-        )
+        say(f"it was to have {state['settings']['epochs']}; the learning rate goes on along a cosine of the new length")
     return run
 
 
@@ -412,8 +424,8 @@ def train(options):
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)  # as Ctrl-C
     options.out.mkdir(parents=True, exist_ok=True)
-    print(f"{options.data}: {len(run.x)} training and {len(run.x_test)} test images; on {run.device}")
-    print(run.model.summary(run.x[:1]))
+    say(f"{options.data}: {len(run.x)} training and {len(run.x_test)} test images; on {run.device}")
+    say(run.model.summary(run.x[:1]))
     checkpoint = options.out / "checkpoint.npz"
     bar = progress(options.epochs * len(run.loader), len(run.history) * len(run.loader), options.quiet)
     start = time.perf_counter()
@@ -424,10 +436,10 @@ def train(options):
             predictions = run.epoch(bar)
     except KeyboardInterrupt:
         bar.close()
-        sys.exit(f"\nstopped in epoch {len(run.history) + 1}; go on with: python {sys.argv[0]} --resume {checkpoint}")
+        end(f"\nstopped in epoch {len(run.history) + 1}; go on with: python {sys.argv[0]} --resume {checkpoint}")
     except Diverged as error:
         bar.close()
-        sys.exit(f"error: {error}")
+        end(f"error: {error}")
     bar.close()
     if predictions is None:
         predictions = evaluate(run.model, run.x_test, run.y_test)[1]
@@ -436,4 +448,5 @@ def train(options):
 
 if __name__ == "__main__":
     tg.keep_freed_memory()
+    distributed.init()
     main()

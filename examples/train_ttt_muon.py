@@ -6,6 +6,7 @@
     python examples/train_ttt_muon.py --task uniform       no repeats: every update learns it, in less than a minute
     python examples/train_ttt_muon.py --task chars         predict the characters of Python's help texts
     python examples/train_ttt_muon.py --resume runs/zipf-muon-0/checkpoint.npz
+    mpiexec -n 2 python examples/train_ttt_muon.py         the same batches, shared out to two processes
 
 --update: muon (the exact smooth msign with its analytic derivative), ns5 (five unconverged Newton-Schulz steps,
 differentiated step by step), plain (the gradient itself), frozen (the fast weights never change).
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 import tinygrad_ms as tg
-from tinygrad_ms import nn, optim
+from tinygrad_ms import distributed, nn, optim
 from tinygrad_ms.data import MQAR, load_text, windows
 
 UPDATES = {  # of the fast weights
@@ -256,6 +257,7 @@ class Run:
         )  # fmt: skip
         if options.device:
             self.model.to(options.device)
+        self.model = distributed.DataParallel(self.model)
         self.optimizer = optim.AdamW(self.model.parameters(), lr=options.lr, betas=(0.9, 0.95), weight_decay=0.01)
         self.schedule = optim.CosineLR(self.optimizer, options.steps, min(50, options.steps // 4), final=0.1)
         update = update_of(self.model, self.optimizer, self.schedule)
@@ -273,7 +275,7 @@ class Run:
     def save(self, path):
         state = {part: getattr(self, part).state_dict() for part in self.parts}
         state |= {name: getattr(self, name) for name in self.records}
-        tg.save(path, {**state, "settings": settings(self.options)})
+        distributed.save(path, {**state, "settings": settings(self.options)})
 
     def restore(self, state):
         for part in self.parts:
@@ -283,10 +285,10 @@ class Run:
 
     def step(self):
         start = time.perf_counter()
-        loss, norm = self.update(*self.task.batch(self.steps))
+        loss, norm = self.update(*distributed.shard(*self.task.batch(self.steps)))
         if not math.isfinite(norm.item()):
             raise Diverged(f"the gradient of step {self.steps + 1} has norm {norm.item()}; try a smaller --lr")
-        self.losses.append(loss.item())
+        self.losses.append(self.model.average(loss).item())
         self.seconds += time.perf_counter() - start
 
     @tg.no_grad()
@@ -296,6 +298,17 @@ class Run:
 
 class Diverged(Exception):
     pass
+
+
+def say(text):
+    """Print, on one of the processes."""
+    if distributed.rank() == 0:
+        print(text)
+
+
+def end(text):
+    """Stop with an error, which one of the processes prints."""
+    sys.exit(text if distributed.rank() == 0 else 1)
 
 
 def settings(options):
@@ -323,6 +336,10 @@ class Stop:
             raise KeyboardInterrupt
         self.wanted = True
 
+    def anywhere(self):
+        """Whether any of the processes is to stop: all do so after the same step."""
+        return distributed.all_reduce(float(self.wanted)).item() > 0
+
 
 def train(run):
     """Train to the end, measure every twentieth of the way, and write the results."""
@@ -334,7 +351,7 @@ def train(run):
     try:
         run.save(checkpoint)  # only ever between two steps: a checkpoint is of whole ones
         with Stop() as stop:
-            while run.steps < options.steps and not stop.wanted:
+            while run.steps < options.steps and not stop.anywhere():
                 run.step()
                 bar.update()
                 if run.steps % every == 0 and run.steps < options.steps:
@@ -350,10 +367,10 @@ def train(run):
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         bar.close()
-        sys.exit(f"\nstopped after {saved} steps; go on with: python {sys.argv[0]} --resume {checkpoint}")
+        end(f"\nstopped after {saved} steps; go on with: python {sys.argv[0]} --resume {checkpoint}")
     except Diverged as error:
         bar.close()
-        sys.exit(f"error: {error}")
+        end(f"error: {error}")
     bar.close()
     if not run.history or run.history[-1]["step"] < run.steps:
         run.evaluate(batches=32)
@@ -365,6 +382,8 @@ def train(run):
 def finish(run):
     options, last = run.options, run.history[-1]
     figures = {k: v for k, v in last.items() if k != "step"}
+    if distributed.rank() > 0:
+        return figures
     per_step = 1000 * run.seconds / max(1, run.steps)
     reached = ", ".join(f"{k} {v:.4f}" for k, v in figures.items())
     print(
@@ -420,7 +439,7 @@ def compare(options):
             part = argparse.Namespace(**vars(options))
             part.update, part.seed, part.out = update, seed, options.out / f"{update}-{seed}"
             results.setdefault(update, []).append(train(Run(part)))
-    return write_comparison(results, options.task, options.out)
+    return write_comparison(results, options.task, options.out) if distributed.rank() == 0 else results
 
 
 def write_comparison(results, task, folder):
@@ -443,9 +462,9 @@ def progress(total, done, quiet):
     try:
         from tqdm import tqdm
     except ImportError:
-        print("no progress bar: tqdm is not installed (pip install tqdm)")
+        say("no progress bar: tqdm is not installed (pip install tqdm)")
         quiet = True
-    if quiet:
+    if quiet or distributed.rank() > 0:
 
         class Silent:
             update = set_postfix = close = lambda self, *args, **kwargs: None
@@ -474,7 +493,7 @@ def resume(options, state, kept):
             setattr(options, name, saved)
         elif name not in kept and given != saved:
             was = "the default" if saved is None else saved
-            print(f"--{name.replace('_', '-')} {given} is ignored: the run goes on with {was}, as it was started")
+            say(f"--{name.replace('_', '-')} {given} is ignored: the run goes on with {was}, as it was started")
             setattr(options, name, saved)
     if "out" not in options.given:
         options.out = options.resume.parent
@@ -484,7 +503,7 @@ def begin(options):
     """The run, from its beginning or from a checkpoint."""
     if not options.resume:
         run = Run(options)
-        print(run.model.summary(run.task.batch(0)[0][:1]))
+        say(run.model.summary(run.task.batch(0)[0][:1]))
         return run
     try:
         state = tg.load(options.resume)
@@ -492,14 +511,12 @@ def begin(options):
         run = Run(options)
         run.restore(state)
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-        sys.exit(f"error: cannot resume: {error}")
+        end(f"error: cannot resume: {error}")
     if options.steps < run.steps:
-        sys.exit(f"error: --steps {options.steps} is less than the {run.steps} that the checkpoint has")
-    print(f"resumed after step {run.steps} of {options.steps}")
+        end(f"error: --steps {options.steps} is less than the {run.steps} that the checkpoint has")
+    say(f"resumed after step {run.steps} of {options.steps}")
     if options.steps != state["settings"]["steps"]:
-        print(
-            f"it was to have {state['settings']['steps']}; the learning rate goes on along a cosine of the new length"
-        )
+        say(f"it was to have {state['settings']['steps']}; the learning rate goes on along a cosine of the new length")
     return run
 
 
@@ -508,9 +525,10 @@ def main(arguments=None):
     try:
         return compare(options) if options.compare else train(begin(options))
     except (OSError, tg.CheckpointError) as error:
-        sys.exit(f"error: {error}")
+        end(f"error: {error}")
 
 
 if __name__ == "__main__":
     tg.keep_freed_memory()
+    distributed.init()
     main()

@@ -7,6 +7,7 @@ from tinygrad_ms.ops import conversions, creation, indexing
 from tinygrad_ms.ops.activations import *
 from tinygrad_ms.ops.affine import *
 from tinygrad_ms.ops.classification import *
+from tinygrad_ms.ops.collectives import *
 from tinygrad_ms.ops.comparisons import *
 from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *

@@ -5,12 +5,12 @@ The floors, from the bottom:
 0. `_version`; `lines`: of source files; `options`: numbers as options; `random`: the generator that initial values and
    masks come from; `sole`: whether an array has one owner; `surroundings`: what must surround a call that runs again;
    `tree`: nested containers
-1. `arrays`: which array library an array belongs to
+1. `arrays`: which array library an array belongs to; above it `world`: the ranks of a job
 2. `engine`: Tensor and tape
 3. `ops`: the primitives; `dlpack`: arrays of other libraries; above it `stacked`: backward for many cotangents at once
 4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`, `own_primitives`
-5. `replay`: record once, run many; `interop`: inside PyTorch and JAX; `notebook`, `rules`: what is built on these
-   rooms; `moved`: where old paths lead
+5. `replay`: record once, run many; `distributed`: several processes; `interop`: inside PyTorch and JAX; `notebook`,
+   `rules`; `moved`: where old paths lead
 6. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
 """
 
@@ -31,6 +31,7 @@ FLOORS = {
     "tinygrad_ms.surroundings": 0,
     "tinygrad_ms.tree": 0,
     "tinygrad_ms.arrays": 1,
+    "tinygrad_ms.world": 1.5,
     "tinygrad_ms.engine": 2,
     "tinygrad_ms.dlpack": 3,
     "tinygrad_ms.ops": 3,
@@ -48,6 +49,7 @@ FLOORS = {
     "tinygrad_ms.own_primitives": 4,
     "tinygrad_ms.interop": 5,
     "tinygrad_ms.replay": 5,
+    "tinygrad_ms.distributed": 5,
     "tinygrad_ms.notebook": 5,
     "tinygrad_ms.rules": 5,
     "tinygrad_ms.moved": 5,

@@ -47,14 +47,16 @@ __all__ = [  # every name stands once in this list or in that of ops: none may o
     "no_derivative", "no_grad", "ops", "primitive", "rules", "scope", "set_default_device", "set_fused", "signm",
     "tensor", "value_and_grad", "vjp",
     # loaded when first used: rooms, and what stands in some of them
-    "data", "graph", "nn", "optim", "random", "replay", "serialization", "testing", "transforms",
+    "data", "distributed", "graph", "nn", "optim", "random", "replay", "serialization", "testing", "transforms",
     "CheckpointError", "compile", "explain", "get_num_threads", "load", "manual_seed", "profile", "save",
     "set_num_threads",
 ]  # fmt: skip
 __all__ += ops.__all__
 _moved.install()
 
-_ROOMS = ("data", "graph", "nn", "optim", "random", "replay", "serialization", "testing", "transforms")
+_ROOMS = (
+    "data", "distributed", "graph", "nn", "optim", "random", "replay", "serialization", "testing", "transforms",
+)  # fmt: skip
 _ELSEWHERE = {  # names at the top level, and their modules
     "manual_seed": "random", "save": "serialization", "load": "serialization", "CheckpointError": "serialization",
     "profile": "profiler", "explain": "graph", "compile": "replay",
@@ -68,7 +70,7 @@ _INTERNAL = {  # parts of the rules of other ops, public by accident: until 0.3 
 
 # Type checkers read the imports and must not see __getattr__: with it any name would be right to them.
 if _typing.TYPE_CHECKING:
-    from tinygrad_ms import data, graph, nn, optim, random, replay, serialization, testing, transforms
+    from tinygrad_ms import data, distributed, graph, nn, optim, random, replay, serialization, testing, transforms
     from tinygrad_ms.graph import explain
     from tinygrad_ms.ops.fused.threads import get_num_threads, set_num_threads
     from tinygrad_ms.profiler import profile

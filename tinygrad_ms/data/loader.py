@@ -7,6 +7,7 @@ import numpy as np
 
 from tinygrad_ms.data.datasets import Dataset, rows_of, whole
 from tinygrad_ms.engine.around.constructors import tensor
+from tinygrad_ms.world import joined
 
 
 class DataLoader:
@@ -18,19 +19,23 @@ class DataLoader:
         They keep their dtypes and are not copied; each batch is a copy on `device` (None: the default one).
     shuffle: a new order each epoch, made from (seed, epoch) alone: a resumed run sees the same batches.
     drop_last: leave out a last batch that is smaller than the others.
+    shard: in a job of several ranks (``distributed.init``), each gets its part of every batch, sizes that differ by one
+        at most; batch_size is that of all ranks together. None: where it shuffles, as training does. Where a batch has
+        fewer rows than there are ranks, some get a row that is another's, with weight 0 under ``DataParallel``.
     Raises ValueError for arrays of unequal length, no rows, batch_size < 1, or drop_last leaving no batch.
 
     Each pass over the loader is one epoch; one that was left early counts as well, and of two that run side by side
     each is one. `state_dict` tells the place in the one that was begun last.
     """
 
-    def __init__(self, *arrays, batch_size, shuffle=False, seed=0, drop_last=False, device=None):
+    def __init__(self, *arrays, batch_size, shuffle=False, seed=0, drop_last=False, device=None, shard=None):
         if len(arrays) == 1 and isinstance(arrays[0], Dataset):
             arrays = (arrays[0].images, arrays[0].labels)
         self.arrays = rows_of("DataLoader", arrays)
         self.batch_size = whole(batch_size, "DataLoader: batch_size", 1)
         self.seed = whole(seed, "DataLoader: seed", 0)
         self.shuffle, self.drop_last, self.device = shuffle, drop_last, device
+        self.shard = bool(shuffle if shard is None else shard)
         if len(self) == 0:
             raise ValueError(
                 f"DataLoader: batch_size {batch_size} is more than the {self.size} rows, and "
@@ -59,7 +64,12 @@ class DataLoader:
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             if self.epoch == epoch:  # else another pass has begun meanwhile, as in zip(loader, loader)
                 self.batch = batch + 1
-            yield tuple(tensor(array[rows], device=self.device) for array in self.arrays)
+            if self.shard:
+                rows = rows[joined().part(len(rows))]
+            try:
+                yield tuple(tensor(array[rows], device=self.device) for array in self.arrays)
+            finally:
+                joined().idle = False
         if self.epoch == epoch:
             self.epoch, self.batch = epoch + 1, 0
 

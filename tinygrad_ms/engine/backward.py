@@ -40,6 +40,9 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
         accumulate(node, g, sole(g))
 
 
+ORDERS: list = [reversed]  # the last one orders the walks of ``backward``; ``distributed`` hears of finished gradients
+
+
 def make_seed(tensor, gradient, create_graph, op):
     """The cotangent of ``tensor`` as a raw array, or as a Tensor under ``create_graph``; 1 for a single element."""
     one = gradient is None and tensor.size == 1
@@ -64,7 +67,7 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
     observers = current_state().hooks
     # 1 / cosh x is 0 where cosh x overflows: no warning of what ends in a limit
     with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():
-        for node in reversed(tape):
+        for node in reversed(tape) if wanted else ORDERS[-1](tape):
             if (g := grads.pop(node, None)) is not None:
                 if node.dtype is not None and g.dtype is not node.dtype:  # half precision, added up in float32
                     g = g.astype(node.dtype)

@@ -18,7 +18,7 @@ from tinygrad_ms.optim.schedules import Schedule
 from tinygrad_ms.optim.whole_steps import arithmetic_raises
 from tinygrad_ms.random import generator
 from tinygrad_ms.replay.plan import Plan, name_of
-from tinygrad_ms.replay.refusal import Diverged, refusal
+from tinygrad_ms.replay.refusal import Diverged, hooked, refusal
 from tinygrad_ms.replay.source import Source
 from tinygrad_ms.replay.trace import Numbers, Value
 
@@ -141,7 +141,7 @@ class Program:
             tests += [f"{name}.shape == {array.shape}", f"{name}.strides == {array.strides}"]
         for t, array, node in places:
             tests += [f"{bound(t)}.data is {bound(array)}", f"{bound(t)}.node is {bound(node)}"]
-            tests += [f"not {bound(node)}.hooks"] if node is not None else []
+            tests += [f"not ({bound(node)}.hooks and {bound(hooked)}({bound(node)}))"] if node is not None else []
         tests += [
             f"{bound(leaf)}.grad is {'' if there else 'not '}None"
             for leaf, there in zip(self.leaves, pattern_of({t: t.grad for t in self.leaves}))
@@ -234,7 +234,7 @@ class Family:
     def changed(self) -> str:
         """What is not as it was when this was recorded; "" where all is."""
         for t, array, node in self.places:
-            if t.data is not array or t.node is not node or (node is not None and node.hooks):
+            if t.data is not array or t.node is not node or (node is not None and hooked(node)):
                 return "a tensor from outside has another array, or hooks"
         return self.guards.changed()
 

@@ -15,7 +15,7 @@ from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.optim.clipping import clip_grad_norm, clip_grad_value
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.random import _replay, generator
-from tinygrad_ms.replay.refusal import refusal
+from tinygrad_ms.replay.refusal import hooked, refusal
 from tinygrad_ms.replay.trace import Entry, Trace, constant_of
 from tinygrad_ms.replay.traced import KINDS, active
 
@@ -124,7 +124,7 @@ class Recorder:
             return
         if not self.live:
             self.trace.counts = True
-        if node.hooks or any(getattr(parent, "hooks", None) for parent in node.parents):
+        if any(getattr(place, "hooks", None) and hooked(place) for place in (node, *node.parents)):
             raise refusal("a hook on a gradient cannot be recorded")
         self.plans.append((node, node.plan))
         if node.plan is not None and not isinstance(gradient, Tensor):
@@ -311,7 +311,7 @@ class Recorder:
         self.look_at_options()
         self.note_gradients()
         for t in self.start:
-            if t.node is not None and t.node.hooks:
+            if t.node is not None and hooked(t.node):
                 raise refusal("a hook on a gradient cannot be recorded")
         for storage in self.trace.storages.values():
             self.before_write(storage)

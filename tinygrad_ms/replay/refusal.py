@@ -24,6 +24,11 @@ def user_line() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+def hooked(node) -> bool:
+    """Whether a node has hooks that no list can hold."""
+    return not all(hasattr(hook, "recorded") for hook in node.hooks or ())
+
+
 def refusal(why: str, line: str = "") -> RuntimeError:
     """The error for what a recording cannot hold."""
     return RuntimeError(f"compile: {line or user_line()}: {why}")

@@ -27,6 +27,9 @@ class ShardedMuon(Muon):
         dealt = self.dealt()
         others = [p for rank, part in enumerate(dealt) if rank != world().rank for p in part]
         gradients = [p.grad for p in others]
+        if self.nonfinite != "ignore" and not self.all_finite():  # of all matrices: every rank decides alike
+            self.skipped += 1
+            return
         try:
             for p in others:
                 p.grad = None

@@ -19,6 +19,7 @@ from tinygrad_ms.replay.refusal import Diverged
 from tinygrad_ms.replay.trace import VIEWS, Value
 from tinygrad_ms.tree import Slot
 
+HOST = {numpy.ndarray, numpy.float32, numpy.float64}
 IN_C = (numpy.ufunc, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType)
 
 
@@ -232,6 +233,7 @@ class Source:
             self.call(e, function, args, kwargs)
         elif isinstance(function, str) and name in VIEWS:
             target = self.target(out)
+            name = "T" if name == "mT" and len(self.plan.resolve(args[0]).shape) == 2 else name  # the same, sooner
             self.add(e, f"{target} = {self.value(args[0])}.{name}", target, errors=False)
         else:
             if isinstance(function, str) and name in REDUCTIONS:
@@ -284,7 +286,7 @@ class Source:
         """Python numbers beside floats as 0-d arrays, which NumPy reads faster."""
         arrays = [self.plan.resolve(a) for a in args if type(a) is Value]
         dtypes = {v.dtype for v in arrays}
-        if len(dtypes) != 1 or len(arrays) == len(args) or not all(v.kind is numpy.ndarray for v in arrays):
+        if len(dtypes) != 1 or len(arrays) == len(args) or not all(v.kind in HOST for v in arrays):
             return args
         (dtype,) = dtypes
         if dtype.char not in "fd":

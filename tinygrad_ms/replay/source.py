@@ -49,6 +49,7 @@ class Source:
             "Tensor": Tensor, "Diverged": Diverged, "enter": QUICK[0], "leave": QUICK[1],
             "consume": consume, "tick": tick, "setattr": setattr, "setitem": operator.setitem,
             "last_change": last_change, "copyto": numpy.copyto, "asarray": numpy.asarray, "decides": set(),
+            "blank": object.__new__, "fill": Tensor.__init__,
         }  # fmt: skip
         self.known: dict[Any, str] = {}
         self.texts: dict[Value, str] = {}
@@ -57,6 +58,7 @@ class Source:
         self.make_block()
         self.lines: list[Line] = []
         self.first: list[str] = []  # what is read at the start
+        self.gradients: list[str] = []  # lines that make the tensors of gradients, in half the time of Tensor(...)
         self.scalars: dict[tuple, Any] = {}
         self.prepared: dict[str, Any] = {}  # ways to treat floating-point errors
         self.count = 0
@@ -208,8 +210,11 @@ class Source:
 
     def do_gradient(self, e):
         t, (v,) = self.bound(e.function, "t"), e.args
-        new = "None" if v is None else f"Tensor({self.value(v)})"
-        self.add(e, f"{t}.grad = {new}", effect=True, pieces=f'(setattr, {t}, "grad", {new})', errors=False)
+        text = f"{t}.grad = " + ("None" if v is None else f"Tensor({self.value(v)})")
+        made = "None" if v is None else f"g_{t}"
+        if v is not None:
+            self.gradients += [f"{made} = blank(Tensor)", f"fill({made}, {self.value(v)})"]
+        self.add(e, text, effect=True, pieces=f'(setattr, {t}, "grad", {made})', errors=False)
 
     def do_tick(self, e):
         state, before, n = self.bound(e.function, "s"), self.step_before(e.function), e.args[2]
@@ -320,7 +325,7 @@ class Source:
             body.append("    now = tick()")
         marks = [f"(setitem, {name}, 0, now)," for name in touched]
         if self.atomic:
-            body.append(f"    results = {result_text}")
+            body += [f"    {line}" for line in [*self.gradients, f"results = {result_text}"]]
             body.append("    consume((")
             body += [f"        {line.pieces},  # {line.note}" for line in after]
             body += [f"        {mark}" for mark in marks]

@@ -116,6 +116,9 @@ class Plan:
                 if name in SAME and first is not None and alike(first, out) and out.storage is first.storage:
                     self.instead[out] = first
                     continue
+                if first is not None and {out.storage, first.storage}.isdisjoint(changed) and is_same(e, first, out):
+                    self.alias(out, first)
+                    continue
                 if out.root and out.storage not in changed and size_of(out) <= SMALL and name not in FREE:
                     key = self.key(e, versions)
                     first, errors = known.get(key, (None, None))
@@ -176,8 +179,9 @@ class Plan:
             chosen -= bad
         kept = []
         for e in self.entries:
-            if name_of(e.function) == "asarray" and e.args and type(e.args[0]) is Value and e.args[0] in chosen:
-                self.alias(e.outs, e.args[0])
+            v = self.resolve(e.args[0]) if name_of(e.function) == "asarray" and e.args else None
+            if type(v) is Value and v in chosen:
+                self.alias(e.outs, v)
             else:
                 kept.append(e)
         for v in chosen:
@@ -333,6 +337,13 @@ class Plan:
 
 def alike(a, b) -> bool:
     return a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype
+
+
+def is_same(e, first, out) -> bool:
+    """Whether a call divides an array, or a scalar, of the step by one."""
+    one = e.args[1] if len(e.args) == 2 and not e.kwargs and name_of(e.function) == "divide" else None
+    same = first.storage.kind == "buffer" and first.root and first.scalar == out.scalar and alike(first, out)
+    return type(one) in (int, float) and one == 1 and same
 
 
 def size_of(v) -> int:

@@ -19,6 +19,7 @@ from tinygrad_ms.replay.refusal import Diverged
 from tinygrad_ms.replay.trace import VIEWS, Value
 from tinygrad_ms.tree import Slot
 
+HOST = {numpy.ndarray, numpy.float32, numpy.float64}
 IN_C = (numpy.ufunc, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType)
 
 
@@ -48,6 +49,7 @@ class Source:
             "Tensor": Tensor, "Diverged": Diverged, "enter": QUICK[0], "leave": QUICK[1],
             "consume": consume, "tick": tick, "setattr": setattr, "setitem": operator.setitem,
             "last_change": last_change, "copyto": numpy.copyto, "asarray": numpy.asarray, "decides": set(),
+            "blank": object.__new__, "fill": Tensor.__init__,
         }  # fmt: skip
         self.known: dict[Any, str] = {}
         self.texts: dict[Value, str] = {}
@@ -56,6 +58,7 @@ class Source:
         self.make_block()
         self.lines: list[Line] = []
         self.first: list[str] = []  # what is read at the start
+        self.gradients: list[str] = []  # lines that make the tensors of gradients, in half the time of Tensor(...)
         self.scalars: dict[tuple, Any] = {}
         self.prepared: dict[str, Any] = {}  # ways to treat floating-point errors
         self.count = 0
@@ -207,8 +210,11 @@ class Source:
 
     def do_gradient(self, e):
         t, (v,) = self.bound(e.function, "t"), e.args
-        new = "None" if v is None else f"Tensor({self.value(v)})"
-        self.add(e, f"{t}.grad = {new}", effect=True, pieces=f'(setattr, {t}, "grad", {new})', errors=False)
+        text = f"{t}.grad = " + ("None" if v is None else f"Tensor({self.value(v)})")
+        made = "None" if v is None else f"g_{t}"
+        if v is not None:
+            self.gradients += [f"{made} = blank(Tensor)", f"fill({made}, {self.value(v)})"]
+        self.add(e, text, effect=True, pieces=f'(setattr, {t}, "grad", {made})', errors=False)
 
     def do_tick(self, e):
         state, before, n = self.bound(e.function, "s"), self.step_before(e.function), e.args[2]
@@ -232,6 +238,7 @@ class Source:
             self.call(e, function, args, kwargs)
         elif isinstance(function, str) and name in VIEWS:
             target = self.target(out)
+            name = "T" if name == "mT" and len(self.plan.resolve(args[0]).shape) == 2 else name  # the same, sooner
             self.add(e, f"{target} = {self.value(args[0])}.{name}", target, errors=False)
         else:
             if isinstance(function, str) and name in REDUCTIONS:
@@ -284,7 +291,7 @@ class Source:
         """Python numbers beside floats as 0-d arrays, which NumPy reads faster."""
         arrays = [self.plan.resolve(a) for a in args if type(a) is Value]
         dtypes = {v.dtype for v in arrays}
-        if len(dtypes) != 1 or len(arrays) == len(args) or not all(v.kind is numpy.ndarray for v in arrays):
+        if len(dtypes) != 1 or len(arrays) == len(args) or not all(v.kind in HOST for v in arrays):
             return args
         (dtype,) = dtypes
         if dtype.char not in "fd":
@@ -318,7 +325,7 @@ class Source:
             body.append("    now = tick()")
         marks = [f"(setitem, {name}, 0, now)," for name in touched]
         if self.atomic:
-            body.append(f"    results = {result_text}")
+            body += [f"    {line}" for line in [*self.gradients, f"results = {result_text}"]]
             body.append("    consume((")
             body += [f"        {line.pieces},  # {line.note}" for line in after]
             body += [f"        {mark}" for mark in marks]

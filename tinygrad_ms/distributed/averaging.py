@@ -259,7 +259,7 @@ class Averaging:
 
 def recording(tensor) -> bool:
     """Whether this is a tensor of a recording."""
-    return BACKENDS[type(tensor.data)].run is not None
+    return BACKENDS[type(tensor.data)].recorder is not None
 
 
 def device(array) -> int:

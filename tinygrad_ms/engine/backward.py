@@ -32,9 +32,8 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
         raise RuntimeError(
             "backward: this tensor has no history: no input had requires_grad=True, or it was computed under no_grad()"
         )
-    retain = create_graph if retain_graph is None else retain_graph
     seed = make_seed(tensor, gradient, create_graph, "backward")
-    leaves, _ = walk([(tensor.node, seed)], retain=retain, create_graph=create_graph)
+    leaves, _ = walk([(tensor.node, seed)], None, create_graph if retain_graph is None else retain_graph, create_graph)
     notify(current_state().hooks, "walked", tensor, gradient, seed, leaves)
     for node, g in leaves:
         accumulate(node, g, sole(g))

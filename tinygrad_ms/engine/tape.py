@@ -106,12 +106,11 @@ class Output(Node):
     __slots__ = ()
     op = "item"
 
-    def __init__(self, node: Node, index: int, array):
+    def __init__(self, node: Node, k: int, array):
         super().__init__(
-            None, (node,), (), {"index": index}, array.shape, array.dtype, node.backend, node.scope, node.code,
-            node.offset,
+            None, (node,), (), {"index": k}, array.shape, array.dtype, node.backend, node.scope, node.code, node.offset,
         )  # fmt: skip
-        self.counter = node.counter.get(index)
+        self.counter = node.counter.get(k)
 
 
 def tape_of(roots, until=(), since: int = 0) -> list[Node]:

@@ -36,6 +36,11 @@ class Traced:
         """What ``isinstance`` sees: the type that is recorded."""
         return type(self.inner)
 
+    @property
+    def base(self):
+        """Never None: the memory is that of the array it stands for, which nobody gives away."""
+        return self.inner
+
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         if "out" in kwargs and isinstance(kwargs["out"], tuple) and len(kwargs["out"]) == 1:
             (kwargs["out"],) = kwargs["out"]
@@ -146,7 +151,7 @@ def _reader(function):
 
 
 def _attach():
-    for name in "shape dtype ndim size nbytes itemsize strides flags device base".split():
+    for name in "shape dtype ndim size nbytes itemsize strides flags device".split():
         setattr(Traced, name, property(operator.attrgetter(f"inner.{name}")))
     for name in "T mT real imag".split():
         setattr(Traced, name, property(_method(name)))
@@ -247,7 +252,7 @@ def recording_type(real: Backend) -> type:
         kind = type("Traced", (Traced,), {"__slots__": ()})
         BACKENDS[kind] = Backend(
             real.name, Library(real.xp), kind, real.from_host, _to_host, lambda a: real.index_of(a.inner),
-            real.multi_device, _run, _lift, _numbers,
+            real.multi_device, Recording,
         )  # fmt: skip
         _kind_of[real.array_type] = kind
         KINDS.add(kind)
@@ -260,18 +265,25 @@ def _to_host(x):
     raise read()
 
 
-def _run(primitive, arrays, constants):
-    trace = active.get()
-    if trace is None:
-        real = next(BACKENDS[type(plain(a))] for a in arrays if type(plain(a)) in BACKENDS)
-        return primitive.forward(real.xp, *map(plain, arrays), **{k: plain(v) for k, v in constants.items()})
-    return trace.run_op(primitive, arrays, constants)
+class Recording:
+    """What the engine and the optimizers ask of the backend of recording arrays (``Backend.recorder``)."""
 
+    @staticmethod
+    def run(primitive, arrays, constants):
+        """What the forward of an op gives."""
+        trace = active.get()
+        if trace is None:
+            real = next(BACKENDS[type(plain(a))] for a in arrays if type(plain(a)) in BACKENDS)
+            return primitive.forward(real.xp, *map(plain, arrays), **{k: plain(v) for k, v in constants.items()})
+        return trace.run_op(primitive, arrays, constants)
 
-def _lift(x):
-    trace = active.get()
-    return trace.lift(x) if trace is not None and type(x) in BACKENDS and type(x) not in KINDS else x
+    @staticmethod
+    def lift(x):
+        """An array of the library as one of the recording; anything else as it is."""
+        trace = active.get()
+        return trace.lift(x) if trace is not None and type(x) in BACKENDS and type(x) not in KINDS else x
 
-
-def _numbers(optimizer, p, options, state):
-    return p.trace.numbers(optimizer, p, options, state)
+    @staticmethod
+    def numbers(optimizer, p, options, state):
+        """The numbers of an update, which are read anew at each replay."""
+        return p.trace.numbers(optimizer, p, options, state)

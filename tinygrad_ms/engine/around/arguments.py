@@ -32,7 +32,8 @@ def convert_arguments(primitive, arrays, wants_tensor):
     refuse_what_is_no_number(primitive, arrays)
     if wants_tensor:
         arrays = [a.item() if isinstance(a, NumpyScalar) else a for a in arrays]
-    arrays = recorded_together(arrays)
+    if recorder := next((b.recorder for b in map(BACKENDS.get, map(type, arrays)) if b and b.recorder), None):
+        arrays = [recorder.lift(a) for a in arrays]  # beside its arrays those of the library become its own
     backend = common_backend(primitive, arrays)
     if backend is None:
         arrays, backend, made = from_host_alone(arrays)
@@ -58,12 +59,6 @@ def refuse_what_is_no_number(primitive, arrays):
             raise TypeError(f"{what} is {type(value).__name__}; expected a Tensor, an array or a number")
 
 
-def recorded_together(arrays):
-    """Beside the arrays of a recorder those of the library that it records become the recorder's."""
-    lifts = [b.lift for b in (BACKENDS.get(type(a)) for a in arrays) if b is not None and b.lift]
-    return [lifts[0](a) for a in arrays] if lifts else arrays
-
-
 def common_backend(primitive, arrays):
     """The backend of the arrays, which must be one and on one device; None where there is no array."""
     kinds = {type(value) for value in arrays if type(value) in BACKENDS}
@@ -80,8 +75,8 @@ def from_host_alone(arrays):
     """Numbers and lists make tensors on the default device; NumPy scalars, also with numbers, stay NumPy."""
     host = [is_host_value(value) for value in arrays]
     if any(host) and all(own or type(value) in NUMBERS for own, value in zip(host, arrays)):
-        backend, _ = parse_device("cpu")
-        return [host_array(value) if own else value for own, value in zip(host, arrays)], backend, False
+        arrays = [host_array(value) if own else value for own, value in zip(host, arrays)]
+        return arrays, parse_device("cpu")[0], False
     backend, index = parse_device(default_device())
     return [backend.from_host(default_floats(value), index) for value in arrays], backend, True
 

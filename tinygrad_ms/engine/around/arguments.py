@@ -75,8 +75,7 @@ def from_host_alone(arrays):
     """Numbers and lists make tensors on the default device; NumPy scalars, also with numbers, stay NumPy."""
     host = [is_host_value(value) for value in arrays]
     if any(host) and all(own or type(value) in NUMBERS for own, value in zip(host, arrays)):
-        arrays = [host_array(value) if own else value for own, value in zip(host, arrays)]
-        return arrays, parse_device("cpu")[0], False
+        return [host_array(v) if own else v for own, v in zip(host, arrays)], parse_device("cpu")[0], False
     backend, index = parse_device(default_device())
     return [backend.from_host(default_floats(value), index) for value in arrays], backend, True
 

@@ -19,10 +19,9 @@ class Backend:
     to_host: Callable  # array -> NumPy array; NumPy's own arrays are returned as they are
     index_of: Callable = lambda array: 0  # which device of the family holds the array
     multi_device: bool = False  # more than one device: mixing them must be checked
-    # Of a recorder (``tg.compile``), whose arrays stand for those of a library; None for a library itself:
-    run: Callable | None = None  # (primitive, arrays, constants) -> what its forward gives
-    lift: Callable | None = None  # an array of the library -> one of the recorder; anything else as it is
-    numbers: Callable | None = None  # (optimizer, parameter, options, state) -> the numbers of an update
+    recorder: Any = (
+        None  # of ``tg.compile``: the arrays stand for those of a library, and the recorder sees their calls
+    )
 
     def device_of(self, array) -> str:
         index = self.index_of(array)

@@ -44,7 +44,7 @@ def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if
         raise RuntimeError(f"clip_grad_norm: the norm of the gradients is {float(norm)}: {nonfinite(parameters)}")
     factor = xp.where(xp.isfinite(norm), xp.minimum(max_norm / (norm + 1e-6), 1.0), 1.0)
     if (
-        backend.name == "cpu" and backend.run is None and factor == 1.0
+        backend.name == "cpu" and backend.recorder is None and factor == 1.0
     ):  # a card would have to wait, a recording to fork
         return Tensor(norm)
     factors: dict = {}  # by dtype

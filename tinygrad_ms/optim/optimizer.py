@@ -300,8 +300,8 @@ class Optimizer:
     def numbers(self, p, options, state):
         """``scalars`` as NumPy reads them fastest beside ``p``: as 0-d arrays, kept until one is another number."""
         if type(p) is not numpy.ndarray:
-            recorder = BACKENDS[type(p)].numbers
-            return recorder(self, p, options, state) if recorder else self.scalars(options, state["step"])
+            recorder = BACKENDS[type(p)].recorder
+            return recorder.numbers(self, p, options, state) if recorder else self.scalars(options, state["step"])
         values, key = self.scalars(options, state["step"]), (id(options), type(p), p.dtype)
         known, arrays = self._numbers.get(key) or (None, [])
         if known is None:

@@ -77,7 +77,7 @@ class Recorder:
             if t.data is array:
                 t.data = array.inner
             for place in (t._constant, t.node):
-                if place is not None and place.backend is not None and place.backend.run is not None:
+                if place is not None and place.backend is not None and place.backend.recorder is not None:
                     place.backend = BACKENDS[type(array.inner)]
         for t in self.start:
             if t.grad is not None and type(t.grad.data) in KINDS:

@@ -30,9 +30,8 @@ def convert_arguments(primitive, arrays, wants_tensor):
     where the op asks for floats.
     """
     refuse_what_is_no_number(primitive, arrays)
-    if wants_tensor:
-        arrays = [a.item() if isinstance(a, NumpyScalar) else a for a in arrays]
-    arrays = recorded_together(arrays)
+    arrays = [a.item() if wants_tensor and isinstance(a, NumpyScalar) else a for a in arrays]
+    arrays = next((b.recorder.lift(arrays) for b in map(BACKENDS.get, map(type, arrays)) if b and b.recorder), arrays)
     backend = common_backend(primitive, arrays)
     if backend is None:
         arrays, backend, made = from_host_alone(arrays)
@@ -56,12 +55,6 @@ def refuse_what_is_no_number(primitive, arrays):
             refuse_tracked(what, value, "join tensors with tg.stack")
         elif not (type(value) in BACKENDS or type(value) in NUMBERS or is_host_value(value)):
             raise TypeError(f"{what} is {type(value).__name__}; expected a Tensor, an array or a number")
-
-
-def recorded_together(arrays):
-    """Beside the arrays of a recorder those of the library that it records become the recorder's."""
-    lifts = [b.lift for b in (BACKENDS.get(type(a)) for a in arrays) if b is not None and b.lift]
-    return [lifts[0](a) for a in arrays] if lifts else arrays
 
 
 def common_backend(primitive, arrays):

@@ -10,7 +10,6 @@ from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.activations import log_probabilities
 from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.label_loss import MOST, _softmax_cross_entropy
-from tinygrad_ms.ops.live import ask
 from tinygrad_ms.ops.losses import check_reduction
 from tinygrad_ms.ops.operands import as_number, as_operand, refuse_lists
 from tinygrad_ms.ops.shapes import permute_dims
@@ -170,7 +169,7 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
             f" {classes} classes in axis {axis}, expected integer labels of shape {samples} or float"
             f" probabilities of shape {shape}"
         )
-    return logits, target, weight, ask(_checked, op, raw(target), classes, ignore_index)
+    return logits, target, weight, _checked(op, raw(target), classes, ignore_index)
 
 
 def _checked(op, labels, classes, ignore_index):

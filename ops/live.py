@@ -1,6 +1,6 @@
 """What stays a call of its own when a step is recorded to run again: ``tg.compile`` calls it anew at each replay.
 
-Updates of parameters, clipping, and random numbers; and decisions that a function takes from values outside of an op.
+Updates of parameters, clipping, and random numbers.
 """
 
 from collections.abc import Callable
@@ -33,11 +33,3 @@ def live(effect: str) -> Callable[[F], F]:
         return call  # type: ignore[return-value]
 
     return decorate
-
-
-def ask(function, *args):
-    """``function(*args)``, decided from the values of raw arrays; observers hear ``asked(function, args, answer)``."""
-    answer = function(*args)
-    if hooks := current_state().hooks:
-        notify(hooks, "asked", function, args, answer)
-    return answer

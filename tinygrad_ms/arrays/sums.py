@@ -39,10 +39,8 @@ def sum_over(x, axes):
             y = x.reshape((*x.shape[:kept], count)) @ ones(x.dtype)[:count, None]
             return sum_over(y.reshape(x.shape[:kept] + (1,) * (x.ndim - kept)), axes[: len(axes) - x.ndim + kept])
         count = prod(x.shape[axis] for axis in axes)
-        if count == 1:
-            return x
         if axes == (x.ndim - 2,) and count <= MOST_ONES:
-            return ones(x.dtype)[None, :count] @ x
+            return x if count == 1 else ones(x.dtype)[None, :count] @ x
         if axes[-1] == len(axes) - 1 and x.flags.c_contiguous:
             y = numpy.ones(count, x.dtype) @ x.reshape((count, -1))
             return y.reshape((1,) * len(axes) + x.shape[len(axes) :])

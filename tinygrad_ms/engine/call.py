@@ -75,8 +75,8 @@ def make_op(primitive) -> Callable:
                 y = run(arrays[0]) if bit == 2 else run(arrays[0], arrays[1])
             else:
                 constants = constants and plain_constants(primitive, constants)
-                see = backend.recorder and backend.recorder.run
-                y = see(primitive, arrays, constants) if see else forward(backend.xp, *arrays, **constants)
+                watch = backend.recorder  # who wants to see it, if anybody
+                y = watch.run(primitive, arrays, constants) if watch else forward(backend.xp, *arrays, **constants)
         except Exception as error:
             raise complaint(primitive, arrays, constants, error) from error.__cause__
 

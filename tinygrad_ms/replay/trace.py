@@ -333,6 +333,7 @@ VIEWS = {"T", "mT", "real", "imag"}  # attributes
 
 def owner_of(array):
     """The array that owns the memory."""
-    while type(base := getattr(array, "base", None)) is type(array):
-        array = base
-    return array
+    owner = array
+    while (array := getattr(array, "base", None)) is not None:  # as_strided puts an object of its own between
+        owner = array if type(array) is type(owner) else owner
+    return owner

@@ -252,7 +252,7 @@ def recording_type(real: Backend) -> type:
         kind = type("Traced", (Traced,), {"__slots__": ()})
         BACKENDS[kind] = Backend(
             real.name, Library(real.xp), kind, real.from_host, _to_host, lambda a: real.index_of(a.inner),
-            real.multi_device, Recording,
+            real.multi_device, recorder,
         )  # fmt: skip
         _kind_of[real.array_type] = kind
         KINDS.add(kind)
@@ -265,25 +265,26 @@ def _to_host(x):
     raise read()
 
 
-class Recording:
-    """What the engine and the optimizers ask of the backend of recording arrays (``Backend.recorder``)."""
+class recorder:
+    """What recording arrays do where a library's would not be asked (``Backend.recorder``)."""
 
     @staticmethod
     def run(primitive, arrays, constants):
-        """What the forward of an op gives."""
-        trace = active.get()
-        if trace is None:
-            real = next(BACKENDS[type(plain(a))] for a in arrays if type(plain(a)) in BACKENDS)
-            return primitive.forward(real.xp, *map(plain, arrays), **{k: plain(v) for k, v in constants.items()})
-        return trace.run_op(primitive, arrays, constants)
+        """The forward of an op, seen by the active trace."""
+        if (trace := active.get()) is not None:
+            return trace.run_op(primitive, arrays, constants)
+        real = next(BACKENDS[type(plain(a))] for a in arrays if type(plain(a)) in BACKENDS)
+        return primitive.forward(real.xp, *map(plain, arrays), **{k: plain(v) for k, v in constants.items()})
 
     @staticmethod
-    def lift(x):
-        """An array of the library as one of the recording; anything else as it is."""
+    def lift(arrays):
+        """Arguments of an op with recording arrays in place of those of a library."""
         trace = active.get()
-        return trace.lift(x) if trace is not None and type(x) in BACKENDS and type(x) not in KINDS else x
+        if trace is None:
+            return arrays
+        return [trace.lift(x) if type(x) in BACKENDS and type(x) not in KINDS else x for x in arrays]
 
     @staticmethod
     def numbers(optimizer, p, options, state):
-        """The numbers of an update, which are read anew at each replay."""
+        """What an update multiplies by, as arrays that a replay fills anew."""
         return p.trace.numbers(optimizer, p, options, state)

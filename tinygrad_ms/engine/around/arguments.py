@@ -30,10 +30,8 @@ def convert_arguments(primitive, arrays, wants_tensor):
     where the op asks for floats.
     """
     refuse_what_is_no_number(primitive, arrays)
-    if wants_tensor:
-        arrays = [a.item() if isinstance(a, NumpyScalar) else a for a in arrays]
-    if recorder := next((b.recorder for b in map(BACKENDS.get, map(type, arrays)) if b and b.recorder), None):
-        arrays = [recorder.lift(a) for a in arrays]  # beside its arrays those of the library become its own
+    arrays = [a.item() if wants_tensor and isinstance(a, NumpyScalar) else a for a in arrays]
+    arrays = next((b.recorder.lift(arrays) for b in map(BACKENDS.get, map(type, arrays)) if b and b.recorder), arrays)
     backend = common_backend(primitive, arrays)
     if backend is None:
         arrays, backend, made = from_host_alone(arrays)

@@ -119,7 +119,7 @@ class hooks(Mode):
     ``before_op(primitive, arrays)``, ``after_op(primitive, arrays, outputs, node)``
     (raw arrays, outputs a tuple; node is None where nothing was recorded), ``before_rule(node, gradient)`` and
     ``after_rule(node, gradient, gradients)`` (gradients: list of (parent node, gradient)), and, when ``backward`` has
-    walked and not yet added to ``.grad``, ``walked(tensor, gradient, seed, leaves)``. ``ops/live.py`` has three more.
+    walked and not yet added to ``.grad``, ``walked(tensor, gradient, seed, leaves)``. ``ops/live.py`` has two more.
     A subclass that is its own observer leaves ``observers`` alone: it would refer to itself.
     """
 

@@ -433,7 +433,6 @@ class MyGrad(Side):
             value = loss(parameters, *data)
             value.backward()
             update([p.grad for p in leaves])
-            value.null_gradients()
             return value
 
         return run

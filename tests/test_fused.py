@@ -52,7 +52,8 @@ ROWS = {
 
 
 @pytest.fixture(autouse=True)
-def put_back():
+def two_threads():
+    tg.set_num_threads(2)
     yield
     fused._state["on"] = True
     tg.set_num_threads(None)

@@ -95,7 +95,7 @@ def step(node, g, grads, wanted_by, create_graph, observers):
     if observers:
         notify(observers, "before_rule", node, g)
     plan, parents = node.plan, node.parents
-    sent: list[tuple] = []
+    sent: list[tuple] | None = [] if observers else None
     saved = saved_as_tensors(node) if create_graph else node.saved
     if plan.slots is not None:
         g = tuple(map(g.get, plan.slots))
@@ -108,7 +108,7 @@ def step(node, g, grads, wanted_by, create_graph, observers):
         else:
             d = rule(g, *[saved[p] for p in positions]) if positions else rule(g)
         if d is not None:
-            if observers:
+            if sent is not None:
                 sent.append((parent, d))
             if d.dtype is not parent.dtype or d.shape != parent.shape:
                 d = unbroadcast(d, parent, node)

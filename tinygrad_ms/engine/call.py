@@ -15,6 +15,8 @@ from tinygrad_ms.engine.around.sentences import complaint, shape_of
 from tinygrad_ms.engine.tape import Constant, Node, Output
 from tinygrad_ms.engine.tensor import Tensor, raw
 
+# What Tensor(y) and Node(...) do, in two calls: as plain functions these take half the time.
+blank, fill_tensor, fill_node = object.__new__, Tensor.__init__, Node.__init__
 NOTHING: tuple = ()  # these two are shared, so that a node without saved values or constants costs no memory
 NO_CONSTANTS: dict = {}
 PLAIN = NUMBERS | {tuple, type(None), str, slice}  # what nearly all constants are
@@ -31,11 +33,9 @@ def make_op(primitive) -> Callable:
     def op(*args, **constants):
         if door and len(args) == 1:  # the door for a raw array, on which rules run: just the forward
             run = None if constants else direct(type(args[0]))
-            if run is None and type(args[0]) in BACKENDS:
-                run = through_the_door
-            if run is not None and args[0].dtype.kind == "f" and not current_state().hooks:
+            if (run or type(args[0]) in BACKENDS) and args[0].dtype.kind == "f" and not current_state().hooks:
                 try:
-                    return run(args[0]) if run is not through_the_door else run(primitive, args[0], constants)
+                    return run(args[0]) if run else through_the_door(primitive, args[0], constants)
                 except Exception as error:
                     raise complaint(primitive, args, constants, error) from error.__cause__
         if len(args) != count and count is not None:
@@ -49,12 +49,11 @@ def make_op(primitive) -> Callable:
         for value in args:
             if isinstance(value, Tensor):
                 tensors = True
-                parents.append(value.node)
-                if value.node is not None:
+                parents.append(place := value.node)
+                if place is not None:
                     pattern += bit
                 value = value.data
-                if type(value) is not kind:
-                    odd, kind = odd or kind is not None, type(value)
+                odd, kind = odd or kind not in (None, type(value)), type(value)
             elif type(value) is float or type(value) is int:
                 parents.append(value)  # type: ignore[arg-type]
             else:
@@ -81,21 +80,25 @@ def make_op(primitive) -> Callable:
             raise complaint(primitive, arrays, constants, error) from error.__cause__
 
         # Wrap and record.
-        node = None
-        y, cached = y if cache else (y, NOTHING)
-        if several:
-            results = tuple([Tensor(as_array(value, backend)) for value in y] if tensors else y)
+        node, cached = None, NOTHING
+        if cache:
+            y, cached = y
+        if not tensors:
+            result = tuple(y) if several else y
+        elif several:
+            result = tuple(map(Tensor, map(as_array, y, [backend] * len(y))))
         else:
-            results = (Tensor(y if type(y) is backend.array_type else as_array(y, backend)) if tensors else y,)
+            result = blank(Tensor)
+            fill_tensor(result, y if type(y) is backend.array_type else as_array(y, backend))
         if pattern and differentiable and state.recording:
             chosen = forward_plans if state.forward_mode else plans
             plan = chosen.get(pattern + bit) or primitive.plan(pattern + bit, state.forward_mode)
-            node = record(plan, parents, args, arrays, results, cached, constants, state, _getframe(1))
-        for result in results if view and isinstance(args[0], Tensor) else NOTHING:  # views count with what they show
-            result.count_with(args[0].version_counter())
+            node = record(plan, parents, args, arrays, result, cached, constants, state, _getframe(1))
+        for one in (result if several else (result,)) if view and isinstance(args[0], Tensor) else NOTHING:
+            one.count_with(args[0].version_counter())  # views count with what they show
         if state.hooks:
-            notify(state.hooks, "after_op", primitive, arrays, tuple(map(raw, results)), node)
-        return results if several else results[0]
+            notify(state.hooks, "after_op", primitive, arrays, tuple(map(raw, result if several else (result,))), node)
+        return result
 
     update_wrapper(op, primitive.forward)
     vars(op).update(__signature__=primitive.signature, primitive=primitive)
@@ -128,37 +131,36 @@ def plain_constants(primitive, constants) -> dict:
     return constants
 
 
-def record(plan, parents, args, arrays, results, cached, constants, state, frame) -> Node:
+def record(plan, parents, args, arrays, result, cached, constants, state, frame) -> Node:
     """Put a node on the tape, with what the rules of ``plan`` will need, and give the results their places on it."""
     for i in plan.off_tape:
         if parents[i] is None:
-            x = args[i]
-            parents[i] = isinstance(x, Tensor) and x._constant or constant(x)
-    saved = NOTHING
+            parents[i] = constant(args[i])
+    saved, several = NOTHING, plan.several
     for i in plan.inputs:
         saved += (arrays[i],)
     for k in plan.outputs:
-        saved += (results[k].data,)
+        saved += ((result[k] if several else result).data,)
     if plan.extras:
         saved = (*saved, *plan.read_extras(arrays, constants, cached))
-    y, code = results[0].data, frame.f_code
-    shape, dtype = (None, None) if plan.several else (y.shape, y.dtype)
+    y, code = (result[0] if several else result).data, frame.f_code
     while is_ours.get(code.co_filename, True) and frame.f_back and ours(frame):
         frame = frame.f_back
         code = frame.f_code
-    node = Node(
-        plan, parents, saved, constants or NO_CONSTANTS, shape, dtype, BACKENDS[type(y)], state.scope, code,
-        frame.f_lasti,
+    node = blank(Node)
+    fill_node(
+        node, plan, parents, saved, constants or NO_CONSTANTS, None if several else y.shape,
+        None if several else y.dtype, BACKENDS[type(y)], state.scope, code, frame.f_lasti,
     )  # fmt: skip
-    if plan.several:
+    if several:
         node.counter = {k: [0] for k in plan.outputs}
-        for k, result in enumerate(results):
-            if is_float(result.dtype):
-                result.node = Output(node, k, result.data)
+        for k, one in enumerate(result):
+            if is_float(one.dtype):
+                one.node = Output(node, k, one.data)
             elif k in node.counter:
-                result.count_with(node.counter[k])
+                one.count_with(node.counter[k])
     else:
-        results[0].node = node
+        result.node = node
     return node
 
 

@@ -120,21 +120,16 @@ def tape_of(roots, until=(), since: int = 0) -> list[Node]:
     The search ends at the nodes in ``until``, and leaves out what was recorded before number ``since``.
     """
     seen = set(roots)
-    stack = list(seen)
-    tape = []
-    while stack:
-        node = stack.pop()
-        tape.append(node)
+    tape = list(seen)
+    for node in tape:  # which grows on the way
         if until and node in until:
             continue
         for parent in node.parents:
-            if (
-                isinstance(parent, Node)
-                and parent not in seen
-                and (not since or parent.seq >= since or parent in until)
-            ):
+            if parent in seen or not isinstance(parent, Node):
+                continue
+            if not since or parent.seq >= since or parent in until:
                 seen.add(parent)
-                stack.append(parent)
+                tape.append(parent)
     tape.sort(key=_sequence)
     return tape
 

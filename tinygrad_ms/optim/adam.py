@@ -6,7 +6,7 @@ from numbers import Real
 
 from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.optim.optimizer import Optimizer
-from tinygrad_ms.optim.whole_steps import raises_nothing
+from tinygrad_ms.optim.whole_steps import elementwise
 
 
 def pair(betas):
@@ -40,7 +40,7 @@ class Adam(Optimizer):
     def buffers(self, options):
         return ("exp_avg", "exp_avg_sq")
 
-    @raises_nothing
+    @elementwise
     def update(self, xp, p, g, state, options):
         lr, (beta1, beta2), decay = float(options["lr"]), options["betas"], options["weight_decay"]
         m, v, t = state["exp_avg"], state["exp_avg_sq"], state["step"]

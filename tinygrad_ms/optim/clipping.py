@@ -1,6 +1,7 @@
 """Keep gradients small between backward and the step of the optimizer."""
 
 from math import inf
+from typing import Any
 
 import numpy
 
@@ -35,21 +36,38 @@ def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if
     parameters = with_gradients("clip_grad_norm", parameters)
     if not parameters:
         return tensor(0.0)
-    arrays = [p.grad.data for p in parameters]
-    xp = BACKENDS[type(arrays[0])].xp
+    backend = BACKENDS[type(parameters[0].grad.data)]
+    xp = backend.xp
+    arrays = joined(xp, [p.grad.data for p in parameters])
     norm = xp.asarray(largest(xp, arrays) if norm_type == inf else euclidean(xp, arrays))
     norm = norm.astype(DEFAULT_FLOAT) if norm.dtype.itemsize < 4 else norm
     if error_if_nonfinite and not xp.isfinite(norm):
         raise RuntimeError(f"clip_grad_norm: the norm of the gradients is {float(norm)}: {nonfinite(parameters)}")
     factor = xp.where(xp.isfinite(norm), xp.minimum(max_norm / (norm + 1e-6), 1.0), 1.0)
+    if backend.name == "cpu" and factor == 1.0:  # a card would have to wait for that
+        return Tensor(norm)
+    factors: dict = {}  # by dtype
     for p, g in each_array(parameters):
-        if g.dtype.itemsize < 4:  # where a factor below 6e-8 would be 0
-            g[...] = (g.astype(DEFAULT_FLOAT) * factor.astype(DEFAULT_FLOAT)).astype(g.dtype)
-        else:
-            if not in_place("scaled", g, factor):
-                xp.multiply(g, factor.astype(g.dtype), out=g)
+        dtype = g.dtype if g.dtype.itemsize >= 4 else DEFAULT_FLOAT  # in half precision a factor below 6e-8 would be 0
+        if dtype not in factors:
+            factors[dtype] = factor.astype(dtype)
+        if g.dtype.itemsize < 4:
+            g[...] = (g.astype(dtype) * factors[dtype]).astype(g.dtype)
+        elif not in_place("scaled", g, factor):
+            xp.multiply(g, factors[dtype], out=g)
         p.grad.touch()
     return Tensor(norm)
+
+
+def joined(xp, arrays):
+    """The arrays; short ones of one dtype end to end in one."""
+    result: list = []
+    short: dict = {}
+    for g in arrays:
+        (result if g.size >= SHORT else short.setdefault(g.dtype, [])).append(g)
+    for part in short.values():
+        result.append(xp.concatenate([g.reshape(-1) for g in part]) if len(part) > 1 else part[0])
+    return result
 
 
 def largest(xp, arrays):
@@ -109,10 +127,15 @@ def with_gradients(caller, parameters):
     parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     found = list({id(p): p for p in parameters if p.grad is not None}.values())
     for p in found:
-        fit(caller, p)
-        if not getattr(getattr(p.grad.data, "flags", None), "writeable", True):
+        g, array = p.grad, p.data
+        given: Any = g.data if isinstance(g, Tensor) else None
+        if type(given) is not type(array) or given.dtype is not array.dtype or given.shape != array.shape:
+            fit(caller, p)
+        if not getattr(given.flags, "writeable", True):
             raise ValueError(f"{caller}: the gradient of {p.name or 'a parameter'} is read-only; give it a copy")
-    devices = sorted({p.device for p in found})
+    kinds = {type(p.data) for p in found}
+    apart = len(kinds) > 1 or any(BACKENDS[kind].multi_device for kind in kinds)
+    devices = sorted({p.device for p in found}) if apart else ()
     if len(devices) > 1:
         raise ValueError(f"{caller}: the gradients are on {' and '.join(devices)}; clip them apart")
     return found

@@ -80,6 +80,9 @@ class Muon(AdamW):
     def buffers(self, options):
         return ("momentum_buffer",) if options["muon"] else super().buffers(options)
 
+    def elementwise(self, group):
+        return type(self).update is Muon.update and not group["muon"]
+
     @raises_nothing
     def update(self, xp, p, g, state, options):
         if not options["muon"]:

@@ -14,9 +14,11 @@ import numpy
 from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.live import live
-from tinygrad_ms.optim.whole_steps import RAISE_NOTHING, arithmetic_raises, undone_on_error
+from tinygrad_ms.optim.flat import Flat, Layout
+from tinygrad_ms.optim.whole_steps import ELEMENTWISE, RAISE_NOTHING, arithmetic_raises, undone_on_error
 from tinygrad_ms.options import is_real
 
 
@@ -49,6 +51,7 @@ class Optimizer:
         self._first_lrs: list[float] | None = None  # of each group, where a schedule has set the rates to
         self._factor = 1.0  # this factor times the first ones
         self._checked: dict[int, list] = {}  # by id of a group: its values when they were checked
+        self._layouts: dict[int, Layout] = {}  # by id of a group: its parameters in flats
         self.updating: Any = None  # the parameter whose array ``update`` gets
         self._fresh = False  # whether the buffers of the update that is being made are new
         name = type(self).__name__
@@ -62,6 +65,8 @@ class Optimizer:
             raise ValueError(f"{name}: the list of parameters is empty; there is nothing to optimize")
         for group in params if isinstance(params[0], dict) else [{"params": params}]:
             self.add_param_group(group)
+        for group in self.param_groups:
+            self._layout(group)
 
     def buffers(self, options) -> tuple[str, ...]:
         """The names of the arrays kept for each parameter. They have its shape and start as zeros."""
@@ -172,11 +177,14 @@ class Optimizer:
         option out of range that was set by hand, and what ``update`` raises. Nothing has changed then.
         """
         late: dict[Tensor, dict] = {}  # new entries of the state
-        work, states = [], self.state
+        work: list[tuple] = []
+        states = self.state
         for group in self.param_groups:
             self._check_again(group)
             names = self.buffers(group)
-            for p in group["params"]:
+            layout = self._layouts.get(id(group)) or self._layout(group)
+            flats = layout.flats and self.elementwise(group)
+            for p in layout.sort(group, names, self, work) if flats else group["params"]:
                 if (g := p.grad) is None:
                     continue
                 array, fresh = p.data, False
@@ -194,7 +202,7 @@ class Optimizer:
                         break
                 work.append((array, given, state, group, p, fresh))
         if late or not self.sure or arithmetic_raises():
-            with undone_on_error([item[4] for item in work], states):
+            with undone_on_error([p for item in work for p in getattr(item[4], "parameters", item[4:5])], states):
                 states.update(late)
                 self._change(work)
         else:
@@ -202,7 +210,8 @@ class Optimizer:
 
     def _change(self, work):
         """Update all parameters, once everything is known to fit."""
-        update = self.update
+        update, now = self.update, tick()
+        last_change[0] = now
         for array, g, state, group, p, self._fresh in work:
             self.updating = p
             state["step"] += 1
@@ -215,7 +224,26 @@ class Optimizer:
                 array[...] = exact.astype(array.dtype)
             else:
                 update(xp, array, g, state, group)
-            p.touch()
+            if type(p) is Flat:
+                p.made(state["step"], now)
+            else:
+                p.version_counter()[0] = now
+
+    def flats(self, group) -> list[Flat]:
+        """The small parameters of a group as views of vectors, which are updated as wholes: see ``optim.flat``."""
+        return self._layout(group).flats
+
+    def elementwise(self, group) -> bool:
+        """Whether ``update`` does the same to each element, so that it may get many parameters end to end."""
+        return type(self).update in ELEMENTWISE
+
+    def _layout(self, group):
+        found = self._layouts.get(id(group))
+        if found is None:
+            found = self._layouts[id(group)] = Layout()
+            if self.elementwise(group):
+                found.lay(group, self)
+        return found
 
     def _check_again(self, group):
         """``check``, unless the options are those that it has found right before."""
@@ -269,13 +297,24 @@ class Optimizer:
         """The numbers as NumPy reads them fastest beside ``p``: as 0-d arrays, kept until one is another number."""
         if type(p) is not numpy.ndarray:
             return values
-        known, arrays = self._numbers.get((id(options), type(p), p.dtype), NO_NUMBERS)
-        if known != values:
+        key = id(options), type(p), p.dtype
+        known, arrays = self._numbers.get(key) or (None, [])
+        if known is None:
             arrays = [numpy.array(value, p.dtype) for value in values]
-            self._numbers[id(options), type(p), p.dtype] = values, arrays
+        elif known != values:
+            for old, new, array in zip(known, values, arrays):
+                if old != new:
+                    array[...] = new
+        else:
+            return arrays
+        self._numbers[key] = values, arrays
         return arrays
 
     # --- saving ---------------------------------------------------------------------------------------------
+
+    def __getstate__(self):
+        """For copies and pickles, whose parameters are views of no vector."""
+        return {**vars(self), "_layouts": {}, "_scratch": {}}
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot: ``{"state": {number: {"step": n, buffer: NumPy copy}}, "param_groups": [options]}``.
@@ -370,18 +409,8 @@ class Optimizer:
         return f"{type(self).__name__}(\n" + "\n".join(lines) + "\n)"
 
 
-NO_NUMBERS: tuple = (None, None)
 NOTHING = ("",)  # names of which no state has any
 IMMUTABLE = {float, int, bool, str, tuple, type(None)}
-
-
-def alike(state, names, kind, shape, dtype) -> bool:
-    """Whether the buffers in ``state`` are there and of that kind."""
-    for name in names:
-        buffer = state.get(name)
-        if type(buffer) is not kind or buffer.dtype is not dtype or buffer.shape != shape:
-            return False
-    return True
 
 
 def read_only(caller, p) -> ValueError:

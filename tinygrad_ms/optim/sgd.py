@@ -2,7 +2,7 @@
 
 from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.optim.optimizer import Optimizer
-from tinygrad_ms.optim.whole_steps import raises_nothing
+from tinygrad_ms.optim.whole_steps import elementwise
 
 
 class SGD(Optimizer):
@@ -34,7 +34,7 @@ class SGD(Optimizer):
     def buffers(self, options):
         return ("momentum_buffer",) if options["momentum"] else ()
 
-    @raises_nothing
+    @elementwise
     def update(self, xp, p, g, state, options):
         momentum, decay = options["momentum"], options["weight_decay"]
         known = self._numbers.get((id(options), type(p), p.dtype))  # dropped by ``step`` where the options are new

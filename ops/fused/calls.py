@@ -5,6 +5,7 @@ from math import prod
 import numpy
 
 from tinygrad_ms.ops.fused import LEAST, find
+from tinygrad_ms.ops.fused.threads import THREADED
 
 __all__: list[str] = []
 
@@ -73,8 +74,8 @@ def _lines(x, axes, *factors):
 
 
 def in_place(name, array, *constants) -> bool:
-    """Whether kernel ``name`` has changed the array."""
-    if array.size < LEAST or not (run := find(name, array)):
+    """Whether kernel ``name`` has changed the array; below ``THREADED`` elements NumPy is as fast."""
+    if array.size < THREADED or not (run := find(name, array)):
         return False
     run(array, *constants)
     return True
@@ -82,7 +83,7 @@ def in_place(name, array, *constants) -> bool:
 
 def sum_of_rows(name, array, length=4096):
     """The sum of what kernel ``name`` gives for each ``length`` numbers, in float64."""
-    if array.size < LEAST or not (run := find(name, array)):
+    if array.size < THREADED or not (run := find(name, array)):
         return None
     flat, count = array.reshape(-1), array.size // length
     total = numpy.zeros(count + 1)

@@ -104,6 +104,9 @@ class Each(Kernel):
         rows = [a.reshape(-1) for a in (*arrays, *made)]
         values = [float(value) for value, _ in zip(constants, self.constants)]
         step = part_size(size)
+        if step >= size:
+            function(*rows, *values)
+            return made
 
         def work(i):
             part = slice(i * step, (i + 1) * step)
@@ -128,7 +131,7 @@ class Rows(Kernel):
     """A kernel over the rows of matrices: its body is the function; ``kinds``: of its arguments.
 
     ROWS: a matrix. EACH, LABELS, TOTALS: a number for each row, of the dtype of the matrix, int64, or float64.
-    LINE: a vector like a row. SUMS: one of float64, to which all rows add. NUMBER: a number.
+    LINE: a vector like a row. SUMS: one to which all rows of a part add. NUMBER: a number.
     """
 
     flags = {"contract", "reassoc"}  # sums become vectors
@@ -144,7 +147,7 @@ class Rows(Kernel):
 
     def nothing(self, dtype):
         shapes = {ROWS: (0, 1), LINE: 1, SUMS: 1}
-        dtypes = {LABELS: "int64", TOTALS: "float64", SUMS: "float64"}
+        dtypes = {LABELS: "int64", TOTALS: "float64"}
         made = [numpy.zeros(shapes.get(kind, 0), dtypes.get(kind, dtype)) for kind in self.kinds]
         return [0.0 if kind == NUMBER else a for kind, a in zip(self.kinds, made)]
 
@@ -155,7 +158,7 @@ class Rows(Kernel):
         summed = [k for k, kind in enumerate(self.kinds) if kind == SUMS]
         step = -(-count // BLOCKS) if summed else max(-(-part_size(count * length) // max(length, 1)), 1)
         parts = -(-count // step)
-        sums = {k: numpy.zeros((parts, length)) for k in summed}
+        sums = {k: numpy.zeros((parts, length), given[0].dtype) for k in summed}
 
         def work(i):
             part = slice(i * step, (i + 1) * step)
@@ -166,7 +169,7 @@ class Rows(Kernel):
 
         deal_out(work, parts, count * length)
         for k, rows in sums.items():
-            given[k][...] = rows.sum(axis=0)
+            given[k][...] = rows.sum(axis=0, dtype="float64")
 
 
 def each(**facts):

@@ -98,7 +98,7 @@ def normalize(x, y, weight, bias, eps, center):
                 y[i, j] += bias[j]
 
 
-def carefully_pulled(g, x, dx, weight, by_weight, eps, center):
+def carefully_pulled(g, x, dx, weight, by_weight, by_bias, eps, center):
     size, mean = x.size, careful_mean(x, center)
     square, along, across = float64(0.0), float64(0.0), float64(0.0)
     for j in range(size):
@@ -111,6 +111,7 @@ def carefully_pulled(g, x, dx, weight, by_weight, eps, center):
         h, u = (float64(x[j]) - mean) * r, float64(g[j]) * float64(weight[j])
         dx[j] = r * (u - share(across, size, center) - h * (r * along / size))
         by_weight[j] += float64(g[j]) * h
+        by_bias[j] += g[j]
 
 
 @rows(ROWS, ROWS, ROWS, LINE, SUMS, SUMS, NUMBER, NUMBER)
@@ -127,14 +128,13 @@ def normalize_rule(g, x, dx, weight, by_weight, by_bias, eps, center):
             along += one
             across += two
         along -= rest * across
-        for j in range(size):
-            by_bias[j] += float64(g[i, j])
         if LOW < square < INF:
             r = 1.0 / sqrt(square / size + eps)
             s, k, a = float32(r), float32(r * r * along / size), float32(share(across, size, center))
             for j in range(size):
                 c = (x[i, j] - m) - low
                 dx[i, j] = s * (g[i, j] * weight[j] - a - c * k)
-                by_weight[j] += float64(g[i, j] * (c * s))
+                by_weight[j] += g[i, j] * (c * s)
+                by_bias[j] += g[i, j]
         else:
-            carefully_pulled(g[i], row, dx[i], weight, by_weight, eps, center)
+            carefully_pulled(g[i], row, dx[i], weight, by_weight, by_bias, eps, center)

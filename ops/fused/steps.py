@@ -1,4 +1,5 @@
-"""The steps of optimizers on vectors, in place and in one pass, with the roundings of the formulas in NumPy."""
+"""The steps of optimizers on vectors, in place and in one pass. They round as the formulas in NumPy do,
+but for one division of Adam."""
 
 from math import sqrt
 
@@ -30,10 +31,10 @@ def sgd_momentum(p, g, m, /, lr, momentum, share, decay, nesterov):
 
 
 @each(dtypes="fd", wide=False, exact=True, into=(0, 2, 3))
-def adam(p, g, m, v, /, b1, c1, b2, c2, eps, rate, root, decay, shrink):
-    """The step of Adam; ``decay`` is added to the gradient, p is first multiplied with ``shrink``."""
+def adam(p, g, m, v, /, b1, c1, b2, c2, eps, rate, inverse, decay, shrink):
+    """The step of Adam with 1 / root as ``inverse``; ``decay`` is added to the gradient, p first shrinks."""
     p = p * shrink
     g = g + p * decay if decay != 0.0 else g
     m = m * b1 + g * c1
     v = v * b2 + g * g * c2
-    return p - m / (sqrt(v) / root + eps) * rate, m, v
+    return p - m * rate / (sqrt(v) * inverse + eps), m, v

@@ -51,7 +51,7 @@ class Adam(Optimizer):
         b1, c1, b2, c2, eps, rate, root, shrink = self.numbers(p, options, state)
         if p.size >= LEAST and (run := find("adam", p, g, m, v)):
             added, kept = (0, float(shrink)) if self.decoupled else (decay, 1)
-            run(p, g, m, v, b1, c1, b2, c2, eps, rate, root, added, kept)
+            run(p, g, m, v, b1, c1, b2, c2, eps, rate, 1 / root, added, kept)
             return
         a = self.scratch(p)
         if decay and self.decoupled:

@@ -55,9 +55,8 @@ def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if
             factors[dtype] = factor.astype(dtype)
         if g.dtype.itemsize < 4:
             g[...] = (g.astype(dtype) * factors[dtype]).astype(g.dtype)
-        else:
-            if not in_place("scaled", g, factor):
-                xp.multiply(g, factors[dtype], out=g)
+        elif not in_place("scaled", g, factor):
+            xp.multiply(g, factors[dtype], out=g)
         p.grad.touch()
     return Tensor(norm)
 

@@ -13,6 +13,7 @@ from tinygrad_ms.ops.conversions import *
 from tinygrad_ms.ops.creation import *
 from tinygrad_ms.ops.elementwise import *
 from tinygrad_ms.ops.elu import *
+from tinygrad_ms.ops.extremes import *
 from tinygrad_ms.ops.gelu import *
 from tinygrad_ms.ops.hyperbolic import *
 from tinygrad_ms.ops.indexing import *

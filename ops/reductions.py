@@ -1,4 +1,4 @@
-"""Reductions over axes: sums, products, extremes, moments. Sources: 001 Parr and Howard, 2018.
+"""Reductions over axes: sums, products, moments. Sources: 001 Parr and Howard, 2018.
 
 ``axis`` is None (all axes), an int or a tuple, negative ones counting from the end; ``keepdims`` keeps the
 reduced axes with size one. Empty arrays and integers are summed as NumPy sums them. Half precision is reduced in
@@ -7,7 +7,6 @@ float32, in float64 above 4,096 terms, and rounded once. Bad axes raise ValueErr
 
 import builtins
 import math
-from functools import reduce
 
 import numpy
 
@@ -18,6 +17,7 @@ from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.creation import ones_like, zeros_like
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.extremes import max
 from tinygrad_ms.ops.running_sums import running_sums
 from tinygrad_ms.ops.scale import homogeneous, over_norm
 from tinygrad_ms.ops.shapes import (
@@ -31,11 +31,9 @@ from tinygrad_ms.ops.shapes import (
     permute_dims,
     restore_axes,
 )
-from tinygrad_ms.ops.short_rows import MANY, folded, slices
 
 __all__ = [
-    "all", "any", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "logsumexp", "max", "mean", "min",
-    "prod", "std", "sum", "var",
+    "all", "any", "count_nonzero", "cumprod", "cumsum", "logsumexp", "mean", "prod", "std", "sum", "var",
 ]  # fmt: skip
 
 
@@ -209,71 +207,6 @@ def _cumprod_jvp(t, x, y, axis):
 def cumprod(xp, x, axis=None):
     """The running products along ``axis`` (None: of the flattened x). Its derivatives are right at zeros."""
     return _as_of(xp.cumprod(_wide(x, axis), axis=axis), x)
-
-
-# --- extremes -----------------------------------------------------------------------------------------------
-
-
-def tie_weights(x, y, axis, keepdims):
-    """1 at the extreme element, 1/k at each of k equal ones, 0 elsewhere."""
-    ties = wide((x == restore_axes(y, x.shape, axis, keepdims)).astype(x.dtype))
-    return ties / ties.sum(axis=axis, keepdims=True)
-
-
-def to_extremes(g, x, y, axis, keepdims):
-    """g at the extreme element, g / k at each of k equal ones, 0 elsewhere."""
-    g, y = (restore_axes(z, x.shape, axis, keepdims) for z in (g, y))
-    places = slices(x, axis) if type(g) is type(x) and g.shape == y.shape and g.dtype == x.dtype else None
-    if places is None:
-        return g * tie_weights(x, y, axis, True)
-    ties = [(x[place] == y).astype(g.dtype) for place in places]
-    g, result = g / reduce(numpy.add, ties), numpy.empty_like(x)
-    for place, tie in zip(places, ties):
-        numpy.multiply(g, tie, out=result[place])
-    return result
-
-
-def _extreme(name):
-    return primitive(
-        vjp=lambda g, x, y, axis, keepdims: to_extremes(g, x, y, axis, keepdims),
-        jvp=lambda t, x, y, axis, keepdims: (t * tie_weights(x, y, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
-        formula=rf"y = \{name}_i x_i:\quad \bar x_i = \bar y \, \frac{{[x_i = y]}}{{\#\{{j : x_j = y\}}}}",
-        source="001, section 5; the mean of the subgradients at ties",
-        batched=True,
-        notes="k equal extremes receive 1/k of the gradient each",
-    )
-
-
-@_extreme("max")
-def max(xp, x, axis=None, keepdims=False):
-    """The largest element over ``axis``; NaN if there is one. Equal ones share the gradient equally.
-
-    Raises ValueError for no elements.
-    """
-    y = folded(numpy.maximum, x, axis, keepdims) if x.size >= MANY else None
-    return x.max(axis=axis, keepdims=keepdims) if y is None else y
-
-
-@_extreme("min")
-def min(xp, x, axis=None, keepdims=False):
-    """The smallest element over ``axis``; NaN if there is one. Equal ones share the gradient equally.
-
-    Raises ValueError for no elements.
-    """
-    y = folded(numpy.minimum, x, axis, keepdims) if x.size >= MANY else None
-    return x.min(axis=axis, keepdims=keepdims) if y is None else y
-
-
-@no_derivative(formula=r"\arg\max_i x_i")
-def argmax(xp, x, axis=None, keepdims=False):
-    """The index of the largest element along ``axis`` (None: in the flattened x), of ties the first."""
-    return xp.argmax(x, axis=axis, keepdims=keepdims)
-
-
-@no_derivative(formula=r"\arg\min_i x_i")
-def argmin(xp, x, axis=None, keepdims=False):
-    """The index of the smallest element along ``axis`` (None: in the flattened x), of ties the first."""
-    return xp.argmin(x, axis=axis, keepdims=keepdims)
 
 
 # --- moments ------------------------------------------------------------------------------------------------

@@ -43,11 +43,11 @@ def test_the_engine_with_its_arrays_stays_small(sizes):
 
 
 def test_the_library_grows_on_purpose(sizes):
-    """10,800 lines when its rooms were rebuilt (10,866 before). The rest refuses or mends what was wrong in silence.
+    """10,800 lines when its rooms were rebuilt, 15,000 when nothing was wrong in silence any more.
 
-    1,050 of them are ``replay``, which records a step.
+    The rest is new rooms: ``replay`` over array calls, ``ops/fused``, ``distributed``, ``interop``, flat storage.
     """
-    assert sum(sizes.values()) <= 15_000
+    assert sum(sizes.values()) <= 19_500
 
 
 def test_files_of_ops_are_short(sizes):

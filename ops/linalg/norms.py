@@ -12,10 +12,11 @@ from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise, primitive
 from tinygrad_ms.ops.creation import zeros_like
 from tinygrad_ms.ops.elementwise import abs
+from tinygrad_ms.ops.extremes import max, min
 from tinygrad_ms.ops.linalg.decompositions import svdvals
 from tinygrad_ms.ops.matrix_sign.msign import nuclear_norm
 from tinygrad_ms.ops.operands import as_operand
-from tinygrad_ms.ops.reductions import max, min, sum
+from tinygrad_ms.ops.reductions import sum
 from tinygrad_ms.ops.scale import homogeneous, over_norm
 from tinygrad_ms.ops.shapes import all_axes, moveaxis, restore_axes, squeeze
 from tinygrad_ms.options import is_real

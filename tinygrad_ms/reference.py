@@ -94,7 +94,7 @@ class _Topic:
         self.about = _first_paragraph(module)
         public = _public(module.__name__)
         primitives = [name for name, p in REGISTRY.items() if p.forward.__module__ == module.__name__]
-        behind = [name for name in primitives if name not in public]
+        behind = [name for name in primitives if name not in ops.__all__]
         self.entries = {name: entry(name) for name in (*public, *behind)}
         self.links = [f"[{name}](#{name})" for name in public] + [f"([{name}](#{name}))" for name in behind]
 

@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import threading
 import tracemalloc
 
 import numpy as np
@@ -156,6 +157,48 @@ def test_views_of_one_array_and_of_the_argument_itself():
     x = np.arange(6, dtype="float32")
     same(f(x), f.eager(tg.tensor(x)))
     assert replays(f) == 4
+
+
+def test_an_argument_that_shows_the_memory_of_a_parameter():
+    a, b = nn.Linear(3, 3, rng=0), nn.Linear(3, 3, rng=0)
+
+    def stepped(model):
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x):
+            loss = (model(x) * x).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.detach() + x.sum()
+
+        return step
+
+    f, g = tg.compile(stepped(a)), stepped(b)
+    for _ in range(5):
+        same(f(a.weight.detach()), g(b.weight.detach())), same(a.weight, b.weight)
+    assert replays(f) == 3
+
+
+def test_threads_take_turns_at_a_list():
+    model = nn.Sequential(nn.Linear(64, 256, rng=0), nn.Tanh(), nn.Linear(256, 64, rng=1))
+    f, found = tg.compile(model), {}
+    data = [x for x, _ in batches(4, n=200, width=64)]
+
+    def work(i):
+        with tg.no_grad():
+            found[i] = [f(data[i]).numpy().tobytes() for _ in range(20)]
+
+    with tg.no_grad():
+        expected = [model(tg.tensor(x)).numpy().tobytes() for x in data]
+        for x in data[:3]:
+            f(x)
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(set(found[i]) == {expected[i]} for i in range(4)) and replays(f) == 81
 
 
 # --- what a replay leaves ---------------------------------------------------------------------------------------------

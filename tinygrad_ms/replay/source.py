@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.replay.errors import QUICK, prepare
@@ -70,9 +69,7 @@ class Source:
         plan = self.plan
         if not plan.static:
             return
-        kind = next(iter(plan.static.values())).kind
-        backend = BACKENDS.get(kind, BACKENDS[numpy.ndarray])
-        block = backend.xp.empty(plan.size + 64, numpy.uint8)
+        block = plan.backend.xp.empty(plan.size + 64, numpy.uint8)
         shift = -block.ctypes.data % 64 if isinstance(block, numpy.ndarray) else 0
         self.block = block[shift : shift + plan.size]
         for storage, v in plan.static.items():

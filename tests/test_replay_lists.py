@@ -4,6 +4,7 @@ import gc
 import signal
 import threading
 import tracemalloc
+import typing
 
 import numpy as np
 import pytest
@@ -146,6 +147,18 @@ def test_two_steps_share_an_optimizer():
         same(found, b.step(tg.tensor(x), tg.tensor(y)))
         assert a.state() == b.state()
     assert replays(first) == replays(second) == 3
+
+
+class Sizes(typing.NamedTuple):
+    width: int
+    scale: float
+
+
+def test_a_step_without_arguments_that_reads_a_named_tuple():
+    sizes, p = Sizes(2, 0.5), nn.Parameter([1.0, 2.0])
+    p.grad = tg.ones(2)
+    f = tg.compile(lambda: (p.detach() * sizes.scale).sum() * sizes.width)
+    assert [f().item() for _ in range(5)] == [3.0] * 5 and replays(f) == 3
 
 
 def test_views_of_one_array_and_of_the_argument_itself():

@@ -162,7 +162,7 @@ class Program:
             tests += [f"type({g}['lr']) is float", f"0 <= {g}['lr'] < 1e300", f"len({g}['params']) == {n}"]
             tests += [f"{g}[{name!r}] is {bound(value)}" for name, value in options.items()]
         tests += guards.conditions(bound)
-        run = f"program(({', '.join(given)},))"
+        run = f"program(({''.join(f'{x}, ' for x in given)}))"
         text = f"def call({', '.join(f'x{i}' for i in range(len(args)))}):\n    try:\n        if not (\n            "
         text += "\n            and ".join(dict.fromkeys(tests))
         text += "\n        ):\n            return MISSED\n    except Exception:\n        return MISSED\n"

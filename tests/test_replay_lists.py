@@ -2,7 +2,9 @@
 
 import gc
 import signal
+import threading
 import tracemalloc
+import typing
 
 import numpy as np
 import pytest
@@ -147,6 +149,18 @@ def test_two_steps_share_an_optimizer():
     assert replays(first) == replays(second) == 3
 
 
+class Sizes(typing.NamedTuple):
+    width: int
+    scale: float
+
+
+def test_a_step_without_arguments_that_reads_a_named_tuple():
+    sizes, p = Sizes(2, 0.5), nn.Parameter([1.0, 2.0])
+    p.grad = tg.ones(2)
+    f = tg.compile(lambda: (p.detach() * sizes.scale).sum() * sizes.width)
+    assert [f().item() for _ in range(5)] == [3.0] * 5 and replays(f) == 3
+
+
 def test_views_of_one_array_and_of_the_argument_itself():
     f = tg.compile(lambda x: (x[1:] * x[:-1]).sum() + (x.reshape((2, 3)).T @ x.reshape((2, 3))).sum())
     whole = np.arange(24, dtype="float32").reshape(12, 2)
@@ -156,6 +170,48 @@ def test_views_of_one_array_and_of_the_argument_itself():
     x = np.arange(6, dtype="float32")
     same(f(x), f.eager(tg.tensor(x)))
     assert replays(f) == 4
+
+
+def test_an_argument_that_shows_the_memory_of_a_parameter():
+    a, b = nn.Linear(3, 3, rng=0), nn.Linear(3, 3, rng=0)
+
+    def stepped(model):
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x):
+            loss = (model(x) * x).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.detach() + x.sum()
+
+        return step
+
+    f, g = tg.compile(stepped(a)), stepped(b)
+    for _ in range(5):
+        same(f(a.weight.detach()), g(b.weight.detach())), same(a.weight, b.weight)
+    assert replays(f) == 3
+
+
+def test_threads_take_turns_at_a_list():
+    model = nn.Sequential(nn.Linear(64, 256, rng=0), nn.Tanh(), nn.Linear(256, 64, rng=1))
+    f, found = tg.compile(model), {}
+    data = [x for x, _ in batches(4, n=200, width=64)]
+
+    def work(i):
+        with tg.no_grad():
+            found[i] = [f(data[i]).numpy().tobytes() for _ in range(20)]
+
+    with tg.no_grad():
+        expected = [model(tg.tensor(x)).numpy().tobytes() for x in data]
+        for x in data[:3]:
+            f(x)
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(set(found[i]) == {expected[i]} for i in range(4)) and replays(f) == 81
 
 
 # --- what a replay leaves ---------------------------------------------------------------------------------------------

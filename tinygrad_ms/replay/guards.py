@@ -12,7 +12,7 @@ import sys
 import time
 from collections import deque
 from functools import partial
-from types import CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
+from types import BuiltinMethodType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 
 import numpy
@@ -25,6 +25,8 @@ from tinygrad_ms.replay.refusal import refusal
 
 MISSING: Any = object()
 SIMPLE = frozenset((int, float, bool, str, type(None), complex, bytes))
+METHODS = frozenset((MethodType, BuiltinMethodType))  # made anew each time they are read
+COMPARED = SIMPLE | METHODS
 CHANGING = (random, secrets, time, numpy.random)  # modules whose functions give other values at each call
 LIVE = (Optimizer, Schedule)  # whose own calls run again, and read what they need then
 MOST_ITEMS = 1000
@@ -53,7 +55,7 @@ class Guards:
         """What is not as it was; "" where all is."""
         for read, owner, key, value, label in self.entries:
             now = read(owner, key)
-            if now is not value and not (type(now) in SIMPLE and type(now) is type(value) and now == value):
+            if now is not value and not (type(now) in COMPARED and type(now) is type(value) and now == value):
                 return label
         for container, length, label in self.lengths:
             if len(container) != length:
@@ -67,7 +69,7 @@ class Guards:
             text = TEXTS[read].format(bound(owner), key if read is attribute_of else repr(key))
             if value is MISSING or (read is attribute_of and not str(key).isidentifier()) or not writable(key):
                 text = f"{bound(read)}({bound(owner)}, {bound(key)})"
-            found.append(f"{text} is {bound(value)}")
+            found.append(f"{text} {'==' if type(value) in METHODS else 'is'} {bound(value)}")
         return found + [f"len({bound(container)}) == {length}" for container, length, _ in self.lengths]
 
     def add(self, read, owner, key, label) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from tinygrad_ms.graph.picture import Graph
 from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex
 from tinygrad_ms.replay.plan import name_of, values_in
+from tinygrad_ms.replay.trace import Input
 
 
 def picture(program, tensors, rankdir="TB", title="", max_nodes=200) -> Graph:
@@ -25,7 +26,7 @@ def picture(program, tensors, rankdir="TB", title="", max_nodes=200) -> Graph:
     def source_of(v):
         if v.storage not in made:
             kinds = {"input": "leaf", "outside": "parameter"}
-            title = names.get(id(v.thing), f"x{v.thing}" if v.storage.kind == "input" else v.storage.kind)
+            title = names.get(id(v.thing), f"x{v.thing}" if isinstance(v.thing, Input) else v.storage.kind)
             array = Array(v.shape, str(v.dtype))
             made[v.storage] = put(Vertex(kinds.get(v.storage.kind, "constant"), title, graph.root, [array]))
         return made[v.storage]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy
 from numpy.lib.stride_tricks import as_strided
 
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.replay.trace import Entry, Storage, Value, compute
 
 REDUCTIONS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
@@ -292,11 +293,14 @@ class Plan:
     def place(self):
         """Which storages are buffers that stay, and the bytes of the block where each lies."""
         self.static: dict[Storage, Value] = {}
+        self.backend: Any = None
         for e in self.entries:
             v = e.outs
             made = type(v) is Value and v.entry is e and v.root and not v.scalar and v.storage.kind == "buffer"
             if made and v.storage not in self.kept_by_user and has_out(e) and dense(v):
-                self.static[v.storage] = v
+                self.backend = self.backend or backend_of(v)  # of the block; what lies elsewhere is made anew each time
+                if backend_of(v) is self.backend and not self.backend.multi_device:
+                    self.static[v.storage] = v
         ends: dict[int, list[Storage]] = {}
         for s, i in self.last_uses().items():
             ends.setdefault(i, []).append(s)
@@ -344,6 +348,10 @@ def is_same(e, first, out) -> bool:
     one = e.args[1] if len(e.args) == 2 and not e.kwargs and name_of(e.function) == "divide" else None
     same = first.storage.kind == "buffer" and first.root and first.scalar == out.scalar and alike(first, out)
     return type(one) in (int, float) and one == 1 and same
+
+
+def backend_of(v):
+    return BACKENDS.get(v.kind, BACKENDS[numpy.ndarray])  # scalars are NumPy's
 
 
 def size_of(v) -> int:

@@ -20,7 +20,7 @@ from tinygrad_ms.random import generator
 from tinygrad_ms.replay.plan import Plan, name_of
 from tinygrad_ms.replay.refusal import Diverged, hooked, refusal
 from tinygrad_ms.replay.source import Source
-from tinygrad_ms.replay.trace import Numbers, Value
+from tinygrad_ms.replay.trace import Input, Numbers, Value
 
 
 class Program:
@@ -32,6 +32,7 @@ class Program:
         self.made = source = Source(plan, trace, structure, base_errors)
         self.source, self.names, self.count = source.text, source.names, [0]
         self.short: Any = None  # made when it is asked for
+        self.lock = threading.Lock()
         exec(compile(self.source, f"<tg.compile: {trace.name}>", "exec"), self.names)  # lines that ``Source`` wrote
         self.function = self.names.pop("replay")
         self.atomic = source.atomic
@@ -106,10 +107,11 @@ class Program:
     def __call__(self, inputs):
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
         self.count[0] += 1
-        if self.simple and not arithmetic_raises():
-            return self.function(*arrays)
-        with nullcontext() if self.atomic else whole_step():
-            return self.carefully(arrays)
+        with self.lock:  # of whose buffers there is one set for all threads
+            if self.simple and not arithmetic_raises():
+                return self.function(*arrays)
+            with nullcontext() if self.atomic else whole_step():
+                return self.carefully(arrays)
 
     @property
     def runs(self) -> int:
@@ -121,7 +123,13 @@ class Program:
 
         It runs the list where all that is guarded is the very same as when the list was made.
         """
-        names: dict[str, Any] = {"MISSED": MISSED, "program": proxy(self), "replay": self.function, "count": self.count}
+        names: dict[str, Any] = {
+            "MISSED": MISSED,
+            "program": proxy(self),
+            "replay": self.function,
+            "count": self.count,
+            "lock": self.lock,
+        }
         names |= {"raises": arithmetic_raises, "state": current_state, "alike": alike, "device": default_device}
 
         def bound(x):
@@ -154,14 +162,13 @@ class Program:
             tests += [f"type({g}['lr']) is float", f"0 <= {g}['lr'] < 1e300", f"len({g}['params']) == {n}"]
             tests += [f"{g}[{name!r}] is {bound(value)}" for name, value in options.items()]
         tests += guards.conditions(bound)
-        run = f"program(({', '.join(given)},))"
+        run = f"program(({''.join(f'{x}, ' for x in given)}))"
         text = f"def call({', '.join(f'x{i}' for i in range(len(args)))}):\n    try:\n        if not (\n            "
         text += "\n            and ".join(dict.fromkeys(tests))
         text += "\n        ):\n            return MISSED\n    except Exception:\n        return MISSED\n"
         if self.simple:
-            text += (
-                f"    if raises():\n        return {run}\n    count[0] += 1\n    return replay({', '.join(given)})\n"
-            )
+            text += f"    if raises():\n        return {run}\n    count[0] += 1\n"
+            text += f"    with lock:\n        return replay({', '.join(given)})\n"
         else:
             text += f"    return {run}\n"
         exec(text, names)  # tests that are written above
@@ -308,7 +315,7 @@ def mark(x, numbers, kept):
             elif x.storage.kind == "number":
                 numbers[x] = "number"
             elif x.thing is not None:
-                numbers[x] = x.storage.kind, x.thing if x.storage.kind == "input" else id(x.thing)
+                numbers[x] = ("input", int(x.thing)) if isinstance(x.thing, Input) else ("outside", id(x.thing))
                 kept.append(x.thing)
             else:
                 numbers[x] = "value", len(numbers)

@@ -16,7 +16,7 @@ from tinygrad_ms.optim.clipping import clip_grad_norm, clip_grad_value
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.random import _replay, generator
 from tinygrad_ms.replay.refusal import hooked, refusal
-from tinygrad_ms.replay.trace import Entry, Trace, constant_of
+from tinygrad_ms.replay.trace import Entry, Input, Trace, constant_of
 from tinygrad_ms.replay.traced import KINDS, active
 
 CHECKPOINTS = "tinygrad_ms.transforms"  # whose observers only look for changes in place
@@ -55,7 +55,7 @@ class Recorder:
             lay_flats(optimizer)
         for i, t in enumerate(self.inputs):
             array = t.data
-            self.swap(t, self.trace.known(array, "input", i))
+            self.swap(t, self.trace.known(array, "input", Input(i)))
         for t in self.tensors:
             self.swap(t, self.trace.outside(t.data))
             if t.grad is not None and type(t.grad.data) not in KINDS:
@@ -72,7 +72,7 @@ class Recorder:
 
     def __exit__(self, *error):
         active.reset(self.token)
-        self.trace.open, self.trace.before_write = False, None
+        self.trace.recording, self.trace.before_write = False, None
         for t, array in self.swapped:
             if t.data is array:
                 t.data = array.inner

@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.replay.errors import QUICK, prepare
 from tinygrad_ms.replay.plan import FILLS, FREE, REDUCTIONS, STAYING, WEAK, Plan, buffer_of, has_out, name_of, values_in
 from tinygrad_ms.replay.refusal import Diverged
-from tinygrad_ms.replay.trace import VIEWS, Value
+from tinygrad_ms.replay.trace import VIEWS, Input, Value
 from tinygrad_ms.tree import Slot
 
 HOST = {numpy.ndarray, numpy.float32, numpy.float64}
@@ -70,9 +69,7 @@ class Source:
         plan = self.plan
         if not plan.static:
             return
-        kind = next(iter(plan.static.values())).kind
-        backend = BACKENDS.get(kind, BACKENDS[numpy.ndarray])
-        block = backend.xp.empty(plan.size + 64, numpy.uint8)
+        block = plan.backend.xp.empty(plan.size + 64, numpy.uint8)
         shift = -block.ctypes.data % 64 if isinstance(block, numpy.ndarray) else 0
         self.block = block[shift : shift + plan.size]
         for storage, v in plan.static.items():
@@ -102,12 +99,13 @@ class Source:
             s, e = v.storage, v.entry
             if v.scalar:
                 self.stays[v] = v in self.plan.made
+            elif v.thing is not None:
+                self.stays[v] = not isinstance(v.thing, (Input, Tensor))
             elif v.root or e is None:
                 self.stays[v] = s.kind in STAYING or s in self.plan.static
             else:
                 reads = self.plan.reads(e)
-                self.stays[v] = type(e.outs) is Value and (s.kind in STAYING or s in self.plan.static)
-                self.stays[v] = self.stays[v] and all(map(self.stay, reads))
+                self.stays[v] = type(e.outs) is Value and all(map(self.stay, reads))
         return self.stays[v]
 
     def value(self, v) -> str:
@@ -116,9 +114,9 @@ class Source:
             if self.stay(v):
                 stem = {"outside": "p", "number": "n", "constant": "c"}.get(v.storage.kind, "b")
                 self.texts[v] = self.bound(self.plan.array_of(v), stem)
-            elif v.storage.kind == "input" and v.thing is not None:
+            elif isinstance(v.thing, Input):
                 self.texts[v] = f"x{v.thing}"
-            elif v.storage.kind == "gradient" and v.thing is not None:
+            elif isinstance(v.thing, Tensor):
                 self.texts[v] = f"g{len(self.texts)}"
                 self.first.append(f"{self.texts[v]} = {self.bound(v.thing, 't')}.grad.data")
             else:

@@ -9,7 +9,7 @@ import numpy
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.call import ours
 from tinygrad_ms.replay.refusal import Untraceable, user_line
-from tinygrad_ms.replay.traced import KINDS, Traced, TracedScalar, plain, read, recording_type
+from tinygrad_ms.replay.traced import KINDS, Traced, TracedScalar, active, plain, read, recording_type
 
 FACTS = {  # functions of NumPy that look at shapes and dtypes alone
     "shape", "ndim", "size", "result_type", "promote_types", "can_cast", "may_share_memory", "shares_memory",
@@ -36,6 +36,10 @@ class Storage:
     def __init__(self, kind, owner=None):
         self.kind, self.owner = kind, owner
         self.count, self.maker = 0, ""  # how many elements, and the kind of the entry that makes it
+
+
+class Input(int):
+    """The number of an argument of the step."""
 
 
 class Value:
@@ -70,7 +74,7 @@ class Trace:
 
     def __init__(self):
         self.entries: list[Entry] = []
-        self.open = True
+        self.recording = True
         self.inside = self.hidden = 0
         self.label, self.where, self.counts, self.name = "", "", True, ""
         self.inputs, self.swapped = 0, []  # how many arguments; (tensor, recording array)
@@ -81,6 +85,11 @@ class Trace:
         self.first_steps: dict[int, int] = {}  # by id of the state of a parameter: its count before the step
         self.before_write: Any = None  # called with a storage from outside before its first change
         self.made: dict[tuple, Any] = {}  # numbers of optimizers
+
+    @property
+    def open(self) -> bool:
+        """Whether calls are written down here: other threads see the arrays of a recording, and are not part of it."""
+        return self.recording and active.get() is self
 
     # --- arrays -------------------------------------------------------------------------------------------------------
 
@@ -106,7 +115,8 @@ class Trace:
         frame = _getframe(2)
         while frame.f_code.co_name != "op" and frame.f_back is not None:
             frame = frame.f_back
-        if self.inside or (frame.f_back is not None and ours(frame.f_back)):
+        known = id(owner_of(array)) in self.storages
+        if not known and (self.inside or (frame.f_back is not None and ours(frame.f_back))):
             return self.wrap(array, constant_of(array))
         return self.outside(array)
 

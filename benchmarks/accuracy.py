@@ -119,11 +119,11 @@ def arguments(case, dtype, points):
     return x[(x > case.low) & (x < case.high) & (x != 0)]
 
 
-def value_and_slope(case, x):
+def value_and_slope(case, x, size=1000):
     """In small pieces, so that numbers of all sizes do not share a block, which may be computed in another way."""
     pieces = []
-    for start in range(0, len(x), 1000):
-        piece = tg.tensor(x[start : start + 1000], requires_grad=True)
+    for start in range(0, len(x), size):
+        piece = tg.tensor(x[start : start + size], requires_grad=True)
         with np.errstate(all="ignore"):
             y = case.function(piece)
             y.backward(np.ones(piece.shape, x.dtype))

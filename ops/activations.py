@@ -8,7 +8,7 @@ from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.ops.fused.calls import along_rows
 from tinygrad_ms.ops.shapes import from_the_end
-from tinygrad_ms.ops.short_rows import as_columns, as_rows
+from tinygrad_ms.ops.short_rows import as_columns, as_rows, most, total
 
 __all__ = ["hardtanh", "leaky_relu", "log_softmax", "relu", "relu6", "softmax"]
 
@@ -88,9 +88,9 @@ def _softmax(xp, x, axis=-1):
     if columns is None:
         e = xp.exp(_shifted(xp, x, axis))
         return e / xp.sum(e, axis=axis, keepdims=True)
-    columns -= columns.max(axis=0)
+    columns -= most(columns)
     e = xp.exp(columns, out=columns)
-    e /= e.sum(axis=0)
+    e /= total(e)
     return as_rows(e, x.shape)
 
 
@@ -127,8 +127,8 @@ def log_probabilities(xp, x, axis):
     if columns is None:
         y = _shifted(xp, x, axis)
         return y - xp.log(xp.sum(xp.exp(y), axis=axis, keepdims=True))
-    columns -= columns.max(axis=0)
-    columns -= xp.log(xp.exp(columns).sum(axis=0))
+    columns -= most(columns)
+    columns -= xp.log(total(xp.exp(columns)))
     return as_rows(columns, x.shape)
 
 

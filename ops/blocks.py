@@ -9,17 +9,20 @@ from tinygrad_ms.ops.fused import LEAST, find
 __all__: list[str] = []
 
 SMALL = 256  # elements: up to here the number of calls decides how long a kernel takes
+MANY = 1 << 16  # elements: from here on the passes over memory decide
 BLOCK = 96 << 10  # bytes of one block: a few temporaries of that size fit the second cache
 
 
-def in_blocks(xp, kernel, x, *constants, double=True, quick=None, quick_in="f", beyond=SMALL, results=1, beside=None):
+def in_blocks(
+    xp, kernel, x, *constants, double=True, quick=None, quick_in="fd", beyond=SMALL, results=1, spare=0, beside=None
+):  # fmt: skip
     """kernel(xp, x, *constants), a tuple of ``results`` arrays like x, each in the dtype of x.
 
     double: float32 and half precision are computed in float64 and rounded once; else half precision in float32.
-    quick: quick(xp, x, out, *constants) is the same for float32 (``quick_in``: "fd" for float64, too) on a CPU, faster
-        for more than ``beyond`` elements, where no number of it overflows or is below the smallest normal one; it may
-        leave its results in the arrays of ``out``. NumPy notes where a block of numbers is not of that kind: it is
-        computed by ``kernel`` in float64.
+    quick: quick(xp, x, out, *constants) is the same for the dtypes ``quick_in`` on a CPU, faster for more than
+        ``beyond`` elements, where no number of it overflows or is below the smallest normal one. ``out`` holds an array
+        for each result and ``spare`` more to work in: what NumPy writes into memory that it has just used takes half
+        the time. NumPy notes where a block of numbers is not of that kind: it is computed by ``kernel`` in float64.
     beside: an array like x, which the kernels get in blocks as well, before the constants.
     """
     if not x.ndim:  # arithmetic would make NumPy scalars of it
@@ -30,29 +33,27 @@ def in_blocks(xp, kernel, x, *constants, double=True, quick=None, quick_in="f", 
         return tuple([y.reshape(()) for y in found])
     if x.size >= LEAST and (run := compiled(kernel, x, beside)):
         return tuple(run(x, *(() if beside is None else (beside,)), *constants))
-    cpu = BACKENDS[type(x)].name == "cpu"
-    double = double or (quick is not None and x.dtype.char == "f")
-    quick = quick if cpu and x.dtype.char in quick_in and x.size > beyond else None
+    cpu, kind = BACKENDS[type(x)].name == "cpu", x.dtype.char
+    double = double or (quick is not None and kind == "f")
+    quick = quick if cpu and kind in quick_in and x.size > beyond else None
 
-    def careful(part, more=()):
+    def careful(part, *more):
         return kernel(xp, part.astype("float64", copy=False) if double else wide(part), *more, *constants)
 
     others = () if beside is None else (beside,)
-    if not cpu or (quick is None and x.nbytes <= 4 * BLOCK):
-        return tuple([y.astype(x.dtype, copy=False) for y in careful(x, others)])
+    step = BLOCK // (x.itemsize if quick or not double else 8)
+    if not quick and (not cpu or x.size <= 4 * step):
+        return tuple([y.astype(x.dtype, copy=False) for y in careful(x, *others)])
     x = x if x.flags.forc else xp.ascontiguousarray(x)
     made = [xp.empty_like(x) for _ in range(results)]
-    flat, *rows = (a.reshape(-1, order="A") for a in (x, *made))
-    step = BLOCK // (x.itemsize if quick or not double else 8)
+    work = [xp.empty_like(x) if x.size <= step else xp.empty(step, x.dtype) for _ in range(spare)]
     with numpy.errstate(all="raise" if quick else None):
-        for start in range(0, x.size, step):
-            part = slice(start, start + step)
-            out, more = [row[part] for row in rows], [other.reshape(-1)[part] for other in others]
+        for part, more, out in ((x, others, made + work),) if x.size <= step else _parts(step, x, others, made, work):
             try:
-                _store(quick(xp, flat[part], out, *more, *constants) if quick else careful(flat[part], more), out)
+                _store(quick(xp, part, out, *more, *constants) if quick else careful(part, *more), out)
             except FloatingPointError:
                 with numpy.errstate(all="ignore"):
-                    _store(careful(flat[part], more), out)
+                    _store(careful(part, *more), out)
     return tuple(made)
 
 
@@ -84,18 +85,42 @@ def _store(found, out):
             row[...] = y
 
 
-def times_slope(g, x, slope, kernel, quick=None, double=False):
-    """g slope(x): of large arrays of a CPU block by block, without an array for the slope.
+def times_slope(g, x, slope, kernel, quick=None, double=False, spare=0, beyond=SMALL):
+    """g slope(x): of more than ``beyond`` elements on a CPU block by block, without an array for the slope.
 
-    slope: the op. kernel, quick, double: those of its forward, as for ``in_blocks``; g (there 1) stands behind x.
+    slope: the op. kernel, quick, double, spare: of its forward, as for ``in_blocks``; g (there 1) stands behind x.
     """
     if (
-        type(g) is type(x) and type(x) in BACKENDS and BACKENDS[type(x)].name == "cpu" and x.nbytes > 4 * BLOCK
+        type(g) is type(x) and type(x) in BACKENDS and BACKENDS[type(x)].name == "cpu" and x.size > beyond
         and g.dtype == x.dtype and x.dtype.char in "fd" and g.shape == x.shape
         and g.flags.c_contiguous and x.flags.c_contiguous
     ):  # fmt: skip
-        return in_blocks(BACKENDS[type(x)].xp, kernel, x, double=double, quick=quick, beside=g)[0]
+        xp = BACKENDS[type(x)].xp
+        return in_blocks(xp, kernel, x, double=double, quick=quick, beside=g, spare=spare)[0]
     return g * slope(x)
+
+
+def is_small(x):
+    """Whether x is an array of NumPy, single or double, for which the number of calls decides."""
+    return isinstance(x, numpy.ndarray) and x.size <= SMALL and x.dtype.char in "fd"
+
+
+def over_square(g, function, x):
+    """g / function(x)^2 in a few calls; of float32 in float64, for the function is 2 ulp off there, its square 4."""
+    if x.dtype.char == "f":
+        c = function(x.astype("float64"))
+        return (g / (c * c)).astype("float32")
+    c = function(x)
+    return g / c / c  # the square of c could overflow where c does not
+
+
+def _parts(step, x, others, made, work):
+    """x, the others, and what is made with ``work``: arrays of one layout, in parts of at most ``step`` elements."""
+    flat, *rows = (a.reshape(-1, order="A") for a in (x, *others, *made))
+    for start in range(0, x.size, step):
+        stop = min(start + step, x.size)
+        parts = [row[start:stop] for row in rows]
+        yield flat[start:stop], parts[: len(others)], parts[len(others) :] + [w[: stop - start] for w in work]
 
 
 # --- pieces of kernels --------------------------------------------------------------------------------------
@@ -115,9 +140,31 @@ def decay(xp, z, itemsize=None):
     return near * far, lambda p: p * near * far
 
 
+def decay_and_rest(xp, x):
+    """v = e^-|x| and 1 - v^2 in float64, of numbers in float32: there the difference has digits enough for them.
+
+    Raises FloatingPointError for numbers so near 0 that it has not: that block is computed in another way.
+    """
+    v = xp.abs(x).astype("float64")
+    v = xp.exp(xp.negative(v, out=v), out=v)
+    rest = xp.multiply(v, v)
+    xp.subtract(1, rest, out=rest)
+    if rest.min() < 1e-7:
+        raise FloatingPointError
+    return v, rest
+
+
 def step(x):
     """1 where x >= 0, else 0."""
     return (x >= 0).astype(x.dtype)
+
+
+def over_bump(xp, e, out):
+    """(1 + e)^2 / e = 1 / e + e + 2. With e = e^x: the reciprocal of the slope of the logistic function."""
+    xp.divide(1, e, out=out)
+    out += e
+    out += 2
+    return out
 
 
 def bump(w):
@@ -129,25 +176,30 @@ def bump(w):
 
 
 # fmt: off
-_ATANH = {  # by the bytes of the dtype: (2 atanh(v / 2) / v - 1) / v^2 for v <= 2 / 3 by powers of v^2, lowest first
-    4: [
-        0.083332895, 0.01250776625, 0.00218448578125, 0.00055028625],
-    8: [
-        0.08333333333333333, 0.012499999999999852, 0.0022321428571562578, 0.00043402777730931194,
-        8.877841747052107e-05, 1.8779960894605164e-05, 4.069573556960833e-06, 8.9525444498468e-07,
-        2.068553618408206e-07, 3.572532556319602e-08, 1.8633100749162258e-08],
-}
+_ATANH = [  # (2 atanh(v / 2) / v - 1) / v^2 for v <= 2 / 3 by powers of v^2 in float32, lowest first
+    0.083332895, 0.01250776625, 0.00218448578125, 0.00055028625]
 # fmt: on
 
 
-def log1p(xp, w):
-    """ln(1 + w) = 2 atanh(v / 2), v = w / (1 + w / 2), for 0 <= w <= 1: by products, faster than a logarithm."""
-    v = 0.5 * w
+def log1p(xp, w, out=None, v=None, u=None):
+    """ln(1 + w) for 0 <= w <= 1. ``out``, ``v``, ``u``: arrays like w for the result and to work in.
+
+    In float64 ln u, u = 1 + w rounded, plus the first order of what was rounded away. In float32, where NumPy's
+    logarithm is 2 ulp off, 2 atanh(v / 2), v = w / (1 + w / 2).
+    """
+    if w.dtype.itemsize == 8:
+        u = xp.add(w, 1, out=u)
+        y, v = xp.log(u, out=out), xp.subtract(u, 1, out=v)
+        xp.subtract(w, v, out=v)
+        v /= u
+        y += v
+        return y
+    v = xp.multiply(w, 0.5, out=v)
     v += 1
     xp.divide(w, v, out=v)
-    square = v * v
-    *others, p = _ATANH[w.dtype.itemsize]
-    p = p * square
+    square = xp.multiply(v, v, out=u)
+    *others, p = _ATANH
+    p = xp.multiply(square, p, out=out)
     for c in reversed(others):
         p += c
         p *= square

@@ -9,6 +9,7 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.activations import log_probabilities
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.label_loss import MOST, _softmax_cross_entropy
 from tinygrad_ms.ops.live import ask
 from tinygrad_ms.ops.losses import check_reduction
 from tinygrad_ms.ops.operands import as_number, as_operand, refuse_lists
@@ -64,9 +65,7 @@ def _cross_entropy_jvp(
     notes="the second output keeps log p for the gradient; classes are the last axis;"
     " ignored samples have gradient zero",
 )
-def _softmax_cross_entropy(
-    xp, logits, target, /, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=None
-):
+def _cross_entropy(xp, logits, target, /, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=None):
     """The loss, and log p, which its gradient needs, in float32 at least; classes in the last axis."""
     log_p = log_probabilities(xp, wide(logits), -1)
     targets = targets_of(target, log_p, weight, reduction, label_smoothing, ignore_index)
@@ -91,10 +90,15 @@ def softmax_cross_entropy(
     """
     logits, target, weight, ignore_index = _prepare("softmax_cross_entropy", logits, target, weight, axis, ignore_index)
     check_reduction("softmax_cross_entropy", reduction)
-    label_smoothing = as_number(label_smoothing, "softmax_cross_entropy: label_smoothing")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"softmax_cross_entropy: label_smoothing is {label_smoothing}; it must lie in [0, 1]")
-    return _softmax_cross_entropy(
+    if type(label_smoothing) is not float or label_smoothing:
+        label_smoothing = as_number(label_smoothing, "softmax_cross_entropy: label_smoothing")
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"softmax_cross_entropy: label_smoothing is {label_smoothing}; it must lie in [0, 1]")
+    if weight is None is ignore_index and not label_smoothing and 0 < logits.size <= MOST and target.dtype.kind in "iu":
+        if reduction == "mean":
+            return _softmax_cross_entropy(logits, target)  # a call with its defaults takes less time
+        return _softmax_cross_entropy(logits, target, reduction=reduction)
+    return _cross_entropy(
         logits, target, weight=weight, reduction=reduction, label_smoothing=label_smoothing, ignore_index=ignore_index
     )[0]
 
@@ -122,6 +126,10 @@ def nll(log_probabilities, target, weight=None, *, axis=-1, reduction="mean", ig
 
 def _prepare(op, logits, target, weight, axis, ignore_index):
     """Checked arguments, the classes in the last axis; ``ignore_index`` is None where nothing is ignored."""
+    if weight is None and type(logits) is Tensor and axis == -1 and type(labels := raw(target)) is type(logits.data):
+        shape = logits.data.shape  # nearly always it is as plain as this, and costs little
+        if shape and labels.dtype.kind in "iu" and is_float(logits.data.dtype) and labels.shape == shape[:-1]:
+            return logits, target, None, ask(_checked, op, labels, shape[-1], ignore_index)
     logits = as_operand(logits)
     refuse_lists(op, target)
     if type(raw(target)) not in BACKENDS:

@@ -10,6 +10,7 @@ from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.arguments import NUMBERS
 from tinygrad_ms.engine.primitive import elementwise, multilinear
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.blocks import MANY, fused, times_slope
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.rows import Unary, binary, unary
 
@@ -100,6 +101,18 @@ def round(xp, x, decimals=0):
     return xp.round(x, decimals)
 
 
+@fused("exp_rule")
+def _times_exp(xp, x, g):
+    return (g * xp.exp(x),)
+
+
+def _quick_times_exp(xp, x, out, g):
+    (y,) = out
+    xp.exp(x, out=y)
+    y *= g
+    return (y,)
+
+
 # --- powers ---------------------------------------------------------------------------------------------------------
 
 
@@ -133,7 +146,8 @@ hypot = binary("hypot", "sqrt(a^2 + b^2) without overflow.", derivative=(lambda 
 
 exp: Unary = unary("exp", "e to the power x.", derivative=lambda y: y,
             formula=r"\frac{dy}{dx} = e^x = y", source="002 (6), (7)", floats=True, notation="e^{{{0}}}")
-expm1 = unary("expm1", "e^x - 1, accurate for small x.", derivative=lambda x: exp(x),
+expm1 = unary("expm1", "e^x - 1, accurate for small x.",
+              rule=lambda g, x: times_slope(g, x, exp, _times_exp, _quick_times_exp, beyond=MANY),
               formula=r"\frac{dy}{dx} = e^x", source="002 (6)", floats=True)
 exp2 = unary("exp2", "2 to the power x.", derivative=lambda y: y * math.log(2),
              formula=r"\frac{dy}{dx} = y \ln 2", source="002 (5)", floats=True)

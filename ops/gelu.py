@@ -7,6 +7,7 @@ from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import decay, fused, in_blocks, step, times
 from tinygrad_ms.ops.comparisons import clip
 from tinygrad_ms.ops.normal import DENSITY, FAR, bell, gaussian, horner, mills_ratio, normal_cdf, product, turned
+from tinygrad_ms.ops.quick_gelu import TANH_C, TANH_E_C, TANH_N_C, quick_gelu, quick_gelu_tanh
 from tinygrad_ms.ops.smooth_activations import kept, sigmoid, sigmoid_slope
 
 __all__ = ["gelu"]
@@ -64,7 +65,6 @@ def _gelu_kernel(xp, x, itemsize):
 
 # The slope is s (1 + E + x k) / (1 + E) with E = e^v and k = dv/dx. With d = x - c, E_c and v_c at c, its numerator is
 # n(c) + d m + (E + E_c) tanh((v - v_c) / 2), where m and (v - v_c) / d are the positive polynomials below; as above.
-_TANH_C, _TANH_E_C, _TANH_N_C = -0.7524642944335938, 0.2919537720630858, -7.067899231101432e-06
 
 
 @fused("gelu_tanh")
@@ -73,17 +73,17 @@ def _gelu_tanh_kernel(xp, x):
     a = xp.abs(z).astype("float64", copy=False)
     w, times_w = _decay_of_cubic(xp, a)
     y = (xp.maximum(x, 0) + times_w(xp.minimum(z, 0))) / (1 + w)
-    d = -_TANH_C - a  # that of -a
-    m = a - _TANH_C
+    d = -TANH_C - a  # that of -a
+    m = a - TANH_C
     m *= a
-    m += _TANH_C**2
+    m += TANH_C**2
     m *= _CUBE[0]
     t = m + _LINE[0]
     t *= d
     t *= 0.5
     t = xp.tanh(t, out=t)
-    t *= w + _TANH_E_C
-    t += _TANH_N_C
+    t *= w + TANH_E_C
+    t += TANH_N_C
     m *= 3
     m += _LINE[0]
     m *= d
@@ -94,6 +94,8 @@ def _gelu_tanh_kernel(xp, x):
 
 
 def _quick_gelu_tanh(xp, x, out):
+    if x.dtype.char == "d":
+        return quick_gelu_tanh(xp, x, out)
     v = x.astype("float64")
     k = v * v
     k *= _CUBE[0]
@@ -152,7 +154,9 @@ def gelu(xp, x, approximate="none"):
     The approximation is Phi(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
     """
     if approximate == "tanh":
-        return kept(*in_blocks(xp, _gelu_tanh_kernel, x, double=False, quick=_quick_gelu_tanh, beyond=0, results=2))
+        return kept(
+            *in_blocks(xp, _gelu_tanh_kernel, x, double=False, quick=_quick_gelu_tanh, beyond=0, results=2, spare=4)
+        )
     if approximate != "none":
         raise ValueError(f"gelu: approximate is {approximate!r}; it must be 'none' or 'tanh'")
-    return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize, results=2))
+    return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize, quick=quick_gelu, quick_in="f", results=2, spare=1))

@@ -1,21 +1,21 @@
 """The reciprocal hyperbolic functions sech and csch, from exponentials that do not overflow."""
 
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import in_blocks, times_slope
+from tinygrad_ms.ops.blocks import decay_and_rest, in_blocks, times_slope
 from tinygrad_ms.ops.elementwise import power
 
 __all__ = ["csch", "sech"]
 
 
 @elementwise(
-    rule=lambda g, x: times_slope(g, x, sech_slope, _sech_slope, _quick_sech_slope),
+    rule=lambda g, x: times_slope(g, x, sech_slope, _sech_slope, _quick_sech_slope, spare=1),
     formula=r"\frac{dy}{dx} = -\operatorname{sech} x \tanh x",
     source="002 (20)",
     floats=True,
 )
 def sech(xp, x):
     """1 / cosh x, without overflow."""
-    return in_blocks(xp, _sech_kernel, x, double=False, quick=_quick_sech)[0]
+    return in_blocks(xp, _sech_kernel, x, double=False, quick=_quick_sech, spare=1)[0]
 
 
 def _sech_kernel(xp, x):
@@ -24,13 +24,12 @@ def _sech_kernel(xp, x):
 
 
 def _quick_sech(xp, x, out):
-    return (xp.divide(2, _two_cosh(xp, x), out=out[0]),)
+    return (xp.divide(2, _two_cosh(xp, x, *out), out=out[0]),)
 
 
-def _two_cosh(xp, x):
-    e = xp.abs(x)
-    xp.exp(e, out=e)
-    e += 1 / e
+def _two_cosh(xp, x, y, e):
+    xp.exp(xp.abs(x, out=e), out=e)
+    e += xp.divide(1, e, out=y)
     return e
 
 
@@ -39,10 +38,13 @@ def _sech_slope(xp, x, g):
 
 
 def _quick_sech_slope(xp, x, out, g):
-    c = _two_cosh(xp, x)
+    y, c = out
+    _two_cosh(xp, x, y, c)
     c *= -0.5
-    xp.divide(xp.tanh(x), c, out=c)
-    return (xp.multiply(g, c, out=out[0]),)
+    xp.tanh(x, out=y)
+    y /= c
+    y *= g
+    return (y,)
 
 
 @elementwise(
@@ -54,11 +56,11 @@ def _quick_sech_slope(xp, x, out, g):
 )
 def sech_slope(xp, x):
     """-sech x tanh x."""
-    return in_blocks(xp, _sech_slope, x, 1, double=False, quick=_quick_sech_slope)[0]
+    return in_blocks(xp, _sech_slope, x, 1, double=False, quick=_quick_sech_slope, spare=1)[0]
 
 
 @elementwise(
-    rule=lambda g, x: times_slope(g, x, csch_slope, _csch_slope, double=True),
+    rule=lambda g, x: times_slope(g, x, csch_slope, _csch_slope, _quick_csch_slope, double=True),
     formula=r"\frac{dy}{dx} = -\operatorname{csch} x \coth x",
     source="002 (21)",
     floats=True,
@@ -66,7 +68,29 @@ def sech_slope(xp, x):
 )
 def csch(xp, x):
     """1 / sinh x, without overflow."""
-    return in_blocks(xp, _csch_kernel, x)[0]
+    return in_blocks(xp, _csch_kernel, x, quick=_quick_csch)[0]
+
+
+def _quick_csch(xp, x, out):
+    (y,) = out
+    return (xp.divide(1, xp.sinh(x, out=y), out=y),)
+
+
+def _quick_csch_slope(xp, x, out, g):
+    (y,) = out
+    if x.dtype.char == "d":
+        s = xp.sinh(x)
+        s *= s
+        xp.divide(xp.sqrt(s + 1), s, out=y)
+        xp.negative(y, out=y)
+    else:
+        v, rest = decay_and_rest(xp, x)
+        v *= 2 - rest
+        rest *= rest
+        y[...] = xp.divide(v, rest, out=v)
+        y *= -2
+    y *= g
+    return (y,)
 
 
 def _csch_kernel(xp, x):
@@ -89,4 +113,4 @@ def _csch_slope(xp, x, g):
 )
 def csch_slope(xp, x):
     """-csch x coth x."""
-    return in_blocks(xp, _csch_slope, x, 1)[0]
+    return in_blocks(xp, _csch_slope, x, 1, quick=_quick_csch_slope)[0]

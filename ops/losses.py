@@ -7,7 +7,7 @@ import numpy
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import in_blocks
+from tinygrad_ms.ops.blocks import in_blocks, log1p
 from tinygrad_ms.ops.comparisons import clip
 from tinygrad_ms.ops.elementwise import negative, sign
 from tinygrad_ms.ops.operands import as_number, refuse_lists
@@ -69,7 +69,7 @@ def huber_error(xp, input, target, delta=1.0):
 def logistic_error(xp, input, target):
     """The cross-entropy of the probability sigmoid(input) and the target, without overflow for any logit."""
     with numpy.errstate(invalid="ignore"):  # 0 inf
-        return _by_blocks(xp, _logistic_kernel, input, target)
+        return _by_blocks(xp, _logistic_kernel, _quick_logistic, 4, input, target)
 
 
 def _logistic_kernel(xp, x, t):
@@ -79,7 +79,19 @@ def _logistic_kernel(xp, x, t):
     return (xp.where(right, 0, linear) + xp.log1p(xp.exp(-size)),)
 
 
-def _by_blocks(xp, kernel, x, t):
+def _quick_logistic(xp, x, out, t):
+    y, linear, w, *work = out
+    linear[...] = x > 0
+    linear -= t
+    linear *= x
+    xp.abs(x, out=w)
+    xp.exp(xp.negative(w, out=w), out=w)
+    log1p(xp, w, y, *work)
+    y += linear
+    return (y,)
+
+
+def _by_blocks(xp, kernel, quick, spare, x, t):
     if (
         type(t) is type(x)
         and t.shape == x.shape
@@ -87,7 +99,7 @@ def _by_blocks(xp, kernel, x, t):
         and x.flags.c_contiguous
         and t.flags.c_contiguous
     ):
-        return in_blocks(xp, kernel, x, double=False, beside=t)[0]
+        return in_blocks(xp, kernel, x, double=False, quick=quick, beside=t, spare=spare)[0]
     return kernel(xp, x, t)[0]
 
 
@@ -99,7 +111,18 @@ def _by_blocks(xp, kernel, x, t):
 )
 def sigmoid_minus(xp, input, target):
     """sigmoid(input) - target; as (1 - target) - sigmoid(-input) above 0, with its digits where the target is 1."""
-    return _by_blocks(xp, _minus_kernel, input, target)
+    return _by_blocks(xp, _minus_kernel, _quick_minus, 1, input, target)
+
+
+def _quick_minus(xp, x, out, t):  # (e (1 - t) - t) / (1 + e)
+    y, e = out
+    xp.exp(x, out=e)
+    xp.subtract(1, t, out=y)
+    y *= e
+    y -= t
+    e += 1
+    y /= e
+    return (y,)
 
 
 def _minus_kernel(xp, x, t):

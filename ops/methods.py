@@ -185,7 +185,7 @@ def attach(ops: dict[str, Any]) -> None:
         "__eq__": comparison(ops["equal"]),
         "__ne__": comparison(ops["not_equal"]),
         "__pos__": lambda x: x,
-        "T": property(lambda x: permute_dims(x, axes=tuple(range(x.data.ndim - 1, -1, -1)))),
+        "T": property(ops["transpose"]),
         "mT": property(ops["matrix_transpose"]),
         "transpose": axes_of(ops["transpose"], as_shape),
         "permute": lambda x, *axes: permute_dims(x, axes=as_shape(*axes)),

@@ -5,6 +5,8 @@ Phi(-a) = e^(-a^2 / 2) R(a) for a >= 0, with R(a) = e^(z^2) erfc(z) / 2 at z = a
 
 import math
 
+import numpy
+
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import in_blocks
 
@@ -17,6 +19,7 @@ _NUMERATOR = [  # of R in float32, lowest first: minimax up to 14
     0.5000000025458818, 0.43716394836167727, 0.18239227018028853, 0.04034764584048629, 0.004073499451987923]
 _DENOMINATOR = [
     1.0, 1.6722128344812324, 1.1990129489312082, 0.46724424242528234, 0.10114336651685958, 0.010210620079108546]
+MILLS_IN_FLOAT32 = numpy.array([[*_NUMERATOR, 0.0], _DENOMINATOR])
 _SCALED = [  # (a + 1) R(a) by powers of (a - 5) / (a + 5), lowest first: in Chebyshev points up to 40
     0.46151582985003775, -0.09155228183400917, 0.0310303684259707, 0.010002352385241659, -0.026401042966674067,
     0.024536963243297946, -0.015170415395094575, 0.0065220006738440734, -0.0016760724212402098, 7.791539896184297e-06,
@@ -84,7 +87,18 @@ def horner(x, coefficients):
 )
 def gaussian(xp, x, *, c):
     """e^(-c x^2), also far out, where c x^2 as a float would have too few digits."""
-    return in_blocks(xp, lambda xp, x, *given: (bell(xp, xp.abs(x), *given),), x, c, x.dtype.itemsize)[0]
+    return in_blocks(xp, _bell_kernel, x, c, x.dtype.itemsize, quick=_quick_bell, quick_in="f")[0]
+
+
+def _bell_kernel(xp, x, c, itemsize):
+    return (bell(xp, xp.abs(x), c, itemsize),)
+
+
+def _quick_bell(xp, x, out, c, itemsize):
+    square = x.astype("float64")
+    square *= square
+    square *= -c
+    return (xp.exp(square, out=square),)
 
 
 def _normal_kernel(xp, x, itemsize):

@@ -17,6 +17,7 @@ from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.creation import ones_like, zeros_like
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.running_sums import running_sums
 from tinygrad_ms.ops.scale import homogeneous, over_norm
 from tinygrad_ms.ops.shapes import (
     all_axes,
@@ -107,8 +108,10 @@ def _or_again(xp, y, again):
 
 def _cumsum_vjp(g, x_shape, axis):
     """The sums from each element to the end; of an array of NumPy with no copy of the reversed one."""
-    if isinstance(g, numpy.ndarray) and axis is not None and g.dtype.char not in HALF:
-        y = numpy.empty(g.shape, g.dtype)
+    if isinstance(g, numpy.ndarray) and g.dtype.char not in HALF and (axis is not None or g.ndim == len(x_shape) == 1):
+        if (y := running_sums(g, axis, backwards=True)) is not None:
+            return y
+        y, axis = numpy.empty(g.shape, g.dtype), axis or 0
         numpy.flip(g, axis).cumsum(axis, out=numpy.flip(y, axis))
         return y
     return flip(cumsum(flip(g, axis=axis), axis=axis), axis=axis).reshape(x_shape)
@@ -121,6 +124,8 @@ def _cumsum_vjp(g, x_shape, axis):
 )
 def cumsum(xp, x, axis=None):
     """The running sums along ``axis`` (None: of the flattened x)."""
+    if (y := running_sums(x, axis)) is not None:
+        return y
     return _as_of(xp.cumsum(_wide(x, axis), axis=axis), x)
 
 

@@ -128,6 +128,17 @@ def permute_dims(xp, x, /, axes):
     return x.transpose(axes)
 
 
+@linear(
+    transpose=lambda g: g.T if g.ndim == 2 else matrix_transpose(g), formula=r"Y = X^T:\quad \bar X = \bar Y^T",
+    source=LINEAR_MAP, batched=True, view=True, moves=True,
+)  # fmt: skip
+def _transpose(xp, x):
+    """The transpose of a matrix. A view."""
+    if x.ndim != 2:
+        raise ValueError(f"transpose: x has shape {x.shape}; expected a matrix")
+    return x.T
+
+
 def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:
     """The permutation that undoes ``axes``, behind as many axes ``before`` them that stay."""
     inverse = [0] * len(axes)
@@ -139,6 +150,8 @@ def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:
 def transpose(x, axes=None):
     """The axes of x reversed, or in the order ``axes``, as in NumPy. Of a matrix: its transpose."""
     x = as_operand(x)
+    if axes is None and len(x.shape) == 2:
+        return _transpose(x)
     return permute_dims(x, axes=tuple(range(x.ndim))[::-1] if axes is None else tuple(axes))
 
 
@@ -341,7 +354,7 @@ def concat(xs, axis=0):
         raise ValueError("concat: the sequence xs is empty; expected at least one array")
     if axis is None:
         xs, axis = [ravel(x) for x in xs], 0
-    return _concat(*xs, axis=axis)
+    return _concat(*xs, axis=axis) if axis else _concat(*xs)  # a call with its defaults takes less time
 
 
 @linear(

@@ -14,7 +14,20 @@ from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.arguments import NUMBERS
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.ops.blocks import SMALL, bump, decay, fused, in_blocks, log1p, step, times, times_slope
+from tinygrad_ms.ops.blocks import (
+    SMALL,
+    bump,
+    decay,
+    fused,
+    in_blocks,
+    is_small,
+    log1p,
+    over_bump,
+    over_square,
+    step,
+    times,
+    times_slope,
+)  # fmt: skip
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.operands import as_operand
 from tinygrad_ms.ops.rows import binary
@@ -39,15 +52,9 @@ def _slope_kernel(xp, x, g):
 
 
 def _quick_slope(xp, x, out, g):
-    return (xp.divide(g, _over_slope(xp.exp(xp.abs(x))), out=out[0]),)
-
-
-def _over_slope(e):
-    """1 / (e / (1 + e)^2)."""
-    q = 1 / e
-    q += e
-    q += 2
-    return q
+    y, e = out
+    xp.exp(x, out=e)
+    return (xp.divide(g, over_bump(xp, e, y), out=y),)
 
 
 @elementwise(
@@ -58,7 +65,7 @@ def _over_slope(e):
 )
 def sigmoid_slope(xp, x):
     """1 / (4 cosh^2 (x / 2))."""
-    return in_blocks(xp, _slope_kernel, x, 1, double=False, quick=_quick_slope)[0]
+    return in_blocks(xp, _slope_kernel, x, 1, double=False, quick=_quick_slope, spare=1)[0]
 
 
 _NUMBERS = (0.0, 1.0, -1.0, 0.5, 0.25)
@@ -72,11 +79,10 @@ def _arrays_of(dtype):
 
 def _sigmoid_rule(g, x):
     """g / (4 cosh^2 (x / 2)), of small arrays as in the rule of tanh."""
-    if isinstance(x, numpy.ndarray) and x.size <= SMALL and x.dtype.char not in HALF:
+    if is_small(x):
         *_, half, quarter = _arrays_of(x.dtype)
-        c = numpy.cosh(half * x)
-        return quarter * g / c / c
-    return times_slope(g, x, sigmoid_slope, _slope_kernel, _quick_slope)
+        return over_square(quarter * g, numpy.cosh, half * x)
+    return times_slope(g, x, sigmoid_slope, _slope_kernel, _quick_slope, spare=1)
 
 
 @elementwise(
@@ -90,7 +96,7 @@ def sigmoid(xp, x):
     if x.size <= SMALL and x.dtype.char not in HALF:
         zero, one, minus, *_ = _arrays_of(x.dtype) if isinstance(x, numpy.ndarray) else _NUMBERS
         return xp.exp(xp.minimum(x, zero)) / (one + xp.exp(xp.copysign(x, minus)))
-    return in_blocks(xp, _sigmoid_kernel, x, double=False, quick=_quick_sigmoid)[0]
+    return in_blocks(xp, _sigmoid_kernel, x, double=False, quick=_quick_sigmoid, spare=1)[0]
 
 
 @fused("sigmoid")
@@ -100,9 +106,9 @@ def _sigmoid_kernel(xp, x):
 
 
 def _quick_sigmoid(xp, x, out):
-    e = xp.exp(x)
-    q = e + 1
-    return (xp.divide(e, q, out=out[0]),)
+    y, q = out
+    xp.exp(x, out=y)
+    return (xp.divide(y, xp.add(y, 1, out=q), out=y),)
 
 
 # The slope is s n(x) / (1 + e^x), n(x) = 1 + x + e^x. With d = x - c, n(x) = n(c) + d + (e^x + e^c) tanh(d / 2). The
@@ -122,19 +128,19 @@ def _silu_kernel(xp, x):
 
 
 def _quick_silu(xp, x, out):
-    q = xp.negative(x)
-    xp.exp(q, out=q)
-    e = 1 / q
-    d = x - _C
-    t = xp.multiply(d, 0.5, out=out[1])
-    xp.tanh(t, out=t)
-    t *= xp.add(e, _E_C, out=out[0])
-    t += _N_C
-    d += t
+    y, slope, q, e, d = out
+    xp.exp(xp.negative(x, out=q), out=q)
+    xp.divide(1, q, out=e)
+    xp.subtract(x, _C, out=d)
+    xp.tanh(xp.multiply(d, 0.5, out=slope), out=slope)
+    slope *= xp.add(e, _E_C, out=y)
+    slope += _N_C
+    slope += d
     e += q
     e += 2  # (1 + e^x) / s
+    slope /= e
     q += 1  # 1 / s
-    return xp.divide(x, q, out=out[0]), xp.divide(d, e, out=out[1])
+    return xp.divide(x, q, out=y), slope
 
 
 def _silu_slope(x):
@@ -152,7 +158,7 @@ def _silu_slope(x):
 )
 def silu(xp, x):
     """x sigmoid(x), also called swish."""
-    return kept(*in_blocks(xp, _silu_kernel, x, double=False, quick=_quick_silu, quick_in="fd", results=2))
+    return kept(*in_blocks(xp, _silu_kernel, x, double=False, quick=_quick_silu, results=2, spare=3))
 
 
 @fused("softplus")
@@ -163,14 +169,14 @@ def _softplus_kernel(xp, x, beta):
 
 
 def _quick_softplus(xp, x, out, beta):
-    z = x if beta == 1 else -x if beta == -1 else beta * x
-    e = xp.exp(z)
-    w = 1 / e
+    y, slope, w, *work = out
+    z = x if beta == 1 else xp.multiply(x, beta, out=work[0])
+    e = xp.exp(z, out=slope)
+    xp.divide(1, e, out=w)
     xp.minimum(w, e, out=w)
-    q = e + 1
-    slope = xp.divide(e, q, out=out[1])
-    y = log1p(xp, w)
-    y = xp.add(y, xp.maximum(z, 0, out=q), out=out[0])
+    e /= xp.add(e, 1, out=y)
+    log1p(xp, w, y, *work[1:])
+    y += xp.maximum(z, 0, out=w)
     if beta != 1:
         y /= beta
     return y, slope
@@ -189,7 +195,7 @@ def _softplus_slope(x, beta):
 )
 def softplus(xp, x, beta=1.0):
     """ln(1 + e^(beta x)) / beta without overflow: a smooth relu; for beta = 1 it is logaddexp(x, 0)."""
-    return kept(*in_blocks(xp, _softplus_kernel, x, beta, double=False, quick=_quick_softplus, results=2))
+    return kept(*in_blocks(xp, _softplus_kernel, x, beta, double=False, quick=_quick_softplus, results=2, spare=4))
 
 
 def log_sigmoid(x) -> Tensor:
@@ -200,6 +206,11 @@ def log_sigmoid(x) -> Tensor:
 def _gap(a, b):
     """a - b, at least in float32; -inf, whose sigmoid is 0, where both are -inf."""
     a, b = (x if type(x) in NUMBERS else wide(x) for x in (a, b))
+    if isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray):
+        with numpy.errstate(invalid="ignore"):
+            gap = a - b
+        if math.isfinite(gap.sum()):
+            return gap
     if any(type(x) in NUMBERS and x != -math.inf for x in (a, b)):
         return a - b
     return a - where((a == -math.inf) & (b == -math.inf), 0, b)

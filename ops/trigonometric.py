@@ -2,9 +2,19 @@
 
 import numpy
 
-from tinygrad_ms.arrays.sums import HALF, wide
+from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import SMALL, bump, fused, in_blocks, times_slope
+from tinygrad_ms.ops.blocks import (
+    MANY,
+    bump,
+    decay_and_rest,
+    fused,
+    in_blocks,
+    is_small,
+    over_bump,
+    over_square,
+    times_slope,
+)
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import hypot, sqrt
 from tinygrad_ms.ops.rows import Unary, binary, unary
@@ -33,9 +43,10 @@ def _times_bell(xp, x, g):
 
 
 def _quick_bell(xp, x, out, g):
-    q = x * x
-    q += 1
-    return (xp.divide(g, q, out=out[0]),)
+    (y,) = out
+    xp.multiply(x, x, out=y)
+    y += 1
+    return (xp.divide(g, y, out=y),)
 
 
 # fmt: off
@@ -66,7 +77,7 @@ acos = unary("acos", "The angle in [0, pi] with that cosine.", "arccos",
              source="002 (13)", floats=True,
              notes="At -1 and 1 the gradient is -inf; value and gradient are NaN outside.")
 atan = unary("atan", "The angle in (-pi/2, pi/2) with that tangent.", "arctan",
-             rule=lambda g, x: times_slope(g, x, _bell, _times_bell, _quick_bell),
+             rule=lambda g, x: times_slope(g, x, _bell, _times_bell, _quick_bell, beyond=MANY),
              formula=r"\frac{dy}{dx} = \frac{1}{1 + x^2}", source="002 (14)", floats=True)
 acot = unary("acot", "The angle in (0, pi) with that cotangent.", lambda xp, x: xp.arctan2(1, x),
              derivative=lambda x: -_bell(x), formula=r"\frac{dy}{dx} = -\frac{1}{1 + x^2}", source="002 (15)",
@@ -82,13 +93,12 @@ sinh = unary("sinh", "(e^x - e^-x) / 2.", derivative=lambda x: cosh(x),
              formula=r"\frac{dy}{dx} = \cosh x", source="002 (16)", floats=True)
 cosh: Unary = unary("cosh", "(e^x + e^-x) / 2.", derivative=lambda x: sinh(x),
              formula=r"\frac{dy}{dx} = \sinh x", source="002 (17)", floats=True)
-tanh = unary("tanh", "sinh x / cosh x.", rule=lambda g, x:
-                 g / (c := numpy.cosh(x)) / c  # the square of c could overflow where c does not
-                 if isinstance(x, numpy.ndarray) and x.size <= SMALL and x.dtype.char not in HALF else
-                 times_slope(g, x, tanh_slope, _tanh_kernel, _quick_tanh),
+tanh = unary("tanh", "sinh x / cosh x.", rule=lambda g, x: over_square(g, numpy.cosh, x) if is_small(x) else
+                 times_slope(g, x, tanh_slope, _tanh_kernel, _quick_tanh, spare=1),
              formula=r"\frac{dy}{dx} = \operatorname{sech}^2 x = 1 - y^2", source="002 (18), (71)", floats=True)
 coth = unary("coth", "cosh x / sinh x.", lambda xp, x: in_blocks(xp, _coth_kernel, x, double=False)[0],
-             rule=lambda g, x: times_slope(g, x, coth_slope, _coth_slope, double=True),
+             rule=lambda g, x: over_square(-g, numpy.sinh, x) if is_small(x) else
+                 times_slope(g, x, coth_slope, _coth_slope, _quick_coth_slope, double=True),
              formula=r"\frac{dy}{dx} = -\operatorname{csch}^2 x = 1 - y^2", source="002 (19)", floats=True,
              notes="At 0: value inf, gradient -inf.")
 
@@ -110,14 +120,15 @@ def _tanh_kernel(xp, x, g):
 
 
 def _quick_tanh(xp, x, out, g):
-    e = x + x
-    xp.abs(e, out=e)
-    xp.exp(e, out=e)
-    q = 1 / e
-    q += 2
-    q += e
-    q *= 0.25
-    return (xp.divide(g, q, out=out[0]),)
+    y, e = out
+    if x.dtype.char == "d":  # NumPy's is exact enough there to divide by it twice
+        xp.divide(g, xp.cosh(x, out=e), out=y)
+        y /= e
+        return (y,)
+    xp.exp(xp.add(x, x, out=e), out=e)
+    xp.divide(g, over_bump(xp, e, y), out=y)
+    y *= 4
+    return (y,)
 
 
 @elementwise(
@@ -128,12 +139,26 @@ def _quick_tanh(xp, x, out, g):
 )
 def tanh_slope(xp, x):
     """1 / cosh^2 x."""
-    return in_blocks(xp, _tanh_kernel, x, 1, double=False, quick=_quick_tanh)[0]
+    return in_blocks(xp, _tanh_kernel, x, 1, double=False, quick=_quick_tanh, spare=1)[0]
 
 
 def _coth_kernel(xp, x):
     t = xp.tanh(x)
     return (xp.divide(1, t, out=t),)
+
+
+def _quick_coth_slope(xp, x, out, g):
+    (y,) = out
+    if x.dtype.char == "d":
+        s = xp.sinh(x)
+        xp.divide(g, xp.multiply(s, s, out=s), out=y)
+        return (xp.negative(y, out=y),)
+    v, rest = decay_and_rest(xp, x)
+    v /= rest
+    y[...] = xp.multiply(v, v, out=v)
+    y *= -4
+    y *= g
+    return (y,)
 
 
 def _coth_slope(xp, x, g):
@@ -150,4 +175,4 @@ def _coth_slope(xp, x, g):
 )
 def coth_slope(xp, x):
     """-1 / sinh^2 x."""
-    return in_blocks(xp, _coth_slope, x, 1)[0]
+    return in_blocks(xp, _coth_slope, x, 1, quick=_quick_coth_slope)[0]

@@ -26,6 +26,52 @@ def test_values_and_derivatives_hold_their_bars(name, dtype):
     assert slope <= bar
 
 
+@pytest.mark.parametrize("name", ["coth", "sigmoid", "tanh"])
+def test_values_and_derivatives_of_few_numbers_hold_their_bars(name):
+    case = accuracy.CASES[name]
+    x = accuracy.arguments(case, "float32", 8000)
+    found, right = (accuracy.value_and_slope(case, x.astype(kind), size=100) for kind in ("float32", "float64"))
+    for f, r in zip(found, right):
+        assert accuracy.error(f, r, "float32", x) <= 4
+
+
+EXTREMES = [math.inf, -math.inf, math.nan, 0.0, -0.0, 1e-40, 1e-7, 45.0, -45.0, 88.9, -88.9, 360.0, -360.0, 720.0, -1e4]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", list(accuracy.BARS))
+def test_extremes_among_many_ordinary_numbers(name, dtype):
+    """Blocks that hold one are computed in another way than the others; the results are those of few numbers."""
+    x = np.random.default_rng(0).standard_normal(110_000).astype(dtype)
+    places = np.arange(len(EXTREMES)) * 7001
+    x[places] = EXTREMES
+    case, near = accuracy.CASES[name], (places[:, None] + np.arange(-2, 3)).ravel()
+    for many, few in zip(accuracy.value_and_slope(case, x, size=len(x)), accuracy.value_and_slope(case, x[near], 100)):
+        many, few = many[near].astype("longdouble"), few.astype("longdouble")
+        number = np.isfinite(few)
+        np.testing.assert_array_equal(many[~number], few[~number])
+        bound = 8 * np.maximum(np.spacing(np.abs(few[number]).astype(dtype)), np.finfo(dtype).smallest_subnormal)
+        bound = np.maximum(bound, 1e-8 if name in accuracy.ZEROS and dtype == "float32" else 0)
+        assert (np.abs(many[number] - few[number]) <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_extremes_in_the_cross_entropy_of_many_logits(dtype):
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal(110_000).astype(dtype), rng.integers(0, 2, 110_000).astype(dtype)
+    places = np.arange(len(EXTREMES)) * 7001
+    x[places], near = EXTREMES, (places[:, None] + np.arange(3)).ravel()
+
+    def both(x, t):
+        x = tg.tensor(x, requires_grad=True)
+        losses = tg.binary_cross_entropy_with_logits(x, t, reduction="none")
+        losses.sum().backward()
+        return losses.numpy(), x.grad.numpy()
+
+    for many, few in zip(both(x, t), both(x[near], t[near])):
+        np.testing.assert_allclose(many[near], few, rtol=8 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("name", list(accuracy.ZEROS))
 def test_derivatives_keep_their_digits_around_their_zeros(name, dtype):

@@ -288,3 +288,26 @@ def test_gradients_of_vector_norms_at_zeros_and_ties_are_those_of_pytorch(ord):
 def test_an_unknown_norm_is_named(x, ord, axis, message):
     with pytest.raises(ValueError, match=message):
         tg.norm(tg.tensor(x), ord, axis)
+
+
+@pytest.mark.parametrize("shape, axis", [((1 << 15,), None), ((1 << 15,), 0), ((2, 1 << 14), -1), ((2, 1 << 14), 1)])
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_running_sums_of_long_rows_are_as_good_as_those_one_by_one(shape, axis, contiguous):
+    rng = np.random.default_rng(0)
+    a, v = (rng.standard_normal(shape).astype("float32") for _ in range(2))
+    x = tg.tensor(a if contiguous else np.repeat(a, 2, axis=-1)[..., ::2], requires_grad=True)
+    y = tg.cumsum(x, axis)
+    (y * v).sum().backward()
+    exact = np.cumsum(a.astype("float64"), axis)
+    back = np.flip(np.cumsum(np.flip(v.astype("float64"), axis or -1), axis or -1), axis or -1)
+    assert np.abs(y.numpy() - exact).max() <= np.abs(np.cumsum(a, axis) - exact).max()
+    np.testing.assert_allclose(x.grad.numpy(), back, atol=np.abs(back).max() * 3e-6)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
+@pytest.mark.parametrize("place", [0, 17, 20_000])
+def test_running_sums_before_what_is_no_number_are_numbers(value, place):
+    a = np.ones(1 << 15, "float32")
+    a[place], a[place + 5] = value, abs(value)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(tg.cumsum(tg.tensor(a)).numpy(), np.cumsum(a))

@@ -27,6 +27,11 @@ def times(g, slope, /):
 
 
 @each(wide=False)
+def exp_rule(x, g, /):
+    return g * single.exp(x)
+
+
+@each(wide=False)
 def sigmoid(x, /):
     w = single.exp(-abs(x))
     return (1.0 if x >= 0.0 else w) / (1.0 + w)

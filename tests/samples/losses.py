@@ -1,4 +1,4 @@
-"""Samples of ops/losses.py, ops/targets.py and ops/classification.py."""
+"""Samples of ops/losses.py, ops/targets.py, ops/label_loss.py and ops/classification.py."""
 
 import numpy as np
 
@@ -43,6 +43,14 @@ def cross_entropy_reference(z, target, weight=None, reduction="mean", label_smoo
 
 def cross_entropy_sample(z, target, note="", **kwargs):
     return Sample((z, target), kwargs, reference=cross_entropy_reference, note=note)
+
+
+def label_reference(z, target, **kwargs):
+    return cross_entropy_reference(z, target, **kwargs)[0]
+
+
+def label_sample(z, target, note="", **kwargs):
+    return Sample((z, target), kwargs, reference=label_reference, note=note)
 
 
 def probabilities(*shape):
@@ -156,6 +164,16 @@ SAMPLES = {
         ),
     ],
     "softmax_cross_entropy": [
+        label_sample(normal(5, 3), LABELS),
+        label_sample(normal(5, 3), LABELS.astype("int8"), reduction="sum"),
+        label_sample(normal(20, 3), np.arange(20) % 3, reduction="none", note="columns"),
+        label_sample(normal(3, 70), np.array([0, 69, 7]), note="rows"),
+        label_sample(normal(2, 2, 3), np.array([[0, 2], [1, 1]]), reduction="none", note="two batch axes"),
+        label_sample(normal(3), np.array(1), note="one sample"),
+        label_sample(np.array([[1e4, -1e4, 0.0], [0.0, 1e4, 9.99e3]]), np.array([1, 2]), note="logits of 1e4"),
+        label_sample(normal(0, 3), np.zeros(0, int), note="no samples: the mean is 0"),
+    ],
+    "cross_entropy": [
         cross_entropy_sample(normal(5, 3), LABELS),
         cross_entropy_sample(normal(5, 3), LABELS, reduction="sum"),
         cross_entropy_sample(normal(5, 3), LABELS, reduction="none"),

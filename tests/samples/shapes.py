@@ -24,6 +24,10 @@ SAMPLES = {
         Sample((normal(1),), {"shape": ()}, reference=np.reshape, note="to 0-d"),
         Sample((normal(0, 3),), {"shape": (3, 0, 2)}, reference=np.reshape, note="empty"),
     ],
+    "transpose": [
+        Sample((normal(2, 3),), reference=lambda x: np.einsum("ab->ba", x)),
+        Sample((normal(0, 3),), reference=lambda x: x.T, note="empty"),
+    ],
     "permute_dims": [
         Sample((normal(2, 3, 4),), {"axes": (1, 2, 0)}, reference=lambda x, axes: np.einsum("abc->bca", x)),
         Sample((normal(2, 3, 4),), {"axes": (-1, 0, -2)}, reference=lambda x, axes: np.einsum("abc->cab", x)),

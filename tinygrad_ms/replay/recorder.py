@@ -21,7 +21,7 @@ from tinygrad_ms.replay.walk import write_walk
 
 SUPPORTED = {  # the files of ops that decide nothing from values outside of a forward or a rule
     *("activations affine classification comparisons conversions elementwise gelu indexing joining losses").split(),
-    *("normalization reductions shapes smooth_activations special targets trigonometric").split(),
+    *("label_loss normalization reductions shapes smooth_activations special targets trigonometric").split(),
     *("linalg.parts linalg.products linalg.einsum linalg.norms").split(),
 }
 NOT = {"nonzero", "copy_to"}  # the shape of the result depends on values; a crossing between devices

@@ -26,9 +26,9 @@ def times(g, slope, /):
     return g * slope
 
 
-@each(wide=False)
+@each()
 def exp_rule(x, g, /):
-    return g * single.exp(x)
+    return g * exp(x)
 
 
 @each(wide=False)

@@ -10,7 +10,7 @@ from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.arguments import NUMBERS
 from tinygrad_ms.engine.primitive import elementwise, multilinear
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.ops.blocks import MANY, times_slope
+from tinygrad_ms.ops.blocks import MANY, fused, times_slope
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.rows import Unary, binary, unary
 
@@ -101,6 +101,7 @@ def round(xp, x, decimals=0):
     return xp.round(x, decimals)
 
 
+@fused("exp_rule")
 def _times_exp(xp, x, g):
     return (g * xp.exp(x),)
 

@@ -33,7 +33,7 @@ ELEMENTS = {
     "softplus": (tg.softplus, ["softplus", "times"]),
     "log_sigmoid": (tg.log_sigmoid, ["softplus", "times"]),
     "exp": (tg.exp, ["exp"]),
-    "expm1": (tg.expm1, ["expm1", "exp"]),
+    "expm1": (tg.expm1, ["expm1", "exp_rule"]),
     "log": (tg.log, ["log"]),
     "log1p": (tg.log1p, ["log1p"]),
     "sin": (tg.sin, ["sin", "cos"]),

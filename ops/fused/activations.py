@@ -26,6 +26,11 @@ def times(g, slope, /):
     return g * slope
 
 
+@each()
+def exp_rule(x, g, /):
+    return g * exp(x)
+
+
 @each(wide=False)
 def sigmoid(x, /):
     w = single.exp(-abs(x))

@@ -45,7 +45,7 @@ OPTIONS = {  # parameters that are choices, axes, shapes, places: no numbers wit
     "dtype", "end_axis", "endpoint", "equal_nan", "ignore_index", "indexing", "keepdims", "largest", "lower", "method",
     "mode", "name", "num", "ord", "pad_width", "parity", "recompute", "reduction", "repeats", "reps", "requires_grad",
     "shape", "shift", "side", "source", "spectrum", "start_axis", "steps", "subscripts", "targets", "unit_diagonal",
-    "full_matrices", "indices_or_sections", "num_classes", "padding_idx", "normalise", "pseudo", "vjp",
+    "window_shape", "full_matrices", "indices_or_sections", "num_classes", "padding_idx", "normalise", "pseudo", "vjp",
 }  # fmt: skip
 LABELS = np.array([1, 0, 2])
 CALLS = {  # of functions that are no primitives, and of parameters that the samples leave out
@@ -112,6 +112,7 @@ CALLS = {  # of functions that are no primitives, and of parameters that the sam
     "relu6": [dict(x=N(3, 2))],
     "repeat": [dict(x=N(3, 2), repeats=2)],
     "rms_norm": [dict(x=N(3, 4), weight=P(4), eps=0.01)],
+    "sliding_window_view": [dict(x=N(3, 4), window_shape=2, axis=1)],
     "softmax": [dict(x=N(3, 2))],
     "softmax_cross_entropy": [dict(logits=N(3, 4), target=LABELS, weight=P(4), label_smoothing=0.1),
                               dict(logits=N(3, 4), target=P(3, 4))],

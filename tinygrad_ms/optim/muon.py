@@ -173,10 +173,16 @@ class Muon(AdamW):
 
     # --- the step -------------------------------------------------------------------------------------------
 
-    @live("writes")
     def step(self) -> None:
         """As of ``Optimizer``, once the gradients are looked at, if ``nonfinite`` asks for that."""
-        if self.nonfinite == "ignore" or self.all_finite():
+        if self.nonfinite == "ignore":
+            super().step()
+        else:
+            self._step_if_finite()
+
+    @live("writes")
+    def _step_if_finite(self):
+        if self.all_finite():
             super().step()
         else:
             self.skipped += 1

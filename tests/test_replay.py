@@ -335,7 +335,7 @@ def test_replays_hold_no_memory():
     step, data = tg.compile(run.step), list(batches(4))
 
     def held():
-        for x, y in data * 50:
+        for x, y in data * 25:
             step(x, y)
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
@@ -347,8 +347,8 @@ def test_replays_hold_no_memory():
     finally:
         tracemalloc.stop()
     growth = [later - before for before, later in zip(found, found[1:])]
-    assert min(growth) < 1000, growth  # of 200 calls: an object that stays of each would be 4,800 bytes, every time
-    assert replays(step) == 2600 - 2
+    assert min(growth) < 1000, growth  # of 100 calls: an object that stays of each would be 2,400 bytes, every time
+    assert replays(step) == 1300 - 2
 
 
 # --- guards ---------------------------------------------------------------------------------------------------------

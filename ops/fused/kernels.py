@@ -124,7 +124,7 @@ def part_size(size, piece=PIECE):
 
 ROWS, EACH, LABELS, TOTALS = "rows", "each", "labels", "totals"  # kinds of arguments
 LINE, SUMS, NUMBER = "line", "sums", "number"
-BLOCKS = 64  # of rows, whose sums are added up in their order, whatever the number of threads
+BLOCKS = 16  # of rows, whose sums are added up in their order, whatever the number of threads
 
 
 class Rows(Kernel):

@@ -6,6 +6,7 @@ their number.
 """
 
 import os
+from contextlib import suppress
 from itertools import count
 
 from tinygrad_ms.options import as_int
@@ -58,7 +59,10 @@ def deal_out(work, parts: int, elements: int) -> None:
         while (i := next(numbers)) < parts:
             work(i)
 
-    helpers = [_pool(threads - 1).submit(take_parts) for _ in range(threads - 1)]
+    helpers = []
+    with suppress(RuntimeError):  # when the interpreter ends it takes no more work
+        for _ in range(threads - 1):
+            helpers.append(_pool(threads - 1).submit(take_parts))
     try:
         take_parts()
     finally:

@@ -187,7 +187,7 @@ class Library:
     """``xp`` of recording arrays: the functions of a library, each call of which goes to the active trace."""
 
     def __init__(self, real):
-        self._real, self.__name__ = real, getattr(real, "__name__", "")
+        self._real = self.records = real
 
     def __getattr__(self, name):
         found = getattr(self._real, name)

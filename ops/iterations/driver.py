@@ -147,7 +147,7 @@ class Workspace:
 
 def is_numpy(xp) -> bool:
     """Whether the arrays are NumPy's, also where their calls are being recorded."""
-    return getattr(xp, "recorded", xp) is numpy
+    return getattr(xp, "records", xp) is numpy
 
 
 def host(x) -> numpy.ndarray:

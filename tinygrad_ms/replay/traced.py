@@ -192,10 +192,10 @@ class Library:
     """``xp`` of recording arrays: the functions of a library, each call of which goes to the active trace."""
 
     def __init__(self, real):
-        self.recorded, self.__name__ = real, getattr(real, "__name__", "")
+        self.records = real
 
     def __getattr__(self, name):
-        found = getattr(self.recorded, name)
+        found = getattr(self.records, name)
         if isinstance(found, ModuleType) or type(found).__name__ == "SimpleNamespace":
             found = Library(found)
         elif callable(found) and (not isinstance(found, type) or name == "empty"):

@@ -1,0 +1,69 @@
+"""The lessons run: every block, in order, in an empty folder, prints what it shows. The map and the table are true."""
+
+import re
+
+import pytest
+
+from tests.learn_pages import BLOCK, FOLDER, lessons, run
+
+LESSONS = lessons()
+MAP = (FOLDER / "README.md").read_text(encoding="utf-8")
+TABLE = (FOLDER / "equations.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| (.+?) \| (.+?) \| .+? \| \[\d\d\]\((\d\d-[\w-]+\.md)\) \|$", TABLE, re.M)
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_each_block_prints_what_it_shows(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = run(read(path), path.name)
+    assert results
+    for shown, printed in results:
+        assert printed == shown
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_every_fence_of_a_lesson_is_one_that_is_run_or_compared(path):
+    """A block in another language, or an output that no block prints, would not be checked."""
+    fences = re.findall(r"^```(.*)$", read(path), re.M)
+    assert set(fences[0::2]) <= {"python", "text"} and set(fences[1::2]) == {""}
+    assert fences.count("text") == sum(bool(block["shown"]) for block in BLOCK.finditer(read(path)))
+
+
+def test_the_lessons_are_numbered_without_a_gap():
+    assert [path.name[:2] for path in LESSONS] == [f"{k:02}" for k in range(1, len(LESSONS) + 1)]
+
+
+def test_the_map_lists_the_lessons_in_order_by_their_titles():
+    rows = re.findall(r"^\| (\d\d) \| \[(.+?)\]\((.+?)\) \|", MAP, re.M)
+    titles = [read(path).splitlines()[0].removeprefix(f"# {int(path.name[:2])}. ") for path in LESSONS]
+    assert rows == [(path.name[:2], title, path.name) for path, title in zip(LESSONS, titles)]
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.md")), ids=lambda path: path.stem)
+def test_links_lead_somewhere(path):
+    text = re.sub(r"^```.*?^```$", "", read(path), flags=re.S | re.M)
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (path.parent / target).exists(), target
+
+
+def test_a_lesson_leads_to_its_neighbours():
+    for k, path in enumerate(LESSONS):
+        neighbours = [LESSONS[i].name for i in (k - 1, k + 1) if 0 <= i < len(LESSONS)]
+        last = read(path).rstrip().splitlines()[-1]
+        assert re.findall(r"\((\d\d-.+?)\)", last) == neighbours, path.name
+
+
+@pytest.mark.parametrize("source, place, lesson", ROWS, ids=lambda value: value)
+def test_a_lesson_names_the_equation_that_the_table_says_it_teaches(source, place, lesson):
+    """``place`` stands in the lesson behind the name of the source, and no longer number goes on from it."""
+    text = " ".join(read(FOLDER / lesson).split())
+    assert re.search(re.escape(f"{source}, {place}") + r"(?!\.?\d)", text), f"{lesson} does not name {source}, {place}"
+
+
+def test_the_table_has_rows():
+    lines = [line for line in TABLE.splitlines() if line.startswith("| ")]
+    assert ROWS and len(ROWS) == len(lines) - 1  # the head is no row

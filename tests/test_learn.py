@@ -64,6 +64,13 @@ def test_a_lesson_names_the_equation_that_the_table_says_it_teaches(source, plac
     assert re.search(re.escape(f"{source}, {place}") + r"(?!\.?\d)", text), f"{lesson} does not name {source}, {place}"
 
 
-def test_the_table_has_rows():
+def test_the_table_is_complete():
+    """Every numbered equation of ai-edu and Su, and every section of the others that holds formulas."""
     lines = [line for line in TABLE.splitlines() if line.startswith("| ")]
-    assert ROWS and len(ROWS) == len(lines) - 1  # the head is no row
+    assert len(ROWS) == len(lines) - 1  # the head is no row
+    numbers = [*range(1, 22), *range(30, 34), 40, 41, *range(50, 53), *range(60, 65), 70, 71, *range(80, 84)]
+    sections = "1 2 3 4 4.1 4.2 4.3 4.4 4.5.1 4.5.2 4.5.3 5 6 6.1 6.2 8.2 8.4".split()
+    everything = {("ai-edu", f"({k})") for k in (*numbers, *range(90, 104))} | {("Su", f"({k})") for k in range(1, 24)}
+    everything |= {("Parr and Howard", f"section {k}") for k in sections}
+    everything |= {("AIDIY", f"section {k}") for k in range(1, 6)}
+    assert {row[:2] for row in ROWS} == everything

@@ -9,7 +9,10 @@ from tests.learn_pages import BLOCK, FOLDER, lessons, run
 LESSONS = lessons()
 MAP = (FOLDER / "README.md").read_text(encoding="utf-8")
 TABLE = (FOLDER / "equations.md").read_text(encoding="utf-8")
-ROWS = re.findall(r"^\| (.+?) \| (.+?) \| .+? \| \[\d\d\]\((\d\d-[\w-]+\.md)\) \|$", TABLE, re.M)
+EQUATIONS, SLIPS = TABLE.split("\n## Slips")
+ROWS = re.findall(r"^\| (.+?) \| (.+?) \| .+? \| \[\d\d\]\((\d\d-[\w-]+\.md)\) \|$", EQUATIONS, re.M)
+CORRECTIONS = re.findall(r"^\| (.+?) \| (.+?) \| \[\d\d\]\((\d\d-[\w-]+\.md)\) \| (.+) \|$", SLIPS, re.M)
+CODES = {"001": "Parr and Howard", "002": "ai-edu", "004": "AIDIY"}  # as docs/matrix_calculus.md calls the sources
 
 
 def read(path):
@@ -66,7 +69,7 @@ def test_a_lesson_names_the_equation_that_the_table_says_it_teaches(source, plac
 
 def test_the_table_is_complete():
     """Every numbered equation of ai-edu and Su, and every section of the others that holds formulas."""
-    lines = [line for line in TABLE.splitlines() if line.startswith("| ")]
+    lines = [line for line in EQUATIONS.splitlines() if line.startswith("| ")]
     assert len(ROWS) == len(lines) - 1  # the head is no row
     numbers = [*range(1, 22), *range(30, 34), 40, 41, *range(50, 53), *range(60, 65), 70, 71, *range(80, 84)]
     sections = "1 2 3 4 4.1 4.2 4.3 4.4 4.5.1 4.5.2 4.5.3 5 6 6.1 6.2 8.2 8.4".split()
@@ -74,3 +77,12 @@ def test_the_table_is_complete():
     everything |= {("Parr and Howard", f"section {k}") for k in sections}
     everything |= {("AIDIY", f"section {k}") for k in range(1, 6)}
     assert {row[:2] for row in ROWS} == everything
+
+
+def test_every_slip_of_the_sources_is_corrected_in_a_lesson():
+    page = read(FOLDER.parent / "matrix_calculus.md").split("## Statements that do not hold as printed")[1]
+    listed = re.findall(r"^\| (00\d),? (.+?) \|", page, re.M)
+    assert listed
+    assert [(CODES[code], place) for code, place in listed] == [row[:2] for row in CORRECTIONS if row[0] != "Su"]
+    for source, place, lesson, words in CORRECTIONS:
+        assert words in " ".join(read(FOLDER / lesson).split()), f"{lesson} does not correct {source}, {place}"

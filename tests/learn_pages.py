@@ -1,6 +1,6 @@
 """The lessons of docs/learn: their blocks, run in order, and the output that each shows.
 
-    python -m tests.learn_pages [PAGE ...]      # write what the blocks print into the pages (all lessons by default)
+    python -m tests.learn_pages [PAGE ...]      # write what the blocks print into the pages, and the notebooks
 
 A lesson is one program in pieces: each ```python block runs in the namespace that the blocks above it left, in an empty
 folder, and the ```text block that follows it is what it prints. ``test_learn.py`` compares the two.
@@ -8,6 +8,7 @@ folder, and the ```text block that follows it is what it prints. ``test_learn.py
 
 import contextlib
 import io
+import json
 import os
 import re
 import sys
@@ -50,11 +51,34 @@ def filled(page: str, name: str) -> str:
     return BLOCK.sub(write, page)
 
 
+def notebook(page: str) -> str:
+    """The page as a Jupyter notebook: its text and its blocks, without what they print."""
+    cells: list[dict] = []
+
+    def add(kind, text, **more):
+        if text := text.strip("\n"):
+            cell = {"cell_type": kind, "id": f"cell-{len(cells):02}", "metadata": {}, **more}
+            cells.append({**cell, "source": text.splitlines(keepends=True)})
+
+    end = 0
+    for block in BLOCK.finditer(page):
+        add("markdown", page[end : block.start()])
+        add("code", block["code"], execution_count=None, outputs=[])
+        end = block.end()
+    add("markdown", page[end:])
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    whole = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
 def main(paths) -> None:
     for path in [Path(path).absolute() for path in paths]:
         with tempfile.TemporaryDirectory() as empty:
             os.chdir(empty)
-            path.write_text(filled(path.read_text(encoding="utf-8"), path.name), encoding="utf-8")
+            page = filled(path.read_text(encoding="utf-8"), path.name)
+            path.write_text(page, encoding="utf-8")
+            path.with_suffix(".ipynb").write_text(notebook(page), encoding="utf-8")
             os.chdir(FOLDER)
 
 

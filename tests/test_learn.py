@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.learn_pages import BLOCK, FOLDER, lessons, run
+from tests.learn_pages import BLOCK, FOLDER, lessons, notebook, run
 
 LESSONS = lessons()
 MAP = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -34,6 +34,24 @@ def test_every_fence_of_a_lesson_is_one_that_is_run_or_compared(path):
     fences = re.findall(r"^```(.*)$", read(path), re.M)
     assert set(fences[0::2]) <= {"python", "text"} and set(fences[1::2]) == {""}
     assert fences.count("text") == sum(bool(block["shown"]) for block in BLOCK.finditer(read(path)))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_the_notebook_is_the_page(path):
+    assert read(path.with_suffix(".ipynb")) == notebook(read(path)), "run: python -m tests.learn_pages"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_the_notebook_runs(path, tmp_path):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    book = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(book)
+    nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [cell.outputs for cell in book.cells if cell.cell_type == "code"]
+    printed = ["".join(o.text for o in cell if o.get("name") == "stdout") for cell in outputs]
+    assert printed == [block["shown"] or "" for block in BLOCK.finditer(read(path))]
 
 
 def test_the_lessons_are_numbered_without_a_gap():

@@ -96,12 +96,18 @@ def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -
     op = kind(**facts)(forward)
     for array_type, backend in BACKENDS.items():  # no frame of Python between the call and the array library
         op.primitive.direct[array_type] = getattr(backend.xp, plain) if plain else partial(forward, backend.xp)
-    if plain in COMPILED and INSTALLED:
+    if plain in COMPILED and INSTALLED and not widest(plain):
         op.primitive.direct[numpy.ndarray] = large_or(getattr(numpy, plain), plain)
     return op
 
 
 COMPILED = {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh"}  # functions of NumPy for which there is a kernel
+
+
+def widest(name) -> bool:
+    """Whether NumPy has a loop of AVX-512 for that function of float32: then a kernel is no faster."""
+    loops = numpy.lib.introspect.opt_func_info(func_name=f"^{name}$", signature="float32")
+    return any(mark in loop["current"] for kinds in loops.values() for loop in kinds.values() for mark in ("V4", "512"))
 
 
 def large_or(function, name):

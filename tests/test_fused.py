@@ -13,7 +13,7 @@ import pytest
 
 import tinygrad_ms as tg
 from tests.test_accuracy import accuracy
-from tinygrad_ms.ops import fused
+from tinygrad_ms.ops import fused, rows
 from tinygrad_ms.ops.fused import compiler, kernels, mathematics, single
 from tinygrad_ms.ops.fused.chains import chain
 
@@ -57,6 +57,14 @@ def two_threads():
     yield
     fused._state["on"] = True
     tg.set_num_threads(None)
+
+
+@pytest.fixture(autouse=True)
+def kernels_of_rows(monkeypatch):
+    """Also where the loops of NumPy are of AVX-512, and the rows leave the kernels alone."""
+    for name in rows.COMPILED:
+        run = rows.large_or(getattr(np, name), name)
+        monkeypatch.setitem(getattr(tg, name).primitive.direct, np.ndarray, run)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 The way out is ``Tensor.__dlpack__``: ``torch.from_dlpack(tensor.detach())``. Source: https://dmlc.github.io/dlpack.
 """
 
-from numpy.ma import MaskedArray
+import numpy
 
 from tinygrad_ms.arrays.devices import parse_device
 from tinygrad_ms.arrays.dtypes import as_dtype
@@ -45,7 +45,7 @@ def from_dlpack(x) -> Tensor:
     """
     if not hasattr(x, "__dlpack__"):
         raise TypeError(f"from_dlpack: {type(x).__name__} has no __dlpack__; tg.tensor takes numbers and lists")
-    if isinstance(x, MaskedArray):
+    if isinstance(x, numpy.ma.MaskedArray):
         raise TypeError("from_dlpack: a masked array would lose its mask; use its .filled(...)")
     array = array_from_dlpack(x)
     result = Tensor(array)

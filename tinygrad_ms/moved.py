@@ -7,7 +7,6 @@ import sys
 import warnings
 from functools import partial
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 
 MOVED = {  # old module: where its names are now
@@ -62,11 +61,14 @@ def look_up(old: str, name: str):
     raise AttributeError(f"module {HOME + old!r} has no attribute {name!r}")
 
 
-class MovedModules(MetaPathFinder, Loader):
-    """Makes a module for an old path, when no file has it."""
+class MovedModules:
+    """Makes a module for an old path, when no file has it. No subclass of importlib.abc, which is slow to import."""
 
     def find_spec(self, fullname, path=None, target=None):
-        return ModuleSpec(fullname, self) if fullname.removeprefix(HOME) in MOVED else None
+        return ModuleSpec(fullname, self) if fullname.removeprefix(HOME) in MOVED else None  # type: ignore[arg-type]
+
+    def create_module(self, spec):
+        """The usual one."""
 
     def exec_module(self, module):
         old = module.__name__.removeprefix(HOME)

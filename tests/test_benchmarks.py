@@ -84,6 +84,7 @@ def run(*arguments, folder):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_workloads_run(tmp_path):
     done = run("--only", "MLP SGD", "twenty", "--contenders", "ours", "NumPy by hand", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

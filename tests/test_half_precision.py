@@ -90,6 +90,7 @@ def test_value_and_gradients_are_those_of_float64_rounded(case, name):
 
 
 @pytest.mark.parametrize("samples, classes", [(12_288, 1000), (70_000, 2), (200_000, 2)])
+@pytest.mark.slow
 def test_the_mean_cross_entropy_of_many_samples(samples, classes):
     labels = np.zeros(samples, int)
     soft = np.zeros((samples, classes), "float16")

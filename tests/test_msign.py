@@ -265,6 +265,7 @@ def test_lists_and_integers_become_floats():
 
 
 @pytest.mark.filterwarnings("ignore:msign. a matrix of")  # is rank-deficient
+@pytest.mark.slow
 def test_ten_thousand_random_matrices():
     """Shapes 1 to 48, batches, ranks, dtypes and scales: no exception, all finite, value and derivatives."""
     random = np.random.default_rng(7)
@@ -355,6 +356,7 @@ def held(f, M):
 
 
 @pytest.mark.parametrize("shape", [(128, 128), (64, 256), (8, 32, 32)])
+@pytest.mark.slow
 def test_memory_held_for_backward_is_the_output(shape):
     M = np.random.default_rng(8).standard_normal(shape).astype("float32")
     assert held(lambda x: tg.msign(x, steps=8), M) <= 2 * M.nbytes + 20_000
@@ -363,6 +365,7 @@ def test_memory_held_for_backward_is_the_output(shape):
     assert held(lambda x: tg.msign(x, eps=1e-2, steps=8, recompute=True).sum(), M) <= small + 20_000
 
 
+@pytest.mark.slow
 def test_memory_against_differentiating_through_the_steps():
     M = np.random.default_rng(9).standard_normal((512, 512)).astype("float32")
     ours = held(lambda x: tg.msign(x, steps=8), M)

@@ -330,6 +330,7 @@ def test_results_are_the_users_own():
     assert [y.tolist() for y in first[:3]] == [[2, 4]] * 3 and f(np.float32([1, 2])).tolist() == [2, 4]
 
 
+@pytest.mark.slow
 def test_replays_hold_no_memory():
     run = Run(method="Adam")
     step, data = tg.compile(run.step), list(batches(4))

@@ -193,6 +193,7 @@ states = st.recursive(
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @given(state=states)
+@pytest.mark.slow
 def test_any_nested_state_comes_back(tmp_path_factory, suffix, state):
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"
     save(path, state)

@@ -75,6 +75,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(train_mlp, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path, number):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TINYGRAD_MS_DEVICE": "cpu"}
     # A program that was started with SIGINT ignored (nohup, a script's background job) passes that on to its children.
@@ -128,6 +129,7 @@ def finished(tmp_path_factory):
     return folder / "checkpoint.npz"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_extended_and_what_is_ignored_is_said(finished, tmp_path):
     options = ["--epochs", "3", "--lr", "0.5", "--hidden", "9", "--out", str(tmp_path)]
     result = command("--resume", str(finished), *options, "--quiet")
@@ -141,6 +143,7 @@ def test_a_finished_run_is_extended_and_what_is_ignored_is_said(finished, tmp_pa
     assert short.returncode == 1 and "--epochs 2 is less than the 3 that the checkpoint has" in short.stderr
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_another_program_is_no_traceback(finished, tmp_path):
     state = tg.load(finished)
     states = {
@@ -184,6 +187,7 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     assert result.returncode == 1 and "error: " in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_bad_settings_are_sentences(tmp_path):
     missing = command("--resume", str(tmp_path / "nothing.npz"), "--quiet")
     assert missing.returncode != 0 and "nothing.npz" in missing.stderr and "Traceback" not in missing.stderr

@@ -87,6 +87,7 @@ def raise_keyboard_interrupt():
     ],
     ids=["Ctrl-C", "SIGTERM", "twice", "anywhere"],
 )
+@pytest.mark.slow
 def test_a_stop_in_the_midst_of_a_step_leaves_whole_steps(example, tmp_path, monkeypatch, stop, steps):
     monkeypatch.setattr(example, "draw", lambda *args: None)
     options = ["--task", "uniform", "--steps", "6", "--batch-size", "1", "--dim", "8", "--heads", "1", "--quiet"]
@@ -149,6 +150,7 @@ def test_options_out_of_range_are_refused_by_argparse(example, capsys, options, 
     assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_comparison_trains_every_update_from_the_same_seeds(example, tmp_path, capsys):
     results = example.main(small(tmp_path, "--compare", "--task", "uniform", "--steps", "4", "--seeds", "0", "1"))
     assert list(results) == ["muon", "ns5", "plain", "frozen"]
@@ -160,6 +162,7 @@ def test_the_comparison_trains_every_update_from_the_same_seeds(example, tmp_pat
     assert json.loads((tmp_path / "comparison.json").read_text())["plain"][1]["settings"]["seed"] == 1
 
 
+@pytest.mark.slow
 def test_characters_and_less_memory(example, tmp_path):
     options = small(tmp_path, "--task", "chars", "--steps", "3", "--update", "ns5", "--chunk", "48")
     result = example.main([*options, "--save-memory"])

@@ -121,6 +121,7 @@ def test_digits_are_learnt():
     assert accuracy > 0.95
 
 
+@pytest.mark.slow
 def test_training_needs_no_garbage_collector():
     model = nn.Sequential(
         nn.Linear(6, 16, rng=0), nn.LayerNorm(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3, rng=1)

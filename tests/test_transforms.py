@@ -584,6 +584,7 @@ class TestCheckpoint:
             with pytest.raises(RuntimeError, match=words):
                 y.backward()
 
+    @pytest.mark.slow
     def test_no_call_leaves_anything_behind(self):
         x, c = tg.tensor(np.ones(3), requires_grad=True), tg.tensor(np.ones(3))
 

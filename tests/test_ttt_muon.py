@@ -370,6 +370,7 @@ def test_extreme_inputs_have_finite_gradients():
 # --- learning ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_layer_learns_associative_recall():
     task = MQAR.uniform(pairs=4, queries=8, keys=16, values=16)
     accuracy = {}

@@ -154,10 +154,18 @@ for axis in (0, -1):
 
 # shapes
 case("reshape", lambda x: x.reshape(2, 6), X, ours=lambda x: tg.reshape(x, (2, 6)))
-case("permute_dims transpose", lambda x: x.permute(2, 0, 1), normal(2, 3, 4), ours=lambda x: tg.transpose(x, (2, 0, 1)))
+case("transpose", lambda x: x.T, normal(3, 4), ours=lambda x: tg.transpose(x))
+case("permute_dims", lambda x: x.permute(2, 0, 1), normal(2, 3, 4), ours=lambda x: tg.transpose(x, (2, 0, 1)))
 case("matrix_transpose", lambda x: x.mT, normal(2, 3, 4))
 case("swapaxes", lambda x: x.swapaxes(0, 2), normal(2, 3, 4), ours=lambda x: tg.swapaxes(x, 0, 2))
 case("moveaxis", lambda x: x.moveaxis(0, 2), normal(2, 3, 4), ours=lambda x: tg.moveaxis(x, 0, 2))
+case("sliding_window_view", lambda x: x.unfold(1, 3, 1), normal(2, 6), ours=lambda x: tg.sliding_window_view(x, 3, 1))
+case(
+    "overlap_add",
+    lambda g: sum(F.pad(g[..., i], (i, 2 - i)) for i in range(3)),
+    normal(2, 4, 3),
+    ours=lambda g: REGISTRY["overlap_add"].op(g, shape=(2, 6), window=(3,), axes=(1,)),
+)
 case("broadcast_to", lambda x: x.broadcast_to(2, 3, 4), V, ours=lambda x: tg.broadcast_to(x, (2, 3, 4)))
 case("expand_dims", lambda x: x.unsqueeze(1), X, ours=lambda x: tg.expand_dims(x, 1))
 same("squeeze", normal(3, 1, 4))
@@ -292,15 +300,21 @@ case("l1 absolute_error", F.l1_loss, *PAIR, ours=tg.l1)
 case("huber huber_error", F.huber_loss, *PAIR, ours=tg.huber)
 bce = F.binary_cross_entropy_with_logits
 case("binary_cross_entropy_with_logits logistic_error", bce, X, between(0, 1), ours=tg.binary_cross_entropy_with_logits)
-for ours in ("cross_entropy softmax_cross_entropy", "softmax_minus_one_hot"):  # the latter runs in the gradient
-    case(ours, F.cross_entropy, LOGITS, LABELS, ours=tg.cross_entropy)
-case("cross_entropy", F.cross_entropy, LOGITS, lambda random: random.dirichlet(np.ones(4), 6))
+case("softmax_cross_entropy", F.cross_entropy, LOGITS, LABELS, ours=tg.cross_entropy)
+case("cross_entropy", F.cross_entropy, LOGITS, lambda random: random.dirichlet(np.ones(4), 6), ours=tg.cross_entropy)
 case(
     "cross_entropy",
     lambda x, t: F.cross_entropy(x, t, label_smoothing=0.2, ignore_index=1),
     LOGITS,
     LABELS,
     ours=lambda x, t: tg.cross_entropy(x, t, label_smoothing=0.2, ignore_index=1),
+)
+case(
+    "softmax_minus_one_hot",  # in the gradient
+    lambda x, t: F.cross_entropy(x, t, ignore_index=1),
+    LOGITS,
+    LABELS,
+    ours=lambda x, t: tg.cross_entropy(x, t, ignore_index=1),
 )
 case("nll pick_label", lambda a, t: F.nll_loss(a, t), LOGITS, LABELS, ours=tg.nll)
 case(
@@ -510,6 +524,10 @@ NO_COUNTERPART = {
     **dict.fromkeys(
         "arange eye full full_like linspace ones ones_like rand randn zeros zeros_like".split(),
         "makes constants: nothing to differentiate",
+    ),
+    **dict.fromkeys(
+        "all_gather all_reduce broadcast reduce_scatter reduce_to".split(),
+        "of several processes: held to the results of one in test_distributed",
     ),
     "msign_unrolled": "another way to the gradient of msign, kept for comparison with it in test_msign",
 }

@@ -6,6 +6,7 @@ This code runs once per op: its time is what tiny ops cost (``benchmarks/bench_o
 from collections.abc import Callable
 from functools import update_wrapper
 from sys import _getframe
+from typing import Any
 
 from tinygrad_ms.arrays.dtypes import NumpyScalar, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -19,6 +20,7 @@ from tinygrad_ms.engine.tensor import Tensor, raw
 blank, fill_tensor, fill_node = object.__new__, Tensor.__init__, Node.__init__
 NOTHING: tuple = ()  # these two are shared, so that a node without saved values or constants costs no memory
 NO_CONSTANTS: dict = {}
+MISSING: Any = object()  # an op called with nothing at all
 PLAIN = NUMBERS | {tuple, type(None), str, slice}  # what nearly all constants are
 
 
@@ -30,14 +32,15 @@ def make_op(primitive) -> Callable:
     floats, direct, door = primitive.floats, primitive.direct.get, count == 1 and not (several or cache)
     expected = "f" if floats else "fiub"  # kinds of dtypes that need no conversion
 
-    def op(*args, **constants):
-        if door and len(args) == 1:  # the door for a raw array, on which rules run: just the forward
-            run = None if constants else direct(type(args[0]))
-            if (run or type(args[0]) in BACKENDS) and args[0].dtype.kind == "f" and not current_state().hooks:
+    def op(first=MISSING, /, *rest, **constants):
+        if door and not rest:  # the door for a raw array, on which rules run: just the forward
+            run = None if constants else direct(type(first))
+            if (run or type(first) in BACKENDS) and first.dtype.kind == "f" and not current_state().hooks:
                 try:
-                    return run(args[0]) if run else through_the_door(primitive, args[0], constants)
+                    return run(first) if run else through_the_door(primitive, first, constants)
                 except Exception as error:
-                    raise complaint(primitive, args, constants, error) from error.__cause__
+                    raise complaint(primitive, (first,), constants, error) from error.__cause__
+        args = (first,) + rest if rest else (first,) * (first is not MISSING)
         if len(args) != count and count is not None:
             args, constants = primitive.bind(args, constants)
         state = current_state()

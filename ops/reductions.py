@@ -14,6 +14,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import linear, no_derivative, primitive
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.ops.blocks import SMALL
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.creation import ones_like, zeros_like
 from tinygrad_ms.ops.elementwise import exp
@@ -40,7 +41,12 @@ __all__ = [
 def _sum_vjp(g, x_shape, axis, keepdims):
     """The cotangent of a sum: every element that was summed receives that of its sum."""
     g = restore_axes(g, x_shape, axis, keepdims)
-    return broadcast_to(g, shape=before(g, len(x_shape)) + x_shape)
+    shape = before(g, len(x_shape)) + x_shape
+    if type(g) is not numpy.ndarray or math.prod(shape) > SMALL:
+        return broadcast_to(g, shape=shape)
+    y = numpy.empty(shape, g.dtype)  # a view would take NumPy five times as long
+    y[...] = g
+    return y
 
 
 def count(x_shape, axis) -> int:

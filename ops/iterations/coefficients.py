@@ -210,6 +210,7 @@ def make_schedule(steps, coefficients, n: int, m: int, precision: float) -> Sche
     return Schedule(tuple(shifts(rows, end) for rows in chunks), end, polishing, sqrt(n) * precision)
 
 
+@lru_cache
 def roundoff(dtype) -> float:
     """The unit roundoff u of a float dtype."""
     return float(numpy.finfo(dtype.name).eps) / 2

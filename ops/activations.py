@@ -76,7 +76,7 @@ def _softmax_vjp(g, y, axis):
     jvp=_softmax_vjp,
     batched=True,
     formula=r"dy_i = y_i \Big( dx_i - \sum_j y_j\,dx_j \Big)",
-    source="002 (103)",
+    source="ai-edu, equation 103",
     floats=True,
     notes="NaN along an axis that is -inf everywhere.",
 )
@@ -110,7 +110,7 @@ def _log_softmax_vjp(g, y, axis):
     jvp=lambda t, y, axis: t - (exp(y) * t).sum(axis=axis, keepdims=True),
     batched=True,
     formula=r"dy_i = dx_i - \sum_j e^{y_j}\,dx_j",
-    source="002 (102)",
+    source="ai-edu, equation 102",
     floats=True,
     notes="NaN along an axis that is -inf everywhere.",
 )

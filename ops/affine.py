@@ -31,7 +31,7 @@ def _rows(x, stacked=()):
     ),
     jvp=(lambda t, weight: matmul(t, weight.T), lambda t, x: matmul(x, t.T), lambda t: t),
     formula=r"Y = X W^T + b:\quad \bar X = \bar Y W,\quad \bar W = \bar Y^T X,\quad \bar b = \sum_i \bar Y_i",
-    source="004, section 5; Giles 2008, section 2.2.2",
+    source="AIDIY, section 5; Giles 2008, section 2.2.2",
     batched=True,
     floats=True,
     flops=product,  # the bias is one of the 2 k operations of each element

@@ -60,7 +60,7 @@ def _cross_entropy_jvp(
     jvp=_cross_entropy_jvp,
     outputs=("loss", "log_probabilities"),
     formula=r"L = -\sum_c t_c \ln p_c,\ p = \mathrm{softmax}(z):\quad \frac{dL}{dz} = p - t",
-    source="002 (103)",
+    source="ai-edu, equation 103",
     notes="the second output keeps log p for the gradient; classes are the last axis;"
     " ignored samples have gradient zero",
 )

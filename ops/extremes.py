@@ -36,7 +36,7 @@ def _extreme(name):
         vjp=lambda g, x, y, axis, keepdims: to_extremes(g, x, y, axis, keepdims),
         jvp=lambda t, x, y, axis, keepdims: (t * tie_weights(x, y, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
         formula=rf"y = \{name}_i x_i:\quad \bar x_i = \bar y \, \frac{{[x_i = y]}}{{\#\{{j : x_j = y\}}}}",
-        source="001, section 5; the mean of the subgradients at ties",
+        source="Parr and Howard, section 5; the mean of the subgradients at ties",
         batched=True,
         notes="k equal extremes receive 1/k of the gradient each",
     )

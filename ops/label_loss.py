@@ -43,7 +43,7 @@ def _label_loss_jvp(t, logits, target, reduction):
     jvp=(_label_loss_jvp, None),
     cache=("e", "rest", "total", "entries"),
     formula=r"L = -\ln p_t,\ p = \mathrm{softmax}(z):\quad \frac{dL}{dz_c} = p_c - [c = t]",
-    source="002 (103)",
+    source="ai-edu, equation 103",
     notes="classes are the last axis",
 )
 def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):

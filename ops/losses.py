@@ -21,7 +21,7 @@ __all__ = ["binary_cross_entropy_with_logits", "huber", "l1", "mse"]
 @elementwise(
     derivative=(lambda input, target: 2 * (input - target), lambda input, target: 2 * (target - input)),
     formula=r"l = (x - t)^2,\quad \frac{dl}{dx} = 2 (x - t)",
-    source="002 (80) with the quadratic cost",
+    source="ai-edu, equation 80 with the quadratic cost",
     floats=True,
 )
 def squared_error(xp, input, target):
@@ -33,7 +33,7 @@ def squared_error(xp, input, target):
 @elementwise(
     derivative=(lambda input, target: sign(input - target), lambda input, target: sign(target - input)),
     formula=r"l = |x - t|,\quad \frac{dl}{dx} = \mathrm{sign}(x - t)",
-    source="002 (1)",
+    source="ai-edu, equation 1",
     floats=True,
     notes="gradient 0 where input equals target",
 )
@@ -63,7 +63,7 @@ def huber_error(xp, input, target, delta=1.0):
 @elementwise(
     derivative=(lambda input, target: sigmoid_minus(input, target), lambda input: -input),
     formula=r"l = -t \ln \sigma(x) - (1 - t) \ln (1 - \sigma(x)),\quad \frac{dl}{dx} = \sigma(x) - t",
-    source="002 (100); the stable form max(x, 0) - x t + ln(1 + exp(-|x|))",
+    source="ai-edu, equation 100; the stable form max(x, 0) - x t + ln(1 + exp(-|x|))",
     floats=True,
 )
 def logistic_error(xp, input, target):
@@ -106,7 +106,7 @@ def _by_blocks(xp, kernel, quick, spare, x, t):
 @elementwise(
     derivative=(lambda input: sigmoid_slope(input), lambda: -1.0),
     formula=r"y = \sigma(x) - t",
-    source="002 (100)",
+    source="ai-edu, equation 100",
     floats=True,
 )
 def sigmoid_minus(xp, input, target):

@@ -82,7 +82,7 @@ def horner(x, coefficients):
 @elementwise(
     derivative=lambda x, y, c: -2 * c * x * y,
     formula=r"\frac{dy}{dx} = -2 c x y",
-    source="002 (6) and the chain rule",
+    source="ai-edu, equation 6 and the chain rule",
     floats=True,
 )
 def gaussian(xp, x, *, c):

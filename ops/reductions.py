@@ -1,4 +1,4 @@
-"""Reductions over axes: sums, products, moments. Sources: 001 Parr and Howard, 2018.
+"""Reductions over axes: sums, products, moments. Sources: Parr and Howard, 2018.
 
 ``axis`` is None (all axes), an int or a tuple, negative ones counting from the end; ``keepdims`` keeps the
 reduced axes with size one. Empty arrays and integers are summed as NumPy sums them. Half precision is reduced in
@@ -71,7 +71,7 @@ def _as_of(y, x):
     transpose=_sum_vjp,
     batched=True,
     formula=r"y = \sum_i x_i:\quad \bar x_i = \bar y",
-    source="001, section 4.4",
+    source="Parr and Howard, section 4.4",
     notation=r"\sum {0}",
 )
 def sum(xp, x, axis=None, keepdims=False):
@@ -87,7 +87,7 @@ def sum(xp, x, axis=None, keepdims=False):
     ),
     batched=True,
     formula=r"y = \frac{1}{n} \sum_i x_i:\quad \bar x_i = \frac{\bar y}{n}",
-    source="001, section 4.4",
+    source="Parr and Howard, section 4.4",
     floats=True,
 )
 def mean(xp, x, axis=None, keepdims=False):
@@ -126,7 +126,7 @@ def _cumsum_vjp(g, x_shape, axis):
 @linear(
     transpose=_cumsum_vjp,
     formula=r"y_i = \sum_{j \le i} x_j:\quad \bar x_j = \sum_{i \ge j} \bar y_i",
-    source="001, section 4.4",
+    source="Parr and Howard, section 4.4",
 )
 def cumsum(xp, x, axis=None):
     """The running sums along ``axis`` (None: of the flattened x)."""
@@ -142,7 +142,7 @@ def cumsum(xp, x, axis=None):
     vjp=lambda g, x, axis, keepdims: restore_axes(g, x.shape, axis, keepdims) * product_of_others(wide(x), axis),
     jvp=lambda t, x, axis, keepdims: (t * product_of_others(wide(x), axis)).sum(axis=axis, keepdims=keepdims),
     formula=r"y = \prod_i x_i:\quad \bar x_i = \bar y \prod_{j \ne i} x_j",
-    source="001, section 2: the product rule",
+    source="Parr and Howard, section 2: the product rule",
     batched=True,
 )
 def prod(xp, x, axis=None, keepdims=False):
@@ -208,7 +208,7 @@ def _cumprod_jvp(t, x, y, axis):
     vjp=_cumprod_vjp,
     jvp=_cumprod_jvp,
     formula=r"y_i = y_{i-1} x_i:\quad s_i = \bar y_i + x_{i+1} s_{i+1}, \; \bar x_i = y_{i-1} s_i",
-    source="001, section 4.5.1: the chain rule along the recurrence",
+    source="Parr and Howard, section 4.5.1: the chain rule along the recurrence",
 )
 def cumprod(xp, x, axis=None):
     """The running products along ``axis`` (None: of the flattened x). Its derivatives are right at zeros."""
@@ -232,7 +232,7 @@ def scaled_deviation(x, axis, correction):
         2 * (t * scaled_deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims)
     ),
     formula=r"y = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{2 (x_i - m)}{n - c}",
-    source="001, section 4.5.2: the path through the mean m cancels",
+    source="Parr and Howard, section 4.5.2: the path through the mean m cancels",
     batched=True,
     floats=True,
 )
@@ -264,7 +264,7 @@ def var(xp, x, axis=None, correction=0, keepdims=False):
         t * over_norm(scaled_deviation(x, axis, correction), restore_axes(y, x.shape, axis, keepdims))
     ).sum(axis=axis, keepdims=keepdims),
     formula=r"y^2 = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{x_i - m}{(n - c)\,y}",
-    source="001, section 4.5.1: the square root of the variance",
+    source="Parr and Howard, section 4.5.1: the square root of the variance",
     batched=True,
     floats=True,
     notes="The gradient where all elements are equal (y = 0) is 0.",
@@ -299,7 +299,7 @@ def softmax_weights(x, axis):
     vjp=lambda g, x, axis, keepdims: restore_axes(g, x.shape, axis, keepdims) * softmax_weights(x, axis),
     jvp=lambda t, x, axis, keepdims: (t * softmax_weights(x, axis)).sum(axis=axis, keepdims=keepdims),
     formula=r"y = \log \sum_i e^{x_i}:\quad \bar x_i = \bar y \, \frac{e^{x_i}}{\sum_j e^{x_j}}",
-    source="002 (4), (6) and the chain rule",
+    source="ai-edu, equations 4 and 6 and the chain rule",
     batched=True,
     floats=True,
     notes="The gradient is 0 where all elements are -inf, and NaN where one is inf.",

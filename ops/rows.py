@@ -1,6 +1,6 @@
 """Ops in a row each: a function of the array library with its docstring, derivative, formula and source.
 
-    sin = unary("sin", "The sine of x in radians.", derivative=lambda x: cos(x), formula=r"...", source="002 (8)")
+    sin = unary("sin", "The sine of x in radians.", derivative=lambda x: cos(x), formula=r"...", source="...")
 
 A row makes the forward ``def sin(xp, x): return xp.sin(x)`` and defines the op by the kind that its rule belongs to:
 ``derivative`` or ``rule`` make it elementwise, ``transpose`` linear; without one of these it has no derivative.

@@ -188,7 +188,7 @@ def moveaxis(x, source, destination):
     transpose=lambda g: g,  # the engine sums over the axes that were broadcast, for every rule
     batched=True,
     formula=r"\bar x = \sum_{\text{broadcast axes}} \bar y",
-    source="001, section 4.3",
+    source="Parr and Howard, section 4.3",
     view=True,
     moves=True,
 )

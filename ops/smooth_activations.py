@@ -60,7 +60,7 @@ def _quick_slope(xp, x, out, g):
 @elementwise(
     derivative=lambda x, y: -y * tanh(0.5 * x),
     formula=r"y = \frac{e^{-|x|}}{(1 + e^{-|x|})^2}, \quad \frac{dy}{dx} = -y \tanh \frac{x}{2}",
-    source="002 (70): the derivative of sigmoid, not rounded to 0 where sigmoid x is rounded to 1",
+    source="ai-edu, equation 70: the derivative of sigmoid, not rounded to 0 where sigmoid x is rounded to 1",
     floats=True,
 )
 def sigmoid_slope(xp, x):
@@ -88,7 +88,7 @@ def _sigmoid_rule(g, x):
 @elementwise(
     rule=_sigmoid_rule,
     formula=r"\frac{dy}{dx} = y (1 - y) = \frac{e^{-|x|}}{(1 + e^{-|x|})^2}",
-    source="002 (70)",
+    source="ai-edu, equation 70",
     floats=True,
 )
 def sigmoid(xp, x):
@@ -191,7 +191,7 @@ def _softplus_slope(x, beta):
     cache=("slope",),
     floats=True,
     formula=r"y = \tfrac{1}{\beta} \ln(1 + e^{\beta x}), \quad \frac{dy}{dx} = \sigma(\beta x)",
-    source="002 (4), (6), (51)",
+    source="ai-edu, equations 4, 6 and 51",
 )
 def softplus(xp, x, beta=1.0):
     """ln(1 + e^(beta x)) / beta without overflow: a smooth relu; for beta = 1 it is logaddexp(x, 0)."""
@@ -220,6 +220,6 @@ def _gap(a, b):
 logaddexp = binary("logaddexp", "ln(e^a + e^b) without overflow: a smooth maximum.",
                    derivative=(lambda a, b: sigmoid(_gap(a, b)), lambda a, b: sigmoid(_gap(b, a))),
                    formula=r"y = \ln(e^a + e^b), \quad dy = \sigma(a - b)\,da + \sigma(b - a)\,db",
-                   source="002 (4), (6), (51)", floats=True, symmetric=True,
+                   source="ai-edu, equations 4, 6 and 51", floats=True, symmetric=True,
                    notes="The gradients where both are -inf are 0, as of logsumexp; NaN where both are inf.")
 # fmt: on

@@ -110,7 +110,7 @@ def _logit_slope(x, eps):
 @elementwise(
     derivative=_logit_slope,
     formula=r"y = \ln \frac{x}{1 - x}, \quad \frac{dy}{dx} = \frac{1}{x (1 - x)}",
-    source="002 (3)",
+    source="ai-edu, equation 3",
     floats=True,
     notes="At 0 and 1 the value is -inf and inf, the gradient inf; outside, without eps, both are NaN. With eps the"
     " gradient outside eps ... 1 - eps is 0.",
@@ -131,7 +131,7 @@ def logit(xp, x, eps=None):
 # fmt: off
 sinc = unary("sinc", "sin(pi x) / (pi x), as in NumPy.", derivative=lambda x: sinc_derivative(x, order=1),
              formula=r"y = \frac{\sin \pi x}{\pi x}, \quad \frac{dy}{dx} = \frac{\cos \pi x - y}{x}",
-             source="002 (8), (33)", floats=True,
+             source="ai-edu, equations 8 and 33", floats=True,
              notes="Smooth at 0, with value 1 and derivative 0; derivatives of every order are exact there.")
 # fmt: on
 

@@ -73,7 +73,7 @@ def _minus_sum_at_label(y, labels):
         lambda t, scale, log_probabilities, labels: _minus_sum_at_label(t * scale * exp(log_probabilities), labels),
     ),
     formula=r"Y_{nc} = s_n \Big( p_{nc} - [c = t_n] \sum_k p_{nk} \Big)",
-    source="002 (103); the probabilities p of a row sum to 1",
+    source="ai-edu, equation 103; the probabilities p of a row sum to 1",
 )
 def softmax_minus_one_hot(xp, scale, log_probabilities, /, labels):
     """The gradient of the cross-entropy with integer labels, in one buffer; ``scale`` has shape (..., 1)."""

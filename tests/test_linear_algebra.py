@@ -151,7 +151,7 @@ def test_diag_and_trace():
 
 
 def test_matrix_derivatives_of_the_source_table():
-    """004, section 3; the shapes of its quadratic form and of X A X^T are those in which the product
+    """AIDIY, section 3; the shapes of its quadratic form and of X A X^T are those in which the product
     exists."""
     a, x, m = normal(3, 2), normal(2, 3), normal(3, 3)
     np.testing.assert_allclose(gradient(lambda x: tg.trace(tg.tensor(a) @ x), x), a.T)

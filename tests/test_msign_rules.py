@@ -263,7 +263,7 @@ def test_closed_forms_run_on_the_strict_device(vjp):
 
 
 def block(n=3, m=4, seed=0):
-    """A block triangular matrix as 000 (22) has it, not normal: real eigenvalues of both signs."""
+    """A block triangular matrix as Su Jianlin, equation 22 has it, not normal: real eigenvalues of both signs."""
     random = np.random.default_rng(seed)
     spd = lambda k: (x := random.standard_normal((k, k))) @ x.T / k + 0.3 * np.eye(k)
     return np.block([[spd(n), random.standard_normal((n, m))], [np.zeros((m, n)), -spd(m)]])
@@ -306,7 +306,7 @@ def test_mcsgn_refuses_what_does_not_fit(options, message):
 
 @pytest.mark.parametrize("rank", [1, 3, 4])
 def test_the_pseudo_inverse_root_makes_msign_of_every_rank(rank):
-    """000 (2): msign(M) = (M M^T)^{-1/2} M, with its derivatives along matrices of that rank."""
+    """Su Jianlin, equation 2: msign(M) = (M M^T)^{-1/2} M, with its derivatives along matrices of that rank."""
     random = np.random.default_rng(rank)
     L, R, E = random.standard_normal((4, rank)), random.standard_normal((rank, 6)), random.standard_normal((4, 6))
 

@@ -287,9 +287,10 @@ _LAYOUTS = ("tensor", "numerator", "denominator")
 def jacobian(f, *args, argnums=0, layout="tensor", mode=None):
     """The Jacobian of a function of one tensor; ``jacobian(f)`` is a function, ``jacobian(f, x)`` its value at x.
 
-    layout: "tensor", shape (*y.shape, *x.shape) with [i..., k...] = dy_i/dx_k (004, section 1, mixed layout);
-    "numerator", shape (y.size, x.size), rows run over y; "denominator", its transpose (004, section 2; 001, section 4).
-    Matrices are flattened row by row, as 004 writes them out.
+    layout: "tensor", shape (*y.shape, *x.shape) with [i..., k...] = dy_i/dx_k (AIDIY, section 1, mixed layout);
+    "numerator", shape (y.size, x.size), rows run over y; "denominator", its transpose
+    (AIDIY, section 2; Parr and Howard, section 4).
+    Matrices are flattened row by row, as AIDIY writes them out.
     mode: "reverse" (a cotangent per element of y, whose stack goes through one backward walk; through several where it
     would be large), "forward" (one forward walk per element of x); None: the fewer. f may also return a tree of
     tensors, and argnums be a tuple: the result then has their structure.

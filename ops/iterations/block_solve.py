@@ -1,6 +1,6 @@
 """Newton-Schulz on [[A, K], [0, -A]]: the equation P W + W P = C, for symmetric positive definite P, on raw arrays.
 
-Source: 000 (Su Jianlin, the derivative of msign), equations (6) and (21); docs/msign.md, section 2.
+Source: Su Jianlin, The derivative of msign, equations (6) and (21); docs/msign.md, section 2.
 """
 
 from typing import Any

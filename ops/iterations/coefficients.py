@@ -1,6 +1,6 @@
 """Odd quintics x <- a x + b x^3 + c x^5 for Newton-Schulz: tables of coefficients, minimax rows, which rows to run.
 
-Sources: 000 (Su Jianlin, the derivative of msign), the table after (5); Amsel et al., Polar Express, arXiv 2505.16932.
+Sources: Su Jianlin, The derivative of msign, the table after (5); Amsel et al., Polar Express, arXiv 2505.16932.
 The iterations that run them are ``polar`` and ``block_solve``.
 """
 
@@ -23,7 +23,7 @@ def with_safety(rows, factor=1.01):
 
 
 TABLES = {
-    # 000, the table after (5), for singular values in [1e-3, 1] of M / ||M||_F. Row 6 is printed with +1.268 there.
+    # Su Jianlin, the table after (5), for singular values in [1e-3, 1] of M / ||M||_F. It has +1.268 in row 6.
     # The safety factor stays off the last two rows, where it would move the fixed point to 1 - 2.4e-6.
     "su": (
         *with_safety((

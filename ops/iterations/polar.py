@@ -6,7 +6,7 @@ of a diagonal as the only elementwise work of a step of three products:
 
     a + b s + c s^2 = c (s + b/2c)^2 + (a - b^2/4c),        S = X^T X,  T = (S + p I)^2 + q I,  X <- X T.
 
-Source: 000 (Su Jianlin, the derivative of msign), equations (5), (6). The coefficients are in ``coefficients``, the
+Source: Su Jianlin, The derivative of msign, equations (5), (6). The coefficients are in ``coefficients``, the
 public ops in ``matrix_sign/msign``.
 """
 
@@ -54,7 +54,7 @@ class Orthogonalise(Iteration):
         self.bind()
         scale = start * sqrt(1 + n * eps * eps)
         self.norm = normalise(xp, M, self.X[:, :m], scale)
-        if mcsgn == "trace":  # M / (tr M^2)^{1/2}: 000 (6)
+        if mcsgn == "trace":  # M / (tr M^2)^{1/2}: Su Jianlin, equation 6
             self.X *= per_matrix(1 / (scale * xp.sqrt((self.X * self.X.mT).sum(axis=(1, 2)))))
         self.identity = eps / scale  # what the lower block of X is times I, until the first step is done
 

@@ -234,7 +234,7 @@ def eigvalsh(xp, x):
     vjp=lambda g, y: -g * y * y,
     jvp=lambda t, y: -t * y * y,
     formula=r"\frac{d}{ds} \frac{1}{s} = -\frac{1}{s^2}",
-    source="002 (3)",
+    source="ai-edu, equation 3",
     notes="a value that is zero to rounding: ValueError on the CPU, NaN on a GPU",
 )
 def inverse_singular_values(xp, s):

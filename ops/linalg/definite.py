@@ -70,7 +70,7 @@ def _spectral_jvp(tangents, A, y, parity):
     vjp=_spectral_vjp,
     jvp=_spectral_jvp,
     formula=r"A X + X A = C:\quad A S + S A = \bar X,\quad \bar C = S,\quad \bar A = -\mathrm{sym}(S X^T + X^T S)",
-    source="000, (20) and (21); the solution: Higham 2008, section 2.4, of symmetric A = V W V^T",
+    source="Su Jianlin, equations 20 and 21; the solution: Higham 2008, section 2.4, of symmetric A = V W V^T",
     notes="A stands for its symmetric part; where two eigenvalues add up to zero the result is inf or NaN, but at A = 0"
     " it is 0 by convention",
     flops=dense(30),

@@ -94,7 +94,7 @@ def cofactors_change(xp, x, e):
     vjp=lambda g, x: per_matrix(g) * cofactors(x),
     jvp=lambda t, x: (cofactors(x) * t).sum(axis=(-2, -1)),
     formula=r"\frac{d \det X}{dX} = \det(X)\,X^{-T}",
-    source="Giles 2008, section 2.2.5; 004, section 3",
+    source="Giles 2008, section 2.2.5; AIDIY, section 3",
     floats=True,
     notes="the first and second derivatives are right for singular x, too; the third needs x invertible",
     flops=dense(2 / 3),

@@ -32,7 +32,7 @@ __all__ = ["matrix_norm", "norm", "vector_norm"]
         axis=axis, keepdims=keepdims
     ),
     formula=r"y = \sqrt{\textstyle\sum_i x_i^2}:\quad \bar x = \bar y \, \frac{x}{y}",
-    source="004, section 1, and the chain rule",
+    source="AIDIY, section 1, and the chain rule",
     batched=True,
     floats=True,
     notes="The gradient at 0 is 0.",
@@ -48,7 +48,7 @@ def euclidean_norm(xp, x, axis=None, keepdims=False):
     ),
     formula=r"y = |x|^q:\ \frac{dy}{dx} = q\,\mathrm{sign}(x)|x|^{q - 1};\quad"
     r" y = \mathrm{sign}(x)|x|^q:\ \frac{dy}{dx} = q\,|x|^{q - 1}",
-    source="002 (2)",
+    source="ai-edu, equation 2",
 )
 def signed_power(xp, x, *, exponent, odd):
     """|x|^exponent; with the sign of x where ``odd``, and then 0 at 0, also for a negative exponent."""
@@ -69,7 +69,7 @@ def _slope(x, y, ord, axis, keepdims):
     ),
     jvp=lambda t, x, y, ord, axis, keepdims: (t * _slope(x, y, ord, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
     formula=r"y = (\textstyle\sum_i |x_i|^p)^{1/p}:\quad \bar x_i = \bar y\,\mathrm{sign}(x_i)\,|x_i / y|^{p - 1}",
-    source="002 (2) and the chain rule",
+    source="ai-edu, equation 2 and the chain rule",
     batched=True,
     floats=True,
     notes="The gradient is 0 for an element that is 0, as in PyTorch, although for p < 1 the slope there is"

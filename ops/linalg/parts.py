@@ -101,7 +101,7 @@ def diag(x, offset=0):
 
 
 def trace(x, offset=0):
-    r"""The sum of the diagonal of the last two axes, tr X = sum_i x_ii; d tr(A X)/dX = A^T (004, 3)."""
+    r"""The sum of the diagonal of the last two axes, tr X = sum_i x_ii; d tr(A X)/dX = A^T (AIDIY, 3)."""
     return diagonal(x, offset=offset).sum(axis=-1)
 
 

@@ -49,7 +49,7 @@ def over_rows(a, g):
 @multilinear(
     transpose=(_left_vjp, _right_vjp),
     formula=r"Y = A B:\quad \bar A = \bar Y B^T,\quad \bar B = A^T \bar Y",
-    source="Giles 2008, section 2.2.2; 004, section 5",
+    source="Giles 2008, section 2.2.2; AIDIY, section 5",
     batched=True,
     notes="vectors are rows at the left and columns at the right; leading dimensions broadcast",
     notation=r"{0} \, {1}",
@@ -112,7 +112,7 @@ def inner(a, b):
         lambda g, a, b_shape: (a.reshape((a.size,)) @ g).reshape(b_shape),
     ),
     formula=r"Y = a b^T:\quad \bar a = \bar Y b,\quad \bar b = \bar Y^T a",
-    source="001, section 4.5",
+    source="Parr and Howard, section 4.5",
 )
 def outer(xp, a, b):
     """y_ij = a_i b_j of two vectors; other shapes are flattened first. Result (a.size, b.size)."""

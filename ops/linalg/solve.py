@@ -42,7 +42,7 @@ def lapack(op, function, x, *, square=False, sentence=DIVERGED, **options):
     vjp=lambda g, y: -(y.mT @ g @ y.mT),
     jvp=lambda t, y: -(y @ t @ y),
     formula=r"Y = X^{-1}:\quad dY = -Y\,dX\,Y,\quad \bar X = -Y^T \bar Y Y^T",
-    source="Giles 2008, section 2.2.3; 004, section 3",
+    source="Giles 2008, section 2.2.3; AIDIY, section 3",
     floats=True,
     notes="singular x: ValueError on the CPU, inf or NaN on a GPU",
     flops=dense(2),

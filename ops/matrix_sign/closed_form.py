@@ -160,7 +160,7 @@ def _by_gram(xp, x, eps, unit_roundoff):
     formula=r"M = U S V^T,\ F = S/H,\ E = U^T \bar Y V:\quad"
     r"\bar M = U\left[\frac{F (F E - E^T F)}{h_i + h_j} + (1 - F^2) E H^{-1}\right]V^T"
     r" + (I - U U^T) \bar Y V H^{-1} V^T",
-    source="000, (17) and (18); docs/msign.md",
+    source="Su Jianlin, equations 17 and 18; docs/msign.md",
     notes="rank-aware: singular values below max(n, m) u s_1 are held at zero",
     floats=True,
     flops=dense(21),

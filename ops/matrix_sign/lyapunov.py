@@ -54,7 +54,7 @@ def _right_side(tangents, y):
     vjp=_lyapunov_vjp,
     jvp=_lyapunov_jvp,
     formula=r"A X + X A = C:\quad A S + S A = \bar X,\quad \bar C = S,\quad \bar A = -\mathrm{sym}(S X^T + X^T S)",
-    source="000, (20) and (21)",
+    source="Su Jianlin, equations 20 and 21",
     notes="A stands for its symmetric part; at A = 0 the result is 0 by convention",
     flops=dense(100),
 )
@@ -131,7 +131,7 @@ def _with_inverse_jvp(tangents, P, solution, inverse, steps, coefficients):
     jvp=_with_inverse_jvp,
     outputs=("solution", "inverse"),
     formula=r"P W + W P = \mathrm{skew}(C),\quad J = P^{-1}:\quad dJ = -J\,dP\,J",
-    source="000, (20) and (21)",
+    source="Su Jianlin, equations 20 and 21",
     flops=dense(100),
 )
 def solve_skew_with_inverse(xp, P, C, /, steps=None, coefficients=None):

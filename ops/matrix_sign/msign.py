@@ -1,6 +1,6 @@
 """msign, the orthogonal polar factor, and what it gives at once: polar, nuclear_norm. Every order of derivative.
 
-The derivative of O = msign(M) is a Sylvester equation (source 000, equations (13) and (14)). For tall M (m x n, m >= n)
+The derivative of O = msign(M) is a Sylvester equation (Su Jianlin, equations 13 and 14). For tall M (m x n, m >= n)
 with P = O^T M = (M^T M)^{1/2} and a direction or cotangent G, reduced to the small side n:
 
     P W + W P = O^T G - G^T O,        derivative = O W + (G - O O^T G) P^{-1}
@@ -51,8 +51,8 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
                 each              a function rule(G, M, O)              a function rule(G, M, O)
 
             "solve": the mcsgn Sylvester solve. "svd", "eigh": the closed forms, made in backward. "dense": the literal
-            block of the source (000, 20 to 23) with its eps = 1e-3; errors of about 2e-3 ||M||_F / s_n. "unrolled": the
-            derivative of the steps that ran, what autodiff through them gives, without keeping them; it needs ``steps``
+            block of the source (equations 20 to 23) with its eps = 1e-3; errors of about 2e-3 ||M||_F / s_n.
+            "unrolled": what autodiff through the steps gives, without keeping them; it needs ``steps``
             or ``coefficients``. All these have every order, and forward mode. A function returns the cotangent of M for
             the cotangent G of O = msign(M), all (..., n, m): raw arrays, or Tensors under ``create_graph``; it has no
             forward mode.
@@ -74,7 +74,7 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
     RuntimeWarning at the line of the caller. "svd" and "eigh" give U_r V_r^T and the derivative
     along its rank.
     Raises ValueError for vectors, bad options and pairs that do not fit, TypeError for other dtypes.
-    Source: 000; docs/msign.md.
+    Source: Su Jianlin; docs/msign.md.
     """
     if method not in METHODS:
         raise ValueError(f"msign: method={method!r}; expected {' or '.join(map(repr, METHODS))}")
@@ -120,7 +120,7 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
     vjp=lambda g, M, y, steps, coefficients: polar_derivative(M, y, g, steps, coefficients),
     jvp=lambda t, M, y, steps, coefficients: polar_derivative(M, y, t, steps, coefficients),
     formula=r"P W + W P = Y^T \bar Y - \bar Y^T Y,\ P = Y^T M:\quad \bar M = Y W",
-    source="000, (13) and (14); docs/msign.md",
+    source="Su Jianlin, equations 13 and 14; docs/msign.md",
     notes="full rank: msign is discontinuous elsewhere",
     floats=True,
     flops=dense(60),
@@ -151,7 +151,7 @@ def _tall_jvp(tangents, M, y, P, steps, coefficients):
     outputs=("y", "P"),
     formula=r"P W + W P = Y^T \bar Y - \bar Y^T Y,\ P = Y^T M:\quad"
     r"\bar M = Y W + (\bar Y - Y Y^T \bar Y) P^{-1}",
-    source="000, (13) and (14); docs/msign.md",
+    source="Su Jianlin, equations 13 and 14; docs/msign.md",
     notes="full rank: msign is discontinuous elsewhere",
     floats=True,
     flops=dense(60),
@@ -239,7 +239,8 @@ def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     like those of ``msign``. Every step keeps its matrices for backward: steps (2 n^2 + n m) numbers, where ``msign``
     keeps n m (25 times less, for a square M). Wrap the call in ``checkpoint`` to keep M alone and compute the steps
     twice. The scale of M does not matter; zero gives zero with zero gradient. ``guard`` is added to ||M||_F, as public
-    code does (1e-7). ``msign(..., vjp="unrolled")`` has this derivative without keeping the steps. Source: 000 (5).
+    code does (1e-7). ``msign(..., vjp="unrolled")`` has this derivative without keeping the steps.
+    Source: Su Jianlin, equation 5.
     """
     if not (isinstance(guard, Real) and float(guard) >= 0):
         raise ValueError(f"msign_unrolled: guard={guard!r}; expected a number of at least 0, beside ||M||_F")

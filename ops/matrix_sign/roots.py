@@ -28,7 +28,7 @@ def _root_derivative(G, y, steps, coefficients):
     vjp=_root_derivative,
     jvp=_root_derivative,
     formula=r"Y = A^{1/2}:\quad Y S + S Y = \mathrm{sym}(\bar Y),\quad \bar A = S",
-    source="Higham 2008, section 6.1; 000",
+    source="Higham 2008, section 6.1; Su Jianlin",
     notes="A stands for its symmetric part, which must be positive definite",
     floats=True,
     flops=dense(60),
@@ -90,7 +90,7 @@ def _inverse_root_derivative(G, A, y, steps, coefficients, pseudo):
     vjp=_inverse_root_derivative,
     jvp=_inverse_root_derivative,
     formula=r"Y = A^{-1/2}:\quad Y S + S Y = -Y^2\,\mathrm{sym}(\bar Y)\,Y^2,\quad \bar A = S",
-    source="Higham 2008, section 6.1; 000, (2)",
+    source="Higham 2008, section 6.1; Su Jianlin, equation 2",
     notes="A stands for its symmetric part, which must be positive definite, with pseudo=True semidefinite",
     floats=True,
     flops=dense(60),
@@ -130,9 +130,9 @@ def inv_sqrtm(A, /, steps=None, coefficients=None, *, pseudo=False):
 
     A stands for its symmetric part. Raises ValueError where that is not positive definite, and for an A that is not
     symmetric to 1e-4 of its largest element (NaN on a GPU). The scale of A does not matter.
-    ``pseudo=True`` takes the pseudo-inverse, so that A may be singular (000, 2: msign(M) = (M M^T)^{-1/2} M for every
-    M). By eigenvalues; those below n u times the largest one count as zero. Derivatives of all orders are those along
-    matrices of the same rank.
+    ``pseudo=True`` takes the pseudo-inverse, so that A may be singular. Then msign(M) = (M M^T)^{-1/2} M for
+    every M (Su Jianlin, equation 2). It is computed from eigenvalues; those below n u times the largest one count as
+    zero. The derivatives, of all orders, are those along matrices of the same rank.
     """
     if not isinstance(pseudo, (bool, numpy.bool_)):
         raise TypeError(f"inv_sqrtm: pseudo={pseudo!r}; expected True or False")

@@ -118,7 +118,7 @@ def _through_steps(M, G, eps, rows, jvp):
         M, y, t, eps, method, steps, coefficients, vjp, jvp=True
     ),
     formula=r"\bar M = \mathrm{rule}(\bar Y, M, Y)",
-    source="000, (13) and (14), (20) to (23); docs/msign.md",
+    source="Su Jianlin, equations 13, 14 and 20 to 23; docs/msign.md",
     notes="the rule is the one that the call names, right or wrong",
     floats=True,
     flops=dense(60),

@@ -94,7 +94,7 @@ SMOOTH: dict[str, Any] = {
     "formula": r"P = Y^T M + e\,T,\ T = e P^{-1}:\quad"
     r" \bar M = \Pi(Y (W - B P^{-1}) + \bar Y P^{-1}),\ B = Y^T \bar Y,"
     r"\ \Pi(X) = X - \langle X, M\rangle M / \|M\|_F^2",
-    "source": "docs/msign.md, section 4; 000, (13) and (14) with this P",
+    "source": "docs/msign.md, section 4; Su Jianlin, equations 13 and 14 with this P",
     "notes": "discontinuous at M = 0, where the value and the gradient are 0 by convention",
     "floats": True,
     "flops": dense(60),

@@ -53,7 +53,7 @@ def _sylvester_jvp(tangents, A, B, y, steps, spectrum):
     vjp=_sylvester_vjp,
     jvp=_sylvester_jvp,
     formula=r"A X + X B = C:\quad A^T S + S B^T = \bar X,\quad \bar C = S,\ \bar A = -S X^T,\ \bar B = -X^T S",
-    source="000, (20) and (21); Higham 2008, section 2.4",
+    source="Su Jianlin, equations 20 and 21; Higham 2008, section 2.4",
     notes="unique unless an eigenvalue of A and one of B add up to zero: then NaN or large numbers",
     flops=dense(100),
 )
@@ -131,7 +131,7 @@ def _mcsgn_jvp(t, x, y, steps, spectrum):
     vjp=_mcsgn_vjp,
     jvp=_mcsgn_jvp,
     formula=r"S = \mathrm{mcsgn}(A),\ N = A S:\quad N\,dS + dS\,N = dA - S\,dA\,S",
-    source="000 (3); Higham 2008, theorem 5.3 and equation (5.7)",
+    source="Su Jianlin, equation 3; Higham 2008, theorem 5.3 and equation (5.7)",
     notes="no eigenvalue on the imaginary axis",
     floats=True,
     flops=dense(60),
@@ -155,7 +155,7 @@ def mcsgn(x, /, steps=None, spectrum=None, *, normalise="norm", coefficients=Non
     By scaled Newton (``spectrum="complex"``, the default). ``spectrum="real"`` promises real eigenvalues and runs the
     quintics of ``coefficients`` ("su", or as of ``msign``), matrix products only (complex ones turn it into NaN). They
     start from x / ||x||_F, or with ``normalise="trace"``, which promises a real spectrum, too, from
-    x / (tr x^2)^{1/2}, as the source has it (000, 6). ``steps=k`` runs exactly k steps without synchronising the host.
+    x / (tr x^2)^{1/2}, as in Su Jianlin, equation 6. ``steps=k`` runs exactly k steps without synchronising the host.
     Not ``msign``: the two agree for symmetric matrices. Raises ValueError unless x is square. Eigenvalues on the
     imaginary axis have no sign: NaN, also where rounding decides the sign (with ``steps`` an arbitrary result).
     """
@@ -179,7 +179,7 @@ def msign_dense_vjp(M, G, *, eps=1e-3, steps=8, O=None):
     small M loses its gradient; so is G, whose scale the corner only passes on. ``O`` is computed where it is not given.
     The error is of the order of 2 eps ||M||_F / s_n, once the steps have brought eps to one: eight to ten do.
     ``msign(M, vjp="dense")`` has this rule; here M and G are raw arrays, or Tensors beside a Tensor O. steps=None
-    adapts. Source: 000, (20) to (23), and (13).
+    adapts. Source: Su Jianlin, equations 20 to 23 and 13.
     """
     if O is None:
         if isinstance(M, Tensor) or isinstance(G, Tensor):

@@ -20,7 +20,7 @@ __all__ = ["inv_sqrtm", "sqrtm"]
 
 
 def _root_derivative(G, y, steps, coefficients):
-    """S with y S + S y = sym(G): its own adjoint, so the rule of both modes."""
+    """S with y S + S y = sym(G). The map from G to S is its own adjoint, so it is the rule of both modes."""
     return _solve_lyapunov(y, G, parity=1, steps=steps, coefficients=coefficients)
 
 
@@ -68,10 +68,10 @@ def _of_root(name, function, A, power, **options):
 
 
 def _inverse_root_derivative(G, A, y, steps, coefficients, pseudo):
-    """S with y S + S y = -y^2 sym(G) y^2, and for the pseudo-inverse what leaves the range: the rule of both modes.
+    """S with y S + S y = -y^2 sym(G) y^2: the rule of both modes. The pseudo-inverse adds the part outside the range.
 
-    That rule is along matrices of the same rank. N = I - y A y projects on the null space; there a multiple of N makes
-    y invertible, and S gets y^3 sym(G) N + N sym(G) y^3.
+    The derivative is the one along matrices of the same rank. N = I - y A y projects on the null space. A multiple of N
+    makes y invertible there, and S gets the terms y^3 sym(G) N + N sym(G) y^3.
     """
     G = symmetric(G)
     H = y @ G @ y
@@ -107,7 +107,7 @@ def _inv_sqrtm(xp, A, /, steps=None, coefficients=None, pseudo=False):
 
 
 def _pseudo_root(xp, A):
-    """V w^{-1/2} V^T of raw A = V w V^T, without the eigenvalues within the rounding errors of zero."""
+    """V w^{-1/2} V^T for raw A = V w V^T. Eigenvalues that are zero up to rounding errors are left out."""
     if not A.size:
         return A * 1
     with numpy.errstate(all="ignore"):
@@ -137,5 +137,5 @@ def inv_sqrtm(A, /, steps=None, coefficients=None, *, pseudo=False):
     if not isinstance(pseudo, (bool, numpy.bool_)):
         raise TypeError(f"inv_sqrtm: pseudo={pseudo!r}; expected True or False")
     if pseudo:
-        fixed_rows(steps, coefficients)  # not used, but nonsense is refused
+        fixed_rows(steps, coefficients)  # unused here, but checked
     return _of_root("inv_sqrtm", _inv_sqrtm, A, 0.5, steps=steps, coefficients=coefficients, pseudo=bool(pseudo))

@@ -22,7 +22,7 @@ __all__ = [
 
 
 def _power(a, b):
-    """a ** b; cubes and fourth powers of arrays by products, which take NumPy a tenth of the time or less."""
+    """a ** b. Cubes and fourth powers of arrays are products, which take a tenth of the time of NumPy's power."""
     if type(b) in NUMBERS and (b == 3 or b == 4) and not isinstance(a, Tensor) and type(a) not in NUMBERS:
         kind = a.dtype.kind
         if (kind == "f" and a.dtype.char not in HALF) or (kind in "iu" and type(b) is int):
@@ -33,14 +33,14 @@ def _power(a, b):
 
 
 def _power_base(a, b):
-    """b a^(b - 1), and 0 for b = 0, where 0 * a^-1 would be NaN at a = 0."""
+    """b a^(b - 1). For b = 0 it is 0; the product 0 * a^-1 would be NaN at a = 0."""
     if type(b) in NUMBERS:
         return b * _power(a, b - 1) if b else 0.0
     return b * a ** where((a == 0) & (b == 0), 0, b - 1)
 
 
 def _power_exponent(a, b, y):
-    """y ln a, and 0 for a = 0 <= b, where 0^b = 0 is constant but ln 0 infinite."""
+    """y ln a. For a = 0 <= b it is 0, because 0^b = 0 is constant there; ln 0 would be infinite."""
     if type(a) in NUMBERS and a > 0:
         return y * math.log(a)
     return y * log(where((a == 0) & (b >= 0), 1, a))
@@ -130,7 +130,7 @@ def _quick_times_exp(xp, x, out, g):
     " the gradient for b is NaN. Integers to negative integer powers are an error, as in NumPy.",
 )
 def power(xp, a, b):
-    """a to the power b (``a ** b``), elementwise with broadcasting: x^n and c^x alike."""
+    """a to the power b (``a ** b``), elementwise with broadcasting, for x^n and for c^x."""
     return _power(a, b)
 
 

@@ -1,4 +1,4 @@
-"""The largest and the smallest elements along axes, and where they are. ``axis``, ``keepdims``: as of reductions.py."""
+"""The largest and the smallest elements along axes, and their places. ``axis``, ``keepdims``: as in reductions.py."""
 
 from functools import reduce
 
@@ -64,11 +64,11 @@ def min(xp, x, axis=None, keepdims=False):
 
 @no_derivative(formula=r"\arg\max_i x_i")
 def argmax(xp, x, axis=None, keepdims=False):
-    """The index of the largest element along ``axis`` (None: in the flattened x), of ties the first."""
+    """The index of the largest element along ``axis`` (None: in the flattened x). Of equal ones it is the first."""
     return xp.argmax(x, axis=axis, keepdims=keepdims)
 
 
 @no_derivative(formula=r"\arg\min_i x_i")
 def argmin(xp, x, axis=None, keepdims=False):
-    """The index of the smallest element along ``axis`` (None: in the flattened x), of ties the first."""
+    """The index of the smallest element along ``axis`` (None: in the flattened x). Of equal ones it is the first."""
     return xp.argmin(x, axis=axis, keepdims=keepdims)

@@ -68,7 +68,7 @@ def huber_error(xp, input, target, delta=1.0):
 )
 def logistic_error(xp, input, target):
     """The cross-entropy of the probability sigmoid(input) and the target, without overflow for any logit."""
-    with numpy.errstate(invalid="ignore"):  # 0 inf
+    with numpy.errstate(invalid="ignore"):  # 0 times infinity
         return _by_blocks(xp, _logistic_kernel, _quick_logistic, 4, input, target)
 
 
@@ -110,7 +110,7 @@ def _by_blocks(xp, kernel, quick, spare, x, t):
     floats=True,
 )
 def sigmoid_minus(xp, input, target):
-    """sigmoid(input) - target; as (1 - target) - sigmoid(-input) above 0, with its digits where the target is 1."""
+    """sigmoid(input) - target. For input > 0 it is (1 - target) - sigmoid(-input), which keeps its digits."""
     return _by_blocks(xp, _minus_kernel, _quick_minus, 1, input, target)
 
 
@@ -183,9 +183,9 @@ def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None
 
 
 def _alike(op, input, target):
-    """The arguments, once their shapes are known to be equal (a number fits any), and the dtype of the loss.
+    """The arguments, whose shapes must be equal (a number fits any), and the dtype of the loss.
 
-    Half precision is left for float32, where the squares have room, and rounded once: the dtype is None if not needed.
+    Half precision is computed in float32, where squares cannot overflow, and rounded once. Else the dtype is None.
     """
     refuse_lists(op, input, target)
     here, there = getattr(input, "shape", None), getattr(target, "shape", None)

@@ -1,8 +1,8 @@
 """Reductions over axes: sums, products, moments. Sources: Parr and Howard, 2018.
 
-``axis`` is None (all axes), an int or a tuple, negative ones counting from the end; ``keepdims`` keeps the
-reduced axes with size one. Empty arrays and integers are summed as NumPy sums them. Half precision is reduced in
-float32, in float64 above 4,096 terms, and rounded once. Bad axes raise ValueError.
+``axis`` is None (all axes), an int or a tuple; negative axes count from the end. ``keepdims`` keeps the reduced axes
+with size one. Empty arrays and integers are summed as in NumPy. Half precision is reduced in float32, above 4,096 terms
+in float64, and rounded once. Bad axes raise ValueError.
 """
 
 import builtins
@@ -44,7 +44,7 @@ def _sum_vjp(g, x_shape, axis, keepdims):
     shape = before(g, len(x_shape)) + x_shape
     if type(g) is not numpy.ndarray or math.prod(shape) > SMALL:
         return broadcast_to(g, shape=shape)
-    y = numpy.empty(shape, g.dtype)  # a view would take NumPy five times as long
+    y = numpy.empty(shape, g.dtype)  # NumPy takes five times as long to make a view
     y[...] = g
     return y
 
@@ -60,7 +60,7 @@ def _wide(x, axis):
 
 
 def _as_of(y, x):
-    """The result y of a reduction of x, once rounded, where x has half precision."""
+    """The result y of a reduction, rounded to the dtype of x if x has half precision."""
     return y.astype(x.dtype) if x.dtype.char in HALF else y
 
 
@@ -75,7 +75,7 @@ def _as_of(y, x):
     notation=r"\sum {0}",
 )
 def sum(xp, x, axis=None, keepdims=False):
-    """The sum over ``axis``; 0 of no elements. Booleans are counted."""
+    """The sum over ``axis``. The sum of no elements is 0. Booleans are counted."""
     if x.dtype.char in HALF:
         return wide(x, count(x.shape, axis)).sum(axis=axis, keepdims=keepdims).astype(x.dtype)
     return x.sum(axis=axis, keepdims=keepdims)
@@ -91,7 +91,7 @@ def sum(xp, x, axis=None, keepdims=False):
     floats=True,
 )
 def mean(xp, x, axis=None, keepdims=False):
-    """The mean over ``axis``, of integers as float32; NaN of no elements.
+    """The mean over ``axis``, for integers in float32. The mean of no elements is NaN.
 
     Where the sum is beyond the range of the dtype, the mean is right on the CPU; on a GPU it is infinite.
     """
@@ -107,13 +107,13 @@ def mean(xp, x, axis=None, keepdims=False):
 
 
 def _or_again(xp, y, again):
-    """The result y of a reduction on the CPU; where it is not finite, ``again()``: a sum may have left the range."""
+    """The result y of a reduction on the CPU. Where it is not finite it is ``again()``: a sum may overflow."""
     finite = numpy.isfinite(y)
     return y if finite.all() else xp.where(finite, y, again())
 
 
 def _cumsum_vjp(g, x_shape, axis):
-    """The sums from each element to the end; of an array of NumPy with no copy of the reversed one."""
+    """The sums from each element to the end. For a NumPy array the reversed array is not copied."""
     if isinstance(g, numpy.ndarray) and g.dtype.char not in HALF and (axis is not None or g.ndim == len(x_shape) == 1):
         if (y := running_sums(g, axis, backwards=True)) is not None:
             return y
@@ -146,12 +146,12 @@ def cumsum(xp, x, axis=None):
     batched=True,
 )
 def prod(xp, x, axis=None, keepdims=False):
-    """The product over ``axis``; 1 of no elements. Its derivatives are right at zeros, too."""
+    """The product over ``axis``. The product of no elements is 1. Its derivatives are right at zeros, too."""
     return _as_of(_wide(x, axis).prod(axis=axis, keepdims=keepdims), x)
 
 
 def product_of_others(x, axis):
-    """For each element the product of those reduced with it: all before it times all after it."""
+    """For each element the product of the others: of all before it and of all after it."""
     axes = all_axes("prod", axis, x.ndim)
     order = tuple(a for a in range(x.ndim) if a not in axes) + axes
     moved = permute_dims(x, axes=order)
@@ -164,7 +164,7 @@ def product_of_others(x, axis):
 
 
 def shifted_product(y, axis: int):
-    """Running products moved one place on: 1, y_0, y_1, ..."""
+    """Running products, shifted by one place: 1, y_0, y_1, ..."""
     axis %= y.ndim
     return concat([ones_like(y[along(axis, 0, 1)]), y[along(axis, 0, -1)]], axis)
 
@@ -185,7 +185,7 @@ def recurrence(a, b, axis: int):
 
 
 def _cumprod_vjp(g, x, y, axis):
-    """Backpropagation through y_i = y_{i-1} x_i: s_i = g_i + x_{i+1} s_{i+1} is all that reaches y_i."""
+    """The gradient through y_i = y_{i-1} x_i. In all, y_i receives s_i = g_i + x_{i+1} s_{i+1}."""
     x, y, g = wide(x), wide(y), wide(g)
     if axis is None or not x.shape:
         return _cumprod_vjp(g, x.reshape((x.size,)), y, 0).reshape(x.shape)
@@ -239,8 +239,8 @@ def scaled_deviation(x, axis, correction):
 def var(xp, x, axis=None, correction=0, keepdims=False):
     """The variance over ``axis``: the sum of squared deviations from the mean, divided by n - correction.
 
-    correction: 0 by default, as in NumPy and the array API (``numpy.var`` calls it ddof); PyTorch's default
-    is 1, the estimate without bias. Of no more than ``correction`` elements the result is NaN or infinite.
+    correction: 0 by default, as in NumPy (which calls it ddof) and the array API. PyTorch's default is 1, the unbiased
+    estimate. With no more than ``correction`` elements the result is NaN or infinite.
     """
     z = _wide(x, axis)
     if BACKENDS[type(x)].name != "cpu":
@@ -272,7 +272,7 @@ def var(xp, x, axis=None, correction=0, keepdims=False):
 def std(xp, x, axis=None, correction=0, keepdims=False):
     """The standard deviation over ``axis``, the square root of ``var``. Where it is 0, its gradient is 0.
 
-    For its gradient the deviations from the mean must be in the range of the dtype, as for that of ``var``.
+    Its gradient needs deviations from the mean that are in the range of the dtype, like that of ``var``.
     """
     return homogeneous(xp, x, axis, keepdims, lambda z: z.std(axis=axis, ddof=correction, keepdims=True))
 
@@ -283,8 +283,8 @@ def std(xp, x, axis=None, correction=0, keepdims=False):
 def softmax_weights(x, axis):
     """exp(x_i) / sum(exp(x)), the derivative of logsumexp; 0 where all x are -inf.
 
-    Not exp(x_i - y): y = logsumexp(x) is rounded to its own size, and the exponential would magnify that. The
-    largest x, taken out, is a constant here, as the result does not depend on it.
+    It is not exp(x_i - y), because the exponential would magnify the rounding error of y = logsumexp(x). The largest x
+    is subtracted first. It is a constant here, because the result does not depend on it.
     """
     if 0 in x.shape:
         return zeros_like(x)
@@ -305,7 +305,7 @@ def softmax_weights(x, axis):
     notes="The gradient is 0 where all elements are -inf, and NaN where one is inf.",
 )
 def logsumexp(xp, x, axis=None, keepdims=False):
-    """log(sum(exp(x))) over ``axis`` without overflow, as the largest element is taken out; -inf of none."""
+    """log(sum(exp(x))) over ``axis``. It cannot overflow. For no elements it is -inf."""
     axes = all_axes("logsumexp", axis, x.ndim)
     if 0 in x.shape:
         return x.sum(axis=axes, keepdims=keepdims) - math.inf
@@ -321,13 +321,13 @@ def logsumexp(xp, x, axis=None, keepdims=False):
 
 @no_derivative(formula=r"\exists i: x_i \ne 0")
 def any(xp, x, axis=None, keepdims=False):
-    """Whether an element over ``axis`` is not zero; False of no elements."""
+    """Whether an element over ``axis`` is not zero. For no elements it is False."""
     return x.any(axis=axis, keepdims=keepdims)
 
 
 @no_derivative(formula=r"\forall i: x_i \ne 0")
 def all(xp, x, axis=None, keepdims=False):
-    """Whether no element over ``axis`` is zero; True of no elements."""
+    """Whether no element over ``axis`` is zero. For no elements it is True."""
     return x.all(axis=axis, keepdims=keepdims)
 
 

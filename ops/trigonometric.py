@@ -34,7 +34,7 @@ def _over_square(a, b, c):
 
 
 def _bell(x):
-    """1 / (1 + x^2), of float16 in float32: the square of 256 is infinite there."""
+    """1 / (1 + x^2). float16 is computed in float32, because the square of 256 is infinite in float16."""
     x = wide(x)
     return 1 / (1 + x * x)
 
@@ -126,7 +126,7 @@ def _tanh_kernel(xp, x, g):
 
 def _quick_tanh(xp, x, out, g):
     y, e = out
-    if x.dtype.char == "d":  # NumPy's is exact enough there to divide by it twice
+    if x.dtype.char == "d":  # NumPy's cosh is accurate enough there for two divisions
         xp.divide(g, xp.cosh(x, out=e), out=y)
         y /= e
         return (y,)

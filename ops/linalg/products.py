@@ -42,7 +42,7 @@ def _right_vjp(g, a, b_shape):
 
 
 def over_rows(a, g):
-    """a^T g of matrices, one of them perhaps a stack: the sum over their rows."""
+    """a^T g of matrices: the sum over their rows. One of them may be a stack."""
     return matmul(a.mT, g) if a.dtype.char in HALF else a.mT @ g
 
 
@@ -73,7 +73,7 @@ def matmul(xp, a, b):
 
 
 def _why_not(a, b) -> str:
-    """The sentence for shapes that cannot be multiplied."""
+    """The error message for shapes that cannot be multiplied."""
     if not a or not b:
         return f"matmul: a has shape {a} and b has shape {b}: a number is no matrix; multiply by it with *"
     inner = b[-2] if len(b) > 1 else b[0]
@@ -89,7 +89,7 @@ def _why_not(a, b) -> str:
 
 
 def dot(a, b):
-    """NumPy's dot: a * b of numbers, else the sum over the last axis of a and the last but one of b."""
+    """NumPy's dot: a * b for numbers, else the sum over the last axis of a and the last but one of b."""
     a, b = as_operand(a), as_operand(b)
     if a.ndim == 0 or b.ndim == 0:
         return a * b

@@ -1,9 +1,9 @@
 """Matrix decompositions: cholesky, qr, eigh, svd, and their values alone, of the last two axes of a batch.
 
-Eigenvectors, singular vectors and Q are fixed only up to their signs (the gauge), which LAPACK chooses. A loss that does
-not depend on the gauge has the right gradient. Where eigenvalues or singular values coincide, the vectors are not
-unique and have no derivative. Then the CPU raises ValueError. On a GPU the host would have to wait to know it; there the
-derivative is NaN. The values alone (``eigvalsh``, ``svdvals``) have a first derivative there, too.
+Eigenvectors, singular vectors and Q are fixed only up to their signs (the gauge), which LAPACK chooses. A loss that
+does not depend on the gauge has the right gradient. Where eigenvalues or singular values coincide, the vectors are not
+unique and have no derivative. Then the CPU raises ValueError. On a GPU the host would have to wait to know it; there
+the derivative is NaN. The values alone (``eigvalsh``, ``svdvals``) have a first derivative there, too.
 
 ``cholesky``, ``eigh`` and ``eigvalsh`` take the symmetric part (X + X^T) / 2 of any X, and their gradient is that of
 this function, a symmetric matrix. NumPy and PyTorch read the lower triangle alone. The two agree only for symmetric X.
@@ -114,8 +114,8 @@ def _qr(xp, x):
 def qr(x):
     """The reduced decomposition X = Q R of (..., n, m): orthonormal Q (..., n, k), upper R (..., k, m).
 
-    k = min(n, m). LAPACK chooses the signs. A wide X has the Q of its first n columns. The derivative needs these columns
-    (for a tall X all columns) to be independent.
+    k = min(n, m). LAPACK chooses the signs. A wide X has the Q of its first n columns. The derivative needs these
+    columns (for a tall X all columns) to be independent.
     """
     x = as_operand(x)
     n, m = check_matrices("qr", x).shape[-2:]

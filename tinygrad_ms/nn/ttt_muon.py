@@ -118,8 +118,8 @@ class TTTMuonCell(Module):
         first value is learnt. fast: "swiglu" or "linear" (which has no hidden layer).
     msign: "smooth" is damped by an epsilon relative to ||m||_F. It has its exact derivative at every rank; chunks
         shorter than d make m rank-deficient. "pure" has epsilon 0 and 8 steps. "ns5" records 5 unconverged steps with
-        Muon's coefficients, and has the derivative through the steps. All run a fixed number of steps, so the host never waits
-        for a GPU.
+        Muon's coefficients, and has the derivative through the steps. All run a fixed number of steps, so the host
+        never waits for a GPU.
     msign_vjp, steps, coefficients: the rule of its derivative, the number of steps and their table, as in
         ``tg.msign``. ``msign="ns5", msign_vjp="eigh"`` has the values of five steps and the derivative of the exact
         msign. "unrolled" has the derivative of the steps without keeping them.

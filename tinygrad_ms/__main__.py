@@ -1,4 +1,4 @@
-"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``ops``, ``info``."""
+"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``learn``, ``ops``, ``info``."""
 
 import argparse
 import runpy
@@ -40,13 +40,18 @@ def main(arguments=None) -> int:
     graph.add_argument("--title", default="")
     ops = commands.add_parser("ops", help="every op with its formula, rule and source, in Markdown")
     ops.add_argument("name", nargs="?", help="only this one")
+    learn = commands.add_parser("learn", help="the exercises of the lessons, which check themselves")
+    learn.add_argument("lesson", nargs="?", type=int, help="print its tasks, as a file to fill in")
+    learn.add_argument("answers", nargs="?", type=Path, help="check this file; the exit status is 1 if it is wrong")
+    learn.add_argument("--sheet", action="store_true", help="all tasks in Markdown, to hand out")
+    learn.add_argument("--solutions", action="store_true", help="the sheet with the model answers, for the teacher")
     commands.add_parser("info", help="version, devices, renderer")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     own = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:own])
     options.arguments = arguments[own + 1 :]
     try:
-        return {"graph": draw_script, "ops": list_ops, "info": show_info}[options.command](options)
+        return COMMANDS[options.command](options)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -117,6 +122,14 @@ def show_info(options) -> int:
     print(f"renderer: {find_renderer() or 'none (pip install graphviz-pure, or apt-get install graphviz)'}")
     return 0
 
+
+def do_exercises(options) -> int:
+    from tinygrad_ms.learn.command import learn
+
+    return learn(options.lesson, options.answers, options.sheet, options.solutions)
+
+
+COMMANDS = {"graph": draw_script, "learn": do_exercises, "ops": list_ops, "info": show_info}
 
 if __name__ == "__main__":
     sys.exit(main())

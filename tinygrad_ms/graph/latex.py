@@ -13,7 +13,7 @@ SYMBOLS = {
     "circ": "∘", "pm": "±",
     "wedge": "∧", "vee": "∨", "neg": "¬", "top": "T", "mid": "|", "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈",
     "rceil": "⌉", "langle": "⟨", "rangle": "⟩", "exists": "∃", "forall": "∀", "bmod": "mod", "star": "*", "ast": "*",
-    "quad": "  ", "qquad": "   ", ",": " ", ";": " ", ":": " ", "!": "", " ": " ", "#": "#", "%": "%", "_": "_",
+    "quad": "  ", "qquad": "   ", ",": "\u2009", ";": " ", ":": " ", "!": "", " ": " ", "#": "#", "%": "%", "_": "_",
     "{": "{", "}": "}", "|": "‖", "Vert": "‖", "lVert": "‖", "rVert": "‖", "left": "", "right": "", "big": "",
     "Big": "", "bigl": "", "bigr": "", "displaystyle": "", "limits": "", "colon": ":", "ell": "ℓ", "dagger": "†",
 }  # fmt: skip
@@ -30,7 +30,7 @@ def to_text(latex: str) -> str:
     while position < len(tokens):  # a stray closing brace
         more, position = sequence(tokens, position + 1)
         text += more
-    return re.sub(r" {2,}", "  ", text).strip()
+    return re.sub(r" {2,}", "  ", re.sub(" *\u2009 *", " ", text)).strip()
 
 
 def sequence(tokens, i):
@@ -92,6 +92,8 @@ def one(tokens, i):
         return f"√{bracketed(text)}", i
     if name in ACCENTS:
         text, i = group(tokens, i)
+        if name == "vec" and text.isdecimal():  # 1^T, a row of ones: terminals draw the arrow anywhere
+            return text, i
         one_letter = re.fullmatch(r"\w(_\w+|_\{.*\})?(\[.*\])?", text)
         return (text[0] + ACCENTS[name] + text[1:] if one_letter else name + enclosed(text)), i
     if name in STYLES or name.rstrip("*") in STYLES:
@@ -108,6 +110,14 @@ def one(tokens, i):
     if name in ("partial", "nabla"):
         i = skip_space(tokens, i)
     return SYMBOLS.get(name, name), i
+
+
+SOURCES = {"000": "Su", "001": "Parr and Howard", "002": "ai-edu", "004": "AIDIY"}
+
+
+def spelled(source: str) -> str:
+    """A source with the names of its authors, as the lessons call them, for the numbers that stand in the code."""
+    return re.sub(r"\b00[0124]\b", lambda match: SOURCES[match[0]], source)
 
 
 def enclosed(text: str) -> str:

@@ -1,0 +1,64 @@
+"""Small Jacobians: which are small, and what they are called in a text book."""
+
+import math
+
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.graph.values import number
+
+SIDE = 6  # rows and columns of a Jacobian that is written down
+
+
+def host(raw) -> numpy.ndarray:
+    return BACKENDS[type(raw)].to_host(raw) if type(raw) in BACKENDS else numpy.asarray(raw)
+
+
+def small(shape) -> int:
+    """The number of elements of an array of that shape if it may be a side of a Jacobian, else 0."""
+    size = 0 if shape is None else math.prod(shape)
+    return size if size <= SIDE else 0
+
+
+def name_of(matrix, known) -> str:
+    """LaTeX for a matrix that is I, diag(x), 1^T, x^T, W or W^T, or a multiple of ones; else nothing.
+
+    known: (symbol, array) for what the op has read and made, whose names may be used.
+    """
+    rows, columns = matrix.shape
+    for symbol, array in known:
+        for kept, mark in ((array, ""), (array.T, "^T")):
+            if array.ndim == 2 and kept.shape == matrix.shape and (kept == matrix).all():
+                return symbol + mark
+    if rows == columns and not matrix[~numpy.eye(rows, dtype=bool)].any():
+        if (matrix.diagonal() == matrix[0, 0]).all():
+            return factor(matrix[0, 0]) + "I"
+        sign, inside = called(matrix.diagonal(), known) or ("", ", ".join(map(scientific, matrix.diagonal())))
+        return rf"{sign}\operatorname{{diag}}({inside})"
+    if min(rows, columns) == 1:
+        turned = "^T" if rows == 1 else ""
+        if found := called(matrix.ravel(), known):
+            return "".join(found) + turned
+        if (matrix == matrix[0, 0]).all():
+            return rf"{factor(matrix[0, 0])}\vec 1{turned}"
+    return ""
+
+
+def called(vector, known) -> tuple[str, str] | None:
+    """(sign, symbol) of what has the elements of a vector."""
+    for symbol, array in known:
+        for sign, mark in ((1, ""), (-1, "-")):
+            if array.size == vector.size and (sign * array.ravel() == vector).all():
+                return mark, symbol
+    return None
+
+
+def factor(value) -> str:
+    """The number before a matrix; nothing for 1."""
+    return "" if value == 1 else "-" if value == -1 else rf"{scientific(value)} \, "
+
+
+def scientific(value) -> str:
+    """A number in LaTeX; text stays text."""
+    mantissa, e, exponent = (value if isinstance(value, str) else number(value)).partition("e")
+    return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if e and exponent else mantissa + e

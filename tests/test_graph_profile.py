@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -211,11 +212,13 @@ def test_ops_and_info(capsys):
 
 
 def test_tensors_and_modules_in_a_notebook(profiled):
-    _, loss, net = profiled
+    p, loss, net = profiled
     assert "result of sum" in loss._repr_html_()
     weight = net.parameters()[0]._repr_html_()
     assert "0.weight" in weight and "heat strip" in weight and "gradient:" in weight
-    assert "Linear" in net._repr_html_() and net._repr_html_().startswith("<pre>")
+    for shown, text in ((net, net.summary()), (loss.tape(), loss.tape()), (p, p)):  # columns stand below each other
+        page = shown._repr_html_()
+        assert page.startswith('<pre style="font-family: monospace') and escape(str(text)) in page
     evil = tg.tensor([1.0], name="<script>")._repr_html_()
     assert "<script>" not in evil
     h = tg.tensor([1.0], requires_grad=True)

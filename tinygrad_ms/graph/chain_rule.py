@@ -9,12 +9,11 @@ import re
 
 import numpy
 
-from tinygrad_ms.engine.around.gradients import pullbacks
-from tinygrad_ms.engine.backward import make_seed, unbroadcast
+from tinygrad_ms.engine.backward import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.builder import output_name, sent_arguments, show
-from tinygrad_ms.graph.jacobians import host, name_of, scientific, small
+from tinygrad_ms.graph.jacobians import host, local_jacobians, name_of, scientific, small, stacked
 from tinygrad_ms.graph.latex import spelled, to_text
 from tinygrad_ms.graph.outputs import LeafNames, tensors
 from tinygrad_ms.graph.structure import shape_text
@@ -329,34 +328,6 @@ class Chain:
         telling = all(names) and any(not re.fullmatch(r"[-\d.]+", name) for name in names)
         chains = [factors] * (len(factors) > 1) + [names] * telling
         return tuple(r" \cdot ".join(map(bracket_negative, reversed(chain))) for chain in chains)
-
-
-def stacked(parts):
-    """One gradient as it is; several as the rows of a matrix, those that did not arrive as zeros."""
-    first = next((part for part in parts if part is not None), None)
-    if len(parts) == 1 or first is None or isinstance(first, dict):
-        return first
-    return numpy.stack([numpy.zeros(first.size) if part is None else host(part).ravel() for part in parts]) + 0.0
-
-
-def local_jacobians(node):
-    """((node, argument), matrix) for each argument of a small op that wants a gradient, if it is small, too."""
-    rows: dict[int, list] = {}
-    for row in node.backend.xp.eye(small(node.shape), dtype=node.dtype) if small(node.shape) else ():
-        for i, d in local_products(node, row.reshape(node.shape)):
-            if isinstance(node.parents[i], Node) and small(node.parents[i].shape) and not isinstance(d, dict):
-                rows.setdefault(i, []).append(host(unbroadcast(d, node.parents[i], node)).ravel())
-    for i, found in rows.items():
-        yield (node, i), numpy.stack(found) + 0.0  # no minus zeros
-
-
-def local_products(node, g):
-    """(argument, what the rule of ``node`` sends it) for the cotangent ``g`` of its output."""
-    saved = node.saved
-    for i, rule, positions in node.plan.pullbacks or pullbacks(node, g, saved):
-        d = rule(g, *[saved[p] for p in positions])
-        if d is not None:
-            yield i, d
 
 
 # --- LaTeX --------------------------------------------------------------------------------------------------

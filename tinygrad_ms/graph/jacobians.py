@@ -5,7 +5,9 @@ import math
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.graph.values import number
+from tinygrad_ms.engine.backward import unbroadcast
+from tinygrad_ms.engine.tape import Node
+from tinygrad_ms.graph.values import local_products, number
 
 SIDE = 6  # rows and columns of a Jacobian that is written down
 
@@ -18,6 +20,25 @@ def small(shape) -> int:
     """The number of elements of an array of that shape if it may be a side of a Jacobian, else 0."""
     size = 0 if shape is None else math.prod(shape)
     return size if size <= SIDE else 0
+
+
+def stacked(parts):
+    """One gradient as it is; several as the rows of a matrix, those that did not arrive as zeros."""
+    first = next((part for part in parts if part is not None), None)
+    if len(parts) == 1 or first is None or isinstance(first, dict):
+        return first
+    return numpy.stack([numpy.zeros(first.size) if part is None else host(part).ravel() for part in parts]) + 0.0
+
+
+def local_jacobians(node):
+    """((node, argument), matrix) for each argument of a small op that wants a gradient, if it is small, too."""
+    rows: dict[int, list] = {}
+    for row in node.backend.xp.eye(small(node.shape), dtype=node.dtype) if small(node.shape) else ():
+        for i, d in local_products(node, row.reshape(node.shape)):
+            if isinstance(node.parents[i], Node) and small(node.parents[i].shape) and not isinstance(d, dict):
+                rows.setdefault(i, []).append(host(unbroadcast(d, node.parents[i], node)).ravel())
+    for i, found in rows.items():
+        yield (node, i), numpy.stack(found) + 0.0  # no minus zeros
 
 
 def name_of(matrix, known) -> str:

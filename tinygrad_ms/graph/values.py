@@ -7,6 +7,7 @@ import numpy
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.around.modes import hooks
 from tinygrad_ms.engine.backward import unbroadcast, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output
@@ -207,6 +208,15 @@ def run_backward(seeds, keep) -> Backward:
     for node, g in leaves:
         watched.received[node] = watched.keep(g)
     return watched
+
+
+def local_products(node, g):
+    """(argument, what the rule of ``node`` sends it) for the cotangent ``g`` of its output."""
+    saved = node.saved
+    for i, rule, positions in node.plan.pullbacks or pullbacks(node, g, saved):
+        d = rule(g, *[saved[p] for p in positions])
+        if d is not None:
+            yield i, d
 
 
 def summarised(gradient):

@@ -177,7 +177,11 @@ def test_graph_of_a_script(script, tmp_path, capsys):
     assert main(["graph", str(script), "-o", str(out), "--step", "2", "--view", "both", "--", "3"]) == 0
     assert sys.argv == argv and "both" in capsys.readouterr().out
     dot = out.read_text(encoding="utf-8")
-    assert "a=2.5" in dot or "b=2.5" in dot
+    assert "2.5 ×" in dot or "× 2.5" in dot
+    sized = ["--scale", "2", "--font-size", "24"]
+    assert main(["graph", str(script), "-o", str(out), "--step", "2", *sized, "--", "3"]) == 0
+    assert "fontsize=24 " in out.read_text(encoding="utf-8")
+    assert main(["graph", str(script), "-o", str(out), "--font-size", "1", "--", "3"]) == 1
     assert main(["graph", str(script), "-o", str(out), "--values"]) == 0  # no backward: the tensors it left
     assert "2.718" in out.read_text(encoding="utf-8")
     assert main(["graph", str(script), "-o", str(tmp_path / "out.html"), "--", "3"]) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tinygrad_ms as tg
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.graph.latex import to_text
+from tinygrad_ms.graph.latex import spelled, to_text
 from tinygrad_ms.graph.renderer import find_renderer
 from tinygrad_ms.reference import as_math, entry, page
 
@@ -38,6 +38,8 @@ def main(arguments=None) -> int:
     graph.add_argument("--rankdir", default="TB", help="TB, LR, BT or RL")
     graph.add_argument("--max-nodes", type=int, default=200, help="0: no limit")
     graph.add_argument("--title", default="")
+    graph.add_argument("--scale", type=float, default=1, help="how many times as large (svg, png)")
+    graph.add_argument("--font-size", type=float, default=12, help="of the titles, in points")
     ops = commands.add_parser("ops", help="every op with its formula, rule and source, in Markdown")
     ops.add_argument("name", nargs="?", help="only this one")
     learn = commands.add_parser("learn", help="the exercises of the lessons, which check themselves")
@@ -103,13 +105,15 @@ def draw(outputs, options, gradient=None):
         tg.graph.page(outputs, options.output, depths=depths, **choices)
         print(f"{options.output}: a page to step through")
         return
-    graph = tg.graph.build(outputs, view=options.view, values=options.values, gradients=options.gradients, **choices)
-    print(f"{graph.render(options.output)}: {graph!r}")
+    choices |= {"values": options.values, "gradients": options.gradients, "font_size": options.font_size}
+    graph = tg.graph.build(outputs, view=options.view, **choices)
+    scale = {} if options.scale == 1 else {"scale": options.scale}
+    print(f"{graph.render(options.output, **scale)}: {graph!r}")
 
 
 def list_ops(options) -> int:
     if options.name:
-        print(entry(options.name, lambda formula: f"    {to_text(formula)}\n\n{as_math(formula)}"))
+        print(spelled(entry(options.name, lambda formula: f"    {to_text(formula)}\n\n{as_math(formula)}")))
     else:
         print(page(), end="")
     return 0

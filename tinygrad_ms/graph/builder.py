@@ -36,6 +36,7 @@ def build(
     profile=None,
     rankdir: str = "TB",
     title: str = "",
+    font_size: float = 12,
 ) -> Graph:
     """The tape that leads to ``outputs`` as a plain data structure, ready to be drawn.
 
@@ -61,6 +62,7 @@ def build(
         the formula of the derivative.
     profile: a ``tinygrad_ms.profile`` of the pass that made the tape: time per op, as text and as heat.
     rankdir: "TB", "LR", "BT" or "RL".
+    font_size: of titles, in points; the other sizes go with it. ``render(path, scale=2)`` draws the whole larger.
     Raises TypeError or ValueError for outputs that are not on the tape, for one Tensor under two names, and for an
     option that makes no sense.
     """
@@ -70,13 +72,13 @@ def build(
         raise ValueError(f"graph: view={view!r} is unknown; the views are {', '.join(VIEWS)}")
     if rankdir not in ("TB", "LR", "BT", "RL"):
         raise ValueError(f"graph: rankdir={rankdir!r} is unknown; it is TB, LR, BT or RL")
-    check_options(depth, fold, max_nodes, collapse, expand, values, profile, title)
+    check_options(depth, fold, max_nodes, collapse, expand, values, profile, title, font_size)
     names, roots, watcher = LeafNames(params), named_outputs(outputs), None
     if view == "higher":
         watcher = RuleWatcher()
         roots = gradient_outputs(roots, wrt, names, gradient, watcher)
     tape = tape_of([tensor.node for tensor in roots.values()])
-    graph = Graph([], [], Scope(), view, rankdir, title, [])
+    graph = Graph([], [], Scope(), view, rankdir, title, [], font_size)
     builder = GraphBuilder(graph, names, watcher)
     for node in tape:
         builder.add(node)
@@ -180,7 +182,8 @@ class GraphBuilder:
     def add_constant(self, constant):
         backend = constant.backend
         array = Array(tuple(constant.shape), str(constant.dtype), backend.name if backend else "cpu")
-        self.put(Vertex("constant", self.names.of(constant), self.graph.root, [array]), constant)
+        name = "gradient that arrives" if self.watcher and constant in self.watcher.arriving else ""
+        self.put(Vertex("constant", self.names.of(constant), self.graph.root, [array], name=name), constant)
 
     def mark_outputs(self, roots):
         for name, tensor in roots.items():

@@ -7,14 +7,12 @@ Derivatives between small arrays are Jacobians in numerator layout, by their nam
 
 import re
 
-import numpy
-
 from tinygrad_ms.engine.backward import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.builder import output_name, sent_arguments, show
 from tinygrad_ms.graph.jacobians import host, local_jacobians, name_of, scientific, small, stacked
-from tinygrad_ms.graph.latex import spelled, to_text
+from tinygrad_ms.graph.latex import renamed, spelled, to_text
 from tinygrad_ms.graph.outputs import LeafNames, tensors
 from tinygrad_ms.graph.structure import shape_text
 from tinygrad_ms.graph.values import Summary, find_values, is_freed, number, run_backward, watching
@@ -396,16 +394,7 @@ def substituted(primitive, arguments, result, constant=()) -> str:
         if len(name) == 1:
             formula = re.sub(rf" [+-] (?:(?! [+-] |=).)*\bd{name}\b", "", formula)
             formula = re.sub(rf"= (?:(?! [+-] |=).)*\bd{name}\b \+ ", "= ", formula)
-    tokens, out, verbatim = re.findall(r"\\[A-Za-z]+|\\.|[A-Za-z]|.", formula), "", False
-    for token, following in zip(tokens, [*tokens[1:], ""]):
-        if verbatim and token == "}":
-            verbatim = False
-        elif token in (r"\operatorname", r"\mathrm", r"\text"):
-            verbatim = True
-        elif not verbatim and token in symbols:
-            symbol = symbols[token]
-            token = f"{{({symbol})}}" if following == "_" and "_" in symbol else f"{{{symbol}}}"
-        out += token
+    out = renamed(formula, symbols)
     out = re.sub(r"\{(\d+)\}-1\b", lambda match: str(int(match[1]) - 1), out)
     return out.replace("^{1}", "")
 

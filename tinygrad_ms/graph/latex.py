@@ -23,6 +23,21 @@ SUPERSCRIPTS = dict(zip("0123456789+-=()nTi", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻
 TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|[{}^_&~]|\s+|[^\\{}^_&~\s]", re.DOTALL)
 
 
+def renamed(latex: str, symbols: dict[str, str]) -> str:
+    """A formula with other LaTeX in the place of some of its letters; words and names of functions stay."""
+    tokens, out, verbatim = re.findall(r"\\[A-Za-z]+|\\.|[A-Za-z]|.", latex), "", False
+    for token, following in zip(tokens, [*tokens[1:], ""]):
+        if verbatim and token == "}":
+            verbatim = False
+        elif token in (r"\operatorname", r"\mathrm", r"\text"):
+            verbatim = True
+        elif not verbatim and token in symbols:
+            symbol = symbols[token]
+            token = f"{{({symbol})}}" if following == "_" and "_" in symbol else f"{{{symbol}}}"
+        out += token
+    return out
+
+
 def to_text(latex: str) -> str:
     """``\\frac{dy}{dx} = \\cos x`` -> ``dy/dx = cos x``: readable rather than complete."""
     tokens = TOKEN.findall(latex)
@@ -117,7 +132,7 @@ SOURCES = {"000": "Su", "001": "Parr and Howard", "002": "ai-edu", "004": "AIDIY
 
 def spelled(source: str) -> str:
     """A source with the names of its authors, as the lessons call them, for the numbers that stand in the code."""
-    return re.sub(r"\b00[0124]\b", lambda match: SOURCES[match[0]], source)
+    return re.sub(r"(?<![\w.])00[0124]\b(?!\.\d)", lambda match: SOURCES[match[0]], source)
 
 
 def enclosed(text: str) -> str:

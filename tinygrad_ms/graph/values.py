@@ -43,7 +43,8 @@ class Summary:
         if self.small is not None:
             return elements(self.small)
         bad = f", {self.bad} not finite" if self.bad else ""
-        return f"{brief(self.low)} … {brief(self.high)}, mean {brief(self.mean)}, std {brief(self.std)}{bad}"
+        mean = self.mean if abs(self.mean) > 1e-7 * max(-self.low, self.high) else 0.0  # what is left is rounding
+        return f"{brief(self.low)} … {brief(self.high)}, mean {brief(mean)}, std {brief(self.std)}{bad}"
 
     def levels(self) -> list[list[float]]:
         """The heat strip with values between 0 (lowest) and 1 (highest)."""

@@ -1,0 +1,91 @@
+"""Titles of scopes in an SVG of Graphviz, moved to where no arrow crosses them, and drawn above what still does."""
+
+import re
+
+from tinygrad_ms.graph.wide_letters import is_wide
+
+MARGIN, HEIGHT = 8, 0.9  # in points from the side of the box; in sizes of the font, above the line of the text
+NARROW, BROAD = set(" .,:;'|!/()[]-Ifijlrt"), set("mwMWOQGCDHNRU@×")
+CLUSTER = re.compile(
+    r'<g id="(scope\d+)" class="cluster.*?<(?:path|polygon)[^>]*?(?:d|points)="([^"]*)".*?(<text .*?</text>)', re.S
+)
+EDGE = re.compile(r'<g id="e\d+" class="edge.*?<path[^>]* d="([^"]*)"', re.S)
+NUMBER = re.compile(r"-?\d+\.?\d*")
+
+
+def clear_titles(svg: str) -> str:
+    """Each title moves along the top of its box to the first place without an arrow. Then all are drawn again,
+    last, above a halo of their own, which needs no feature of SVG that a viewer may lack."""
+    arrows = [points_of(path) for path in EDGE.findall(svg)]
+    moved: dict[str, str] = {}
+    titles = []
+    for _, box, text in CLUSTER.findall(svg):
+        place = free_place(box, text, arrows)
+        titles.append(re.sub(r' x="[^"]*"', f' x="{place:g}"', text, count=1))
+        moved[text] = titles[-1]
+    if not titles:
+        return svg
+    for old, new in moved.items():
+        svg = svg.replace(old, new, 1)
+    body, _, end = svg.rpartition("</g>")
+    halo = (
+        '<g class="halo" aria-hidden="true" fill="#efefef" stroke="#efefef" stroke-width="4" stroke-linejoin="round">'
+    )
+    above = '<g class="titles" aria-hidden="true">'
+    return "\n".join([body.rstrip(), halo, *titles, "</g>", above, *titles, "</g>", "</g>"]) + end
+
+
+def free_place(box, text, arrows) -> float:
+    """Where a title may begin; where it begins now if there is no free place."""
+    left, right, x, width, crossings = band(box, text, arrows)
+    free = left + MARGIN
+    for crossing in (c for c in crossings if left < c < right):
+        if crossing - free >= width:
+            break
+        free = max(free, crossing + 4)
+    return free if free + width <= right - 2 and free > x else x
+
+
+def justified(dot: str, svg: str) -> str:
+    """DOT text whose titles stand on the left, in the middle or on the right, as the arrows of its SVG leave room."""
+    arrows, sides = [points_of(path) for path in EDGE.findall(svg)], {}
+    for match in CLUSTER.finditer(svg):
+        left, right, _, width, crossings = band(match[2], match[3], arrows)
+        starts = {"l": left + MARGIN, "r": right - MARGIN - width, "c": (left + right - width) / 2}
+        free = (side for side, x in starts.items() if not any(x - 2 < c < x + width + 2 for c in crossings))
+        sides[match[1]] = next(free, "l")
+    return re.sub(
+        r'labeljust=l( style=[^\n]*? id="(scope\d+)")',
+        lambda match: f"labeljust={sides.get(match[2], 'l')}{match[1]}",
+        dot,
+    )
+
+
+def band(box, text, arrows) -> tuple:
+    """Left and right of a box, where its title begins and how wide it is, and where arrows cross its line."""
+    xs = [float(x) for x in NUMBER.findall(box)[0::2]]
+    x, y, size = (float(re.findall(rf' {name}="([^"]*)"', text)[0]) for name in ("x", "y", "font-size"))
+    words = re.sub(r"&#?\w+;", "x", re.sub("<[^>]*>", "", text))
+    width = size * sum(map(em, words))
+    top, bottom = y - HEIGHT * size, y + 0.3 * size
+    return min(xs), max(xs), x, width, sorted(x for points in arrows for x, y in points if top <= y <= bottom)
+
+
+def em(letter: str) -> float:
+    """About how wide a bold letter is, in sizes of the font."""
+    return 1.0 if is_wide(letter) else 0.36 if letter in NARROW else 0.86 if letter in BROAD else 0.6
+
+
+def points_of(path: str, each: int = 24) -> list[tuple[float, float]]:
+    """Points along an arrow, whose path is M and cubic Bézier curves."""
+    numbers = [float(number) for number in NUMBER.findall(path)]
+    corners = list(zip(numbers[0::2], numbers[1::2]))
+    points = corners[:1]
+    for k in range(0, len(corners) - 3, 3):
+        a, b, c, d = corners[k : k + 4]
+        for step in range(1, each + 1):
+            t = step / each
+            weights = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3
+            x, y = (sum(w * p[axis] for w, p in zip(weights, (a, b, c, d))) for axis in (0, 1))
+            points.append((x, y))
+    return points

@@ -647,6 +647,19 @@ def test_arrows_leave_titles_alone():
     assert svg.count(">s</text>") == 3
 
 
+@pytest.mark.skipif(not find_renderer(), reason="no renderer: pip install graphviz-pure")
+def test_a_box_grows_for_a_title_without_room(tmp_path):
+    x = tg.tensor([1.0, 2.0], requires_grad=True, name="x")
+    with tg.scope("a title about as wide as its box"):
+        y = tg.exp(tg.tanh(x))
+    svg = build(y).svg()
+    where, points = rectangles(svg)
+    ((x0, y0, w, h),) = where.values()
+    assert (
+        not any(x0 < px < x0 + w and y0 < py < y0 + h for px, py in points) and "&#160;" not in svg.split("<title>")[-1]
+    )
+
+
 def test_titles_stand_where_the_arrows_of_a_png_leave_room():
     box = (
         '<g id="scope0" class="cluster"><path d="M0,0C0,0 200,0 200,100"/><text x="8" y="-5" font-size="12">abcd</text>'

@@ -8,7 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from tinygrad_ms.graph.titles import clear_titles, justified
+from tinygrad_ms.graph.titles import clear_titles, justified, widened
 from tinygrad_ms.graph.wide_letters import stand_ins, wide_letters
 
 FORMATS = ("svg", "png", "pdf")
@@ -59,10 +59,23 @@ def draw(dot: str, form: str = "svg", timeout: float = SECONDS, dpi: int | None 
     options = [f"-Gdpi={(dpi or DPI) * scale:g}"] if form == "png" and (dpi or scale != 1) else []
     if form == "pdf":
         options.append("-Gmargin=0")  # else dot adds half an inch on every side, to pdf alone
-    if form != "svg" and "subgraph cluster_" in dot:
-        dot = justified(dot, run([program, "-Tsvg"], dot.encode(), timeout).decode())
-    data = run([program, f"-T{form}", *options], dot.encode(), timeout)
-    return data if form != "svg" else finished(back(data.decode()), scale).encode()
+    svg = b""
+    if form == "svg" or "subgraph cluster_" in dot:
+        dot, svg = with_room(dot, lambda text: run([program, "-Tsvg"], text.encode(), timeout))
+    if form == "svg":
+        return finished(back(svg.decode()), scale).encode()
+    return run([program, f"-T{form}", *options], justified(dot, svg.decode()).encode(), timeout)
+
+
+def with_room(dot: str, lay_out) -> tuple[str, bytes]:
+    """The DOT text with boxes so wide that every title has room between the arrows, if that can be, and its SVG."""
+    svg = lay_out(dot)
+    wider = widened(dot, svg.decode())
+    if wider != dot:
+        drawn = lay_out(wider)
+        if widened(wider, drawn.decode()) == wider:
+            return wider, drawn
+    return dot, svg
 
 
 def run(command, data: bytes, timeout: float) -> bytes:

@@ -1,5 +1,6 @@
 """Titles of scopes in an SVG of Graphviz, moved to where no arrow crosses them, and drawn above what still does."""
 
+import math
 import re
 
 from tinygrad_ms.graph.wide_letters import is_wide
@@ -10,6 +11,8 @@ CLUSTER = re.compile(
     r'<g id="(scope\d+)" class="cluster.*?<(?:path|polygon)[^>]*?(?:d|points)="([^"]*)".*?(<text .*?</text>)', re.S
 )
 EDGE = re.compile(r'<g id="e\d+" class="edge.*?<path[^>]* d="([^"]*)"', re.S)
+CLUSTER_LINE = re.compile(r'> labelloc=t labeljust=l( style=[^\n]*? id="(scope\d+)")')  # of the DOT text
+SPACE = "&#160;"  # a little more than three points wide
 NUMBER = re.compile(r"-?\d+\.?\d*")
 
 
@@ -21,7 +24,7 @@ def clear_titles(svg: str) -> str:
     titles = []
     for _, box, text in CLUSTER.findall(svg):
         place = free_place(box, text, arrows)
-        titles.append(re.sub(r' x="[^"]*"', f' x="{place:g}"', text, count=1))
+        titles.append(re.sub(r' x="[^"]*"', f' x="{place:g}"', text.replace(SPACE, ""), count=1))
         moved[text] = titles[-1]
     if not titles:
         return svg
@@ -37,13 +40,26 @@ def clear_titles(svg: str) -> str:
 
 def free_place(box, text, arrows) -> float:
     """Where a title may begin; where it begins now if there is no free place."""
-    left, right, x, width, crossings = band(box, text, arrows)
-    free = left + MARGIN
-    for crossing in (c for c in crossings if left < c < right):
-        if crossing - free >= width:
-            break
-        free = max(free, crossing + 4)
-    return free if free + width <= right - 2 and free > x else x
+    _, right, x, width, crossings = band(box, text, arrows)
+    free = next((a for a, b in gaps(box, text, arrows) if b - a >= width), x)
+    return max(free, x) if max(free, x) + width <= right - 2 and crossings else x
+
+
+def gaps(box, text, arrows) -> list[tuple[float, float]]:
+    """(from, to) of the room between the arrows that cross the line of a title."""
+    left, right, *_, crossings = band(box, text, arrows)
+    stops = [c for c in crossings if left < c < right]
+    return list(zip([left + MARGIN, *(c + 4 for c in stops)], [*stops, right - 2]))
+
+
+def widened(dot: str, svg: str) -> str:
+    """DOT text in which a title without room between arrows asks for a wider box; the same text if all have room."""
+    arrows, missing = [points_of(path) for path in EDGE.findall(svg)], {}
+    for scope, box, text in CLUSTER.findall(svg):
+        width = band(box, text, arrows)[3]
+        room = max(b - a for a, b in gaps(box, text, arrows))
+        missing[scope] = SPACE * max(0, math.ceil((width - room) / 3)) if room < width else ""
+    return CLUSTER_LINE.sub(lambda m: f"{missing.get(m[2], '')}> labelloc=t labeljust=l{m[1]}", dot)
 
 
 def justified(dot: str, svg: str) -> str:
@@ -54,18 +70,14 @@ def justified(dot: str, svg: str) -> str:
         starts = {"l": left + MARGIN, "r": right - MARGIN - width, "c": (left + right - width) / 2}
         free = (side for side, x in starts.items() if not any(x - 2 < c < x + width + 2 for c in crossings))
         sides[match[1]] = next(free, "l")
-    return re.sub(
-        r'labeljust=l( style=[^\n]*? id="(scope\d+)")',
-        lambda match: f"labeljust={sides.get(match[2], 'l')}{match[1]}",
-        dot,
-    )
+    return CLUSTER_LINE.sub(lambda m: f"> labelloc=t labeljust={sides.get(m[2], 'l')}{m[1]}", dot)
 
 
 def band(box, text, arrows) -> tuple:
     """Left and right of a box, where its title begins and how wide it is, and where arrows cross its line."""
     xs = [float(x) for x in NUMBER.findall(box)[0::2]]
     x, y, size = (float(re.findall(rf' {name}="([^"]*)"', text)[0]) for name in ("x", "y", "font-size"))
-    words = re.sub(r"&#?\w+;", "x", re.sub("<[^>]*>", "", text))
+    words = re.sub(r"&#?\w+;", "x", re.sub("<[^>]*>", "", text.replace(SPACE, "")))
     width = size * sum(map(em, words))
     top, bottom = y - HEIGHT * size, y + 0.3 * size
     return min(xs), max(xs), x, width, sorted(x for points in arrows for x, y in points if top <= y <= bottom)

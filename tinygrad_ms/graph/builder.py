@@ -12,6 +12,7 @@ from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex, count_gradie
 from tinygrad_ms.graph.values import Backward, Summary, find_values, is_freed, recording, run_backward, summarised
 
 VIEWS = ("forward", "backward", "both", "higher")
+INPUTS = {"x": "input", "input": "input", "target": "target", "labels": "labels"}  # what a constant without a name is
 SHORT = 24  # letters of an argument in a label
 
 
@@ -165,7 +166,7 @@ class GraphBuilder:
             name = primitive.argument_name(i)
             if isinstance(parent, (Node, Constant)):
                 if parent not in self.vertex:
-                    self.add_constant(parent)
+                    self.add_constant(parent, name)
                 edge = Edge(self.vertex[parent], vertex, argument=name, output=self.output.get(parent, ""))
                 self.graph.edges.append(edge)
                 self.value_edges[node, i] = edge
@@ -179,10 +180,12 @@ class GraphBuilder:
         if len(primitive.arguments) > 1 and len(arrays) > 1 and not primitive.symmetric:
             vertex.ports = arrays
 
-    def add_constant(self, constant):
+    def add_constant(self, constant, argument):
         backend = constant.backend
         array = Array(tuple(constant.shape), str(constant.dtype), backend.name if backend else "cpu")
-        name = "gradient that arrives" if self.watcher and constant in self.watcher.arriving else ""
+        name = INPUTS.get(argument, "")
+        if self.watcher and constant in self.watcher.arriving:
+            name = "gradient that arrives"
         self.put(Vertex("constant", self.names.of(constant), self.graph.root, [array], name=name), constant)
 
     def mark_outputs(self, roots):

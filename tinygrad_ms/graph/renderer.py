@@ -8,7 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from tinygrad_ms.graph.titles import clear_titles, justified, widened
+from tinygrad_ms.graph.titles import clear_titles, justified, widened, without_room
 from tinygrad_ms.graph.wide_letters import stand_ins, wide_letters
 
 FORMATS = ("svg", "png", "pdf")
@@ -68,12 +68,12 @@ def draw(dot: str, form: str = "svg", timeout: float = SECONDS, dpi: int | None 
 
 
 def with_room(dot: str, lay_out) -> tuple[str, bytes]:
-    """The DOT text with boxes so wide that every title has room between the arrows, if that can be, and its SVG."""
+    """The DOT text with boxes so wide that titles have room between the arrows, where that can be, and its SVG."""
     svg = lay_out(dot)
-    wider = widened(dot, svg.decode())
-    if wider != dot:
+    if missing := without_room(svg.decode()):
+        wider = widened(dot, missing)
         drawn = lay_out(wider)
-        if widened(wider, drawn.decode()) == wider:
+        if 3 * sum(without_room(drawn.decode()).values()) < sum(missing.values()):
             return wider, drawn
     return dot, svg
 

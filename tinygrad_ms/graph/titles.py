@@ -11,8 +11,7 @@ CLUSTER = re.compile(
     r'<g id="(scope\d+)" class="cluster.*?<(?:path|polygon)[^>]*?(?:d|points)="([^"]*)".*?(<text .*?</text>)', re.S
 )
 EDGE = re.compile(r'<g id="e\d+" class="edge.*?<path[^>]* d="([^"]*)"', re.S)
-CLUSTER_LINE = re.compile(r'> labelloc=t labeljust=l( style=[^\n]*? id="(scope\d+)")')  # of the DOT text
-SPACE = "&#160;"  # a little more than three points wide
+ROW = '<table border="0" cellborder="0" cellspacing="0" cellpadding="0">'
 NUMBER = re.compile(r"-?\d+\.?\d*")
 
 
@@ -24,7 +23,7 @@ def clear_titles(svg: str) -> str:
     titles = []
     for _, box, text in CLUSTER.findall(svg):
         place = free_place(box, text, arrows)
-        titles.append(re.sub(r' x="[^"]*"', f' x="{place:g}"', text.replace(SPACE, ""), count=1))
+        titles.append(re.sub(r' x="[^"]*"', f' x="{place:g}"', text, count=1))
         moved[text] = titles[-1]
     if not titles:
         return svg
@@ -52,14 +51,27 @@ def gaps(box, text, arrows) -> list[tuple[float, float]]:
     return list(zip([left + MARGIN, *(c + 4 for c in stops)], [*stops, right - 2]))
 
 
-def widened(dot: str, svg: str) -> str:
-    """DOT text in which a title without room between arrows asks for a wider box; the same text if all have room."""
-    arrows, missing = [points_of(path) for path in EDGE.findall(svg)], {}
+def without_room(svg: str) -> dict[str, int]:
+    """{scope: points} by which the label of a box must be wider, so that its title has room between the arrows."""
+    arrows, found = [points_of(path) for path in EDGE.findall(svg)], {}
     for scope, box, text in CLUSTER.findall(svg):
-        width = band(box, text, arrows)[3]
-        room = max(b - a for a, b in gaps(box, text, arrows))
-        missing[scope] = SPACE * max(0, math.ceil((width - room) / 3)) if room < width else ""
-    return CLUSTER_LINE.sub(lambda m: f"{missing.get(m[2], '')}> labelloc=t labeljust=l{m[1]}", dot)
+        left, right, _, width, _ = band(box, text, arrows)
+        missing = width - max(b - a for a, b in gaps(box, text, arrows))
+        if missing > 0:  # what is added to a box is added on both sides of its contents
+            found[scope] = math.ceil(right - left - width + 2 * (missing + MARGIN))
+    return found
+
+
+def widened(dot: str, points: dict[str, int]) -> str:
+    """DOT text in which the titles of some scopes take more room."""
+
+    def label(match):
+        if match[3] not in points:
+            return match[0]
+        room = f'<td width="{points[match[3]]}" height="1" fixedsize="true"></td>'
+        return f"label=<{ROW}<tr><td>{match[1]}</td>{room}</tr></table>> labelloc=t labeljust=l{match[2]}"
+
+    return re.sub(r'label=<(<b>.*?</b>)> labelloc=t labeljust=l( style=[^\n]*? id="(scope\d+)")', label, dot)
 
 
 def justified(dot: str, svg: str) -> str:
@@ -70,14 +82,15 @@ def justified(dot: str, svg: str) -> str:
         starts = {"l": left + MARGIN, "r": right - MARGIN - width, "c": (left + right - width) / 2}
         free = (side for side, x in starts.items() if not any(x - 2 < c < x + width + 2 for c in crossings))
         sides[match[1]] = next(free, "l")
-    return CLUSTER_LINE.sub(lambda m: f"> labelloc=t labeljust={sides.get(m[2], 'l')}{m[1]}", dot)
+    pattern = r'> labelloc=t labeljust=l( style=[^\n]*? id="(scope\d+)")'
+    return re.sub(pattern, lambda m: f"> labelloc=t labeljust={sides.get(m[2], 'l')}{m[1]}", dot)
 
 
 def band(box, text, arrows) -> tuple:
     """Left and right of a box, where its title begins and how wide it is, and where arrows cross its line."""
     xs = [float(x) for x in NUMBER.findall(box)[0::2]]
     x, y, size = (float(re.findall(rf' {name}="([^"]*)"', text)[0]) for name in ("x", "y", "font-size"))
-    words = re.sub(r"&#?\w+;", "x", re.sub("<[^>]*>", "", text.replace(SPACE, "")))
+    words = re.sub(r"&#?\w+;", "x", re.sub("<[^>]*>", "", text))
     width = size * sum(map(em, words))
     top, bottom = y - HEIGHT * size, y + 0.3 * size
     return min(xs), max(xs), x, width, sorted(x for points in arrows for x, y in points if top <= y <= bottom)

@@ -51,8 +51,8 @@ class Summary:
         if self.strip is None:
             return []
         low, high = float(numpy.nanmin(self.strip)), float(numpy.nanmax(self.strip))
-        span = (high - low) or 1.0
-        return [[(float(v) - low) / span if math.isfinite(v) else math.nan for v in row] for row in self.strip]
+        span, even = (high - low) or 1.0, 0.5 * (high == low)
+        return [[even + (float(v) - low) / span if math.isfinite(v) else math.nan for v in row] for row in self.strip]
 
 
 def block_means(array) -> numpy.ndarray | None:

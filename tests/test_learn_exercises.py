@@ -98,6 +98,7 @@ def test_in_a_notebook():
 
     found = {one.name: fault for one, fault in check(4, {"total": total})}
     assert found["total"].endswith("(right for 2 of 3 inputs).")
+    assert repr(check(4, {})).splitlines()[-1] == "0 of 3 right" and check(4, {}).right == 0
     assert found["dot_factors"] == "It is not there: the file has no function dot_factors."
 
 

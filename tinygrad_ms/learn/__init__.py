@@ -19,7 +19,7 @@ from tinygrad_ms.learn import (
     lesson13,
     lesson14,
 )
-from tinygrad_ms.learn.frame import Exercise, Trouble
+from tinygrad_ms.learn.frame import Exercise, Report, Trouble
 
 LESSONS = (
     lesson01,
@@ -51,8 +51,8 @@ def title(lesson: int) -> str:
     return f"{lesson}. {module.__doc__}"
 
 
-def check(lesson: int, answers) -> list[tuple[Exercise, str]]:
-    """Each exercise of a lesson with what is wrong with its answer, in a sentence; nothing where it is right.
+def check(lesson: int, answers) -> Report:
+    """Check the answers to a lesson: a list of (exercise, what is wrong, or nothing), which prints as a report.
 
     answers: the path of a Python file, or a dict {name: function} such as ``globals()`` of a notebook.
     Raises ValueError for a lesson that is not there, or a file that cannot be run.

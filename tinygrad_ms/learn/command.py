@@ -20,12 +20,9 @@ def learn(lesson: int | None = None, answers=None, sheet: bool = False, solution
     elif answers is None:
         print(tasks(lesson), end="")
     else:
-        found = check(lesson, answers)
-        right = sum(not fault for _, fault in found)
-        for one, fault in found:
-            print(wrapped(f"{one.name:18} {fault or 'right'}", " " * 19))
-        print(f"{right} of {len(found)} right")
-        return int(right < len(found))
+        report = check(lesson, answers)
+        print(report)
+        return int(report.right < len(report))
     return 0
 
 
@@ -68,7 +65,3 @@ def source(one: Exercise) -> str:
     assert isinstance(function, ast.FunctionDef)
     function.decorator_list, function.body = [], function.body[1:]
     return ast.unparse(function)
-
-
-def wrapped(line: str, indent: str) -> str:
-    return textwrap.fill(line, 100, subsequent_indent=indent, break_long_words=False)

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import sys
+import textwrap
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -224,9 +225,24 @@ def load(path, seconds: float = SECONDS) -> dict:
     return names
 
 
-def check(exercises, names: dict, path: str = "", seconds: float = SECONDS) -> list[tuple[Exercise, str]]:
-    """Each exercise with what is wrong with its answer among ``names``; nothing where that is right."""
-    found = []
+class Report(list[tuple[Exercise, str]]):
+    """Each exercise with what is wrong with its answer, in a sentence; nothing where it is right."""
+
+    @property
+    def right(self) -> int:
+        return sum(not fault for _, fault in self)
+
+    def __repr__(self):
+        lines = [
+            textwrap.fill(f"{one.name:18} {fault or 'right'}", 100, subsequent_indent=" " * 19, break_long_words=False)
+            for one, fault in self
+        ]
+        return "\n".join([*lines, f"{self.right} of {len(self)} right"])
+
+
+def check(exercises, names: dict, path: str = "", seconds: float = SECONDS) -> Report:
+    """The answers among ``names``, one after the other."""
+    found = Report()
     for one in exercises:
         answer = names.get(one.name)
         if answer is None:

@@ -30,10 +30,11 @@ def clear_titles(svg: str) -> str:
     for old, new in moved.items():
         svg = svg.replace(old, new, 1)
     body, _, end = svg.rpartition("</g>")
+    colours = 'fill="#efefef" stroke="#efefef" style="fill: var(--scope, #efefef); stroke: var(--scope, #efefef)"'
     halo = (
-        '<g class="halo" aria-hidden="true" fill="#efefef" stroke="#efefef" stroke-width="4" stroke-linejoin="round">'
+        f'<g class="halo" aria-hidden="true" {colours} stroke-width="4" stroke-linejoin="round">'  # a page has --scope
     )
-    above = '<g class="titles" aria-hidden="true">'
+    above = '<g class="titles" aria-hidden="true" style="stroke: none">'
     return "\n".join([body.rstrip(), halo, *titles, "</g>", above, *titles, "</g>", "</g>"]) + end
 
 

@@ -183,10 +183,11 @@ class GraphBuilder:
     def add_constant(self, constant, argument):
         backend = constant.backend
         array = Array(tuple(constant.shape), str(constant.dtype), backend.name if backend else "cpu")
-        name = INPUTS.get(argument, "")
+        title = self.names.of(constant)
+        name = "" if title else INPUTS.get(argument, "")
         if self.watcher and constant in self.watcher.arriving:
             name = "gradient that arrives"
-        self.put(Vertex("constant", self.names.of(constant), self.graph.root, [array], name=name), constant)
+        self.put(Vertex("constant", title, self.graph.root, [array], name=name), constant)
 
     def mark_outputs(self, roots):
         for name, tensor in roots.items():

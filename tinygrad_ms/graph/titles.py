@@ -10,6 +10,7 @@ NARROW, BROAD = set(" .,:;'|!/()[]-Ifijlrt"), set("mwMWOQGCDHNRU@×")
 CLUSTER = re.compile(
     r'<g id="(scope\d+)" class="cluster.*?<(?:path|polygon)[^>]*?(?:d|points)="([^"]*)".*?(<text .*?</text>)', re.S
 )
+FILL = re.compile(r'<g id="(scope\d+)" class="cluster.*?<(?:path|polygon)[^>]*? fill="([^"]*)"', re.S)
 EDGE = re.compile(r'<g id="e\d+" class="edge.*?<path[^>]* d="([^"]*)"', re.S)
 ROW = '<table border="0" cellborder="0" cellspacing="0" cellpadding="0">'
 NUMBER = re.compile(r"-?\d+\.?\d*")
@@ -18,24 +19,21 @@ NUMBER = re.compile(r"-?\d+\.?\d*")
 def clear_titles(svg: str) -> str:
     """Each title moves along the top of its box to the first place without an arrow. Then all are drawn again,
     last, above a halo of their own, which needs no feature of SVG that a viewer may lack."""
-    arrows = [points_of(path) for path in EDGE.findall(svg)]
-    moved: dict[str, str] = {}
-    titles = []
-    for _, box, text in CLUSTER.findall(svg):
-        place = free_place(box, text, arrows)
-        titles.append(re.sub(r' x="[^"]*"', f' x="{place:g}"', text, count=1))
-        moved[text] = titles[-1]
+    arrows, fills = [points_of(path) for path in EDGE.findall(svg)], dict(FILL.findall(svg))
+    titles, halos = [], []
+    for scope, box, text in CLUSTER.findall(svg):
+        title = re.sub(r' x="[^"]*"', f' x="{free_place(box, text, arrows):g}"', text, count=1)
+        svg = svg.replace(text, title, 1)
+        titles.append(title)
+        fill = fills[scope]  # a page has colours of its own
+        look = f'fill="{fill}" stroke="{fill}" style="fill: var(--scope, {fill}); stroke: var(--scope, {fill})"'
+        halos.append(title.replace("<text ", f"<text {look} ", 1))
     if not titles:
         return svg
-    for old, new in moved.items():
-        svg = svg.replace(old, new, 1)
     body, _, end = svg.rpartition("</g>")
-    colours = 'fill="#efefef" stroke="#efefef" style="fill: var(--scope, #efefef); stroke: var(--scope, #efefef)"'
-    halo = (
-        f'<g class="halo" aria-hidden="true" {colours} stroke-width="4" stroke-linejoin="round">'  # a page has --scope
-    )
+    halo = '<g class="halo" aria-hidden="true" stroke-width="4" stroke-linejoin="round">'
     above = '<g class="titles" aria-hidden="true" style="stroke: none">'
-    return "\n".join([body.rstrip(), halo, *titles, "</g>", above, *titles, "</g>", "</g>"]) + end
+    return "\n".join([body.rstrip(), halo, *halos, "</g>", above, *titles, "</g>", "</g>"]) + end
 
 
 def free_place(box, text, arrows) -> float:

@@ -618,6 +618,19 @@ def test_the_legend_explains_heat_strips():
     assert "low to high" in build(loss, values=True).dot() and "low to high" not in build(loss).dot()
 
 
+def test_a_constant_without_a_name_says_what_it_is():
+    layer = tg.nn.Linear(3, 2, rng=0)
+    with tg.scope("model"):
+        loss = tg.mse(layer(tg.tensor(np.ones((4, 3)))), tg.tensor(np.zeros((4, 2))))
+    constants = [v for v in build(loss, params=layer).vertices if v.kind == "constant"]
+    assert [(v.name, v.title, v.scope.name) for v in constants] == [("input", "", ""), ("target", "", "")]
+    named = tg.tensor(np.ones((4, 3)), name="images")
+    assert [v.name for v in build(layer(named), params=layer).vertices if v.kind == "constant"] == [""]
+    M = leaf(3, 2, name="M")
+    higher = build((tg.msign(M) * tg.tensor(np.ones((3, 2)), name="C")).sum(), view="higher")
+    assert "gradient that arrives" in {v.name for v in higher.vertices if v.kind == "constant"}
+
+
 def test_a_mean_that_is_rounding_is_zero():
     assert "mean 0," in Summary(np.tile([0.1, -0.1, 1e-12], 5)).text
     assert "mean 1e-12," in Summary(np.full(10, 1e-12)).text

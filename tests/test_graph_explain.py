@@ -1,6 +1,7 @@
 """tg.explain: the worked chain rule; its numbers against the backward pass."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -271,6 +272,7 @@ def test_formulas_with_names_in_them_are_latex(name, primitive):
 
 
 def test_explanations_are_latex():
+    latex2mathml = pytest.importorskip("latex2mathml.converter") and sys.modules["latex2mathml"]
     x, w = vector([1.0, -2.0], "x"), vector([0.5, 3.0], "_w^2%#&~")
     model = tg.nn.Sequential(tg.nn.Linear(2, 3, rng=0), tg.nn.ReLU(), tg.nn.Linear(3, 1, rng=1))
     for output, params in (
@@ -279,4 +281,6 @@ def test_explanations_are_latex():
     ):  # fmt: skip
         text = tg.explain(output, params=params, form="latex")
         check_latex(text.replace("·", "."))
+        for formula in re.findall(r"^- \$(.*)\$", tg.explain(output, params=params, form="markdown"), re.M):
+            latex2mathml.converter.convert(formula)  # it raises where an environment stays open
         assert text.count(r"\begin{align*}") == 5 and "\n\n\\end" not in text

@@ -33,7 +33,8 @@ def stacked(parts):
 def local_jacobians(node):
     """((node, argument), matrix) for each argument of a small op that wants a gradient, if it is small, too."""
     rows: dict[int, list] = {}
-    for row in node.backend.xp.eye(small(node.shape), dtype=node.dtype) if small(node.shape) else ():
+    wanted = small(node.shape) and any(isinstance(p, Node) and small(p.shape) for p in node.parents)
+    for row in node.backend.xp.eye(small(node.shape), dtype=node.dtype) if wanted else ():
         for i, d in local_products(node, row.reshape(node.shape)):
             if isinstance(node.parents[i], Node) and small(node.parents[i].shape) and not isinstance(d, dict):
                 rows.setdefault(i, []).append(host(unbroadcast(d, node.parents[i], node)).ravel())

@@ -36,6 +36,7 @@ def numbers(summary) -> list[str]:
         rows = ("".join(cell.format(strip_colour(level)) for level in row) for row in levels)
         table = "".join(f"<tr>{row}</tr>" for row in rows)
         parts.append(f'<table style="border-spacing:0" aria-label="heat strip: dark is low">{table}</table>')
+        parts.append('<p style="font-size:smaller">block means: dark is low, yellow is high</p>')
     return parts
 
 

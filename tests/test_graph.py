@@ -671,6 +671,15 @@ def test_a_box_grows_for_a_title_without_room(tmp_path):
     assert not any(x0 < px < x0 + w and y0 < py < y0 + h for px, py in points)
 
 
+@pytest.mark.skipif(not find_renderer(), reason="no renderer: pip install graphviz-pure")
+def test_labels_of_arrows_stand_above_other_arrows():
+    first, second = tg.split(leaf(4, name="x"), 2)
+    root = ElementTree.fromstring(build(tg.exp(first) * second).svg())
+    edges = [e for e in root.iter() if e.get("class", "").startswith("edge")]
+    texts = [["".join(t.itertext()).strip() for t in edge.iter("{http://www.w3.org/2000/svg}text")] for edge in edges]
+    assert len(edges) == 4 and texts[-2:] == [["0", "0"], ["1", "1"]] and not any(texts[:-2])  # a halo, then the label
+
+
 def test_titles_stand_where_the_arrows_of_a_png_leave_room():
     box = (
         '<g id="scope0" class="cluster"><path d="M0,0C0,0 200,0 200,100"/><text x="8" y="-5" font-size="12">abcd</text>'

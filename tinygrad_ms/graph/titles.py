@@ -13,6 +13,7 @@ CLUSTER = re.compile(
 FILL = re.compile(r'<g id="(scope\d+)" class="cluster.*?<(?:path|polygon)[^>]*? fill="([^"]*)"', re.S)
 EDGE = re.compile(r'<g id="e\d+" class="edge.*?<path[^>]* d="([^"]*)"', re.S)
 ROW = '<table border="0" cellborder="0" cellspacing="0" cellpadding="0">'
+LABELLED = re.compile(r'<g id="e\d+" class="edge[^>]*>(?:(?!</g>).)*<text (?:(?!</g>).)*</g>\n?', re.S)
 NUMBER = re.compile(r"-?\d+\.?\d*")
 
 
@@ -25,15 +26,22 @@ def clear_titles(svg: str) -> str:
         title = re.sub(r' x="[^"]*"', f' x="{free_place(box, text, arrows):g}"', text, count=1)
         svg = svg.replace(text, title, 1)
         titles.append(title)
-        fill = fills[scope]  # a page has colours of its own
-        look = f'fill="{fill}" stroke="{fill}" style="fill: var(--scope, {fill}); stroke: var(--scope, {fill})"'
-        halos.append(title.replace("<text ", f"<text {look} ", 1))
-    if not titles:
-        return svg
+        halos.append(halo(title, fills[scope]))
+    labelled = LABELLED.findall(svg)  # these arrows come last, with a halo for each label
+    svg = LABELLED.sub("", svg)
+    above = [re.sub("<text .*?</text>", lambda m: f"{halo(m[0], 'white')}\n{m[0]}", arrow) for arrow in labelled]
+    if titles:
+        above += ['<g class="halo" aria-hidden="true">', *halos, "</g>"]
+        above += ['<g class="titles" aria-hidden="true" style="stroke: none">', *titles, "</g>"]
     body, _, end = svg.rpartition("</g>")
-    halo = '<g class="halo" aria-hidden="true" stroke-width="4" stroke-linejoin="round">'
-    above = '<g class="titles" aria-hidden="true" style="stroke: none">'
-    return "\n".join([body.rstrip(), halo, *halos, "</g>", above, *titles, "</g>", "</g>"]) + end
+    return "\n".join([body.rstrip(), *above, "</g>"]) + end
+
+
+def halo(text: str, colour: str) -> str:
+    """A text as what lies behind it: in the colour of its box, or that of the boxes of a page around the SVG."""
+    look = f'fill="{colour}" stroke="{colour}" style="fill: var(--scope, {colour}); stroke: var(--scope, {colour})"'
+    plain = re.sub(' fill="[^"]*"', "", text)
+    return plain.replace("<text ", f'<text {look} stroke-width="4" stroke-linejoin="round" ', 1)
 
 
 def free_place(box, text, arrows) -> float:

@@ -17,7 +17,7 @@ from tinygrad_ms.graph import build, recording
 from tinygrad_ms.graph.dot_text import write
 from tinygrad_ms.graph.latex import to_text
 from tinygrad_ms.graph.renderer import draw, find_renderer
-from tinygrad_ms.graph.titles import CLUSTER, EDGE, band, justified, points_of
+from tinygrad_ms.graph.titles import CLUSTER, EDGE, band, clear_titles, justified, points_of
 from tinygrad_ms.graph.values import Summary
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -656,8 +656,12 @@ def test_arrows_leave_titles_alone():
         where, points = rectangles(svg)
         ((x0, y0, w, h),) = where.values()
         assert points and not any(x0 < px < x0 + w and y0 < py < y0 + h for px, py in points)
-    assert svg.index('class="halo"') < svg.index('class="titles"') and "paint-order" not in svg
-    assert svg.count(">s</text>") == 3
+    assert "paint-order" not in svg and svg.count(">s</text>") == 2 and "tg-halo" not in svg
+    text = '<text x="8" y="-5" font-size="12">abcd</text>'
+    box = f'<g id="scope0" class="cluster"><path fill="red" d="M0,0L40,0"/>{text}</g>'
+    arrow = '<g id="e0" class="edge"><path d="M20,-20C20,-10 20,-5 20,5"/></g>'
+    crowded = clear_titles(f'<svg>\n<g id="graph0">{box}{arrow}</g></svg>')
+    assert crowded.index('class="tg-halo" fill="red"') < crowded.index('class="titles"') and crowded.count("abcd") == 3
 
 
 @pytest.mark.skipif(not find_renderer(), reason="no renderer: pip install graphviz-pure")
@@ -671,13 +675,20 @@ def test_a_box_grows_for_a_title_without_room(tmp_path):
     assert not any(x0 < px < x0 + w and y0 < py < y0 + h for px, py in points)
 
 
-@pytest.mark.skipif(not find_renderer(), reason="no renderer: pip install graphviz-pure")
-def test_labels_of_arrows_stand_above_other_arrows():
-    first, second = tg.split(leaf(4, name="x"), 2)
-    root = ElementTree.fromstring(build(tg.exp(first) * second).svg())
-    edges = [e for e in root.iter() if e.get("class", "").startswith("edge")]
-    texts = [["".join(t.itertext()).strip() for t in edge.iter("{http://www.w3.org/2000/svg}text")] for edge in edges]
-    assert len(edges) == 4 and texts[-2:] == [["0", "0"], ["1", "1"]] and not any(texts[:-2])  # a halo, then the label
+def test_a_label_that_an_arrow_crosses_stands_above_it():
+    """An SVG in the form of Graphviz: the second arrow crosses the label of the first, not that of the third."""
+    one = '<g id="e{}" class="edge value"><path d="M{},0C{},10 {},20 {},30"/>{}</g>\n'
+    label = '<text x="5" y="15" font-size="10" fill="#333333">label</text>'
+    edges = [
+        one.format(0, *[0] * 4, label),
+        one.format(1, *[12] * 4, ""),
+        one.format(2, *[90] * 4, label.replace("5", "95", 1)),
+    ]
+    svg = f'<svg>\n<g id="graph0">\n{"".join(edges)}</g>\n</svg>'
+    root = ElementTree.fromstring(clear_titles(svg))
+    groups = [g for g in root.iter("g") if g.get("class") == "edge value"]
+    assert [g.get("id") for g in groups] == ["e1", "e2", "e0"]
+    assert [[t.get("class") for t in g.iter("text")] for g in groups] == [[], [None], ["tg-halo", None]]
 
 
 def test_titles_stand_where_the_arrows_of_a_png_leave_room():

@@ -12,36 +12,56 @@ CLUSTER = re.compile(
 )
 FILL = re.compile(r'<g id="(scope\d+)" class="cluster.*?<(?:path|polygon)[^>]*? fill="([^"]*)"', re.S)
 EDGE = re.compile(r'<g id="e\d+" class="edge.*?<path[^>]* d="([^"]*)"', re.S)
+BOXES = "var(--scope,#f4f4f4)"  # their colour in a page around the SVG
+STYLE = f"<style>:root:not(svg) .tg-halo{{fill:{BOXES};stroke:{BOXES};stroke-linejoin:round}}</style>\n"
 ROW = '<table border="0" cellborder="0" cellspacing="0" cellpadding="0">'
 LABELLED = re.compile(r'<g id="e\d+" class="edge[^>]*>(?:(?!</g>).)*<text (?:(?!</g>).)*</g>\n?', re.S)
 NUMBER = re.compile(r"-?\d+\.?\d*")
 
 
 def clear_titles(svg: str) -> str:
-    """Each title moves along the top of its box to the first place without an arrow. Then all are drawn again,
-    last, above a halo of their own, which needs no feature of SVG that a viewer may lack."""
+    """Each title moves along the top of its box to the first place without an arrow, and all are drawn again, last.
+
+    What an arrow still crosses, such as a label of another, has a halo, which needs no feature that a viewer may lack.
+    """
     arrows, fills = [points_of(path) for path in EDGE.findall(svg)], dict(FILL.findall(svg))
-    titles, halos = [], []
+    points = [point for arrow in arrows for point in arrow]
+    titles, above = [], []
     for scope, box, text in CLUSTER.findall(svg):
         title = re.sub(r' x="[^"]*"', f' x="{free_place(box, text, arrows):g}"', text, count=1)
         svg = svg.replace(text, title, 1)
         titles.append(title)
-        halos.append(halo(title, fills[scope]))
-    labelled = LABELLED.findall(svg)  # these arrows come last, with a halo for each label
-    svg = LABELLED.sub("", svg)
-    above = [re.sub("<text .*?</text>", lambda m: f"{halo(m[0], 'white')}\n{m[0]}", arrow) for arrow in labelled]
-    if titles:
-        above += ['<g class="halo" aria-hidden="true">', *halos, "</g>"]
-        above += ['<g class="titles" aria-hidden="true" style="stroke: none">', *titles, "</g>"]
-    body, _, end = svg.rpartition("</g>")
-    return "\n".join([body.rstrip(), *above, "</g>"]) + end
+        above += [halo(title, fills[scope])] * crossed(title, points)
+    for arrow in LABELLED.findall(svg):
+        (label,) = re.findall("<text .*?</text>", arrow)
+        if crossed(label, points):  # this arrow comes last
+            svg = svg.replace(arrow, "", 1)
+            above.append(arrow.replace(label, f"{halo(label, 'white')}\n{label}").rstrip())
+    if not titles and not above:
+        return svg
+    style = STYLE * bool(above)
+    above += ['<g class="titles" aria-hidden="true" style="stroke: none">', *titles, "</g>"] * bool(titles)
+    head, start, rest = svg.partition('<g id="graph0"')
+    body, _, end = rest.rpartition("</g>")
+    return "\n".join([head + style + start + body.rstrip(), *above, "</g>"]) + end
+
+
+def crossed(text: str, points) -> bool:
+    left, top, right, bottom = extent(text)
+    return any(left < x < right and top < y < bottom for x, y in points)
+
+
+def extent(text: str) -> tuple[float, float, float, float]:
+    """About where the letters of a text stand: left, top, right, bottom."""
+    x, y, size = (float(re.findall(rf' {name}="([^"]*)"', text)[0]) for name in ("x", "y", "font-size"))
+    words = re.sub(r"&#?\w+;", "x", re.sub("<[^>]*>", "", text))
+    return x, y - HEIGHT * size, x + size * sum(map(em, words)), y + 0.3 * size
 
 
 def halo(text: str, colour: str) -> str:
-    """A text as what lies behind it: in the colour of its box, or that of the boxes of a page around the SVG."""
-    look = f'fill="{colour}" stroke="{colour}" style="fill: var(--scope, {colour}); stroke: var(--scope, {colour})"'
-    plain = re.sub(' fill="[^"]*"', "", text)
-    return plain.replace("<text ", f'<text {look} stroke-width="4" stroke-linejoin="round" ', 1)
+    """A text as what lies behind it, in the colour of its box."""
+    look = f'class="tg-halo" fill="{colour}" stroke="{colour}" stroke-width="4"'
+    return re.sub(' fill="[^"]*"', "", text).replace("<text ", f"<text {look} ", 1)
 
 
 def free_place(box, text, arrows) -> float:
@@ -96,11 +116,9 @@ def justified(dot: str, svg: str) -> str:
 def band(box, text, arrows) -> tuple:
     """Left and right of a box, where its title begins and how wide it is, and where arrows cross its line."""
     xs = [float(x) for x in NUMBER.findall(box)[0::2]]
-    x, y, size = (float(re.findall(rf' {name}="([^"]*)"', text)[0]) for name in ("x", "y", "font-size"))
-    words = re.sub(r"&#?\w+;", "x", re.sub("<[^>]*>", "", text))
-    width = size * sum(map(em, words))
-    top, bottom = y - HEIGHT * size, y + 0.3 * size
-    return min(xs), max(xs), x, width, sorted(x for points in arrows for x, y in points if top <= y <= bottom)
+    left, top, right, bottom = extent(text)
+    crossings = sorted(x for points in arrows for x, y in points if top <= y <= bottom)
+    return min(xs), max(xs), left, right - left, crossings
 
 
 def em(letter: str) -> float:

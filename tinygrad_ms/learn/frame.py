@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tinygrad_ms.graph.values import number
+
+MOST = 80  # letters of the arguments in a sentence
 SECONDS = 10.0  # an answer that takes longer has a loop without an end
 
 
@@ -91,7 +94,7 @@ class Exercise:
         which = f"Result {k + 1} of {len(pairs)}" if len(pairs) > 1 else "The result"
         if mine.shape != right.shape:
             turned = " It looks transposed." if mine.shape == right.shape[::-1] else ""
-            return f"{which} has shape {mine.shape} {where}, and should have {right.shape}.{turned}"
+            return f"{which} has shape {mine.shape}, and should have {right.shape}.{turned}"
         if not np.isfinite(mine).all():
             return f"{which} is {text(mine)} {where}: not a finite number."
         everywhere = [(a[k], b[k]) if len(pairs) > 1 else (a, b) for a, b in zip(got, truths)]
@@ -106,8 +109,11 @@ class Exercise:
         return f"{which} is {text(mine)} {where}{expected}{also}."
 
     def arguments(self, case) -> str:
-        names = inspect.signature(self.model).parameters
-        return ", ".join(f"{name} = {text(value)}" for name, value in zip(names, case))
+        named = list(zip(inspect.signature(self.model).parameters, case))
+        words = ", ".join(f"{name} = {text(value)}" for name, value in named)
+        if len(words) <= MOST:
+            return words
+        return ", ".join(f"{name} of shape {v.shape}" if np.ndim(v) else f"{name} = {text(v)}" for name, v in named)
 
 
 def exercise(*cases, truth: Callable, look: Callable | None = None, shown: bool = True) -> Callable:
@@ -159,11 +165,11 @@ def text(value) -> str:
     if callable(value):
         return getattr(value, "__name__", "a function")
     if not hasattr(value, "shape"):
-        return repr(value)
+        return number(value) if isinstance(value, float) else repr(value)
     if value.size > 12:
         return f"an array of shape {value.shape}"
-    shown = np.array2string(np.asarray(value), precision=5, separator=", ", suppress_small=True)
-    return " ".join(shown.split()).replace("[ ", "[")
+    shown = np.array2string(np.asarray(value), separator=", ", formatter={"all": number})
+    return " ".join(shown.split())
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

@@ -150,6 +150,8 @@ def plot(path, kappas, tables, costs):
         for (name, row), look in zip(table.items(), looks, strict=True):
             if look:  # through a checkpoint it is the same gradient
                 axis.loglog(kappas[title], row, look[:-7], color=look[-7:], label=name)
+        axis.axhline(1, color="grey", linewidth=0.8)
+        axis.text(1.1, 2, "1: no digit is right", fontsize=8, color="grey")
         axis.set(title=title, xlabel="condition number", ylim=(1e-17, 1e2))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("relative error of the gradient")
@@ -176,7 +178,7 @@ def main(size=128, out="runs/msign", seed=0):
     path.mkdir(parents=True, exist_ok=True)
     tables, kappas = {}, {}
     for title, n, m, dtype, largest in (
-        ("square, float64", 16, 16, "float64", 8), ("1:4, float64", 16, 64, "float64", 8),
+        ("square, float64", 16, 16, "float64", 8), ("four times as wide, float64", 16, 64, "float64", 8),
         ("square, float32", 16, 16, "float32", 4),
     ):  # fmt: skip
         kappas[title] = [10.0**k for k in range(largest + 1)]

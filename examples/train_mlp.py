@@ -270,15 +270,18 @@ def draw_curves(history, path):
         "o-",
         ms=3,
         color="#0072B2",
-        label="training (with dropout and label smoothing)",
+        label="training (dropout and label smoothing included)",
     )
     left.plot(epochs, [h["test_loss"] for h in history], "s--", ms=3, color="#D55E00", label="test")
-    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
+    losses = [h[kind] for h in history for kind in ("loss", "test_loss")]
+    scale = "log" if max(losses) > 10 * min(losses) else "linear"  # with few ticks a log scale is hard to read
+    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale=scale)
     left.legend()
     right.plot(epochs, [100 * h["accuracy"] for h in history], "s--", ms=3, color="#D55E00")
     right.set(xlabel="epoch", ylabel="test accuracy (%)")
     for axis in (left, right):
         axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -297,7 +300,7 @@ def draw_misclassified(images, labels, predictions, path, most=24):
         axis.axis("off")
     for axis, i in zip(axes.flat, wrong):
         axis.imshow(images[i], cmap="gray_r")
-        axis.set_title(f"{labels[i]}, not {predictions[i]}", fontsize=10)
+        axis.set_title(f"is {labels[i]}, said {predictions[i]}", fontsize=10)
     total = int((labels != predictions).sum())
     figure.suptitle(
         f"{total} of {len(labels)} test images misclassified" + (f"; the first {most}" if total > most else "")

@@ -1,4 +1,4 @@
-"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``ops``, ``info``."""
+"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``learn``, ``ops``, ``info``."""
 
 import argparse
 import runpy
@@ -38,15 +38,22 @@ def main(arguments=None) -> int:
     graph.add_argument("--rankdir", default="TB", help="TB, LR, BT or RL")
     graph.add_argument("--max-nodes", type=int, default=200, help="0: no limit")
     graph.add_argument("--title", default="")
+    graph.add_argument("--scale", type=float, default=1, help="how many times as large (svg, png)")
+    graph.add_argument("--font-size", type=float, default=12, help="of the titles, in points")
     ops = commands.add_parser("ops", help="every op with its formula, rule and source, in Markdown")
     ops.add_argument("name", nargs="?", help="only this one")
+    learn = commands.add_parser("learn", help="the exercises of the lessons, which check themselves")
+    learn.add_argument("lesson", nargs="?", type=int, help="print its tasks, as a file to fill in")
+    learn.add_argument("answers", nargs="?", type=Path, help="check this file; the exit status is 1 if it is wrong")
+    learn.add_argument("--sheet", action="store_true", help="all tasks in Markdown, to hand out")
+    learn.add_argument("--solutions", action="store_true", help="the sheet with the model answers, for the teacher")
     commands.add_parser("info", help="version, devices, renderer")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     own = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:own])
     options.arguments = arguments[own + 1 :]
     try:
-        return {"graph": draw_script, "ops": list_ops, "info": show_info}[options.command](options)
+        return COMMANDS[options.command](options)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -98,8 +105,10 @@ def draw(outputs, options, gradient=None):
         tg.graph.page(outputs, options.output, depths=depths, **choices)
         print(f"{options.output}: a page to step through")
         return
-    graph = tg.graph.build(outputs, view=options.view, values=options.values, gradients=options.gradients, **choices)
-    print(f"{graph.render(options.output)}: {graph!r}")
+    choices |= {"values": options.values, "gradients": options.gradients, "font_size": options.font_size}
+    graph = tg.graph.build(outputs, view=options.view, **choices)
+    scale = {} if options.scale == 1 else {"scale": options.scale}
+    print(f"{graph.render(options.output, **scale)}: {graph!r}")
 
 
 def list_ops(options) -> int:
@@ -117,6 +126,14 @@ def show_info(options) -> int:
     print(f"renderer: {find_renderer() or 'none (pip install graphviz-pure, or apt-get install graphviz)'}")
     return 0
 
+
+def do_exercises(options) -> int:
+    from tinygrad_ms.learn.command import learn
+
+    return learn(options.lesson, options.answers, options.sheet, options.solutions)
+
+
+COMMANDS = {"graph": draw_script, "learn": do_exercises, "ops": list_ops, "info": show_info}
 
 if __name__ == "__main__":
     sys.exit(main())

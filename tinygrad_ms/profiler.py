@@ -9,6 +9,7 @@ from time import perf_counter
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.modes import current_state, hooks
 from tinygrad_ms.engine.tape import Output
+from tinygrad_ms.lines import monospaced
 
 
 @dataclass
@@ -170,7 +171,7 @@ class profile(hooks):
         return f"{self.table('op')}\n\n{self.table('module')}"
 
     def _repr_html_(self):
-        return f"<pre>{self}</pre>"
+        return monospaced(str(self))
 
 
 def row(name, records, whole) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex, count_gradie
 from tinygrad_ms.graph.values import Backward, Summary, find_values, is_freed, recording, run_backward, summarised
 
 VIEWS = ("forward", "backward", "both", "higher")
+INPUTS = {"x": "input", "input": "input", "target": "target", "labels": "labels"}  # what a constant without a name is
 SHORT = 24  # letters of an argument in a label
 
 
@@ -36,6 +37,7 @@ def build(
     profile=None,
     rankdir: str = "TB",
     title: str = "",
+    font_size: float = 12,
 ) -> Graph:
     """The tape that leads to ``outputs`` as a plain data structure, ready to be drawn.
 
@@ -61,6 +63,7 @@ def build(
         the formula of the derivative.
     profile: a ``tinygrad_ms.profile`` of the pass that made the tape: time per op, as text and as heat.
     rankdir: "TB", "LR", "BT" or "RL".
+    font_size: of titles, in points; the other sizes go with it. ``render(path, scale=2)`` draws the whole larger.
     Raises TypeError or ValueError for outputs that are not on the tape, for one Tensor under two names, and for an
     option that makes no sense.
     """
@@ -70,13 +73,13 @@ def build(
         raise ValueError(f"graph: view={view!r} is unknown; the views are {', '.join(VIEWS)}")
     if rankdir not in ("TB", "LR", "BT", "RL"):
         raise ValueError(f"graph: rankdir={rankdir!r} is unknown; it is TB, LR, BT or RL")
-    check_options(depth, fold, max_nodes, collapse, expand, values, profile, title)
+    check_options(depth, fold, max_nodes, collapse, expand, values, profile, title, font_size)
     names, roots, watcher = LeafNames(params), named_outputs(outputs), None
     if view == "higher":
         watcher = RuleWatcher()
         roots = gradient_outputs(roots, wrt, names, gradient, watcher)
     tape = tape_of([tensor.node for tensor in roots.values()])
-    graph = Graph([], [], Scope(), view, rankdir, title, [])
+    graph = Graph([], [], Scope(), view, rankdir, title, [], font_size)
     builder = GraphBuilder(graph, names, watcher)
     for node in tape:
         builder.add(node)
@@ -163,7 +166,7 @@ class GraphBuilder:
             name = primitive.argument_name(i)
             if isinstance(parent, (Node, Constant)):
                 if parent not in self.vertex:
-                    self.add_constant(parent)
+                    self.add_constant(parent, name)
                 edge = Edge(self.vertex[parent], vertex, argument=name, output=self.output.get(parent, ""))
                 self.graph.edges.append(edge)
                 self.value_edges[node, i] = edge
@@ -177,10 +180,14 @@ class GraphBuilder:
         if len(primitive.arguments) > 1 and len(arrays) > 1 and not primitive.symmetric:
             vertex.ports = arrays
 
-    def add_constant(self, constant):
+    def add_constant(self, constant, argument):
         backend = constant.backend
         array = Array(tuple(constant.shape), str(constant.dtype), backend.name if backend else "cpu")
-        self.put(Vertex("constant", self.names.of(constant), self.graph.root, [array]), constant)
+        title = self.names.of(constant)
+        name = "" if title else INPUTS.get(argument, "")
+        if self.watcher and constant in self.watcher.arriving:
+            name = "gradient that arrives"
+        self.put(Vertex("constant", title, self.graph.root, [array], name=name), constant)
 
     def mark_outputs(self, roots):
         for name, tensor in roots.items():

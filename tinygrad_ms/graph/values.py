@@ -7,6 +7,7 @@ import numpy
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.around.modes import hooks
 from tinygrad_ms.engine.backward import unbroadcast, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output
@@ -42,15 +43,16 @@ class Summary:
         if self.small is not None:
             return elements(self.small)
         bad = f", {self.bad} not finite" if self.bad else ""
-        return f"{brief(self.low)} … {brief(self.high)}, mean {brief(self.mean)}, std {brief(self.std)}{bad}"
+        mean = self.mean if abs(self.mean) > 1e-7 * max(-self.low, self.high) else 0.0  # what is left is rounding
+        return f"{brief(self.low)} … {brief(self.high)}, mean {brief(mean)}, std {brief(self.std)}{bad}"
 
     def levels(self) -> list[list[float]]:
         """The heat strip with values between 0 (lowest) and 1 (highest)."""
         if self.strip is None:
             return []
         low, high = float(numpy.nanmin(self.strip)), float(numpy.nanmax(self.strip))
-        span = (high - low) or 1.0
-        return [[(float(v) - low) / span if math.isfinite(v) else math.nan for v in row] for row in self.strip]
+        span, even = (high - low) or 1.0, 0.5 * (high == low)
+        return [[even + (float(v) - low) / span if math.isfinite(v) else math.nan for v in row] for row in self.strip]
 
 
 def block_means(array) -> numpy.ndarray | None:
@@ -207,6 +209,15 @@ def run_backward(seeds, keep) -> Backward:
     for node, g in leaves:
         watched.received[node] = watched.keep(g)
     return watched
+
+
+def local_products(node, g):
+    """(argument, what the rule of ``node`` sends it) for the cotangent ``g`` of its output."""
+    saved = node.saved
+    for i, rule, positions in node.plan.pullbacks or pullbacks(node, g, saved):
+        d = rule(g, *[saved[p] for p in positions])
+        if d is not None:
+            yield i, d
 
 
 def summarised(gradient):

@@ -7,7 +7,6 @@ from collections import ChainMap, UserDict, UserList, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial, reduce
-from html import escape
 from threading import Condition, get_ident
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from tinygrad_ms.dlpack import array_from_dlpack
 from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.lines import monospaced
 from tinygrad_ms.ops.conversions import is_dtype
 from tinygrad_ms.options import is_int
 from tinygrad_ms.surroundings import surrounded
@@ -376,7 +376,7 @@ class Module:
 
     def _repr_html_(self) -> str:
         """Jupyter shows a module as its table."""
-        return f"<pre>{escape(str(self.summary()))}</pre>"
+        return monospaced(self.summary())
 
     def summary(self, *inputs) -> "Table":
         """A table of the modules: layer, shape of the output, parameters, and how many of them are trainable.

@@ -9,7 +9,6 @@ import re
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.backward import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
@@ -17,7 +16,7 @@ from tinygrad_ms.graph.builder import output_name, sent_arguments, show
 from tinygrad_ms.graph.latex import to_text
 from tinygrad_ms.graph.outputs import LeafNames, tensors
 from tinygrad_ms.graph.structure import shape_text
-from tinygrad_ms.graph.values import Summary, find_values, is_freed, number, run_backward
+from tinygrad_ms.graph.values import Summary, find_values, is_freed, local_products, number, run_backward
 
 FORMS = ("text", "markdown", "latex")
 NUMBERS = 6  # arrays of up to so many elements are written out
@@ -257,15 +256,6 @@ class Chain:
             factors.append(partial(self.symbols[user], self.symbols[here]))
             here = user
         return r" \cdot ".join(reversed(factors)) if len(factors) > 1 else ""
-
-
-def local_products(node, g):
-    """(argument, what the rule of ``node`` sends it) for the cotangent ``g`` of its output."""
-    saved = node.saved
-    for i, rule, positions in node.plan.pullbacks or pullbacks(node, g, saved):
-        d = rule(g, *[saved[p] for p in positions])
-        if d is not None:
-            yield i, d
 
 
 # --- LaTeX --------------------------------------------------------------------------------------------------

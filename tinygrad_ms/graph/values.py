@@ -7,6 +7,7 @@ import numpy
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.around.modes import hooks
 from tinygrad_ms.engine.backward import unbroadcast, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output
@@ -19,13 +20,14 @@ STRIP = (4, 12)  # rows and columns of a heat strip
 class Summary:
     """What a picture shows of an array: small ones in full, of large ones range, mean, deviation and a heat strip."""
 
-    __slots__ = ("shape", "dtype", "small", "low", "high", "mean", "std", "norm", "bad", "strip")
+    __slots__ = ("shape", "dtype", "small", "low", "high", "mean", "std", "norm", "bad", "strip", "first")
 
     def __init__(self, array):
         array = raw(array)
         host = BACKENDS[type(array)].to_host(array) if type(array) in BACKENDS else numpy.asarray(array)
         self.shape, self.dtype = host.shape, host.dtype
         self.small = host.copy() if host.size <= SMALL else None
+        self.first = float(host.flat[0]) if host.size else None
         wide = host.astype(numpy.float64) if is_float(host.dtype) or host.dtype.kind in "iub" else host
         finite = wide[numpy.isfinite(wide)]
         self.bad = wide.size - finite.size  # NaN and infinite elements
@@ -207,6 +209,24 @@ def run_backward(seeds, keep) -> Backward:
     for node, g in leaves:
         watched.received[node] = watched.keep(g)
     return watched
+
+
+def local_products(node, g):
+    """(argument, what the rule of ``node`` sends it) for the cotangent ``g`` of its output."""
+    saved = node.saved
+    for i, rule, positions in node.plan.pullbacks or pullbacks(node, g, saved):
+        d = rule(g, *[saved[p] for p in positions])
+        if d is not None:
+            yield i, d
+
+
+def slopes(node) -> dict[int, Any]:
+    """The derivative of a scalar by each of its scalar arguments, on the host; {} where a rule is joint or fails."""
+    if node.shape != () or any(getattr(parent, "shape", ()) != () for parent in node.parents):
+        return {}
+    with watching():
+        found = dict(local_products(node, node.backend.xp.ones((), node.dtype)))
+    return {i: Summary(d).small for i, d in found.items()}
 
 
 def summarised(gradient):

@@ -249,8 +249,8 @@ def worked(op, *arrays, **constants) -> list[str]:
 
 UNARY = (
     "abs acos acot asin asinh atan atanh cbrt cos cosh cot coth csc csch erf erfc exp exp2 expm1 floor gelu log"
-    " leaky_relu log10 log1p log2 logit negative reciprocal relu round sec sech sigmoid sign silu sin sinh softplus sqrt"
-    " square tan tanh trunc"
+    " leaky_relu log10 log1p log2 logit negative reciprocal relu round sec sech sigmoid sign silu sin sinh softplus"
+    " sqrt square tan tanh trunc"
 ).split()
 
 

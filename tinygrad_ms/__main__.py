@@ -1,4 +1,4 @@
-"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``ops``, ``info``."""
+"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``ops``, ``info``, ``play``."""
 
 import argparse
 import runpy
@@ -41,12 +41,17 @@ def main(arguments=None) -> int:
     ops = commands.add_parser("ops", help="every op with its formula, rule and source, in Markdown")
     ops.add_argument("name", nargs="?", help="only this one")
     commands.add_parser("info", help="version, devices, renderer")
+    playground = commands.add_parser("play", help="a playground in the browser: train a small network and watch")
+    playground.add_argument("--port", type=int, default=0, help="of this machine (default: a free one)")
+    playground.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     own = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:own])
     options.arguments = arguments[own + 1 :]
     try:
-        return {"graph": draw_script, "ops": list_ops, "info": show_info}[options.command](options)
+        return {"graph": draw_script, "ops": list_ops, "info": show_info, "play": start_playground}[options.command](
+            options
+        )
     except (OSError, ValueError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -107,6 +112,13 @@ def list_ops(options) -> int:
         print(entry(options.name, lambda formula: f"    {to_text(formula)}\n\n{as_math(formula)}"))
     else:
         print(page(), end="")
+    return 0
+
+
+def start_playground(options) -> int:
+    from tinygrad_ms.play import play
+
+    play(options.port, not options.no_browser)
     return 0
 
 

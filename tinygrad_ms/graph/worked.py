@@ -106,6 +106,8 @@ def written(operand: Operand) -> str:
     if not array.ndim:
         return scientific(number(array[()]))
     rows = array.reshape(1, -1) if array.ndim == 1 else array
+    if len(rows) == 1:
+        return f"[{', '.join(scientific(number(value)) for value in rows[0])}]"
     body = r" \\ ".join(" & ".join(scientific(number(value)) for value in row) for row in rows)
     return rf"\begin{{bmatrix}} {body} \end{{bmatrix}}"
 

@@ -286,6 +286,21 @@ def evaluated(text):
     return eval(text, {"F": functions, "pi": math.pi, "e": math.e, "inf": math.inf, "log": None})
 
 
+def test_lines_of_losses_means_and_norms():
+    """Letters that the formula explains itself (p = softmax(z)), all elements at once (p_c), sums and counts."""
+    labels = tg.tensor([2])
+    assert worked(lambda z: tg.softmax_cross_entropy(z, labels), [[1.0, 2.0, 0.5]]) == [
+        "1 · ([0.2312, 0.6285, 0.1402] - [0, 0, 1]) = [0.2312, 0.6285, -0.8598]"]  # fmt: skip
+    assert worked(tg.mean, [[1.0, 2.0], [3.0, 4.0]]) == ["each element: 1/4 = 0.25"]
+    assert worked(tg.mse, [0.5, 1.0], [1.0, 3.0])[-1] == (
+        "[0.5, 0.5] ⊙ 2 · ([0.5, 1] - [1, 3]) = [-0.5, -2]")  # fmt: skip
+    assert worked(tg.logsumexp, [1.0, 2.0]) == ["1 · (e^([1, 2]))/(Σ_j e^([1, 2])) = [0.2689, 0.7311]"]
+    assert worked(tg.mish, 0.4)[0].endswith(" = 0.837")
+    bias = worked(lambda x, w, b: tg.sum(tg.linear(x, w, b)), [[1.0, 2.0], [3.0, 1.0]], [[1.0, 0.5]], [0.5])
+    assert bias[1:] == ["[1; 1] [1, 0.5] = [1, 0.5; 1, 0.5]", "[1; 1]ᵀ [1, 2; 3, 1] = [4, 3]", "Σ_i [1; 1] = [2]"]
+    assert worked(lambda z: tg.softmax(z).sum(), [1.0, 2.0])[1:] == []  # its rule has no such line
+
+
 def test_a_wrong_formula_is_not_worked_out():
     """A line is computed once more from what stands there: one that does not come out is not shown."""
 

@@ -35,7 +35,7 @@ def main(arguments=None) -> int:
     graph.add_argument("--collapse", action="append", default=[], metavar="SCOPE", help="a scope that becomes a box")
     graph.add_argument("--values", action="store_true")
     graph.add_argument("--gradients", action="store_true")
-    graph.add_argument("--rankdir", default="TB", help="TB, LR, BT or RL")
+    graph.add_argument("--rankdir", help="TB, LR, BT or RL (default: TB, of a page what fits)")
     graph.add_argument("--max-nodes", type=int, default=200, help="0: no limit")
     graph.add_argument("--title", default="")
     ops = commands.add_parser("ops", help="every op with its formula, rule and source, in Markdown")
@@ -95,12 +95,14 @@ def draw_script(options) -> int:
 def draw(outputs, options, gradient=None):
     choices = {
         "depth": options.depth, "fold": not options.unfold, "collapse": options.collapse, "title": options.title,
-        "rankdir": options.rankdir, "max_nodes": options.max_nodes or None, "gradient": gradient,
+        "rankdir": options.rankdir or "TB", "max_nodes": options.max_nodes or None, "gradient": gradient,
     }  # fmt: skip
     if options.output.suffix == ".html":
         choices["title"] = choices["title"] or options.script.name
         depths = None if choices.pop("depth") is None else [options.depth]
-        tg.graph.page(outputs, options.output, depths=depths, **choices)
+        if options.rankdir is None:
+            del choices["rankdir"]
+        tg.graph.page(outputs, options.output, depths=depths, gradients=options.gradients or None, **choices)
         print(f"{options.output}: a page to step through")
         return
     graph = tg.graph.build(outputs, view=options.view, values=options.values, gradients=options.gradients, **choices)

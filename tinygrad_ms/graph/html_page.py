@@ -18,6 +18,7 @@ from tinygrad_ms.graph.worked import (
     Operand,
     forward_line,
     in_place,
+    is_sum,
     letters,
     result_letter,
     rule_line,
@@ -144,7 +145,7 @@ def local_text(edge) -> str:
     if edge.local is not None:
         return f"· {in_place(number(edge.local[()]))}"
     kind, expression = rule_of(edge.source.primitive, edge.argument)
-    text = to_text(expression)
+    text = to_text(f"({expression})" if is_sum(expression) else expression)
     return "" if len(text) > 16 or "_" in text or text == "1" else f"⊙ {text}" if kind == "local" else text
 
 
@@ -317,8 +318,7 @@ def operands(vertex, edges) -> tuple[dict, dict, Operand]:
     names = vertex.primitive.arguments or list(arrays)
     given = {name: arrays.get(name) or Operand.plain(vertex.arguments.get(name, "")) for name in names}
     keywords = {name: text for name, text in vertex.arguments.items() if name not in names}
-    defaults = {k: str(v) for k, v in vertex.primitive.defaults.items() if isinstance(v, (int, float))}
-    return given, {**defaults, **keywords}, Operand.of(vertex.arrays[0].value)
+    return given, keywords, Operand.of(vertex.arrays[0].value)
 
 
 def letters_text(vertex) -> str:

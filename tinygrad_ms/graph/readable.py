@@ -34,9 +34,12 @@ class Piece(NamedTuple):
     kind: str = "factor"  # or "matrix"
 
 
-def read(expression: str, known: dict[str, tuple]) -> tuple[str, Any]:
-    """The expression with numbers in, and its value. known: {letter: (LaTeX, value)}, and ``"\\bar y"`` among them."""
-    reader = Reader(expression, known)
+def read(expression: str, known: dict[str, tuple], index: str = "") -> tuple[str, Any]:
+    """The expression with numbers in, and its value. known: {letter: (LaTeX, value)}, and ``"\\bar y"`` among them.
+
+    index: the letter below others that stands for all elements; ``\\sum_i`` has such a letter of its own.
+    """
+    reader = Reader(expression, known, index)
     with numpy.errstate(all="ignore"):
         text, value, _ = reader.sum("")
     if reader.tokens:
@@ -47,9 +50,9 @@ def read(expression: str, known: dict[str, tuple]) -> tuple[str, Any]:
 class Reader:
     """Reads the tokens from left to right; each method takes what it is named after, in letters, and gives a Piece."""
 
-    def __init__(self, expression, known):
+    def __init__(self, expression, known, index=""):
         self.tokens = [token for token in TOKEN.findall(expression) if token not in SILENT]
-        self.known = known
+        self.known, self.indices = known, {index}
 
     def next(self) -> str:
         return self.tokens[0] if self.tokens else ""
@@ -103,8 +106,10 @@ class Reader:
     def power(self, inside=True) -> Piece:
         """inside: whether something stands before it, so that a negative number needs brackets."""
         base = self.piece(inside)
-        if self.next() == "_":
-            raise Unreadable
+        if self.next() == "_":  # all elements at once
+            self.take()
+            if self.take() not in self.indices:
+                raise Unreadable
         if self.next() != "^":
             return base
         self.take()
@@ -147,6 +152,10 @@ class Reader:
         if token == r"\sqrt":
             root = self.group()
             return Piece(rf"\sqrt{{{root.text}}}", apply(numpy.sqrt, root.value))
+        if token == r"\sum" and self.take() == "_":
+            self.indices = {*self.indices, i := self.take()}
+            term = self.power()
+            return Piece(rf"\sum_{i} {term.text}", apply(lambda a: numpy.sum(a, axis=0), term.value))
         if token in CONSTANTS or token[0].isdigit():
             return Piece(token, CONSTANTS[token] if token in CONSTANTS else float(token))
         if token in CALLED or token[1:] in FUNCTIONS or token.startswith((r"\operatorname{", r"\mathrm{")):
@@ -156,6 +165,8 @@ class Reader:
     def bracket(self, begin, end) -> Piece:
         inside = self.sum(end)
         self.take()
+        if begin == "[" and numpy.ndim(inside.value):  # which elements satisfy the condition
+            return Piece(f"[{', '.join(f'{v:g}' for v in numpy.ravel(inside.value))}]", inside.value)
         made = {"|": numpy.abs, r"\lfloor": numpy.floor}.get(begin, numpy.positive)
         text = f"{begin} {inside.text} {end}" if begin[0] == "\\" else begin + inside.text + end
         return Piece(text, apply(made, apply(numpy.float64, inside.value)), inside.kind)

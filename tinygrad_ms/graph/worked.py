@@ -5,6 +5,7 @@ by the numbers of one call, and the result is computed once more from what stand
 and a formula that cannot be read so (indices, solvers, words), is not shown.
 """
 
+import math
 import re
 from typing import NamedTuple
 
@@ -60,17 +61,28 @@ def rule_line(primitive, argument, operands: dict, constants: dict, result: Oper
     kind, expression = rule_of(primitive, argument)
     if not kind:
         return ""
-    local, own = kind == "local", result_letter(primitive)
+    local, own, index = kind == "local", result_letter(primitive), index_of(primitive, argument)
     line, pick = view(operands.values(), [result, g, sent], local)
+    constants = {**{name: str(value) for name, value in primitive.defaults.items()}, **constants}
     known = {a: operands.get(name) or Operand.plain(constants.get(name, "")) for a, name in letters(primitive).items()}
     known |= {own.lower(): result, own.upper(): result, rf"\bar {own.lower()}": g, rf"\bar {own.upper()}": g}
-    if "n" not in known and g.shape == ():
-        known["n"] = Operand.plain(str(int(numpy.prod(operands[argument].shape))))
+    if index and pick is written and index not in known:  # the letter below others counts along the last axis
+        known[index] = Operand(numpy.arange((operands[argument].shape or (1,))[-1]))
+    filled = {letter: (in_place(pick(x)), numbers(pick, x)) for letter, x in known.items()}
     try:
-        text, value = read(expression, {letter: (in_place(pick(x)), numbers(pick, x)) for letter, x in known.items()})
+        for left, rights in clauses(primitive.formula):  # letters that the formula itself explains: p = softmax(z)
+            if pick is not shapes and re.fullmatch("[A-Za-z]", left) and left not in filled:
+                value = read(rights[0], filled)[1]
+                first = value if not numpy.ndim(value) else numpy.ravel(value)[0]
+                filled[left] = (
+                    (in_place(pick(Operand(numpy.asarray(value), first))), value) if value is not None else ("", None)
+                )
+        if g.shape == ():
+            filled.setdefault("n", (str(math.prod(sent.shape)), math.prod(sent.shape)))  # of a mean
+        text, value = read(expression, filled, index)
     except Unreadable:
         return ""
-    summed = local and sent.shape != g.shape  # over the axes that were broadcast
+    summed = local and not index and sent.shape != g.shape  # over the axes that were broadcast
     if not pick(g) or not pick(sent) or (summed and pick is element):
         return ""
     if pick is shapes:
@@ -165,7 +177,7 @@ def cut(text: str, mark: str):
 
 def clauses(formula: str):
     """``y = f, \\quad \\frac{dy}{dx} = u = v`` -> ("y", ["f"]), ("\\frac{dy}{dx}", ["u", "v"])."""
-    for clause in re.split(r"[,:;]?\\quad|:\\ |,\\ (?=\\bar|d)", formula):
+    for clause in re.split(r"[,:;]?\\quad|:\\ |,\\ (?=\\bar|d|[A-Za-z] = )", formula):
         left, *rights = cut(clause.strip(" ,:"), " = ")
         if rights:
             yield left, rights
@@ -183,7 +195,7 @@ def rule_of(primitive, argument: str) -> tuple[str, str]:
     if letter is None:
         return "", ""
     for left, rights in clauses(primitive.formula):
-        if re.fullmatch(rf"\\frac\{{(d|\\partial )\w\}}\{{(d|\\partial ){letter}\}}", left):
+        if re.fullmatch(rf"\\frac\{{(d|\\partial )\w\}}\{{(d|\\partial ){letter}(_\w)?\}}", left):
             return "local", min(rights, key=difficulty)
         if re.fullmatch(rf"\\bar {letter}(_i)?", left, re.IGNORECASE):
             return ("local", "1") if rights[0] == r"\bar y" and argument == "x" and "_" not in left else (
@@ -196,6 +208,15 @@ def rule_of(primitive, argument: str) -> tuple[str, str]:
         swap = {"a": "b", "b": "a"}
         return kind, re.sub(r"\\[A-Za-z]+|[ab]", lambda match: swap.get(match[0], match[0]), expression)
     return "", ""
+
+
+def index_of(primitive, argument) -> str:
+    """The letter below the argument where its rule is written: i of ``\\bar x_i = ...``."""
+    named = {name: letter for letter, name in reversed(letters(primitive).items())}
+    found = re.search(
+        rf"(?:\\bar |\{{d|partial ){named.get(argument)}_(\w)\}}?(?=$| =)", primitive.formula, re.IGNORECASE
+    )
+    return found[1] if found else ""
 
 
 def difficulty(expression: str) -> tuple[int, int]:

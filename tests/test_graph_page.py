@@ -110,7 +110,7 @@ def test_accumulated_sums_are_shown():
 def test_scopes_collapse_to_levels_of_detail():
     loss, params = tower(6)
     levels = data_of(page(loss, params=params, fold=False))["levels"]
-    assert len(levels) == 2 and "all scopes closed" in levels[1]["words"]
+    assert len(levels) == 2 and "all closed: " in levels[1]["words"]
     assert [s["title"].split()[0] for s in levels[1]["steps"] if s["phase"] == "forward"][:2] == ["layer0", "layer1"]
     folded = data_of(page(loss, params=params))["levels"][0]["steps"]
     assert "6 repetitions" in rows(folded, "forward", "tanh ×6")["text"]

@@ -181,6 +181,13 @@ def test_dark_has_no_seam(pages):
         assert browser.errors == []
 
 
+def test_a_handout_has_every_step(browser, pages):
+    browser.open(pages["neurons"])
+    steps = browser.run("dispatchEvent(new Event('beforeprint')), $('handout').children.length")
+    assert steps == browser.run("data.levels[0].steps.length")
+    assert "1.6" in browser.run("$('handout').textContent") and browser.send("Page.printToPDF")["data"]
+
+
 def test_on_a_phone_the_panel_stays_in_view(browser, pages):
     browser.resize(390, 844)
     browser.open(pages["mlp"])

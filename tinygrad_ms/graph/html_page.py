@@ -182,20 +182,9 @@ def legend(graphs) -> str:
 
 
 def level_data(number, depth, graph, formulas) -> dict:
-    words = (
-        "all scopes open"
-        if depth is None
-        else f"scopes nested deeper than {depth} closed"
-        if depth
-        else "all scopes closed"
-    )
+    words = "all open" if depth is None else f"depth {depth}" if depth else "all closed"
     deep = 10**6 if depth is None else depth
-    return {
-        "id": number,
-        "depth": deep,
-        "words": f"{words} ({len(graph)} nodes)",
-        "steps": list(Steps(graph, formulas)),
-    }
+    return {"id": number, "depth": deep, "words": f"{words}: {len(graph)} nodes", "steps": list(Steps(graph, formulas))}
 
 
 class Steps:

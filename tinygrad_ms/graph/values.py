@@ -75,7 +75,7 @@ def number(value: Any) -> str:
         return str(value)
     if isinstance(value, (int, numpy.integer)) and abs(int(value)) < 10**6:
         return str(value)
-    value = float(value)
+    value = float(value) + 0.0  # no -0
     return f"{value:.4g}" if math.isfinite(value) else str(value)
 
 

@@ -181,6 +181,22 @@ def test_dark_has_no_seam(pages):
         assert browser.errors == []
 
 
+def test_a_quiz_hides_what_is_asked_for(browser, pages):
+    browser.resize(1280, 720)
+    browser.open(pages["neurons"] + "#step=4")
+    hidden = """[...document.querySelectorAll('.answer, .results td, .now text')].filter(e =>
+      getComputedStyle(e).visibility === 'hidden').map(e => e.textContent).filter(text => !text.startsWith('grad'))"""
+    assert browser.run(hidden) == [] and browser.run(WHERE).endswith("tanh [7]")
+    browser.press("q")
+    assert browser.run(hidden).count("0.4621") == 3  # in the line, the table and the box
+    browser.press("PageDown")
+    assert browser.run(hidden) == [] and browser.run(WHERE).endswith("tanh [7]")
+    browser.press("PageDown")
+    assert "-0.3697" in browser.run(hidden) and browser.run(WHERE).endswith("multiply [8]")
+    browser.press("q")
+    assert browser.run(hidden) == []
+
+
 def test_a_handout_has_every_step(browser, pages):
     browser.open(pages["neurons"])
     steps = browser.run("dispatchEvent(new Event('beforeprint')), $('handout').children.length")

@@ -116,7 +116,7 @@ def test_every_optimizer_learns_moons(optimizer):
     training = Training(checked({"optimizer": optimizer, "lr": rates.get(optimizer, 0.03), "layers": [[12, "tanh"]]}))
     before = training.value
     training.run(400, 60)
-    assert training.steps == 400 and training.value < 0.3 < before and training.history[-1][2] > 0.9
+    assert training.steps == 400 and training.value < 0.3 < before and training.history[-1][3] > 0.9
 
 
 def test_what_is_shown_is_what_the_engine_has():

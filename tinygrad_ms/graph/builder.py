@@ -216,7 +216,7 @@ class GraphBuilder:
         arrays = [(self.array(node), raws[0]) for node, raws in found.items()]
         arrays += [(self.vertex[constant].arrays[0], raw) for constant, raw in constants.items()]
         for node in tape:
-            if node.plan is not None and node.saved is not None:
+            if self.graph.view == "both" and node.plan is not None and node.saved is not None:
                 self.vertex[node].saved = saved_values(node)
         for array, raw in arrays:
             if array is not None and array.value is None:

@@ -118,11 +118,11 @@ class PageWriter(Writer):
 
     def array_rows(self, array, colour, quiet):
         """Numbers of small arrays, the shape of the others; the page shows more beside the picture."""
-        value, gradient = ({"value", "gradient"} & self.graph.show and array.value), array.gradient
+        value, gradient = array.value, array.gradient
         if array.name or not (value and value.small is not None and not array.shape):
             yield small(" ".join(filter(None, (array.name, shape_text(array.shape) or "scalar"))), quiet)
         if "value" in self.graph.show and value and value.small is not None:
-            yield from self.summary("", value, VALUE_TEXT if colour != "#ffffff" else colour)
+            yield from self.summary("", value, VALUE_TEXT)
         if "gradient" in self.graph.show and gradient is not None and gradient.small is not None:
             word = "grad" + ("\n" if "\n" in gradient.text else " ")
             yield from self.summary(word, gradient, GRADIENT_TEXT)

@@ -69,7 +69,7 @@ class Vertex:
     line: str = ""  # file:line where it was recorded
     saved_bytes: int = 0  # what the tape keeps for the gradient
     saved_shapes: tuple[tuple[int, ...], ...] = ()  # of the arrays among it
-    saved: list[tuple[str, Any]] = field(default_factory=list)  # (name, values.Summary) of each, where asked for
+    saved: list[tuple[str, Any]] = field(default_factory=list)  # (name, values.Summary) of each, in view "both"
     primitive: Any = None  # of an op
     seconds: float | None = None
     is_output: bool = False

@@ -221,7 +221,7 @@ def local_products(node, g):
 
 
 def slopes(node) -> dict[int, Any]:
-    """The derivative of a scalar by each of its scalar arguments, on the host; {} where a rule is joint or fails."""
+    """The derivative of a scalar by each of its scalar arguments, on the host; {} unless all are scalars."""
     if node.shape != () or any(getattr(parent, "shape", ()) != () for parent in node.parents):
         return {}
     with watching():

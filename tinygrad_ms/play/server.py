@@ -6,6 +6,7 @@ JSON of settings and numbers of a limited size.
 """
 
 import json
+import os
 import secrets
 import sys
 import webbrowser
@@ -13,6 +14,7 @@ from collections import OrderedDict
 from hmac import compare_digest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from threading import Lock
 from urllib.parse import parse_qs, urlsplit
 
@@ -40,7 +42,7 @@ class Playground(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    allow_reuse_address = False
+    allow_reuse_address = os.name != "nt"  # there two servers could have one port
 
     def __init__(self, port: int = 0):
         self.token = secrets.token_urlsafe(24)
@@ -50,8 +52,12 @@ class Playground(ThreadingHTTPServer):
         self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
         self.url = f"http://127.0.0.1:{self.server_port}/{self.token}/"
 
+    def server_bind(self):
+        TCPServer.server_bind(self)  # HTTPServer asks the network for the name of this machine, too
+        self.server_name, self.server_port = self.socket.getsockname()
+
     def handle_error(self, request, client_address):
-        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):  # a page that was closed is no news
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):  # a page that was closed is no news
             super().handle_error(request, client_address)
 
     def start(self, settings) -> str:

@@ -3,6 +3,7 @@
 import base64
 import threading
 import time
+from collections import deque
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Training:
         self.rng = np.random.default_rng(settings.seed)
         self.waiting = np.empty(0, int)  # what is left of an epoch
         self.steps, self.stopped = 0, ""
-        self.history: list[list[float]] = []  # per step: loss of the batch, then of the test points, share right
+        self.history: deque[list] = deque(maxlen=10_000)  # step, loss of its batch, loss and share right held out
         self.look()
         self.differentiate()
 
@@ -52,7 +53,7 @@ class Training:
         loss = self.loss()
         loss.backward()
         self.value = loss.item()
-        self.history.append([self.value, float("nan"), float("nan")])
+        self.history.append([self.steps, plain(self.value), None, None])
         if not np.isfinite(self.value):
             self.stopped = f"The loss is {self.value} at step {self.steps}: a smaller learning rate may help."
 
@@ -91,7 +92,7 @@ class Training:
             top = scores.max(axis=1, keepdims=True)
             logs = scores - top - np.log(np.exp(scores - top).sum(axis=1, keepdims=True))
         right = float((scores.argmax(axis=1) == truth).mean())
-        self.history[-1][1:] = [float(-logs[np.arange(len(truth)), truth].mean()), right]
+        self.history[-1][2:] = [plain(-logs[np.arange(len(truth)), truth].mean()), right]
 
     def scores(self, features) -> np.ndarray:
         with tg.no_grad():
@@ -144,8 +145,8 @@ class Training:
         }  # fmt: skip
 
     def state(self, since: int = 0) -> dict:
-        """What changes: numbers, boundary, weights and gradients. ``since``: steps whose history the page has."""
-        if self.history[-1][2] != self.history[-1][2]:
+        """What changes: numbers, boundary, weights and gradients. ``since``: the first step that the page lacks."""
+        if self.history[-1][3] is None:
             self.measure()
         with np.errstate(all="ignore"):
             scores = self.scores(self.plane(GRID))
@@ -154,9 +155,9 @@ class Training:
         layers = [layer for layer in self.net.layers if isinstance(layer, nn.Linear)]
         shown = self.points.features[self.test[:SHOWN]]
         return {
-            "step": self.steps, "epoch": self.steps * len(self.batch) / len(self.train), "loss": plain(self.value),
-            "test_loss": plain(self.history[-1][1]), "right": self.history[-1][2], "stopped": self.stopped,
-            "history": [[plain(v) for v in row] for row in self.history[since:]], "batch": self.batch.tolist(),
+            "step": self.steps, "loss": plain(self.value), "test_loss": self.history[-1][2],
+            "right": self.history[-1][3], "stopped": self.stopped, "batch": self.batch.tolist(),
+            "history": [row for row in self.history if row[0] >= since],
             "grid": packed(scores.argmax(axis=1)), "sure": packed(255 * np.nan_to_num(sure)),
             "layers": [{"weight": picture(p.weight), "bias": picture(p.bias)} for p in layers], "maps": self.maps(),
             "answers": self.scores(shown).argmax(axis=1).tolist() if self.points.images is not None else None,

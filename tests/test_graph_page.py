@@ -241,10 +241,10 @@ def test_lines_of_matrices_of_large_arrays_and_of_sums():
     assert to_text(last["adds"]) in ("[1, 1] + [1, 2] + [1, 2] = [3, 5]", "[1, 2] + [1, 2] + [1, 1] = [3, 5]")
 
 
-def worked(op, *arrays, **constants) -> list[str]:
+def worked(op, *arrays) -> list[str]:
     """The backward lines of one op on float64 arrays."""
     tensors = [tg.tensor(a, dtype="float64", requires_grad=True, name=f"t{i}") for i, a in enumerate(arrays)]
-    return [line for s in steps_of(op(*tensors, **constants)) if s["phase"] == "backward" for line in lines_of(s)]
+    return [line for s in steps_of(op(*tensors)) if s["phase"] == "backward" for line in lines_of(s)]
 
 
 UNARY = (
@@ -315,6 +315,26 @@ def test_a_wrong_formula_is_not_worked_out():
         return x * x * x
 
     assert worked(cube, 0.4) == ["1 · 3 · 0.4² = 0.48"]
+
+
+NASTY = (
+    "", "=", "= = =", "{", "}", "y = ", r"\frac{dy}{dphi} = ", r"\frac{dy}{d\phi} = \frac",
+    r"\frac{dy}{d\phi} = \phi^{", r"\frac{dy}{d\phi} = [\phi", r"\frac{dy}{d\phi} = \begin{cases} 1", r"dy = d",
+    r"dy = \frac{d\phi}{", r"\bar \phi = \sum", r"\frac{dy}{d\phi} = \sqrt", r"\frac{dy}{d\phi} = e^",
+    r"\frac{dy}{d\phi} = \phi_", r"\frac{dy}{d\phi} = \bar", r"\frac{dy}{d\phi} = ((((\phi",
+    r"q = q, \quad \frac{dy}{d\phi} = q", r"\frac{dy}{d\phi} = \phi / ", r"\bar \phi = [1, 2",
+    r"\frac{dy}{d\phi} = \operatorname{sin}", r"\frac{dy}{d\phi} = \operatorname{matmul} \phi",
+    r"y^2 = \phi, \quad dy = 3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("formula", NASTY, ids=range(len(NASTY)))
+def test_no_formula_breaks_the_page(formula):
+    @tg.rules.elementwise(derivative=lambda phi: 2.0 + 0 * phi, formula=formula)
+    def odd(xp, phi):
+        return 2 * phi
+
+    assert worked(odd, 0.4) == []
 
 
 def test_gradients_in_the_boxes():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy
 
-from tinygrad_ms.graph.readable import Unreadable, read
+from tinygrad_ms.graph.readable import Unreadable, apply, read
 from tinygrad_ms.graph.structure import shape_text
 from tinygrad_ms.graph.values import number
 
@@ -73,10 +73,8 @@ def rule_line(primitive, argument, operands: dict, constants: dict, result: Oper
         for left, rights in clauses(primitive.formula):  # letters that the formula itself explains: p = softmax(z)
             if pick is not shapes and re.fullmatch("[A-Za-z]", left) and left not in filled:
                 value = read(rights[0], filled)[1]
-                first = value if not numpy.ndim(value) else numpy.ravel(value)[0]
-                filled[left] = (
-                    (in_place(pick(Operand(numpy.asarray(value), first))), value) if value is not None else ("", None)
-                )
+                meant = Operand() if value is None else Operand(numpy.asarray(value), float(numpy.ravel(value)[0]))
+                filled[left] = (in_place(pick(meant)), value)
         if g.shape == ():
             filled.setdefault("n", (str(math.prod(sent.shape)), math.prod(sent.shape)))  # of a mean
         text, value = read(expression, filled, index)
@@ -91,7 +89,7 @@ def rule_line(primitive, argument, operands: dict, constants: dict, result: Oper
         times = r" \odot " if pick is written and g.shape and numpy.ndim(value) else r" \cdot "
         text = pick(g) + times + (f"({text})" if is_sum(text) else text)
         text = r"\textstyle\sum " * summed + text
-        value = None if value is None else numbers(pick, g) * value
+        value = apply(numpy.multiply, numbers(pick, g), value)
     elif value is not None and not numpy.ndim(value) and sent.shape:
         line, pick = r"\text{each element: }", element
     if value is None or not agrees(value, numbers(pick, sent), summed):
@@ -191,9 +189,9 @@ def is_local(primitive) -> bool:
 def rule_of(primitive, argument: str) -> tuple[str, str]:
     """("local", dy/dx) or ("whole", what is sent, in terms of the bar of y) for an argument, in letters; ("", "")."""
     named = {name: letter for letter, name in reversed(letters(primitive).items()) if name in primitive.arguments}
-    letter = named.get(argument)
-    if letter is None:
+    if argument not in named:
         return "", ""
+    letter = re.escape(named[argument])
     for left, rights in clauses(primitive.formula):
         if re.fullmatch(rf"\\frac\{{(d|\\partial )\w\}}\{{(d|\\partial ){letter}(_\w)?\}}", left):
             return "local", min(rights, key=difficulty)
@@ -214,7 +212,7 @@ def index_of(primitive, argument) -> str:
     """The letter below the argument where its rule is written: i of ``\\bar x_i = ...``."""
     named = {name: letter for letter, name in reversed(letters(primitive).items())}
     found = re.search(
-        rf"(?:\\bar |\{{d|partial ){named.get(argument)}_(\w)\}}?(?=$| =)", primitive.formula, re.IGNORECASE
+        rf"(?:\\bar |\{{d|partial ){re.escape(named[argument])}_(\w)\}}?(?=$| =)", primitive.formula, re.IGNORECASE
     )
     return found[1] if found else ""
 
@@ -225,7 +223,7 @@ def difficulty(expression: str) -> tuple[int, int]:
 
 
 def coefficient(total: str, letter: str) -> str:
-    """What stands beside ``d letter`` in a differential: of ``b\\,da + a\\,db`` the b for a."""
+    """What stands beside ``d letter`` (escaped) in a differential: of ``b\\,da + a\\,db`` the b for a."""
     if found := re.match(r"\\frac\{", total):
         above, _, below = total[found.end() :].partition("}{")
         if len(list(cut(total, " "))) == 1 and below.count("}") == 1 + below.count("{"):

@@ -301,6 +301,13 @@ def test_lines_of_losses_means_and_norms():
     assert worked(lambda z: tg.softmax(z).sum(), [1.0, 2.0])[1:] == []  # its rule has no such line
 
 
+def test_lines_on_a_device():
+    """Numbers come to the host one array at a time, and a broadcast argument gets the sum."""
+    tg.set_default_device("strict")
+    assert worked(lambda x, s: tg.sum(x * s), [1.0, 2.0], 0.5)[1:] == [
+        "[1, 1] · 0.5 = [0.5, 0.5]", "Σ [1, 1] ⊙ [1, 2] = 3"]  # fmt: skip
+
+
 def test_a_wrong_formula_is_not_worked_out():
     """A line is computed once more from what stands there: one that does not come out is not shown."""
 

@@ -88,7 +88,7 @@ def rule_line(primitive, argument, operands: dict, constants: dict, result: Oper
     if local:
         times = r" \odot " if pick is written and g.shape and numpy.ndim(value) else r" \cdot "
         text = pick(g) + times + (f"({text})" if is_sum(text) else text)
-        text = r"\textstyle\sum " * summed + text
+        text = r"\sum " * summed + text
         value = apply(numpy.multiply, numbers(pick, g), value)
     elif value is not None and not numpy.ndim(value) and sent.shape:
         line, pick = r"\text{each element: }", element

@@ -34,6 +34,7 @@ HARMLESS = {
     "lspace", "rspace",
 }  # fmt: skip
 VALUE_TEXT = "#47484a"  # of values in boxes: by it the page finds them
+MANY = 60  # vertices: no direction shows so many at once
 BESIDE, BELOW = (1370, 1010), (1904, 600)  # pixels left for the picture on a wall, beside the panel and above it
 
 
@@ -55,7 +56,7 @@ def page(outputs, path=None, *, title="Backprop, step by step", depths=None, gra
     scope closes the scopes of its depth, the step of a closed scope opens them; ``?`` lists the keys.
 
     outputs, **options: as of ``build`` (params=, fold=, collapse=, max_nodes=, gradient=, values=recording, rankdir=,
-    ...). Without ``rankdir`` the picture runs the way that shows it larger.
+    ...). Without ``rankdir`` the picture runs the way that shows it larger; of many vertices, downwards.
     depths: which levels of detail the page offers, by the ``depth`` of ``build``; default: all there are.
     gradients: whether gradients stand in the boxes, too, from the step on that brings them; default: if all are small.
     Formulas are MathML where latex2mathml is installed, else text. Needs a renderer for the picture; without
@@ -155,7 +156,8 @@ def picture(number, graph, directions) -> str:
         inside = "<p>No picture: no Graphviz renderer was found (pip install graphviz-pure).</p>"
     else:
         drawn = []
-        for graph.rankdir in directions:
+        for direction in directions[: 1 if len(graph) > MANY else 2]:
+            graph.rankdir = direction
             svg = draw(PageWriter(graph).dot()).decode()
             wide, high = map(float, re.findall(r'viewBox="\S+ \S+ (\S+) (\S+)"', svg)[0])
             drawn.append((max(min(w / wide, h / high) for w, h in (BESIDE, BELOW)), svg))

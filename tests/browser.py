@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -19,16 +20,11 @@ import pytest
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(not BROWSER or os.name == "nt", reason="no Chromium (apt-get install chromium)")
-CODES = {
-    "PageDown": 34,
-    "PageUp": 33,
-    "End": 35,
-    "Home": 36,
-    "ArrowLeft": 37,
-    "ArrowRight": 39,
-    "Enter": 13,
-    "Escape": 27,
-}
+CODES = {"PageDown": 34, "PageUp": 33, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39, "Enter": 13}
+PIPES = """import fcntl, os, sys  # the browser reads its commands from 3 and writes its answers to 4
+held = [fcntl.fcntl(int(pipe), fcntl.F_DUPFD, 60) for pipe in sys.argv[1:3]]
+os.dup2(held[0], 3), os.dup2(held[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])"""
 
 
 class Browser:
@@ -36,28 +32,16 @@ class Browser:
 
     def __init__(self, width=1280, height=720, dark=False):
         self.size, self.dark, self.last, self.errors = (width, height), dark, 0, []
-        self.events, self.buffer = [], b""
+        self.buffer = b""
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory()
         down, up = os.pipe(), os.pipe()
-
-        def take_pipes():  # the browser reads its commands from 3 and writes its answers to 4
-            held = os.dup2(down[0], 60), os.dup2(up[1], 61)
-            os.dup2(held[0], 3)
-            os.dup2(held[1], 4)
-
-        flags = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--remote-debugging-pipe",
-            "--no-first-run",
-            "--hide-scrollbars",
-        ]
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
+        flags += ["--hide-scrollbars", f"--user-data-dir={self.folder.name}", "about:blank"]
         self.process = subprocess.Popen(
-            [BROWSER, *flags, f"--user-data-dir={self.folder.name}", "about:blank"],
-            preexec_fn=take_pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [sys.executable, "-c", PIPES, str(down[0]), str(up[1]), BROWSER, *flags],
+            pass_fds=(down[0], up[1]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(down[0])
         os.close(up[1])
@@ -76,7 +60,11 @@ class Browser:
             self.send("Browser.close")
         except (OSError, EOFError, TimeoutError):
             pass
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         os.close(self.writer)
         os.close(self.reader)
         self.folder.cleanup()
@@ -106,7 +94,6 @@ class Browser:
         text, _, self.buffer = self.buffer.partition(b"\0")
         message = json.loads(text)
         method, what = message.get("method"), message.get("params", {})
-        self.events.append(method)
         if method == "Runtime.exceptionThrown":
             self.errors.append(what["exceptionDetails"].get("exception", {}).get("description", "exception"))
         if method == "Log.entryAdded" and what["entry"]["level"] == "error":
@@ -119,7 +106,6 @@ class Browser:
         self.send("Emulation.setEmulatedMedia", features=[scheme])
 
     def open(self, url):
-        self.events.clear()
         self.send("Page.navigate", url=url)
         self.until("document.readyState === 'complete'")
 
@@ -140,7 +126,7 @@ class Browser:
     def press(self, key):
         """A key, as the keyboard sends it."""
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
-        code = CODES.get(key, ord(key[0].upper()))
+        code = CODES.get(key, 27 if key == "Escape" else ord(key[0].upper()))
         for kind in ("keyDown", "keyUp"):
             more = text if kind == "keyDown" else {}
             self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **more)

@@ -292,6 +292,8 @@ def test_lines_of_losses_means_and_norms():
     assert worked(lambda z: tg.softmax_cross_entropy(z, labels), [[1.0, 2.0, 0.5]]) == [
         "1 · ([0.2312, 0.6285, 0.1402] - [0, 0, 1]) = [0.2312, 0.6285, -0.8598]"]  # fmt: skip
     assert worked(tg.mean, [[1.0, 2.0], [3.0, 4.0]]) == ["each element: 1/4 = 0.25"]
+    assert worked(tg.mean, np.ones((8, 8))) == ["each element: 1/64 = 0.01562"]
+    assert worked(lambda z: tg.softmax_cross_entropy(z, tg.tensor([2] * 5)), np.ones((5, 3))) == []
     assert worked(tg.mse, [0.5, 1.0], [1.0, 3.0])[-1] == (
         "[0.5, 0.5] ⊙ 2 · ([0.5, 1] - [1, 3]) = [-0.5, -2]")  # fmt: skip
     assert worked(tg.logsumexp, [1.0, 2.0]) == ["1 · (e^([1, 2]))/(Σ_j e^([1, 2])) = [0.2689, 0.7311]"]

@@ -63,6 +63,10 @@ def rule_line(primitive, argument, operands: dict, constants: dict, result: Oper
         return ""
     local, own, index = kind == "local", result_letter(primitive), index_of(primitive, argument)
     line, pick = view(operands.values(), [result, g, sent], local)
+    if index and pick is not written:  # no element stands for all, unless the rule is the same for each
+        if "_" in expression:
+            return ""
+        line, pick = "", element
     constants = {**{name: str(value) for name, value in primitive.defaults.items()}, **constants}
     known = {a: operands.get(name) or Operand.plain(constants.get(name, "")) for a, name in letters(primitive).items()}
     known |= {own.lower(): result, own.upper(): result, rf"\bar {own.lower()}": g, rf"\bar {own.upper()}": g}
@@ -94,7 +98,7 @@ def rule_line(primitive, argument, operands: dict, constants: dict, result: Oper
         line, pick = r"\text{each element: }", element
     if value is None or not agrees(value, numbers(pick, sent), summed):
         return ""
-    return f"{line}{text} = {pick(sent)}"
+    return line + (text if text == pick(sent) else f"{text} = {pick(sent)}")
 
 
 def agrees(value, sent, summed) -> bool:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``learn``, ``ops``, ``info``."""
+"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``learn``, ``play``, ``ops``, ``info``."""
 
 import argparse
 import runpy
@@ -35,7 +35,7 @@ def main(arguments=None) -> int:
     graph.add_argument("--collapse", action="append", default=[], metavar="SCOPE", help="a scope that becomes a box")
     graph.add_argument("--values", action="store_true")
     graph.add_argument("--gradients", action="store_true")
-    graph.add_argument("--rankdir", default="TB", help="TB, LR, BT or RL")
+    graph.add_argument("--rankdir", help="TB, LR, BT or RL (default: TB, of a page what fits)")
     graph.add_argument("--max-nodes", type=int, default=200, help="0: no limit")
     graph.add_argument("--title", default="")
     graph.add_argument("--scale", type=float, default=1, help="how many times as large (svg, png)")
@@ -48,6 +48,9 @@ def main(arguments=None) -> int:
     learn.add_argument("--sheet", action="store_true", help="all tasks in Markdown, to hand out")
     learn.add_argument("--solutions", action="store_true", help="the sheet with the model answers, for the teacher")
     commands.add_parser("info", help="version, devices, renderer")
+    playground = commands.add_parser("play", help="a playground in the browser: train a small network and watch")
+    playground.add_argument("--port", type=int, default=0, help="of this machine (default: a free one)")
+    playground.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     own = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:own])
@@ -97,12 +100,14 @@ def draw_script(options) -> int:
 def draw(outputs, options, gradient=None):
     choices = {
         "depth": options.depth, "fold": not options.unfold, "collapse": options.collapse, "title": options.title,
-        "rankdir": options.rankdir, "max_nodes": options.max_nodes or None, "gradient": gradient,
+        "rankdir": options.rankdir or "TB", "max_nodes": options.max_nodes or None, "gradient": gradient,
     }  # fmt: skip
     if options.output.suffix == ".html":
         choices["title"] = choices["title"] or options.script.name
         depths = None if choices.pop("depth") is None else [options.depth]
-        tg.graph.page(outputs, options.output, depths=depths, **choices)
+        if options.rankdir is None:
+            del choices["rankdir"]
+        tg.graph.page(outputs, options.output, depths=depths, gradients=options.gradients or None, **choices)
         print(f"{options.output}: a page to step through")
         return
     choices |= {"values": options.values, "gradients": options.gradients, "font_size": options.font_size}
@@ -116,6 +121,13 @@ def list_ops(options) -> int:
         print(entry(options.name, lambda formula: f"    {to_text(formula)}\n\n{as_math(formula)}"))
     else:
         print(page(), end="")
+    return 0
+
+
+def start_playground(options) -> int:
+    from tinygrad_ms.play import play
+
+    play(options.port, not options.no_browser)
     return 0
 
 
@@ -133,7 +145,7 @@ def do_exercises(options) -> int:
     return learn(options.lesson, options.answers, options.sheet, options.solutions)
 
 
-COMMANDS = {"graph": draw_script, "learn": do_exercises, "ops": list_ops, "info": show_info}
+COMMANDS = {"graph": draw_script, "learn": do_exercises, "ops": list_ops, "info": show_info, "play": start_playground}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,7 +9,16 @@ from tinygrad_ms.graph.outputs import LeafNames, RuleWatcher, check_options, gra
 from tinygrad_ms.graph.paths import highlight_paths, prune
 from tinygrad_ms.graph.picture import Graph
 from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex, count_gradients
-from tinygrad_ms.graph.values import Backward, Summary, find_values, is_freed, recording, run_backward, summarised
+from tinygrad_ms.graph.values import (
+    Backward,
+    Summary,
+    find_values,
+    is_freed,
+    recording,
+    run_backward,
+    slopes,
+    summarised,
+)  # fmt: skip
 
 VIEWS = ("forward", "backward", "both", "higher")
 INPUTS = {"x": "input", "input": "input", "target": "target", "labels": "labels"}  # what a constant without a name is
@@ -159,6 +168,7 @@ class GraphBuilder:
         vertex = self.put(Vertex("op", primitive.name, scope, order=order, seq=node.seq), node)
         vertex.arrays = [] if node.shape is None else [array_of(node)]
         vertex.formula, vertex.source, vertex.line = primitive.formula, primitive.source, node.line
+        vertex.primitive = primitive
         saved = [value for value in node.saved or () if hasattr(value, "nbytes")]
         vertex.saved_bytes = sum(value.nbytes for value in saved)
         vertex.saved_shapes = tuple(value.shape for value in saved if value.shape)
@@ -212,6 +222,9 @@ class GraphBuilder:
         found, constants = find_values(tape, {tensor.node: tensor.data for tensor in roots.values()})
         arrays = [(self.array(node), raws[0]) for node, raws in found.items()]
         arrays += [(self.vertex[constant].arrays[0], raw) for constant, raw in constants.items()]
+        for node in tape:
+            if self.graph.view == "both" and node.plan is not None and node.saved is not None:
+                self.vertex[node].saved = saved_values(node)
         for array, raw in arrays:
             if array is not None and array.value is None:
                 array.value = Summary(raw)
@@ -258,9 +271,11 @@ class GraphBuilder:
     def draw_gradients(self, tape, roots, watched, title):
         edges = self.graph.edges
         for node in tape:
+            local = slopes(node) if watched and node.plan is not None else {}
             for i, sent in sent_arguments(node, watched) if node.plan is not None else ():
                 edge = self.value_edges[node, i]
-                edges.append(Edge(edge.target, edge.source, "gradient", edge.argument, edge.output, gradient=sent))
+                edges.append(Edge(edge.target, edge.source, "gradient", edge.argument, edge.output, gradient=sent,
+                                  local=local.get(i)))  # fmt: skip
         for tensor in roots.values():
             seed = Vertex("seed", title, self.graph.root, [array_of(tensor.node)])
             self.put(seed, ("seed", tensor.node))
@@ -288,6 +303,14 @@ def sent_arguments(node, watched) -> list[tuple]:
         if sent and sent[0][0] is parent:
             arguments.append((i, sent.pop(0)[1]))
     return arguments
+
+
+def saved_values(node) -> list[tuple]:
+    """(name, Summary) of the arrays that an op keeps for its rule."""
+    plan, primitive = node.plan, node.plan.primitive
+    names = [primitive.argument_name(i) for i in plan.inputs]
+    names += plan.names[len(plan.names) - len(plan.outputs) - len(plan.extras) :]
+    return [(name, Summary(value)) for name, value in zip(names, node.saved) if hasattr(value, "nbytes")]
 
 
 def output_name(node, k) -> str:

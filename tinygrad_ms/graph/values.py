@@ -20,13 +20,14 @@ STRIP = (4, 12)  # rows and columns of a heat strip
 class Summary:
     """What a picture shows of an array: small ones in full, of large ones range, mean, deviation and a heat strip."""
 
-    __slots__ = ("shape", "dtype", "small", "low", "high", "mean", "std", "norm", "bad", "strip")
+    __slots__ = ("shape", "dtype", "small", "low", "high", "mean", "std", "norm", "bad", "strip", "first")
 
     def __init__(self, array):
         array = raw(array)
         host = BACKENDS[type(array)].to_host(array) if type(array) in BACKENDS else numpy.asarray(array)
         self.shape, self.dtype = host.shape, host.dtype
         self.small = host.copy() if host.size <= SMALL else None
+        self.first = float(host.flat[0]) if host.size else None
         wide = host.astype(numpy.float64) if is_float(host.dtype) or host.dtype.kind in "iub" else host
         finite = wide[numpy.isfinite(wide)]
         self.bad = wide.size - finite.size  # NaN and infinite elements
@@ -75,7 +76,7 @@ def number(value: Any) -> str:
         return str(value)
     if isinstance(value, (int, numpy.integer)) and abs(int(value)) < 10**6:
         return str(value)
-    value = float(value)
+    value = float(value) + 0.0  # no -0
     return f"{value:.4g}" if math.isfinite(value) else str(value)
 
 
@@ -218,6 +219,15 @@ def local_products(node, g):
         d = rule(g, *[saved[p] for p in positions])
         if d is not None:
             yield i, d
+
+
+def slopes(node) -> dict[int, Any]:
+    """The derivative of a scalar by each of its scalar arguments, on the host; {} unless all are scalars."""
+    if node.shape != () or any(getattr(parent, "shape", ()) != () for parent in node.parents):
+        return {}
+    with watching():
+        found = dict(local_products(node, node.backend.xp.ones((), node.dtype)))
+    return {i: Summary(d).small for i, d in found.items()}
 
 
 def summarised(gradient):

@@ -162,9 +162,8 @@ def picture(number, graph, directions) -> str:
             wide, high = map(float, re.findall(r'viewBox="\S+ \S+ (\S+) (\S+)"', svg)[0])
             drawn.append((max(min(w / wide, h / high) for w, h in (BESIDE, BELOW)), svg))
         svg = max(drawn, key=lambda pair: pair[0])[1]
-        inside = re.sub(
-            r' (xml:space="preserve"|text-anchor="start"|font-family="[^"]*")', "", svg[svg.index("<svg") :]
-        )
+        needless = r' (xml:space="preserve"|text-anchor="start"|font-family="[^"]*")|<!-- .*? -->\n'
+        inside = re.sub(needless, "", svg[svg.index("<svg") :])
         for kind in ("n", "e", "scope", "graph", "node", "edge", "clust", "a_node", "a_edge", "a_clust"):
             inside = inside.replace(f'id="{kind}', f'id="L{number}-{kind}')
     return f'<div class="level" data-level="{number}" hidden>{inside}</div>'

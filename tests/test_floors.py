@@ -3,8 +3,8 @@
 The floors, from the bottom:
 
 0. `_version`; `lines`: of source files; `options`: numbers as options; `random`: the generator that initial values and
-   masks come from; `sole`: whether an array has one owner; `surroundings`: what must surround a call that runs again;
-   `tree`: nested containers
+   masks come from; `sole`: whether an array has one owner; `spelling`: PyTorch's names; `surroundings`: what must
+   surround a call that runs again; `tree`: nested containers
 1. `arrays`: which array library an array belongs to; above it `world`: the ranks of a job
 2. `engine`: Tensor and tape
 3. `ops`: the primitives; `dlpack`: arrays of other libraries; above it `stacked`: backward for many cotangents at once
@@ -28,6 +28,7 @@ FLOORS = {
     "tinygrad_ms.options": 0,
     "tinygrad_ms.random": 0,
     "tinygrad_ms.sole": 0,
+    "tinygrad_ms.spelling": 0,
     "tinygrad_ms.surroundings": 0,
     "tinygrad_ms.tree": 0,
     "tinygrad_ms.arrays": 1,

@@ -14,6 +14,7 @@ from tinygrad_ms.engine.around.modes import current_state, notify
 from tinygrad_ms.engine.around.sentences import complaint, shape_of
 from tinygrad_ms.engine.tape import Constant, Node, Output
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.spelling import respelled
 
 # What Tensor(y) and Node(...) do, in two calls: as plain functions these take half the time.
 blank, fill_tensor, fill_node = object.__new__, Tensor.__init__, Node.__init__
@@ -31,13 +32,14 @@ def make_op(primitive) -> Callable:
     expected = "f" if floats else "fiub"  # kinds of dtypes that need no conversion
 
     def op(*args, **constants):
-        if door and len(args) == 1:  # the door for a raw array, on which rules run: just the forward
-            run = None if constants else direct(type(args[0]))
-            if (run or type(args[0]) in BACKENDS) and args[0].dtype.kind == "f" and not current_state().hooks:
-                try:
-                    return run(args[0]) if run else through_the_door(primitive, args[0], constants)
-                except Exception as error:
-                    raise complaint(primitive, args, constants, error) from error.__cause__
+        # The door for a raw array, on which rules run: just the forward.
+        if (door and len(args) == 1
+            and ((run := None if constants else direct(type(args[0]))) or type(args[0]) in BACKENDS)
+            and args[0].dtype.kind == "f" and not current_state().hooks):  # fmt: skip
+            try:
+                return run(args[0]) if run else through_the_door(primitive, args[0], constants)
+            except Exception:  # it comes again below, and is put into words
+                pass
         if len(args) != count and count is not None:
             args, constants = primitive.bind(args, constants)
         state = current_state()
@@ -78,6 +80,8 @@ def make_op(primitive) -> Callable:
                 watch = backend.recorder  # who wants to see it, if anybody
                 y = watch.run(primitive, arrays, constants) if watch else forward(backend.xp, *arrays, **constants)
         except Exception as error:
+            if renamed := respelled(primitive.name, constants, primitive.constants):
+                return op(*args, **renamed)
             raise complaint(primitive, arrays, constants, error) from error.__cause__
 
         # Wrap and record.

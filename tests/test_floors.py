@@ -11,7 +11,8 @@ The floors, from the bottom:
 4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`, `own_primitives`
 5. `replay`: record once, run many; `distributed`: several processes; `interop`: inside PyTorch and JAX; `notebook`,
    `rules`; `moved`: where old paths lead
-6. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
+6. `tinygrad_ms` itself: the public names; above it `api`, the pages of their docstrings, and `__main__`, the command
+   line
 """
 
 import ast
@@ -55,6 +56,7 @@ FLOORS = {
     "tinygrad_ms.rules": 5,
     "tinygrad_ms.moved": 5,
     "tinygrad_ms": 6,
+    "tinygrad_ms.api": 6.5,
     "tinygrad_ms.__main__": 7,
 }
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``ops``, ``info``."""
+"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``ops``, ``api``, ``info``."""
 
 import argparse
 import runpy
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import tinygrad_ms as tg
+from tinygrad_ms.api import PAGES, write
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.latex import to_text
 from tinygrad_ms.graph.renderer import find_renderer
@@ -40,13 +41,15 @@ def main(arguments=None) -> int:
     graph.add_argument("--title", default="")
     ops = commands.add_parser("ops", help="every op with its formula, rule and source, in Markdown")
     ops.add_argument("name", nargs="?", help="only this one")
+    api = commands.add_parser("api", help="write the pages of all other names, from their docstrings")
+    api.add_argument("folder", nargs="?", type=Path, default=Path("docs/api"))
     commands.add_parser("info", help="version, devices, renderer")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     own = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:own])
     options.arguments = arguments[own + 1 :]
     try:
-        return {"graph": draw_script, "ops": list_ops, "info": show_info}[options.command](options)
+        return {"graph": draw_script, "ops": list_ops, "api": write_api, "info": show_info}[options.command](options)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -107,6 +110,12 @@ def list_ops(options) -> int:
         print(entry(options.name, lambda formula: f"    {to_text(formula)}\n\n{as_math(formula)}"))
     else:
         print(page(), end="")
+    return 0
+
+
+def write_api(options) -> int:
+    write(options.folder)
+    print(f"{len(PAGES) + 1} pages in {options.folder}")
     return 0
 
 

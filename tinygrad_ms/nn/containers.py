@@ -11,6 +11,10 @@ class Sequential(Module):
 
     The names of the layers are their numbers ("0.weight"). ``model[i]`` is a layer, ``model[i:j]`` a
     Sequential of some.
+
+    >>> model = tg.nn.Sequential(tg.nn.Linear(3, 4), tg.nn.ReLU(), tg.nn.Linear(4, 2))
+    >>> [name for name, _ in model.named_parameters()]
+    ['0.weight', '0.bias', '2.weight', '2.bias']
     """
 
     def __init__(self, *layers: Callable):
@@ -73,7 +77,12 @@ class Held(Module):
 
 
 class ModuleList(Held, MutableSequence):
-    """A list of modules, for code that was written for PyTorch: a plain list as an attribute does the same."""
+    """A list of modules, for code that was written for PyTorch: a plain list as an attribute does the same.
+
+    >>> blocks = tg.nn.ModuleList([tg.nn.Linear(2, 2), tg.nn.Linear(2, 1)])
+    >>> len(blocks), list(blocks.state_dict())
+    (2, ['0.weight', '0.bias', '1.weight', '1.bias'])
+    """
 
     def __init__(self, modules: Iterable[Module] = ()):
         self.held = list(map(self.checked, modules))

@@ -65,7 +65,12 @@ class BCEWithLogitsLoss(Loss):
 
 
 class CrossEntropyLoss(Loss):
-    """``tg.cross_entropy`` of logits. The classes are the last axis, where PyTorch has them in axis 1: ``axis=1``."""
+    """``tg.cross_entropy`` of logits. The classes are the last axis, where PyTorch has them in axis 1: ``axis=1``.
+
+    >>> loss = tg.nn.CrossEntropyLoss(label_smoothing=0.1)
+    >>> round(loss([[2.0, 0.0]], [0]).item(), 4)
+    0.2269
+    """
 
     function = softmax_cross_entropy
 

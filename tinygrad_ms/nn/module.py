@@ -103,6 +103,15 @@ class Module:
     the order in which they were set, under names such as "blocks.0.weight". What appears twice is visited
     once; cycles end. Plain Tensors are not state. Raises TypeError where they stand among Parameters in one list,
     and for a set of modules or state, which has no order.
+
+    >>> class Scale(tg.nn.Module):
+    ...     def __init__(self):
+    ...         self.factor = tg.nn.Parameter([2.0])
+    ...
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> Scale()([3.0]).tolist(), Scale().state_dict()
+    ([6.0], {'factor': array([2.], dtype=float32)})
     """
 
     training = True

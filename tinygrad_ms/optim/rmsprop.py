@@ -15,6 +15,13 @@ class RMSprop(Optimizer):
 
     Where rounding makes v - a^2 negative, it counts as 0.
     Source: Tieleman and Hinton 2012, lecture 6.5; centered: Graves 2013, arXiv:1308.0850, equations 38 to 45.
+
+    >>> w = tg.nn.Parameter([1.0, -1.0])
+    >>> optimizer = tg.optim.RMSprop([w], lr=0.01)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> tg.round(w.detach(), 4)
+    Tensor([ 0.9, -0.9], dtype=float32)
     """
 
     def __init__(self, params, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False):

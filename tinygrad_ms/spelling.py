@@ -133,7 +133,7 @@ def spelled(functions: dict[str, Callable]) -> dict[str, Any]:
         )
         text += f" return _{f.__name__}({give})\n"
         facts["_" + f.__name__] = f
-    exec(compile(text, "<arguments by PyTorch's names>", "exec"), facts)
+    exec(compile(text, "tinygrad_ms, arguments by PyTorch's names", "exec"), facts)
     for f in found:
         made: Any = update_wrapper(facts[f.__name__], f)
         made.__defaults__ = (ABSENT,) * (len(parameters(f)[0]) - len(f.__defaults__ or ())) + (f.__defaults__ or ())

@@ -149,7 +149,7 @@ def record(plan, parents, args, arrays, result, cached, constants, state, frame)
     if plan.extras:
         saved = (*saved, *plan.read_extras(arrays, constants, cached))
     y, code = (result[0] if several else result).data, frame.f_code
-    while is_ours.get(code.co_filename, True) and frame.f_back and ours(frame):
+    while (known := is_ours.get(code.co_filename)) is not False and frame.f_back and (known or ours(frame)):
         frame = frame.f_back
         code = frame.f_code
     node = blank(Node)
@@ -174,8 +174,10 @@ is_ours: dict[str, bool] = {}  # by file: whether its code belongs to this packa
 
 def ours(frame) -> bool:
     """Whether a frame is not where the user called from."""
-    name = frame.f_globals.get("__name__", "")
-    answer = is_ours[frame.f_code.co_filename] = name == "tinygrad_ms" or name.startswith("tinygrad_ms.")
+    name, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
+    answer = name == "tinygrad_ms" or name.startswith("tinygrad_ms.")
+    if not answer or file[0] != "<":  # "<string>" may be anybody's
+        is_ours[file] = answer
     return answer
 
 

@@ -9,8 +9,7 @@ from tinygrad_ms.nn.module import CHANGES, Module
 class Sequential(Module):
     """Apply ``layers``, modules or other functions of one tensor, one after the other.
 
-    The names of the layers are their numbers ("0.weight"). ``model[i]`` is a layer, ``model[i:j]`` a
-    Sequential of some.
+    Layers are named by their numbers ("0.weight"). ``model[i]`` is a layer, and ``model[i:j]`` is a Sequential.
 
     >>> model = tg.nn.Sequential(tg.nn.Linear(3, 4), tg.nn.ReLU(), tg.nn.Linear(4, 2))
     >>> [name for name, _ in model.named_parameters()]

@@ -235,6 +235,8 @@ def test_raw_arrays_and_own_primitives_take_it_too():
         (lambda x: tg.stack([x, x], dmi=0), "stack: there is no argument dmi; its arguments are"),
         (lambda x: x.sum(dim=0, axis=0), "sum: dim, axis: one argument is there under two names"),
         (lambda x: tg.stack([x, x], 1, dim=0), "stack: axis is there twice, as dim, too"),
+        (lambda x: tg.optim.AdamW([x], learning_rate=0.1), "AdamW: there is no argument learning_rate; .* params, lr"),
+        (lambda x: tg.nn.Linear(3, 2, use_bias=False), "Linear: there is no argument use_bias; its arguments are in_"),
         (lambda x: tg.exp(x, dim=0), "exp: there is no argument dim; its arguments are"),
     ],
 )  # fmt: skip

@@ -264,7 +264,11 @@ ERRORS = {
         lambda: optim.SGD([{"params": [leaf()], "learning_rate": 1}]),
         "SGD: unknown option learning_rate; its options are lr, momentum, dampening, weight_decay, nesterov",
     ),
-    "option": (TypeError, lambda: optim.SGD([leaf()], beta=1), "unexpected keyword argument 'beta'"),
+    "option": (
+        TypeError,
+        lambda: optim.SGD([leaf()], beta=1),
+        "SGD: there is no argument beta; its arguments are params, lr, momentum",
+    ),
     "mixed groups": (TypeError, lambda: optim.SGD([{"params": [leaf()]}, leaf()]), "SGD: a group is a dict such as"),
     "empty group": (ValueError, lambda: optim.SGD([{"params": []}]), "the list of parameters of group 0 is empty"),
     "infinite": (ValueError, lambda: optim.SGD([leaf()], lr=inf), "SGD: lr is inf, expected at least 0"),

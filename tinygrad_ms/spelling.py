@@ -7,7 +7,7 @@ one that is missing says what to write.
 import sys
 from collections.abc import Callable, Collection, Iterable
 from functools import update_wrapper
-from inspect import signature
+from inspect import CO_VARKEYWORDS, signature
 from typing import Any
 
 NAMES: dict[str, dict[str, str]] = {  # by room: PyTorch's name, and what to write here
@@ -112,6 +112,13 @@ def respelled(op: str, given: dict, known: Collection[str]) -> dict:
     if len(result) < len(given):
         raise TypeError(f"{op}: {', '.join(given)}: one argument is there under two names") from None
     return result
+
+
+def check_arguments(cls, given: dict) -> None:
+    """Raise TypeError, with the names that there are, for a name in ``given`` that ``cls(...)`` does not take."""
+    code: Any = getattr(cls.__init__, "__code__", None)
+    if given and code and not code.co_flags & CO_VARKEYWORDS:
+        respelled(cls.__name__, given, code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
 
 
 def spelled(functions: dict[str, Callable]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.conversions import is_dtype
 from tinygrad_ms.options import is_int
+from tinygrad_ms.spelling import check_arguments
 from tinygrad_ms.surroundings import surrounded
 from tinygrad_ms.tree import flatten, tree_map
 
@@ -122,6 +123,7 @@ class Module:
 
     def __new__(cls, *args, **kwargs):
         CHANGES[0] += 1
+        check_arguments(cls, kwargs)
         return super().__new__(cls)
 
     def __setattr__(self, name, value):

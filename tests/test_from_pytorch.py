@@ -224,6 +224,12 @@ def test_raw_arrays_and_own_primitives_take_it_too():
     def total(xp, x, axis=None):
         return x.sum(axis=axis)
 
+    @tg.rules.linear(transpose=lambda g: g)
+    def anything(xp, x, **options):
+        raise ValueError(f"theirs, {options}")
+
+    with pytest.raises(ValueError, match="theirs, {'dim': 1}"):
+        anything(tg.tensor(X), dim=1)
     assert isinstance(tg.sum(X, dim=0), np.ndarray)
     equal(total(tg.tensor(X), dim=1), X.sum(1))
 

@@ -68,7 +68,7 @@ def test_the_sizes_it_names_are_those_of_the_code():
                       r"about ([\d,]+) in everything", README, re.S)  # fmt: skip
     named = [int(number.replace(",", "")) for number in found.groups()]
     for number, true in zip(named, [sum(core(sizes).values()), engine, ops, sum(sizes.values())], strict=True):
-        assert abs(number / true - 1) < 0.04, (number, true)
+        assert abs(number / true - 1) < 0.05, (number, true)
 
 
 @pytest.mark.parametrize("picture", re.findall(r"!\[.*?\]\((.*?\.svg)\)", README))

@@ -65,8 +65,9 @@ ARGUMENTS = {  # PyTorch's names of arguments: ours, of which a function has one
 
 
 def missing(owner: str, room: str, name: str, known: Iterable[str], numpy: dict[str, str] | None = None):
-    """The AttributeError of a name that ``owner`` lacks: what PyTorch's of that name is here, or NumPy's; or the names
-    that are like it.
+    """The AttributeError for a name that ``owner`` lacks.
+
+    It says what PyTorch's name, or NumPy's, is here. Of other names it lists those that are similar.
     """
     text = f"{owner} has no attribute {name!r}"
     if name in NAMES[room]:
@@ -82,9 +83,9 @@ def missing(owner: str, room: str, name: str, known: Iterable[str], numpy: dict[
 
 
 class Missing:
-    """Stands in a class for a method of PyTorch's that it lacks: asking for it raises the AttributeError with the hint.
+    """Holds the place of a method that only PyTorch has: reading it raises the AttributeError with the hint.
 
-    A ``__getattr__`` would make every read of every attribute three times slower.
+    A ``__getattr__`` would do the same. It would make every read of every attribute three times slower.
     """
 
     def __init__(self, name: str):
@@ -97,12 +98,13 @@ class Missing:
         return f"missing; write {NAMES['Tensor'][self.name]}"
 
 
-def respelled(op: str, given: dict, known: Collection[str]) -> dict:
-    """``given`` with our names of the arguments in place of PyTorch's; empty if all are ours already.
+def respelled(op: str, given: dict, known: Collection[str], error: Exception | None = None) -> dict:
+    """``given`` with our names of the arguments in place of PyTorch's; empty if all names are ours.
 
-    Raises TypeError for a name that is neither, and for an argument that is there under two names.
+    Raises TypeError for a name that is neither, and for an argument that is given under two names.
+    error: what the call raised; empty, too, if that is not about names.
     """
-    if given.keys() <= set(known):
+    if given.keys() <= set(known) or (error is not None and "unexpected keyword" not in str(error)):
         return {}
     result = {next((ours for ours in ARGUMENTS.get(name, ()) if ours in known), name): given[name] for name in given}
     if unknown := [name for name in result if name not in known]:
@@ -122,11 +124,11 @@ def check_arguments(cls, given: dict) -> None:
 
 
 def spelled(functions: dict[str, Callable]) -> dict[str, Any]:
-    """Those of ``functions``, by name, that are no ops and have such an argument: they take PyTorch's names of it, too.
+    """Wrap the functions that have an argument which PyTorch calls by another name; the wrappers by name.
 
-    Ops see to that where they fail (``engine/call.py``), at no cost. The wrappers are written out for the parameters
-    that they pass on: this costs 0.06 us a call, and ``*args`` 0.2. Each takes its function's place in the module of
-    it, where pickles look for it.
+    Ops need no wrapper: ``engine/call.py`` looks at the names where an op fails, and a call that succeeds pays nothing.
+    The code of a wrapper is written out for its parameters. It costs 0.06 us a call, where ``*args`` would cost 0.2.
+    A wrapper takes the place of its function in the module of that function: pickles look for it there.
     """
     text, found = "", [f for f in dict.fromkeys(functions.values()) if not hasattr(f, "primitive") and parameters(f)]
     facts: dict[str, Any] = {"__name__": "tinygrad_ms.ops", "late": late, "ABSENT": ABSENT}

@@ -82,7 +82,7 @@ def make_op(primitive) -> Callable:
                 watch = backend.recorder  # the recorder of tg.compile, if it records
                 y = watch.run(primitive, arrays, constants) if watch else forward(backend.xp, *arrays, **constants)
         except Exception as error:
-            if renamed := respelled(primitive.name, constants, primitive.constants):
+            if renamed := respelled(primitive.name, constants, primitive.constants, error):
                 return op(*args, **renamed)
             raise complaint(primitive, arrays, constants, error) from error.__cause__
 

@@ -31,7 +31,8 @@ def table() -> str:
     for room, names in NAMES.items():
         for name in sorted(names):
             theirs = f"x.{name}" if room == "Tensor" else f"{room}.{name}"
-            rows.append(f"| `{theirs}` | `{names[name]}` |".replace("`the text ", "the text `").replace("``", "`"))
+            prose = re.match(r"(not|the|a|an) ", names[name])
+            rows.append(f"| `{theirs}` | {names[name]} |" if prose else f"| `{theirs}` | `{names[name]}` |")
     return "\n".join(rows) + "\n"
 
 
@@ -73,9 +74,8 @@ def test_a_missing_name_says_what_to_write(room, name):
     owner = tg.tensor(X) if room == "Tensor" else ROOMS[room]
     with pytest.raises(AttributeError) as caught:
         getattr(owner, name)
-    assert str(caught.value).endswith(
-        f" has no attribute {name!r}; PyTorch's {room}.{name} is {NAMES[room][name]} here"
-    )
+    hint = NAMES[room][name] + ("" if NAMES[room][name].startswith("not here; ") else " here")
+    assert str(caught.value).endswith(f" has no attribute {name!r}; PyTorch's {room}.{name} is {hint}")
     assert not hasattr(owner, name)
 
 

@@ -53,9 +53,14 @@ NAMES: dict[str, dict[str, str]] = {  # by room: PyTorch's name, and what to wri
         "functional": "tg.relu, tg.softmax, tg.cross_entropy", "utils": "tg.optim.clip_grad_norm",
         "Hardtanh": "tg.hardtanh", "LogSigmoid": "tg.log_sigmoid", "Mish": "tg.mish", "ReLU6": "tg.relu6",
         "ParameterList": "a list of nn.Parameter", "ParameterDict": "a dict of nn.Parameter",
+        "LSTM": "not here; nn.GRU is the nearest", "LSTMCell": "not here; nn.GRUCell is the nearest",
+        "MultiheadAttention": "not here; it is made of nn.Linear, @ and tg.softmax",
+        **dict.fromkeys(["BatchNorm1d", "BatchNorm2d", "GroupNorm"], "not here; nn.LayerNorm and nn.RMSNorm are near"),
+        **dict.fromkeys(["Conv1d", "Conv2d", "MaxPool2d", "AvgPool2d"], "not here; tg.sliding_window_view makes one"),
     },
     "torch.optim": {
         "lr_scheduler": "optim.StepLR, optim.CosineLR, optim.LambdaLR, optim.WarmupLR",
+        **dict.fromkeys(["Adadelta", "Adagrad", "Adamax", "LBFGS", "NAdam", "RAdam"], "not here; optim.Adam is near"),
     },
 }  # fmt: skip
 ARGUMENTS = {  # PyTorch's names of arguments: ours, of which a function has one
@@ -71,7 +76,7 @@ def missing(owner: str, room: str, name: str, known: Iterable[str], numpy: dict[
     """
     text = f"{owner} has no attribute {name!r}"
     if name in NAMES[room]:
-        text += f"; PyTorch's {room}.{name} is {NAMES[room][name]} here"
+        text += f"; PyTorch's {room}.{name} is {NAMES[room][name]}" + " here" * (NAMES[room][name][:8] != "not here")
     elif numpy and name in numpy:
         text += f"; NumPy's np.{name} is tg.{numpy[name]} here"
     elif not name.startswith("_"):

@@ -1,4 +1,4 @@
-"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``learn``, ``play``, ``ops``, ``info``."""
+"""The command line, ``python -m tinygrad_ms``: ``graph``, ``learn``, ``play``, ``ops``, ``api``, ``info``."""
 
 import argparse
 import runpy
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import tinygrad_ms as tg
+from tinygrad_ms.api import PAGES, write
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.latex import to_text
 from tinygrad_ms.graph.renderer import find_renderer
@@ -47,6 +48,8 @@ def main(arguments=None) -> int:
     learn.add_argument("answers", nargs="?", type=Path, help="check this file; the exit status is 1 if it is wrong")
     learn.add_argument("--sheet", action="store_true", help="all tasks in Markdown, to hand out")
     learn.add_argument("--solutions", action="store_true", help="the sheet with the model answers, for the teacher")
+    api = commands.add_parser("api", help="write the pages of all other names, from their docstrings")
+    api.add_argument("folder", nargs="?", type=Path, default=Path("docs/api"))
     commands.add_parser("info", help="version, devices, renderer")
     playground = commands.add_parser("play", help="a playground in the browser: train a small network and watch")
     playground.add_argument("--port", type=int, default=0, help="of this machine (default: a free one)")
@@ -128,6 +131,12 @@ def start_playground(options) -> int:
     from tinygrad_ms.play import play
 
     play(options.port, not options.no_browser)
+    return 0
+
+
+def write_api(options) -> int:
+    write(options.folder)
+    print(f"{len(PAGES) + 1} pages in {options.folder}")
     return 0
 
 

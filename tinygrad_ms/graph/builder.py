@@ -75,6 +75,11 @@ def build(
     font_size: of titles, in points; the other sizes go with it. ``render(path, scale=2)`` draws the whole larger.
     Raises TypeError or ValueError for outputs that are not on the tape, for one Tensor under two names, and for an
     option that makes no sense.
+
+    >>> x = tg.tensor([1.0, 2.0], requires_grad=True, name="x")
+    >>> graph = tg.graph.build(tg.exp(x).sum())
+    >>> graph
+    <Graph: 3 nodes, 2 edges, view 'forward'>
     """
     if hasattr(outputs, "as_graph"):
         return outputs.as_graph(rankdir=rankdir, title=title, max_nodes=max_nodes)

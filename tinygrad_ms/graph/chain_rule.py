@@ -46,6 +46,10 @@ def explain(output, wrt=None, form: str | None = None, params=None, gradient=Non
     max_steps: raise ValueError for a longer tape.
     Numbers are those of the backward pass itself without its hooks; ``.grad`` is not touched, the tape not freed.
     Raises RuntimeError on a freed tape, ValueError for an unknown form, a long tape, or wrt not on the tape.
+
+    >>> x = tg.tensor(3.0, requires_grad=True, name="x")
+    >>> print(str(tg.explain(x * x)).strip().splitlines()[-1].strip())
+    ∂L/∂x = 6
     """
     if form not in (None, *FORMS):
         raise ValueError(f"explain: form={form!r} is unknown; the forms are {', '.join(FORMS)}")

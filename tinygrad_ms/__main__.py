@@ -154,7 +154,10 @@ def do_exercises(options) -> int:
     return learn(options.lesson, options.answers, options.sheet, options.solutions)
 
 
-COMMANDS = {"graph": draw_script, "learn": do_exercises, "ops": list_ops, "info": show_info, "play": start_playground}
+COMMANDS = {
+    "graph": draw_script, "learn": do_exercises, "play": start_playground,
+    "ops": list_ops, "api": write_api, "info": show_info,
+}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -24,6 +24,11 @@ def on_card(array):
     return backend.multi_device(backend.index_of(array)) if backend is not None and backend.multi_device else NOWHERE
 
 
+def card(backend: Backend, number: int):
+    """The context in which that card of a library is the current one."""
+    return backend.multi_device(number) if backend.multi_device else NOWHERE
+
+
 def of_card(backend: Backend, array) -> Backend:
     """``backend``, whose forwards run on the card of ``array``."""
     if backend.multi_device is None or backend.recorder is not None:

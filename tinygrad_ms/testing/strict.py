@@ -171,7 +171,7 @@ _SMALLEST = np.finfo(np.float32).smallest_normal
 
 def _flush(a):
     """What an elementwise kernel sees, or writes: float32 numbers below the normal ones are 0 (`-ftz=true`)."""
-    if type(a) is not np.ndarray or a.dtype != np.float32:
+    if not isinstance(a, (np.ndarray, np.generic)) or a.dtype != np.float32:
         return a
     small = (np.abs(a) < _SMALLEST) & (a != 0)
     return np.where(small, np.copysign(np.float32(0), a), a) if small.any() else a
@@ -194,11 +194,22 @@ def _power(a, b, **options):
     return whole
 
 
+def _floor_divide(a, b, **options):
+    """`cupy.floor_divide`: floor(a / b) in floats, where NumPy corrects the quotient by the remainder."""
+    if np.result_type(a, b).kind != "f":
+        return np.floor_divide(a, b, **options)
+    return np.floor(np.divide(a, b), **options)
+
+
 def _remainder(a, b, **options):
     """`cupy.remainder`: a - floor(a / b) b in floats."""
     if np.result_type(a, b).kind != "f":
         return np.remainder(a, b, **options)
-    return np.subtract(a, np.floor(np.divide(a, b)) * b, **options)
+    return np.subtract(a, _floor_divide(a, b) * b, **options)
+
+
+def _divmod(a, b):
+    return _floor_divide(a, b), _remainder(a, b)
 
 
 def _supported(dtype):
@@ -468,7 +479,7 @@ def _attach():
 
     ufuncs: dict[str, Any] = {
         "add": np.add, "sub": np.subtract, "mul": np.multiply, "matmul": np.matmul, "pow": _power,
-        "truediv": np.divide, "floordiv": np.floor_divide, "mod": _remainder, "divmod": np.divmod,
+        "truediv": np.divide, "floordiv": _floor_divide, "mod": _remainder, "divmod": _divmod,
         "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "lshift": np.left_shift,
         "rshift": np.right_shift,
     }  # fmt: skip
@@ -608,7 +619,8 @@ class ufunc:
 
     def __init__(self, f):
         self._f, self.__name__, self.nin, self.nout = f, f.__name__, f.nin, f.nout
-        self._call = {"power": _power, "remainder": _remainder}.get(f.__name__, f)
+        own = {"power": _power, "remainder": _remainder, "floor_divide": _floor_divide, "divmod": _divmod}
+        self._call = own.get(f.__name__, f)
 
     def __call__(self, *args, **kwargs):
         STATS.calls += 1

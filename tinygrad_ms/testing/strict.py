@@ -8,7 +8,8 @@ What passes here runs on CuPy, though no GPU is present. `xp` stands for the mod
   synchronisation, which `STATS` counts and `forbid_sync()` forbids;
 - host data is copied, never aliased; `empty` holds NaN instead of lucky zeros;
 - integer-array indices wrap around; of several assignments to one place any may win (here the first does);
-- float -> integer casts saturate; nothing warns; linear algebra gives NaN where NumPy raises LinAlgError;
+- float -> integer casts saturate; nothing warns; linear algebra gives NaN where NumPy raises LinAlgError, and the
+  vectors of `eigh` and `svd` have other signs;
 - elementwise kernels take subnormal float32 numbers for 0 (``-ftz=true``); an integer power with a negative exponent
   is 0, 1 or -1; the remainder of floats is a - floor(a / b) b; reductions of a 0-d array over axis 0 or -1 raise;
 - results land on the current device (``Device``), whichever their operands are on, and a kernel refuses operands on
@@ -575,6 +576,27 @@ def _without_errors(f):
     return call
 
 
+def _other_signs(f):
+    """`f`, eigh or svd, with every second vector the other way round: cuSOLVER chooses other signs than LAPACK."""
+
+    def call(*args, **kwargs):
+        r = f(*args, **kwargs)
+        if not isinstance(r, tuple):
+            return r
+        first, *rest = r
+        k = min(first.shape[-1], rest[-1].shape[-2])
+        signs = np.where(np.arange(k) % 2, -1, 1)
+        vectors = [first] if f.__name__ == "svd" else [rest[-1]]
+        for v in vectors:
+            v[..., :k] *= signs.astype(v.dtype)
+        if f.__name__ == "svd":
+            rest[-1][..., :k, :] *= signs.astype(first.dtype)[:, None]
+        return r
+
+    call.__name__ = f.__name__
+    return call
+
+
 def _solve(a, b):
     if b.ndim > 1 and a.shape[:-1] != b.shape[:-1]:
         raise ValueError(
@@ -716,8 +738,9 @@ xp: Any = Namespace(
         solve=_function("solve", _solve),
         **{
             name: _function(name, _without_errors(getattr(np.linalg, name)))
-            for name in "cholesky det eig eigh eigvals eigvalsh inv lstsq pinv qr slogdet svd".split()
+            for name in "cholesky det eig eigvals eigvalsh inv lstsq pinv qr slogdet".split()
         },
+        **{name: _function(name, _other_signs(_without_errors(getattr(np.linalg, name)))) for name in ("eigh", "svd")},
     ),
 )
 """Stands for the module `cupy`."""

@@ -4,6 +4,7 @@ from numpy import broadcast_shapes
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import HALF
+from tinygrad_ms.cards import there
 from tinygrad_ms.engine.primitive import linear
 from tinygrad_ms.ops.operands import as_operand
 from tinygrad_ms.options import as_int
@@ -30,6 +31,13 @@ def are_half(*arrays):
     dtype = arrays[0].dtype
     same = dtype.char in HALF and all(a.dtype == dtype for a in arrays[1:])
     return same and all(type(a) not in BACKENDS or BACKENDS[type(a)].name == "cpu" for a in arrays)  # or a scalar
+
+
+def in_float32(function, x, **options):
+    """function(x) for x in half precision: in float32, on the tape, each result in the dtype of x."""
+    y = function(there(x.astype, x)("float32"), **options)
+    results = tuple(there(part.astype, part)(x.dtype) for part in (y if isinstance(y, tuple) else (y,)))
+    return results if isinstance(y, tuple) else results[0]
 
 
 def symmetric(x):

@@ -13,6 +13,7 @@ repeated singular values, where rules made of svd or eigh divide by zero.
 from numbers import Real
 
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.sums import HALF
 from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
@@ -21,7 +22,7 @@ from tinygrad_ms.ops.iterations.coefficients import as_rows, fixed_rows
 from tinygrad_ms.ops.iterations.driver import into_range, is_tracked, largest_elements, power_of_two
 from tinygrad_ms.ops.iterations.polar import orthogonalise
 from tinygrad_ms.ops.iterations.report import check_finite, check_orthogonal
-from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix, symmetric
+from tinygrad_ms.ops.linalg.parts import check_matrices, in_float32, per_matrix, symmetric
 from tinygrad_ms.ops.matrix_sign.closed_form import LEAST, _msign_closed_form
 from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.rules import _msign, chosen_rule
@@ -34,7 +35,7 @@ METHODS = ("newton_schulz", "svd", "eigh")
 
 
 def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficients=None, recompute=False, check=False):
-    """The orthogonal polar factor U V^T of M = U diag(s) V^T: M (..., n, m), float32 or float64, batched.
+    """The orthogonal polar factor U V^T of M = U diag(s) V^T: M (..., n, m), of floats, batched.
 
     Args:
         eps: 0 is the pure msign. With eps > 0 the smooth M (M^T M + e^2 I)^{-1/2}, e = eps ||M||_F per matrix:
@@ -74,7 +75,8 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
     c |G| / ||M||_F / sqrt(max(n, m)), c = 1.4e8 in float32 and 7.2e16 in float64. Adaptive steps see it and warn, a
     RuntimeWarning at the line of the caller. "svd" and "eigh" give U_r V_r^T and the derivative
     along its rank.
-    Raises ValueError for vectors, bad options and pairs that do not fit, TypeError for other dtypes.
+    float16 and bfloat16 are computed in float32 and rounded once, values and derivatives of every order.
+    Raises ValueError for vectors, bad options and pairs that do not fit, TypeError for integers.
     Source: 000; docs/msign.md.
     """
     if method not in METHODS:
@@ -85,6 +87,9 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
         coefficients = as_rows(coefficients)
     rule = None if vjp is None else chosen_rule(vjp, method, eps, steps, coefficients, recompute)
     M = as_operand(M)
+    if M.dtype.char in HALF:
+        options = {"eps": eps, "method": method, "vjp": rule, "steps": steps, "coefficients": coefficients}
+        return in_float32(msign, M, recompute=recompute, check=check, **options)
     shape = M.shape
     if check:
         check_finite(M)
@@ -178,6 +183,8 @@ def polar(M, side="right", *, steps=None, coefficients=None):
     if side not in ("right", "left"):
         raise ValueError(f"polar: side={side!r}; expected 'right' (M = U H) or 'left' (M = H U)")
     M = as_operand(M)
+    if M.dtype.char in HALF:
+        return in_float32(polar, M, side=side, steps=steps, coefficients=coefficients)
     if side == "left" and len(M.shape) > 1:
         U, H = polar(M.mT, steps=steps, coefficients=coefficients)
         return U.mT, H
@@ -227,6 +234,8 @@ def nuclear_norm(M, *, steps=None, coefficients=None):
     Its gradient is msign(M), and its Hessian the derivative of msign. At rank-deficient M msign is one subgradient.
     """
     M = as_operand(M)
+    if M.dtype.char in HALF:
+        return in_float32(nuclear_norm, M, steps=steps, coefficients=coefficients)
     if (s := into_range(M)) is not None:
         norm = _nuclear_norm(M * s, steps=steps, coefficients=coefficients)[0]
         return norm / s.reshape(norm.shape)
@@ -245,7 +254,10 @@ def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     """
     if not (isinstance(guard, Real) and float(guard) >= 0):
         raise ValueError(f"msign_unrolled: guard={guard!r}; expected a number of at least 0, beside ||M||_F")
-    M = check_matrices("msign_unrolled", as_operand(M), name="M", lapack=False)
+    M = as_operand(M)
+    if M.dtype.char in HALF:
+        return in_float32(msign_unrolled, M, steps=steps, coefficients=coefficients, guard=guard)
+    check_matrices("msign_unrolled", M, name="M", lapack=False)
     if M.shape[-2] > M.shape[-1]:
         return msign_unrolled(M.mT, steps=steps, coefficients=coefficients, guard=guard).mT
     if M.size:

@@ -6,7 +6,7 @@ The floors, from the bottom:
    masks come from; `sole`: whether an array has one owner; `surroundings`: what must surround a call that runs again;
    `tree`: nested containers
 1. `arrays`: which array library an array belongs to; above it `cards`: machines with several
-   cards, and `world`: the ranks of a job
+   cards, `precision`: of their products, and `world`: the ranks of a job
 2. `engine`: Tensor and tape
 3. `ops`: the primitives; `dlpack`: arrays of other libraries; above it `stacked`: backward for many cotangents at once
 4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`, `own_primitives`
@@ -33,6 +33,7 @@ FLOORS = {
     "tinygrad_ms.tree": 0,
     "tinygrad_ms.arrays": 1,
     "tinygrad_ms.cards": 1.5,
+    "tinygrad_ms.precision": 1.6,
     "tinygrad_ms.world": 1.5,
     "tinygrad_ms.engine": 2,
     "tinygrad_ms.dlpack": 3,

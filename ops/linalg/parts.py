@@ -1,5 +1,7 @@
 """Parts of matrices: diagonal, diag, trace, tril, triu, vec, of the last two axes of a batch."""
 
+from functools import wraps
+
 from numpy import broadcast_shapes
 
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -33,11 +35,19 @@ def are_half(*arrays):
     return same and all(type(a) not in BACKENDS or BACKENDS[type(a)].name == "cpu" for a in arrays)  # or a scalar
 
 
-def in_float32(function, x, **options):
-    """function(x) for x in half precision: in float32, on the tape, each result in the dtype of x."""
-    y = function(there(x.astype, x)("float32"), **options)
-    results = tuple(there(part.astype, part)(x.dtype) for part in (y if isinstance(y, tuple) else (y,)))
-    return results if isinstance(y, tuple) else results[0]
+def half_in_float32(function):
+    """Decorator: a matrix M in half precision is taken in float32, on the tape, and each result rounded once."""
+
+    @wraps(function)
+    def call(M, *args, **options):
+        M = as_operand(M)
+        if M.dtype.char not in HALF:
+            return function(M, *args, **options)
+        y = function(there(M.astype, M)("float32"), *args, **options)
+        results = tuple(there(part.astype, part)(M.dtype) for part in (y if isinstance(y, tuple) else (y,)))
+        return results if isinstance(y, tuple) else results[0]
+
+    return call
 
 
 def symmetric(x):

@@ -13,7 +13,6 @@ repeated singular values, where rules made of svd or eigh divide by zero.
 from numbers import Real
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.arrays.sums import HALF
 from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
@@ -22,7 +21,7 @@ from tinygrad_ms.ops.iterations.coefficients import as_rows, fixed_rows
 from tinygrad_ms.ops.iterations.driver import into_range, is_tracked, largest_elements, power_of_two
 from tinygrad_ms.ops.iterations.polar import orthogonalise
 from tinygrad_ms.ops.iterations.report import check_finite, check_orthogonal
-from tinygrad_ms.ops.linalg.parts import check_matrices, in_float32, per_matrix, symmetric
+from tinygrad_ms.ops.linalg.parts import check_matrices, half_in_float32, per_matrix, symmetric
 from tinygrad_ms.ops.matrix_sign.closed_form import LEAST, _msign_closed_form
 from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.rules import _msign, chosen_rule
@@ -34,6 +33,7 @@ __all__ = ["msign", "msign_unrolled", "nuclear_norm", "polar"]
 METHODS = ("newton_schulz", "svd", "eigh")
 
 
+@half_in_float32
 def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficients=None, recompute=False, check=False):
     """The orthogonal polar factor U V^T of M = U diag(s) V^T: M (..., n, m), of floats, batched.
 
@@ -76,7 +76,7 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
     RuntimeWarning at the line of the caller. "svd" and "eigh" give U_r V_r^T and the derivative
     along its rank.
     float16 and bfloat16 are computed in float32 and rounded once, values and derivatives of every order.
-    Raises ValueError for vectors, bad options and pairs that do not fit, TypeError for integers.
+    Raises ValueError for vectors, bad options and pairs that do not fit.
     Source: 000; docs/msign.md.
     """
     if method not in METHODS:
@@ -87,9 +87,6 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
         coefficients = as_rows(coefficients)
     rule = None if vjp is None else chosen_rule(vjp, method, eps, steps, coefficients, recompute)
     M = as_operand(M)
-    if M.dtype.char in HALF:
-        options = {"eps": eps, "method": method, "vjp": rule, "steps": steps, "coefficients": coefficients}
-        return in_float32(msign, M, recompute=recompute, check=check, **options)
     shape = M.shape
     if check:
         check_finite(M)
@@ -173,6 +170,7 @@ def _msign_tall(xp, M, /, steps=None, coefficients=None):
 # --- polar decomposition and nuclear norm --------------------------------------------------------------------------
 
 
+@half_in_float32
 def polar(M, side="right", *, steps=None, coefficients=None):
     """The polar decomposition of M (..., n, m): (U, H) with U = msign(M), and M = U H ("right") or M = H U ("left").
 
@@ -183,8 +181,6 @@ def polar(M, side="right", *, steps=None, coefficients=None):
     if side not in ("right", "left"):
         raise ValueError(f"polar: side={side!r}; expected 'right' (M = U H) or 'left' (M = H U)")
     M = as_operand(M)
-    if M.dtype.char in HALF:
-        return in_float32(polar, M, side=side, steps=steps, coefficients=coefficients)
     if side == "left" and len(M.shape) > 1:
         U, H = polar(M.mT, steps=steps, coefficients=coefficients)
         return U.mT, H
@@ -228,14 +224,13 @@ def _nuclear_norm(xp, M, /, steps=None, coefficients=None):
     return (unitary * M).sum(axis=(-2, -1)), unitary
 
 
+@half_in_float32
 def nuclear_norm(M, *, steps=None, coefficients=None):
     """The sum of the singular values of each matrix of M (..., n, m), shape (...): <msign(M), M>, no SVD.
 
     Its gradient is msign(M), and its Hessian the derivative of msign. At rank-deficient M msign is one subgradient.
     """
     M = as_operand(M)
-    if M.dtype.char in HALF:
-        return in_float32(nuclear_norm, M, steps=steps, coefficients=coefficients)
     if (s := into_range(M)) is not None:
         norm = _nuclear_norm(M * s, steps=steps, coefficients=coefficients)[0]
         return norm / s.reshape(norm.shape)
@@ -243,6 +238,7 @@ def nuclear_norm(M, *, steps=None, coefficients=None):
 
 
 @on_its_card
+@half_in_float32
 def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps, with the derivative of the truncated iteration.
 
@@ -254,10 +250,7 @@ def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     """
     if not (isinstance(guard, Real) and float(guard) >= 0):
         raise ValueError(f"msign_unrolled: guard={guard!r}; expected a number of at least 0, beside ||M||_F")
-    M = as_operand(M)
-    if M.dtype.char in HALF:
-        return in_float32(msign_unrolled, M, steps=steps, coefficients=coefficients, guard=guard)
-    check_matrices("msign_unrolled", M, name="M", lapack=False)
+    M = check_matrices("msign_unrolled", as_operand(M), name="M", lapack=False)
     if M.shape[-2] > M.shape[-1]:
         return msign_unrolled(M.mT, steps=steps, coefficients=coefficients, guard=guard).mT
     if M.size:

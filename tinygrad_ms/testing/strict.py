@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_ms.precision import current as precision
 from tinygrad_ms.testing import cupy_gaps as gaps
 
 __all__ = [
@@ -178,6 +179,15 @@ def _flush(a):
     return np.where(small, np.copysign(np.float32(0), a), a) if small.any() else a
 
 
+def _factor(a):
+    """What a product of float32 sees: under `tg.matmul_precision("tf32")` numbers of 10 bits of fraction."""
+    if precision() == "float32" or type(a) is not np.ndarray or a.dtype != np.float32:
+        return a
+    bits = a.view(np.uint32) if a.ndim else a.reshape(1).view(np.uint32).reshape(())
+    rounded = (bits + np.uint32(0xFFF) + ((bits >> np.uint32(13)) & np.uint32(1))) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(a), rounded.view(np.float32), a)
+
+
 def _settle(a):
     """`_flush` in place."""
     if (flushed := _flush(a)) is not a:
@@ -263,6 +273,8 @@ def _function(name, f):
             axis = kwargs.get("axis", args[1] if len(args) > 1 else None)
             if axis not in (None, ()):
                 raise np.exceptions.AxisError(f"axis {axis} is out of bounds for array of dimension 0")
+        if name in gaps.PRODUCTS:
+            raw = [_factor(x) for x in raw]
         with np.errstate(all="ignore"):
             r = f(*raw, *args[count:], **named)
         result = _result(r, (*args, *kwargs.values()))
@@ -293,8 +305,7 @@ def _operator(f, reflected=False, inplace=False):
             return NotImplemented
         STATS.calls += 1
         a, b = _operand(self), _operand(other)
-        if f is not np.matmul:
-            a, b = _flush(a), _flush(b)
+        a, b = map(_factor if f is np.matmul else _flush, (a, b))
         with np.errstate(all="ignore"):
             if inplace:
                 f(a, b, out=self._a)

@@ -119,3 +119,50 @@ def test_backward_copies_no_gradient_that_nobody_else_holds(monkeypatch):
     monkeypatch.setattr(strict.ndarray, "copy", lambda self, order="C": copies.append(self.shape) or copy(self, order))
     loss.backward()
     assert copies == []
+
+
+# --- memory, and the doors of other libraries -----------------------------------------------------------------------
+
+
+def test_out_of_memory_says_which_op_asked_for_how_much():
+    x = tg.broadcast_to(tg.ones(1), (2**59,))
+    with pytest.raises(MemoryError, match=r"add: .*2.00 EiB.*\(a: float32 \(576460752303423488,\) on cpu, b: 1.0\)"):
+        x + 1.0
+
+
+def test_out_of_memory_of_a_card_is_a_memory_error_too(monkeypatch):
+    class OutOfMemoryError(MemoryError):  # as cupy.cuda.memory.OutOfMemoryError
+        pass
+
+    def full(*args, **kwargs):
+        raise OutOfMemoryError("Out of memory allocating 24 bytes (allocated so far: 8 bytes).")
+
+    x = tg.tensor(points(2, 3), device="strict", requires_grad=True)
+    loss = tg.exp(x).sum()
+    monkeypatch.setitem(vars(strict.xp), "exp", full)
+    with pytest.raises(MemoryError, match=r"exp: Out of memory allocating 24 bytes .* float32 \(2, 3\) on strict"):
+        tg.exp(x)
+    loss.backward()
+    assert x.grad is not None
+
+
+def test_the_cuda_array_interface_is_that_of_the_array_and_of_no_other_device(monkeypatch):
+    x = tg.tensor(points(2, 3), device="strict", requires_grad=True)
+    for other in (tg.tensor([1.0]), x):
+        assert not hasattr(other, "__cuda_array_interface__")
+        with pytest.raises(AttributeError, match=f"a tensor on {other.device} is on no GPU; use x.cuda()"):
+            _ = other.__cuda_array_interface__
+    found = {"shape": (2, 3), "typestr": "<f4", "data": (1, False), "version": 3}
+    monkeypatch.setattr(strict.ndarray, "__cuda_array_interface__", property(lambda self: found), raising=False)
+    with pytest.raises(BufferError, match="on the tape would lose its gradient"):
+        _ = x.__cuda_array_interface__
+    assert x.detach().__cuda_array_interface__ is found
+
+
+@pytest.mark.gpu
+def test_cupy_reads_a_tensor_by_its_interface():
+    require("cuda")
+    import cupy
+
+    x = tg.tensor(points(2, 3), device="cuda")
+    assert cupy.asarray(x).data.ptr == x.data.data.ptr

@@ -1,12 +1,9 @@
 """Parts of matrices: diagonal, diag, trace, tril, triu, vec, of the last two axes of a batch."""
 
-from functools import wraps
-
 from numpy import broadcast_shapes
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import HALF
-from tinygrad_ms.cards import there
 from tinygrad_ms.engine.primitive import linear
 from tinygrad_ms.ops.operands import as_operand
 from tinygrad_ms.options import as_int
@@ -33,21 +30,6 @@ def are_half(*arrays):
     dtype = arrays[0].dtype
     same = dtype.char in HALF and all(a.dtype == dtype for a in arrays[1:])
     return same and all(type(a) not in BACKENDS or BACKENDS[type(a)].name == "cpu" for a in arrays)  # or a scalar
-
-
-def half_in_float32(function):
-    """Decorator: a matrix M in half precision is taken in float32, on the tape, and each result rounded once."""
-
-    @wraps(function)
-    def call(M, *args, **options):
-        M = as_operand(M)
-        if M.dtype.char not in HALF:
-            return function(M, *args, **options)
-        y = function(there(M.astype, M)("float32"), *args, **options)
-        results = tuple(there(part.astype, part)(M.dtype) for part in (y if isinstance(y, tuple) else (y,)))
-        return results if isinstance(y, tuple) else results[0]
-
-    return call
 
 
 def symmetric(x):

@@ -1,5 +1,8 @@
 """What works on a card and how: masks, sums, powers, subnormal numbers, memory; on the strict device, and on a GPU."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -166,3 +169,16 @@ def test_cupy_reads_a_tensor_by_its_interface():
 
     x = tg.tensor(points(2, 3), device="cuda")
     assert cupy.asarray(x).data.ptr == x.data.data.ptr
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_prints_what_it_shows(capsys):
+    """docs/devices.md, its blocks in order."""
+    page = (Path(__file__).parents[1] / "docs" / "devices.md").read_text(encoding="utf-8")
+    blocks, names = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", page, re.S), {"__name__": "__main__"}
+    assert len(blocks) == page.count("```python") == 4
+    for code, expected in blocks:
+        exec(compile(code, "devices.md", "exec"), names)
+        assert capsys.readouterr().out == expected

@@ -11,7 +11,7 @@ The floors, from the bottom:
 3. `ops`: the primitives; `dlpack`: arrays of other libraries; above it `stacked`: backward for many cotangents at once
 4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`, `own_primitives`
 5. `replay`: record once, run many; `distributed`: several processes; `interop`: inside PyTorch and JAX; `notebook`,
-   `rules`; `moved`: where old paths lead
+   `rules`; `doctor`: of this machine; `moved`: where old paths lead
 6. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
 """
 
@@ -55,6 +55,7 @@ FLOORS = {
     "tinygrad_ms.distributed": 5,
     "tinygrad_ms.notebook": 5,
     "tinygrad_ms.rules": 5,
+    "tinygrad_ms.doctor": 5,
     "tinygrad_ms.moved": 5,
     "tinygrad_ms": 6,
     "tinygrad_ms.__main__": 7,

@@ -5,8 +5,8 @@ from. The basic index (numbers, slices, None, ...) selects each element once, so
 index with arrays may select an element several times, so its transpose accumulates.
 
 Index arrays live on the device of x. Lists in an index are host data and are copied to it. On the CPU an index out of
-range raises IndexError everywhere. A GPU would read and write somewhere else in silence. So ``take``, ``embedding`` and
-``one_hot`` look first, and the host waits for the device; x[index] does not look.
+range raises IndexError everywhere. On a GPU the host would have to wait to know it. There ``take`` and ``embedding`` of
+floats give NaN for such an index, ``one_hot`` gives zeros, and x[index] wraps around in silence, as in CuPy.
 """
 
 from types import EllipsisType, NoneType
@@ -17,6 +17,7 @@ from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, host_array, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import sum_to
+from tinygrad_ms.cards import on_its_card, there
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor, raw
@@ -167,17 +168,23 @@ def _index_item(op: str, array, item, own: bool):
             raise TypeError(f"{op}: an index is {what}; expected integers, slices, booleans, None or ...") from None
         item = to_device(item.astype("int64") if item.size == 0 else item, backend.device_of(array))
     elif own:
-        item = item.copy()
-    here, there = backend.device_of(array), BACKENDS[type(item)].device_of(item)
-    if here != there:
-        raise ValueError(f"{op}: x is on {here} and an index array on {there}; move one with .to(device)")
+        item = there(item.copy, item)()
+    device, other = backend.device_of(array), BACKENDS[type(item)].device_of(item)
+    if device != other:
+        raise ValueError(f"{op}: x is on {device} and an index array on {other}; move one with .to(device)")
     if item.dtype.kind not in "iub":
         raise IndexError(f"{op}: an index array has dtype {item.dtype}; expected integers or booleans")
     return item
 
 
-def _check_range(op: str, indices, low: int, stop: int, what: str, why: str) -> None:
-    """Raise IndexError unless all ``indices`` are from ``low`` to ``stop - 1``; the host waits for this."""
+def _check_range(op: str, indices, low: int, stop: int, what: str, why: str, on_device: bool = True):
+    """Raise IndexError unless all ``indices`` are from ``low`` to ``stop - 1``.
+
+    On a device, where the host would wait for this, return instead which of them are, if ``on_device``.
+    """
+    if on_device and BACKENDS[type(indices)].name != "cpu":
+        wide = indices.astype("int64", copy=False)
+        return (wide - low if low else wide).view("uint64") < stop - low  # what is negative is huge
     if bool(((indices < low) | (indices >= stop)).any()):
         raise IndexError(
             f"{op}: the {what} range from {indices.min()} to {indices.max()}; expected {low} to {stop - 1} ({why})"
@@ -187,11 +194,13 @@ def _check_range(op: str, indices, low: int, stop: int, what: str, why: str) -> 
 # --- functions with an index array --------------------------------------------------------------------------
 
 
+@on_its_card
 def take(x, indices, axis=None):
     """The elements of x at ``indices`` along ``axis`` (None: of the flattened x).
 
     indices: an integer or an integer array. Its shape replaces that axis. Negative indices count from the end.
-    Raises IndexError for an index out of range, on every device (on a GPU the host waits for this check).
+    Raises IndexError for an index out of range. On a GPU it gives NaN instead, without gradient. Integers have no NaN:
+    for an integer x it raises there, too, and the host waits for this check.
     """
     x = as_operand(x)
     if axis is None:
@@ -200,8 +209,16 @@ def take(x, indices, axis=None):
     x, index = _on_device("take", x, along(axis)[:-1] + (_integers("take", indices),))
     n = x.shape[axis]
     if type(index[axis]) is not int:
-        _check_range("take", index[axis], -n, n, "indices", f"axis {axis} of x, of shape {x.shape}")
+        known = _check_range(
+            "take", index[axis], -n, n, "indices", f"axis {axis} of x, of shape {x.shape}", is_float(x.dtype)
+        )
+        return _only(known, getitem(x, index), x.ndim - axis - 1)
     return getitem(x, index)
+
+
+def _only(known, y, axes_behind: int):
+    """y, with NaN where not ``known`` (None: all are), which stands before its last axes."""
+    return y if known is None else where(known.reshape(known.shape + (1,) * axes_behind), y, numpy.nan)
 
 
 def take_along_axis(x, indices, axis: int = -1):
@@ -224,7 +241,8 @@ def places_along(op: str, x, indices, axis: int) -> tuple:
             f"{op}: indices has shape {getattr(indices, 'shape', ())} and x {x.shape}; expected as many axes"
         )
     xp = BACKENDS[type(indices)].xp
-    grid = [xp.arange(n).reshape((-1,) + (1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)]
+    arange = there(xp.arange, indices)
+    grid = [arange(n).reshape((-1,) + (1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)]
     grid[axis] = indices
     return x, tuple(grid)
 
@@ -238,19 +256,21 @@ def _integers(op: str, indices):
     return indices
 
 
+@on_its_card
 def embedding(weight, indices, padding_idx=None):
     """Rows of ``weight``, (n, ...), for integer ``indices`` of any shape: y[k] = weight[indices[k]].
 
     The gradient adds up the rows of equal indices. The gradient of row ``padding_idx`` (-n to n - 1) is 0.
-    Raises IndexError for indices outside 0 to n - 1, on every device (on a GPU the host waits for this check).
+    Raises IndexError for indices outside 0 to n - 1. On a GPU their rows are NaN instead, without gradient, so that the
+    host does not wait.
     """
     weight, (indices,) = _on_device("embedding", as_operand(weight), (_integers("embedding", indices),))
     n = weight.shape[0] if weight.ndim else 0
     if type(indices) is int:
         rows = take(weight, indices, axis=0)
     else:
-        _check_range("embedding", indices, 0, n, "indices", f"weight has {n} rows")
-        rows = gather(weight, index=(indices,))
+        known = _check_range("embedding", indices, 0, n, "indices", f"weight has {n} rows", is_float(weight.dtype))
+        rows = _only(known, gather(weight, index=(indices,)), weight.ndim - 1)
     if padding_idx is None:
         return rows
     if not -n <= as_int(padding_idx, "embedding: padding_idx") < n:
@@ -264,11 +284,12 @@ def one_hot(xp, indices, /, num_classes, dtype=None):
     """Ones at the integer labels ``indices``, (...), in zeros of shape (..., num_classes).
 
     dtype: float32 unless given. Raises TypeError for labels that are no integers, and IndexError for labels
-    outside 0 to num_classes - 1, on every device (on a GPU the host waits for this check).
+    outside 0 to num_classes - 1. On a GPU their row is 0, as the bracket says: nothing waits for a check.
     """
     if indices.dtype.kind not in "iu":
         raise TypeError(f"one_hot: the labels are {indices.dtype}; expected integers")
-    _check_range("one_hot", indices, 0, num_classes, "labels", f"num_classes={num_classes}")
+    if BACKENDS[type(indices)].name == "cpu":
+        _check_range("one_hot", indices, 0, num_classes, "labels", f"num_classes={num_classes}")
     return (indices[..., None] == xp.arange(num_classes)).astype(dtype or DEFAULT_FLOAT)
 
 
@@ -323,6 +344,7 @@ def _ready(op: str, x, value):
     return value
 
 
+@on_its_card
 def index_add(x, index, value):
     """A copy of x with ``value`` added at x[index]; values for the same element are all added.
 

@@ -199,5 +199,5 @@ def attach(ops: dict[str, Any]) -> None:
     for name in NAMES["Tensor"]:
         setattr(Tensor, name, Missing(name))
     for name, method in [*vars(Crossings).items(), *vars(OnTape).items()]:
-        if callable(method):
+        if callable(method) or isinstance(method, property):
             setattr(Tensor, name, method)

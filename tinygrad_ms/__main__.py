@@ -1,4 +1,4 @@
-"""The command line, ``python -m tinygrad_ms``: ``graph``, ``learn``, ``play``, ``ops``, ``api``, ``info``."""
+"""The command line, ``python -m tinygrad_ms``: ``graph``, ``learn``, ``play``, ``ops``, ``api``, ``doctor``."""
 
 import argparse
 import runpy
@@ -9,7 +9,6 @@ import tinygrad_ms as tg
 from tinygrad_ms.api import PAGES, write
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.latex import to_text
-from tinygrad_ms.graph.renderer import find_renderer
 from tinygrad_ms.reference import as_math, entry, page
 
 
@@ -50,7 +49,7 @@ def main(arguments=None) -> int:
     learn.add_argument("--solutions", action="store_true", help="the sheet with the model answers, for the teacher")
     api = commands.add_parser("api", help="write the pages of all other names, from their docstrings")
     api.add_argument("folder", nargs="?", type=Path, default=Path("docs/api"))
-    commands.add_parser("info", help="version, devices, renderer")
+    commands.add_parser("doctor", aliases=["info"], help="what this machine can compute on, and what is wrong with it")
     playground = commands.add_parser("play", help="a playground in the browser: train a small network and watch")
     playground.add_argument("--port", type=int, default=0, help="of this machine (default: a free one)")
     playground.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
@@ -140,12 +139,10 @@ def write_api(options) -> int:
     return 0
 
 
-def show_info(options) -> int:
-    print(f"tinygrad_ms {tg.__version__}, Python {sys.version.split()[0]}")
-    for word, what in tg.device_info().items():
-        print(f"{word}: {what}")
-    print(f"renderer: {find_renderer() or 'none (pip install graphviz-pure, or apt-get install graphviz)'}")
-    return 0
+def examine(options) -> int:
+    from tinygrad_ms.doctor import show
+
+    return show()
 
 
 def do_exercises(options) -> int:
@@ -156,7 +153,7 @@ def do_exercises(options) -> int:
 
 COMMANDS = {
     "graph": draw_script, "learn": do_exercises, "play": start_playground,
-    "ops": list_ops, "api": write_api, "info": show_info,
+    "ops": list_ops, "api": write_api, "doctor": examine, "info": examine,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from math import prod
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.iterations.coefficients import Schedule
 from tinygrad_ms.ops.linalg.parts import per_matrix
@@ -21,8 +22,13 @@ def diagonal(S, n, first_row=0):
 
 
 def squared_norm(xp, x):
-    """||x_i||_F^2 of a contiguous batch, as products of a row and a column (one BLAS dot each)."""
+    """||x_i||_F^2 of a contiguous batch: on a CPU as products of a row and a column, one BLAS dot each.
+
+    On a GPU a product with one element would leave the whole sum to few threads: there it is a reduction.
+    """
     flat = x.reshape(x.shape[0], -1)
+    if not is_numpy(xp):
+        return xp.linalg.norm(flat, axis=1) ** 2
     return xp.matmul(flat[:, None, :], flat[:, :, None])[:, 0, 0]
 
 
@@ -55,6 +61,7 @@ def normalise(xp, M, out, scale=1.0, work=None):
 ORDINARY = {"f": (2.0**-32, 2.0**32), "d": (2.0**-256, 2.0**256)}  # by NumPy's letter of the dtype
 
 
+@on_its_card
 def largest_elements(*matrices):
     """The largest absolute element of each matrix (of several, together), (..., 1, 1)."""
     xp = BACKENDS[type(matrices[0])].xp
@@ -70,6 +77,7 @@ def power_of_two(xp, largest, step=1):
     return xp.ldexp(xp.ones_like(largest), -power)
 
 
+@on_its_card
 def into_range(*matrices, step=1):
     """Powers of two s (..., 1, 1) that bring matrices of extreme scale into range. None if no scale is extreme.
 

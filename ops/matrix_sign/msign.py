@@ -13,6 +13,7 @@ all orders exist, also at repeated singular values, where rules made of svd or e
 from numbers import Real
 
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.costs import dense
@@ -26,14 +27,16 @@ from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.rules import _msign, chosen_rule
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
 from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.precision import half_in_float32
 
 __all__ = ["msign", "msign_unrolled", "nuclear_norm", "polar"]
 
 METHODS = ("newton_schulz", "svd", "eigh")
 
 
+@half_in_float32
 def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficients=None, recompute=False, check=False):
-    """The orthogonal polar factor U V^T of M = U diag(s) V^T: M (..., n, m), float32 or float64, batched.
+    """The orthogonal polar factor U V^T of M = U diag(s) V^T: M (..., n, m), of floats, batched.
 
     Args:
         eps: 0 gives the pure msign. eps > 0 gives the smooth M (M^T M + e^2 I)^{-1/2} with e = eps ||M||_F per matrix.
@@ -76,7 +79,8 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
     c |G| / ||M||_F / sqrt(max(n, m)) with c = 1.4e8 in float32 and 7.2e16 in float64. Adaptive steps notice this and
     give a RuntimeWarning at the caller's line. "svd" and "eigh" give U_r V_r^T and the derivative along matrices of
     rank r.
-    Raises ValueError for vectors, bad options and pairs that do not fit, TypeError for other dtypes.
+    float16 and bfloat16 are computed in float32 and rounded once, values and derivatives of every order.
+    Raises ValueError for vectors, bad options and pairs that do not fit.
     Source: Su Jianlin; docs/msign.md.
 
     >>> M = tg.tensor([[3.0, 0.0], [0.0, -2.0]], dtype="float64", requires_grad=True)
@@ -178,6 +182,7 @@ def _msign_tall(xp, M, /, steps=None, coefficients=None):
 # --- polar decomposition and nuclear norm --------------------------------------------------------------------------
 
 
+@half_in_float32
 def polar(M, side="right", *, steps=None, coefficients=None):
     """The polar decomposition of M (..., n, m): (U, H) with U = msign(M), and M = U H ("right") or M = H U ("left").
 
@@ -231,6 +236,7 @@ def _nuclear_norm(xp, M, /, steps=None, coefficients=None):
     return (unitary * M).sum(axis=(-2, -1)), unitary
 
 
+@half_in_float32
 def nuclear_norm(M, *, steps=None, coefficients=None):
     """The sum of the singular values of each matrix of M (..., n, m), shape (...), as <msign(M), M>, without an SVD.
 
@@ -243,6 +249,8 @@ def nuclear_norm(M, *, steps=None, coefficients=None):
     return _nuclear_norm(M, steps=steps, coefficients=coefficients)[0]
 
 
+@on_its_card
+@half_in_float32
 def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps, with the derivative of the truncated iteration.
 

@@ -1,15 +1,15 @@
 """Backward: one walk over the tape, from its end. Each step runs the rules of one node and adds up what they send."""
 
 import os
-from contextlib import nullcontext
 from threading import RLock
 from typing import Any
 
 from numpy import errstate
 
 from tinygrad_ms.arrays.dtypes import is_float
-from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.registry import BACKENDS, SEVERAL
 from tinygrad_ms.arrays.sums import HALF, may_sum_to, sum_to, wide
+from tinygrad_ms.cards import NOWHERE, on_cards, there
 from tinygrad_ms.engine.around.gradients import checked_seed, pullbacks, run_hooks
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, notify
 from tinygrad_ms.engine.around.sentences import shape_error
@@ -32,11 +32,11 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
         raise RuntimeError(
             "backward: this tensor has no history: no input had requires_grad=True, or it was computed under no_grad()"
         )
-    seed = make_seed(tensor, gradient, create_graph, "backward")
+    seed = (there(make_seed, tensor) if SEVERAL else make_seed)(tensor, gradient, create_graph, "backward")
     leaves, _ = walk([(tensor.node, seed)], None, create_graph if retain_graph is None else retain_graph, create_graph)
     notify(current_state().hooks, "walked", tensor, gradient, seed, leaves)
     for node, g in leaves:
-        accumulate(node, g, sole(g))
+        (there(accumulate, g) if SEVERAL else accumulate)(node, g, sole(g))
 
 
 ORDERS: list = [reversed]  # the last one is used; ``distributed`` adds its own
@@ -60,14 +60,15 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
     """
     grads: dict[Node, Any] = {}  # the gradients of outputs, as far as they have arrived
     for node, seed in seeds:
-        grads[node] = grads[node] + seed if node in grads else seed
+        grads[node] = there(grads[node].__add__, seed)(seed) if node in grads else seed
     wanted, leaves, found = set(targets or ()), [], {}
     tape = tape_of(grads, until=() if through_targets else wanted, since=since)
     wanted_by = None if targets is None else nodes_reaching(wanted, tape)
     observers = current_state().hooks
     # 1 / cosh x is 0 where cosh x overflows. That limit is right, so NumPy must not warn.
-    with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():
-        for node in reversed(tape) if wanted else ORDERS[-1](tape):
+    with errstate(over="ignore"), enable_grad() if create_graph else NOWHERE:
+        order = reversed(tape) if wanted else ORDERS[-1](tape)
+        for node in on_cards(order, grads) if SEVERAL else order:
             if (g := grads.pop(node, None)) is not None:
                 if node.dtype is not None and g.dtype is not node.dtype:  # half precision is added up in float32
                     g = g.astype(node.dtype)

@@ -7,6 +7,7 @@ Derivatives between small arrays are Jacobians in numerator layout, by their nam
 
 import re
 
+from tinygrad_ms.cards import there
 from tinygrad_ms.engine.backward import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
@@ -93,7 +94,7 @@ class Chain:
         if self.rows > 1:
             seeds = [row.reshape(output.shape) for row in output.node.backend.xp.eye(self.rows, dtype=output.dtype)]
         else:
-            seeds = [make_seed(output, gradient, False, "explain")]
+            seeds = [there(make_seed, output)(output, gradient, False, "explain")]
         self.received, self.terms = self.run(seeds)
         with watching():
             self.jacobians = {key: matrix for node in self.ops for key, matrix in local_jacobians(node)}

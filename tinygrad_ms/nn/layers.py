@@ -4,8 +4,9 @@ from math import prod, sqrt
 
 import numpy
 
-from tinygrad_ms.arrays.devices import to_device
+from tinygrad_ms.arrays.devices import parse_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
+from tinygrad_ms.cards import card
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.nn import init
@@ -16,7 +17,7 @@ from tinygrad_ms.ops.live import live
 from tinygrad_ms.ops.normalization import layer_norm, rms_norm
 from tinygrad_ms.ops.operands import as_number, as_operand
 from tinygrad_ms.options import as_int, is_int
-from tinygrad_ms.random import drawing, generator, own_generator
+from tinygrad_ms.random import bits, drawing, generator, own_generator
 
 
 class Linear(Module):
@@ -132,8 +133,9 @@ class RMSNorm(Module):
 class Dropout(Module):
     """In training, set each element to zero with probability ``p`` and divide the others by 1 - p. Else return x.
 
-    The masks are drawn on the host: all devices get the same. rng: a seed or a numpy.random.Generator; by
-    default a child of the generator of ``manual_seed``. It is part of the state: a resumed run draws on.
+    rng: a seed or a numpy.random.Generator; by default a child of the generator of ``manual_seed``. It is part of the
+    state: a resumed run draws on. On a device the host draws a seed from it, and the device the mask: other masks than
+    on the CPU, the same on all devices, and nothing is copied.
     Source: Srivastava et al. 2014, section 10 (scaled while training).
     """
 
@@ -157,11 +159,16 @@ class Dropout(Module):
 @live("draws")
 def dropout_mask(rng, p, shape, dtype, device) -> Tensor:
     """0 with probability p, else 1 / (1 - p)."""
-    with drawing(rng) as numbers:
-        kept = numpy.asarray(numbers.random(shape, dtype=DEFAULT_FLOAT) >= p)
-    mask = to_device(kept, device).astype(dtype)  # one byte for each element goes to the device
-    if p < 1:
-        mask /= 1 - p
+    backend, index = parse_device(device)
+    with drawing(rng) as numbers, card(backend, index):
+        if backend.name == "cpu":
+            kept = numpy.asarray(numbers.random(shape, dtype=DEFAULT_FLOAT) >= p)
+        else:
+            random = bits(backend.xp, int(numbers.integers(2**63)), prod(shape)) >> numpy.uint64(40)
+            kept = (random >= numpy.uint64(round(p * 2**24))).reshape(shape)
+        mask = kept.astype(dtype)
+        if p < 1:
+            mask /= 1 - p
     return Tensor(mask)
 
 

@@ -37,6 +37,7 @@ import numpy
 
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_card, there
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor
 
@@ -101,7 +102,8 @@ class Flat:
 
     def end_to_end(self, arrays):
         """A new vector of the arrays, and the views of it that have their shapes."""
-        vector = BACKENDS[self.kind].xp.concatenate([a.reshape(-1) for a in arrays])
+        with on_card(arrays[0]):
+            vector = BACKENDS[self.kind].xp.concatenate([a.reshape(-1) for a in arrays])
         bounds = zip(self.starts, self.starts[1:], self.shapes)
         return vector, [vector[i:j].reshape(shape) for i, j, shape in bounds]
 
@@ -138,7 +140,7 @@ class Flat:
             else:
                 arrays.append(array.reshape(-1))
         if arrays:
-            BACKENDS[kind].xp.concatenate(arrays, out=self.grad)
+            there(BACKENDS[kind].xp.concatenate, self.grad)(arrays, out=self.grad)
         return self.grad
 
     def scatter(self) -> None:
@@ -149,7 +151,8 @@ class Flat:
         if self.grad is None or any(p.grad is None for p in self.parameters):
             raise RuntimeError("scatter: a gradient is gone, or was never there; gather() comes before")
         for g, view in zip([p.grad for p in self.parameters], self.grads):
-            g.data[...] = view  # type: ignore[union-attr]
+            with on_card(view):
+                g.data[...] = view  # type: ignore[union-attr]
             g.touch()  # type: ignore[union-attr]
 
     # --- the state of an optimizer ----------------------------------------------------------------------------------
@@ -287,12 +290,12 @@ def unshare(parameters, states) -> None:
     views = [p for p in parameters if p.size <= MOST[on_host(p)] and p.data.base is not None]
     for p, free in zip(views, alone(list(map(ARRAY, views)))):
         if free:
-            p.data = p.data.copy()
+            p.data = there(p.data.copy, p.data)()
     places = [(states[p], name) for p in parameters for name in states.get(p, ()) if name != "step"]
     places = [(entry, name) for entry, name in places if getattr(entry[name], "base", None) is not None]
     for (entry, name), free in zip(places, alone([entry[name] for entry, name in places])):
         if free:
-            entry[name] = entry[name].copy()
+            entry[name] = there(entry[name].copy, entry[name])()
 
 
 getrefcount: Any = getattr(sys, "getrefcount", lambda value: 0)

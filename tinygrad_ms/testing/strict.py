@@ -8,11 +8,16 @@ What passes here runs on CuPy, though no GPU is present. `xp` stands for the mod
   synchronisation, which `STATS` counts and `forbid_sync()` forbids;
 - host data is copied, never aliased; `empty` holds NaN instead of lucky zeros;
 - integer-array indices wrap around; of several assignments to one place any may win (here the first does);
-- float -> integer casts saturate; nothing warns; linear algebra gives NaN where NumPy raises LinAlgError;
+- float -> integer casts saturate; nothing warns; linear algebra gives NaN where NumPy raises LinAlgError, and the
+  vectors of `eigh` and `svd` have other signs;
+- elementwise kernels take subnormal float32 numbers for 0 (``-ftz=true``); an integer power with a negative exponent
+  is 0, 1 or -1; the remainder of floats is a - floor(a / b) b; reductions of a 0-d array over axis 0 or -1 raise;
+- results land on the current device (``Device``), whichever their operands are on, and a kernel refuses operands on
+  another one, as on cards without access to each other: ``tinygrad_ms.testing.two_devices`` gives a second device;
 - names, keywords and ufunc methods that CuPy lacks are missing (`tinygrad_ms.testing.cupy_gaps`).
 
-Not modelled: streams, asynchronous errors, memory pools, the memory order of results, copies between
-overlapping views, custom kernels.
+Not modelled: reductions that flush subnormal numbers, streams, asynchronous errors, memory pools, the memory order of
+results, copies between overlapping views, custom kernels.
 """
 
 import operator
@@ -23,9 +28,12 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_ms.precision import current as precision
 from tinygrad_ms.testing import cupy_gaps as gaps
 
-__all__ = ["STATS", "SyncForbidden", "array", "asarray", "asnumpy", "forbid_sync", "ndarray", "reset_stats", "xp"]
+__all__ = [
+    "STATS", "Device", "SyncForbidden", "array", "asarray", "asnumpy", "forbid_sync", "ndarray", "reset_stats", "xp",
+]  # fmt: skip
 
 STATS = SimpleNamespace(calls=0, sync=0, h2d=0, d2h=0)
 """Counts since `reset_stats()`: kernel launches, synchronisations, copies to the device and to the host."""
@@ -61,6 +69,33 @@ def _synchronize(what):
     STATS.sync += 1
 
 
+# -- Devices -------------------------------------------------------------------------------------------------
+
+_current: ContextVar[int] = ContextVar("current_device", default=0)
+
+
+class Device:
+    """`cupy.cuda.Device`: a context in which the device of that number is the current one."""
+
+    def __init__(self, number):
+        self.id, self._tokens = number, []
+
+    def __enter__(self):
+        self._tokens.append(_current.set(self.id))
+        return self
+
+    def __exit__(self, *exception):
+        _current.reset(self._tokens.pop())
+
+
+def _check_device(x):
+    if x._device != _current.get():
+        raise ValueError(
+            "Array device must be same as the current device: "
+            f"array device = {x._device} while current = {_current.get()}"
+        )
+
+
 # -- In and out of the wrapper -------------------------------------------------------------------------------
 
 _PYTHON_SCALARS = (bool, int, float, complex)
@@ -72,6 +107,7 @@ def _wrap(a, base=None):
     self = object.__new__(ndarray)
     self._a = a if type(a) is np.ndarray else np.asarray(a)
     self._base = base
+    self._device = _current.get() if base is None else base._device
     return self
 
 
@@ -82,6 +118,7 @@ def _unsupported(x):
 def _operand(x):
     """What NumPy gets for an operand: device arrays and scalars pass, everything else is refused."""
     if type(x) is ndarray:
+        _check_device(x)
         return x._a
     if type(x) in _SCALARS:
         return x
@@ -95,7 +132,17 @@ def _argument(x):
             if type(item) is not ndarray:
                 raise _unsupported(item if isinstance(item, np.ndarray) else x)
         return [item._a for item in x]
+    if type(x) is ndarray:
+        return x._a
     return x if x is None or isinstance(x, str) else _operand(x)
+
+
+def _arrays(operands):
+    for x in operands:
+        if type(x) is ndarray:
+            yield x
+        elif isinstance(x, (list, tuple)):
+            yield from _arrays(x)
 
 
 def _host(x):
@@ -119,6 +166,61 @@ def _result(r, operands=()):
                         return _wrap(r, x._owner())
         return _wrap(r)
     return _wrap(r) if isinstance(r, np.generic) or type(r) in _PYTHON_SCALARS else r
+
+
+_SMALLEST = np.finfo(np.float32).smallest_normal
+
+
+def _flush(a):
+    """What an elementwise kernel sees, or writes: float32 numbers below the normal ones are 0 (`-ftz=true`)."""
+    if not isinstance(a, (np.ndarray, np.generic)) or a.dtype != np.float32:
+        return a
+    small = (np.abs(a) < _SMALLEST) & (a != 0)
+    return np.where(small, np.copysign(np.float32(0), a), a) if small.any() else a
+
+
+def _factor(a):
+    """What a product of float32 sees: under `tg.matmul_precision("tf32")` numbers of 10 bits of fraction."""
+    if precision() == "float32" or type(a) is not np.ndarray or a.dtype != np.float32:
+        return a
+    bits = a.view(np.uint32) if a.ndim else a.reshape(1).view(np.uint32).reshape(())
+    rounded = (bits + np.uint32(0xFFF) + ((bits >> np.uint32(13)) & np.uint32(1))) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(a), rounded.view(np.float32), a)
+
+
+def _settle(a):
+    """`_flush` in place."""
+    if (flushed := _flush(a)) is not a:
+        a[...] = flushed
+
+
+def _power(a, b, **options):
+    """`cupy.power`: of integers with a negative exponent 1 or -1 for these bases, else 0."""
+    dtype = np.result_type(a, b)
+    if dtype.kind not in "iu" or not (negative := np.less(b, 0)).any():
+        return np.power(a, b, **options)
+    whole = np.asarray(np.power(a, np.where(negative, 0, b).astype(dtype), **options))
+    unit = np.where(np.equal(a, -1), np.where(np.remainder(b, 2) == 0, 1, -1), np.equal(a, 1))
+    whole[...] = np.where(negative, unit, whole)
+    return whole
+
+
+def _floor_divide(a, b, **options):
+    """`cupy.floor_divide`: floor(a / b) in floats, where NumPy corrects the quotient by the remainder."""
+    if np.result_type(a, b).kind != "f":
+        return np.floor_divide(a, b, **options)
+    return np.floor(np.divide(a, b), **options)
+
+
+def _remainder(a, b, **options):
+    """`cupy.remainder`: a - floor(a / b) b in floats."""
+    if np.result_type(a, b).kind != "f":
+        return np.remainder(a, b, **options)
+    return np.subtract(a, _floor_divide(a, b) * b, **options)
+
+
+def _divmod(a, b):
+    return _floor_divide(a, b), _remainder(a, b)
 
 
 def _supported(dtype):
@@ -167,9 +269,20 @@ def _function(name, f):
             }
         if name in gaps.SYNCHRONIZING or (name == "where" and len(args) == 1):
             _synchronize(f"{name}()")
+        if name in gaps.REDUCTIONS and raw[0].ndim == 0:
+            axis = kwargs.get("axis", args[1] if len(args) > 1 else None)
+            if axis not in (None, ()):
+                raise np.exceptions.AxisError(f"axis {axis} is out of bounds for array of dimension 0")
+        if name in gaps.PRODUCTS:
+            raw = [_factor(x) for x in raw]
         with np.errstate(all="ignore"):
             r = f(*raw, *args[count:], **named)
-        return _result(r, (*args, *kwargs.values()))
+        result = _result(r, (*args, *kwargs.values()))
+        if type(result) is not ndarray or result._base is None:  # a view needs no kernel
+            for x in _arrays((*args, *kwargs.values())):
+                if name not in gaps.LIKES:
+                    _check_device(x)
+        return result
 
     call.__name__ = call.__qualname__ = name
     return call
@@ -191,12 +304,16 @@ def _operator(f, reflected=False, inplace=False):
         if type(other) is not ndarray and type(other) not in _SCALARS and _yields_to(other):
             return NotImplemented
         STATS.calls += 1
-        a, b = self._a, _operand(other)
+        a, b = _operand(self), _operand(other)
+        a, b = map(_factor if f is np.matmul else _flush, (a, b))
         with np.errstate(all="ignore"):
             if inplace:
-                f(a, b, out=a)
+                f(a, b, out=self._a)
+                if f is not np.matmul:
+                    _settle(self._a)
                 return self
-            return _result(f(b, a) if reflected else f(a, b))
+            r = f(b, a) if reflected else f(a, b)
+            return _result(r if f is np.matmul else _flush(r))
 
     return method
 
@@ -213,7 +330,7 @@ def _index(shape, key):
             k = np.array(_host(k))
             k = k.astype(int) if isinstance(items[i], (list, tuple)) and k.size == 0 else k
         elif type(k) is ndarray:
-            k = k._a
+            k = _operand(k)
         if not isinstance(k, np.ndarray) or k.dtype.kind not in "biu":
             what = k.dtype if isinstance(k, np.ndarray) else type(k)
             raise IndexError(f"indices are integers, slices, None, Ellipsis, integer or bool arrays: {what}")
@@ -241,16 +358,17 @@ class ndarray:
     `base` is the array whose memory a view shows, None for an owner. Methods and operators come from below.
     """
 
-    __slots__ = ("_a", "_base", "__weakref__")
+    __slots__ = ("_a", "_base", "_device", "__weakref__")
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
     get: Any
 
     def __init__(self, shape, dtype=float, order="C"):
         self._a, self._base = _poison(np.empty(shape, _supported(dtype), order)), None
+        self._device = _current.get()
 
     base = property(lambda self: self._base)
-    device = property(lambda self: "strict")
+    device = property(lambda self: Device(self._device))
 
     def _owner(self):
         return self if self._base is None else self._base
@@ -297,6 +415,7 @@ class ndarray:
     def __getitem__(self, key):
         key, arrays, _ = _index(self._a.shape, key)
         if arrays:
+            _check_device(self)
             STATS.calls += 1
             return _wrap(np.array(self._a[key]))
         if not any(k is Ellipsis for k in key):
@@ -304,11 +423,11 @@ class ndarray:
         return _wrap(self._a[key], self._owner())
 
     def __setitem__(self, key, value):
-        a = self._a
+        a = _operand(self)
         key, arrays, masks = _index(a.shape, key)
         STATS.calls += 1
         if type(value) is ndarray:
-            value = _cast(value._a, a.dtype)
+            value = _cast(_operand(value), a.dtype)
         elif arrays and type(value) not in _SCALARS:
             STATS.h2d += 1  # here CuPy converts what it refuses under plain indices
             value = np.array(_host(value), a.dtype)
@@ -330,7 +449,13 @@ class ndarray:
     def astype(self, dtype, order="K", casting=None, subok=None, copy=True):
         if casting is not None and not np.can_cast(self._a.dtype, dtype, casting):
             raise TypeError(f"astype: cannot cast {self._a.dtype} to {dtype} under casting={casting!r}")
+        if copy or self._a.dtype != dtype:
+            _check_device(self)
         return array(self, dtype, copy, order)
+
+    def copy(self, order="C"):
+        """A copy on the current device, also from another one."""
+        return array(self, order=order)
 
     def take(self, indices, axis=None, out=None):
         return _take(self, indices, axis, out)
@@ -345,7 +470,7 @@ def _attach():
 
     for name in "T mT real imag".split():
         setattr(ndarray, name, part(name))
-    for name in """all any argmax argmin argpartition argsort choose clip compress conj copy cumprod cumsum
+    for name in """all any argmax argmin argpartition argsort choose clip compress conj cumprod cumsum
                    diagonal dot flatten max mean min nonzero partition prod ravel repeat reshape round
                    searchsorted sort squeeze std sum swapaxes trace transpose var view""".split():
         setattr(ndarray, name, _function(name, getattr(np.ndarray, name)))
@@ -364,17 +489,17 @@ def _attach():
         setattr(ndarray, name, reader(name, getattr(np.ndarray, name)))
     ndarray.get = reader("get", np.ndarray.copy)
 
-    ufuncs = {
-        "add": np.add, "sub": np.subtract, "mul": np.multiply, "matmul": np.matmul, "pow": np.power,
-        "truediv": np.divide, "floordiv": np.floor_divide, "mod": np.remainder, "divmod": np.divmod,
+    ufuncs: dict[str, Any] = {
+        "add": np.add, "sub": np.subtract, "mul": np.multiply, "matmul": np.matmul, "pow": _power,
+        "truediv": np.divide, "floordiv": _floor_divide, "mod": _remainder, "divmod": _divmod,
         "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "lshift": np.left_shift,
         "rshift": np.right_shift,
     }  # fmt: skip
-    for name, f in ufuncs.items():
-        setattr(ndarray, f"__{name}__", _operator(f))
-        setattr(ndarray, f"__r{name}__", _operator(f, reflected=True))
+    for name, g in ufuncs.items():
+        setattr(ndarray, f"__{name}__", _operator(g))
+        setattr(ndarray, f"__r{name}__", _operator(g, reflected=True))
         if name not in ("matmul", "divmod"):
-            setattr(ndarray, f"__i{name}__", _operator(f, inplace=True))
+            setattr(ndarray, f"__i{name}__", _operator(g, inplace=True))
     for name in ("lt", "le", "eq", "ne", "gt", "ge"):
         setattr(ndarray, f"__{name}__", _operator(getattr(operator, name)))
     for name in ("neg", "pos", "abs", "invert"):
@@ -391,7 +516,7 @@ def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocki
     """`cupy.array`: always a copy of host data; a copy of a device array unless `copy` is false."""
     if type(obj) is ndarray:
         a, dtype = obj._a, obj._a.dtype if dtype is None else dtype
-        if not copy and a.dtype == dtype and a.ndim >= ndmin:
+        if not copy and a.dtype == dtype and a.ndim >= ndmin and obj._device == _current.get():
             return obj
         STATS.calls += 1
         a = _cast(a, dtype, order)
@@ -413,7 +538,9 @@ def asnumpy(obj) -> np.ndarray:
 
 
 def _empty_like(a, dtype=None, order="K", subok=None, shape=None):
-    return _wrap(_poison(np.empty_like(_operand(a), dtype, order, shape=shape)))
+    if type(a) is not ndarray:
+        raise _unsupported(a)
+    return _wrap(_poison(np.empty_like(a._a, dtype, order, shape=shape)))
 
 
 def _full(shape, fill_value, dtype=None, order="C"):
@@ -455,6 +582,27 @@ def _without_errors(f):
             if part.dtype.kind in "fc" and part.shape[: bad.ndim] == bad.shape:
                 part[bad] = np.nan
         return tuple(parts) if isinstance(r, tuple) else parts[0]
+
+    call.__name__ = f.__name__
+    return call
+
+
+def _other_signs(f):
+    """`f`, eigh or svd, with every second vector the other way round: cuSOLVER chooses other signs than LAPACK."""
+
+    def call(*args, **kwargs):
+        r = f(*args, **kwargs)
+        if not isinstance(r, tuple):
+            return r
+        first, *rest = r
+        k = min(first.shape[-1], rest[-1].shape[-2])
+        signs = np.where(np.arange(k) % 2, -1, 1)
+        vectors = [first] if f.__name__ == "svd" else [rest[-1]]
+        for v in vectors:
+            v[..., :k] *= signs.astype(v.dtype)
+        if f.__name__ == "svd":
+            rest[-1][..., :k, :] *= signs.astype(first.dtype)[:, None]
+        return r
 
     call.__name__ = f.__name__
     return call
@@ -504,10 +652,12 @@ class ufunc:
 
     def __init__(self, f):
         self._f, self.__name__, self.nin, self.nout = f, f.__name__, f.nin, f.nout
+        own = {"power": _power, "remainder": _remainder, "floor_divide": _floor_divide, "divmod": _divmod}
+        self._call = own.get(f.__name__, f)
 
     def __call__(self, *args, **kwargs):
         STATS.calls += 1
-        inputs, out = [_operand(x) for x in args[: self.nin]], args[self.nin :]
+        inputs, out = [_flush(_operand(x)) for x in args[: self.nin]], args[self.nin :]
         if kwargs:
             if kwargs.keys() - {"out", "dtype", "casting"}:
                 raise TypeError(f"Wrong arguments {kwargs}")
@@ -516,7 +666,14 @@ class ufunc:
         if out:
             kwargs["out"] = tuple(x if x is None else _operand(x) for x in out)
         with np.errstate(all="ignore"):
-            return _result(self._f(*inputs, **kwargs), out)
+            r = self._call(*inputs, **kwargs)
+        if out:
+            for x in kwargs["out"]:
+                if x is not None:
+                    _settle(x)
+        else:
+            r = tuple(map(_flush, r)) if isinstance(r, tuple) else _flush(r)
+        return _result(r, out)
 
     def __getattr__(self, method):
         if method not in ("reduce", "accumulate", "outer"):
@@ -592,8 +749,9 @@ xp: Any = Namespace(
         solve=_function("solve", _solve),
         **{
             name: _function(name, _without_errors(getattr(np.linalg, name)))
-            for name in "cholesky det eig eigh eigvals eigvalsh inv lstsq pinv qr slogdet svd".split()
+            for name in "cholesky det eig eigvals eigvalsh inv lstsq pinv qr slogdet".split()
         },
+        **{name: _function(name, _other_signs(_without_errors(getattr(np.linalg, name)))) for name in ("eigh", "svd")},
     ),
 )
 """Stands for the module `cupy`."""

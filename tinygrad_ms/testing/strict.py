@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_ms.ops.fused.devices import FUNCTIONS
+from tinygrad_ms.ops.fused.devices.kernel import FUNCTIONS
 from tinygrad_ms.testing import cupy_gaps as gaps
 
 __all__ = ["STATS", "SyncForbidden", "array", "asarray", "asnumpy", "forbid_sync", "ndarray", "reset_stats", "xp"]

@@ -186,7 +186,7 @@ def test_half_precision_is_read_and_rounded_as_by_numpy(tmp_path):
             np.testing.assert_array_equal(z.astype("float32"), ends.astype(dtype).astype("float32"))
 
 
-ACCURATE = ["elu", "expm1", "gelu", "gelu tanh", "log_sigmoid", "selu", "sigmoid", "silu", "softplus", "tanh"]
+ACCURATE = ["elu", "expm1", "gelu", "gelu tanh", "sigmoid", "silu", "softplus", "tanh"]
 
 
 @needs_compiler
@@ -446,6 +446,6 @@ def test_nvrtc_takes_every_text(architecture):
         pytest.skip('NVRTC is not installed: pip install "tinygrad-ms[nvrtc]", or nvidia-cuda-nvrtc-cu12')
     texts = [named(KERNELS[name], dtype)[0][1] for name, dtype in CASES]
     source = PRELUDE + "\n".join(f"namespace part{k} {{\n{text}\n}}" for k, text in enumerate(texts))
-    options = ["--std=c++14", "-ftz=true", "--fmad=false", "-w", f"--gpu-architecture={architecture}"]
+    options = ["--std=c++17", "-ftz=true", "--fmad=false", "-w", f"--gpu-architecture={architecture}"]
     code, log = nvrtc.compiled(library, source, options)
     assert code.startswith(b"\x7fELF") and not log.strip("\0\n"), log[:3000]

@@ -66,7 +66,7 @@ class Kernel:
             name, text = self.named(dtypes, constants)
             if len(self.made) >= MOST_TEXTS:
                 del self.made[next(iter(self.made))]
-            module = backend.xp.RawModule(code=PRELUDE + text, options=("--std=c++14", *self.options))
+            module = backend.xp.RawModule(code=PRELUDE + text, options=("--std=c++17", *self.options))
             self.made[key] = module.get_function(name)
         return self.made[key]
 

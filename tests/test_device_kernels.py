@@ -74,7 +74,7 @@ def run(library, kernel, arrays, numbers):
     """What the text makes of arrays and numbers."""
     dtypes = "".join(a.dtype.char for a in arrays)
     constants, passed = kernel.split(arrays, numbers)
-    made = [np.full(shape, np.nan, dtype) for shape, dtype in kernel.makes(arrays, numbers)]
+    made = [np.full(shape, np.nan, dtype) for shape, dtype in kernel.shapes_of(arrays, numbers)]
     blocks, threads = kernel.geometry(arrays, numbers)
     typed = [(np.float64 if type(n) is float else np.int64)(n) for n in passed]
     name, _ = kernel.named(dtypes, constants)
@@ -116,9 +116,9 @@ def arguments(name, rows, n, dtype):
         "log_softmax": [x, rows, n],
         "softmax_rule": [x, y, rows, n],
         "log_softmax_rule": [x, y, rows, n],
-        "label_loss": [x, labels, rows, n, -1],
-        "label_rule": [x, labels, x[:, 0].copy(), np.asarray(3, x.dtype), rows, n, 1, 1, -1],
-        "label_total": [x.reshape(-1), np.resize(labels, rows * n), 1, rows * n, -1, 1],
+        "labelled_loss": [x, labels, rows, n, -1],
+        "labelled_rule": [x, labels, x[:, 0].copy(), np.asarray(3, x.dtype), rows, n, 1, 1, -1],
+        "labelled_total": [x.reshape(-1), np.resize(labels, rows * n), 1, rows * n, -1, 1],
         "normalize": [x, w[0].copy(), w[1].copy(), rows, n, 1, 1, 1, 1e-5],
         "normalize_rule": [y, x, w[0].copy(), rows, n, 1, 1, 1e-5],
         "columns": [y, x, np.ones((rows, 4), "float64" if dtype == "d" else "float32"), rows, n, 3],

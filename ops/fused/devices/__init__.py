@@ -48,7 +48,7 @@ def find(name, first, *others):
             return None
     recorder = backend.recorder
     if recorder is not None:
-        return recorder.launched(find, name, first, *others)
+        return recorder.kernel(name, first, *others)
     if not hasattr(backend.xp, "RawModule") or not kernel.ready(backend, first.dtype.char, backend.index_of(first)):
         return None
     return kernel

@@ -20,9 +20,9 @@ def along_rows(name, *arrays, axis):
     return run(*arrays, prod(first.shape[:-1]), first.shape[-1])[0]
 
 
-def label_loss(logits, labels, reduction, ignore):
+def labelled_loss(logits, labels, reduction, ignore):
     """The loss with integer labels, log p, and what the mean divides by."""
-    if not (run := find("label_loss", logits)) or not (total := find("label_total", logits)):
+    if not (run := find("labelled_loss", logits)) or not (total := find("labelled_total", logits)):
         return None
     ignore, rows, classes = NO_LABEL if ignore is None else ignore, labels.size, logits.shape[-1]
     log_p, losses = run(logits, labels, rows, classes, ignore)
@@ -33,13 +33,13 @@ def label_loss(logits, labels, reduction, ignore):
 
 
 def softmax_minus_one_hot(scale, log_p, labels):
-    return label_rule(scale, log_p, labels, scale, NO_LABEL, False)
+    return labelled_rule(scale, log_p, labels, scale, NO_LABEL, False)
 
 
-def label_rule(g, log_p, labels, count, ignore, divided):
+def labelled_rule(g, log_p, labels, count, ignore, divided):
     """The gradient of the logits; g, that of the loss, is a number or has one for each label."""
     rows = labels.size
-    if not (run := find("label_rule", log_p)) or g.dtype != log_p.dtype or g.size not in (1, rows):
+    if not (run := find("labelled_rule", log_p)) or g.dtype != log_p.dtype or g.size not in (1, rows):
         return None
     ignore, step = NO_LABEL if ignore is None else ignore, int(g.size == rows)
     return run(log_p, labels, g, count, rows, log_p.shape[-1], step, int(divided), ignore)[0]

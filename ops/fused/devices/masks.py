@@ -54,7 +54,7 @@ class Mask(Kernel):
     def text(self, dtypes, constants):
         return TEXT.replace("TYPE", TYPES[dtypes[0]])
 
-    def makes(self, arrays, numbers):
+    def shapes_of(self, arrays, numbers):
         return [((numbers[0],), arrays[0].dtype)]
 
     def samples(self, dtype):

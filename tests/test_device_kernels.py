@@ -11,6 +11,7 @@ import pytest
 
 import tinygrad_ms as tg
 from tests import cuda_on_host, nvrtc
+from tests.conftest import require
 from tests.test_accuracy import accuracy
 from tinygrad_ms import nn
 from tinygrad_ms.ops import fused
@@ -397,6 +398,12 @@ def test_self_check_finds_nothing_wrong(on_host):
     assert {f"{name} {DTYPES[dtype]}" for name, dtype in CASES} == set(found) and not any(found.values())
     with pytest.raises(ValueError, match="device 'cpu' has no kernels of this kind"):
         devices.self_check("cpu")
+
+
+@pytest.mark.gpu
+def test_self_check_finds_nothing_wrong_on_a_card():
+    found = devices.self_check(require("cuda"))
+    assert len(found) >= 100 and not any(found.values())
 
 
 def test_a_kernel_that_does_wrong_is_switched_off_with_one_warning(broken):

@@ -12,6 +12,7 @@ ROUNDS = 10
 
 TEXT = """
 typedef TYPE T;
+typedef REAL R;
 extern "C" __global__ void NAME(const T* like, T* mask, long long size, long long key, double p, double kept) {
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     for (; 4 * i < size; i += (long long)gridDim.x * blockDim.x) {
@@ -26,7 +27,7 @@ extern "C" __global__ void NAME(const T* like, T* mask, long long size, long lon
             k[1] += 0xBB67AE85u;
         }
         for (int j = 0; j < 4 && 4 * i + j < size; j++)
-            mask[4 * i + j] = (float)((c[j] >> 8) * (1.0 / 16777216) >= p ? kept : 0.0);
+            mask[4 * i + j] = (float)(c[j] >> 8) * 5.9604644775390625e-8f >= (float)p ? (R)kept : (R)0;
     }
 }
 """
@@ -52,13 +53,13 @@ class Mask(Kernel):
     """
 
     def text(self, dtypes, constants):
-        return TEXT.replace("TYPE", TYPES[dtypes[0]])
+        return TEXT.replace("TYPE", TYPES[dtypes[0]]).replace("REAL", "double" if dtypes[0] == "d" else "float")
 
     def shapes_of(self, arrays, numbers):
         return [((numbers[0],), arrays[0].dtype)]
 
     def samples(self, dtype):
-        return [numpy.zeros(0, DTYPES[dtype]), 70, 2**40 + 7, 0.25, 2.0]
+        return [numpy.zeros(0, DTYPES[dtype]), 70, 2**40 + 7, 0.25, 4 / 3]
 
     def geometry(self, arrays, numbers):
         return (min(-(-numbers[0] // (4 * THREADS)), MOST_BLOCKS),), THREADS
@@ -66,7 +67,7 @@ class Mask(Kernel):
 
 def mask(xp, like, size, key, p, kept):
     numbers = (philox(xp, -(-size // 4), key) >> 8).reshape(-1)[:size] * 2.0**-24
-    return [xp.where(numbers >= p, kept, 0.0).astype(like.dtype)]
+    return [xp.where(numbers >= float(numpy.float32(p)), kept, 0.0).astype(like.dtype)]
 
 
 DROPOUT = Mask("dropout_mask", 1, mask, "eEfd")

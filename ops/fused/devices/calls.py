@@ -1,10 +1,9 @@
 """Calls of the kernels of a device with what an op has; None where no kernel can take it."""
 
-from contextlib import nullcontext
 from math import prod
 
 from tinygrad_ms.arrays.devices import parse_device
-from tinygrad_ms.ops.fused.devices import find
+from tinygrad_ms.ops.fused.devices import card, find
 from tinygrad_ms.ops.fused.devices.labels import NO_LABEL
 from tinygrad_ms.ops.fused.devices.masks import DROPOUT
 
@@ -89,9 +88,8 @@ def _length(x, axes, *factors):
 def dropout_mask(key, p, shape, dtype, device):
     """An array of ``shape``: 0 with probability p < 1, else 1 / (1 - p), made of ``key``, a number of 63 bits."""
     backend, index = parse_device(device)
-    card = backend.multi_device(index) if callable(backend.multi_device) else nullcontext()
-    with card:
+    with card(backend, index):
         like, size = backend.xp.empty(0, dtype), prod(shape)
-        if not size or not hasattr(backend.xp, "RawModule") or not DROPOUT.ready(backend, like.dtype.char, index):
+        if not size or not hasattr(backend.xp, "RawModule") or not DROPOUT.ready(backend, like.dtype.char, like):
             return None
         return DROPOUT(like, size, key, float(p), 1 / (1 - p))[0].reshape(shape)

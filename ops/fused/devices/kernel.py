@@ -85,12 +85,12 @@ class Kernel:
         run(blocks, (threads,), (*arrays, *made, *typed))
         return made
 
-    def ready(self, backend: Backend, dtype: str, index=0) -> bool:
-        """Whether it works on devices of that family, for arrays of that dtype; found out once, on number ``index``."""
+    def ready(self, backend: Backend, dtype: str, like) -> bool:
+        """Whether it works on devices of that family, for arrays of that dtype. It is found out once, where ``like`` is."""
         key = (backend.name, dtype)
         if key not in self.checked:
             try:
-                self.checked[key] = self.problem(backend, dtype, index)
+                self.checked[key] = self.problem(backend, dtype, backend.index_of(like))
             except Exception as error:  # of the compiler, the driver, the card
                 self.checked[key] = f"{type(error).__name__}: {error}"
             if problem := self.checked[key]:

@@ -86,7 +86,7 @@ class Kernel:
         return made
 
     def ready(self, backend: Backend, dtype: str, like) -> bool:
-        """Whether it works on devices of that family, for arrays of that dtype. It is found out once, where ``like`` is."""
+        """Whether it works on devices of that family, for arrays of that dtype: found out once, where ``like`` is."""
         key = (backend.name, dtype)
         if key not in self.checked:
             try:

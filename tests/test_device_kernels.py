@@ -386,9 +386,10 @@ class Refused:
 
 
 @pytest.fixture(params=[pytest.param(Wrong, marks=needs_compiler), Refused])
-def broken(request, library, monkeypatch):
-    names = {named(KERNELS[name], dtype)[0][0] for name, dtype in CASES}
-    monkeypatch.setattr(cuda_on_host.RawModule, "made", dict.fromkeys(names, library))
+def broken(request, monkeypatch):
+    if request.param is Wrong:
+        names = {named(KERNELS[name], dtype)[0][0] for name, dtype in CASES}
+        monkeypatch.setattr(cuda_on_host.RawModule, "made", dict.fromkeys(names, request.getfixturevalue("library")))
     yield from anew(monkeypatch, request.param)
 
 

@@ -12,7 +12,7 @@ import numpy
 
 from tinygrad_ms.arrays.devices import parse_device
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.ops.fused.devices import labels, masks, normalization, softmax  # noqa: F401 (they fill KERNELS)
+from tinygrad_ms.ops.fused.devices import labels, masks, normalization, softmax  # they fill KERNELS
 from tinygrad_ms.ops.fused.devices.each import Each
 from tinygrad_ms.ops.fused.devices.kernel import KERNELS, Kernel
 from tinygrad_ms.ops.fused.devices.text import DTYPES

@@ -79,8 +79,26 @@ def run(library, kernel, arrays, numbers):
     blocks, threads = kernel.geometry(arrays, numbers)
     typed = [(np.float64 if type(n) is float else np.int64)(n) for n in passed]
     name, _ = kernel.named(dtypes, constants)
-    cuda_on_host.launch(library, name, blocks, (threads,), (*arrays, *made, *typed))
-    return made
+    results = []
+    for backwards in (0, 1):
+        fenced = [fence(a) for a in (*arrays, *made)]
+        library.set_backwards(backwards)
+        cuda_on_host.launch(library, name, blocks, (threads,), (*(a for a, _ in fenced), *typed))
+        assert all(is_whole() for _, is_whole in fenced), "it writes beside an array"
+        results.append([a for a, _ in fenced[len(arrays) :]])
+    library.set_backwards(0)
+    for one, other in zip(*results):
+        assert one.tobytes() == other.tobytes(), "the result depends on the order of threads: a barrier is missing"
+    return results[0]
+
+
+def fence(array):
+    """A copy with NaN, or a large number, on both sides, and a function that says whether these are still there."""
+    beside = np.full(64, np.nan if array.dtype.kind in "fV" else 99, array.dtype)
+    whole = np.concatenate([beside, array.ravel(), beside])
+    before = beside.tobytes() * 2
+    inside = whole[64 : 64 + array.size].reshape(array.shape)
+    return inside, lambda: whole[:64].tobytes() + whole[64 + array.size :].tobytes() == before
 
 
 def close(found, right, dtype, factor=1.0):

@@ -16,11 +16,11 @@ from tests.test_accuracy import accuracy
 from tinygrad_ms import nn
 from tinygrad_ms.ops import fused
 from tinygrad_ms.ops.fused import devices
-from tinygrad_ms.ops.fused.devices import masks
 from tinygrad_ms.ops.fused.devices.each import Each
 from tinygrad_ms.ops.fused.devices.kernel import FUNCTIONS, KERNELS, NEAR
 from tinygrad_ms.ops.fused.devices.text import DTYPES, PRELUDE
 from tinygrad_ms.ops.fused.symbols import written
+from tinygrad_ms.random import bits
 from tinygrad_ms.testing import strict
 
 devices.every()
@@ -238,6 +238,7 @@ def test_ops_by_the_text_are_those_of_the_cpu(on_host):
         "layer_norm without eps": lambda x, w, b, t: tg.layer_norm(x * 1e-25, w, b, eps=0.0),
         "layer_norm of two axes": lambda x, w, b, t: tg.layer_norm(x.reshape((3, 10, 40)), axes=(1, 2)),
         "rms_norm": lambda x, w, b, t: tg.rms_norm(x, w) + b,
+        "layer_norm of many rows": lambda x, w, b, t: tg.layer_norm(tg.concatenate([x] * 40), w, b),
         "normalised by a number": lambda x, w, b, t: tg.layer_norm(x, 2.0, b) * w,
         "softmax": lambda x, w, b, t: tg.softmax(x * w + b),
         "softmax of columns": lambda x, w, b, t: tg.softmax(x * w + b, axis=0),
@@ -362,9 +363,19 @@ def test_dropout_draws_its_mask_on_the_device():
     assert not np.array_equal(layer(x).numpy(), y.numpy())
 
 
-def test_philox_gives_the_numbers_of_its_authors():
-    """Random123's known answers for a counter and a key of zeros (Salmon et al. 2011)."""
-    assert [hex(n) for n in masks.philox(np, 1, 0)[0]] == ["0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_masks_of_dropout_are_those_of_plain_calls(monkeypatch, dtype):
+    x = tg.tensor(np.ones((5, 7)), dtype, device="strict")
+    masks = [nn.Dropout(0.3, rng=3)(x).numpy()]
+    monkeypatch.setitem(fused._state, "on", False)
+    masks.append(nn.Dropout(0.3, rng=3)(x).numpy())
+    np.testing.assert_array_equal(*masks)
+
+
+def test_splitmix_gives_the_numbers_of_its_authors():
+    """The first numbers of the seed 1234567, as the C program of Vigna prints them."""
+    known = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    assert bits(np, 1234567, 5).tolist() == known
 
 
 def test_compile_notes_a_kernel_as_one_call():

@@ -2,6 +2,8 @@
 
 from math import prod
 
+import numpy
+
 from tinygrad_ms.arrays.devices import parse_device
 from tinygrad_ms.ops.fused.devices import card, find
 from tinygrad_ms.ops.fused.devices.labels import NO_LABEL
@@ -9,7 +11,7 @@ from tinygrad_ms.ops.fused.devices.masks import DROPOUT
 
 __all__: list[str] = []
 
-LARGE, ROWS_OF_A_PART, MOST_PARTS = 1 << 18, 256, 64  # elements from which sums of columns are made in parts
+FEW, ROWS_OF_A_PART, MOST_PARTS = 1024, 256, 256  # rows up to which sums of columns are made in one part
 
 
 def along_rows(name, *arrays, axis):
@@ -65,7 +67,7 @@ def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
     dx, facts = run(g, x, w, rows, n, int(w is weight), int(center), float(eps))
     if not (needed[1] or needed[2]):
         return dx, None, None
-    parts = 1 if x.size < LARGE else max(min(-(-rows // ROWS_OF_A_PART), MOST_PARTS), 1)
+    parts = 1 if rows <= FEW else min(-(-rows // ROWS_OF_A_PART), MOST_PARTS)
     sums = columns(g, x, facts, rows, n, parts)
     if parts > 1:
         sums = [a.sum(axis=0) for a in sums]
@@ -92,4 +94,5 @@ def dropout_mask(key, p, shape, dtype, device):
         like, size = backend.xp.empty(0, dtype), prod(shape)
         if not size or not hasattr(backend.xp, "RawModule") or not DROPOUT.ready(backend, like.dtype.char, like):
             return None
-        return DROPOUT(like, size, key, float(p), 1 / (1 - p))[0].reshape(shape)
+        kept = float(numpy.ones((), dtype) / (1 - p))
+        return DROPOUT(like, size, key, round(p * 2**24), kept)[0].reshape(shape)

@@ -238,7 +238,7 @@ def test_ops_by_the_text_are_those_of_the_cpu(on_host):
         "layer_norm without eps": lambda x, w, b, t: tg.layer_norm(x * 1e-25, w, b, eps=0.0),
         "layer_norm of two axes": lambda x, w, b, t: tg.layer_norm(x.reshape((3, 10, 40)), axes=(1, 2)),
         "rms_norm": lambda x, w, b, t: tg.rms_norm(x, w) + b,
-        "layer_norm of many rows": lambda x, w, b, t: tg.layer_norm(tg.concatenate([x] * 40), w, b),
+        "layer_norm of many rows": lambda x, w, b, t: tg.layer_norm(tg.concat([x] * 40), w, b),
         "normalised by a number": lambda x, w, b, t: tg.layer_norm(x, 2.0, b) * w,
         "softmax": lambda x, w, b, t: tg.softmax(x * w + b),
         "softmax of columns": lambda x, w, b, t: tg.softmax(x * w + b, axis=0),

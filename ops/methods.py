@@ -13,6 +13,7 @@ from tinygrad_ms.ops.crossings import Crossings
 from tinygrad_ms.ops.numpy_functions import PUBLIC
 from tinygrad_ms.ops.on_tape import OnTape
 from tinygrad_ms.ops.rows import ArrayLike
+from tinygrad_ms.spelling import NAMES, Missing
 
 Axis = int | tuple[int, ...] | None
 
@@ -194,6 +195,8 @@ def attach(ops: dict[str, Any]) -> None:
     for name, declared in vars(Methods).items():
         if (callable(declared) or isinstance(declared, property)) and name != "backward":
             setattr(Tensor, name, others[name] if name in others else ops[SPELLED.get(name, name)])
+    for name in NAMES["Tensor"]:
+        setattr(Tensor, name, Missing(name))
     for name, method in [*vars(Crossings).items(), *vars(OnTape).items()]:
         if callable(method):
             setattr(Tensor, name, method)

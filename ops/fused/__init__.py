@@ -1,4 +1,6 @@
-"""Compiled kernels for large arrays on a CPU: faster, the same results within the accuracy of docs/accuracy.md.
+"""Compiled kernels: faster, the same results within the accuracy of docs/accuracy.md.
+
+For large arrays on a CPU:
 
     pip install "tinygrad-ms[fast]"        # numba; without it NumPy does all
 
@@ -6,6 +8,8 @@
 the answer is None. The formula in NumPy stays the reference; what is not a large contiguous array of a CPU always
 takes it. A kernel is compiled at its first use, which takes about a second, and kept on disk ($TINYGRAD_MS_CACHE, else
 ~/.cache/tinygrad_ms). It gives no floating-point warnings.
+
+On devices one launch takes the place of several, for arrays of any size (``devices``). Nothing has to be installed.
 TINYGRAD_MS_FUSED=0 in the environment, or ``set_fused(False)``, turns all of them off.
 """
 
@@ -16,16 +20,18 @@ import warnings
 
 import numpy
 
+from tinygrad_ms.arrays.registry import FAMILIES
+
 __all__: list[str] = []
 
 LEAST = 30_000  # elements: below, what NumPy takes is hardly longer
-_state: dict = {"on": os.environ.get("TINYGRAD_MS_FUSED", "") != "0", "kernels": None}
+_state: dict = {"on": os.environ.get("TINYGRAD_MS_FUSED", "") != "0", "kernels": None, "devices": None}
 INSTALLED = importlib.util.find_spec("numba") is not None
 
 
 def set_fused(on: bool) -> None:
-    """Whether compiled kernels are used. Raises RuntimeError for True where numba is not installed."""
-    if on and not INSTALLED:
+    """Whether compiled kernels are used. Raises RuntimeError for True where neither numba nor a GPU is."""
+    if on and not INSTALLED and "cuda" not in FAMILIES:
         raise RuntimeError('set_fused: compiled kernels need numba: pip install "tinygrad-ms[fast]", or numba')
     _state["on"] = bool(on)
 
@@ -33,9 +39,13 @@ def set_fused(on: bool) -> None:
 def find(name: str, first, *others):
     """The compiled kernel of that name for these arrays; None where there is none for them.
 
-    They must be large, contiguous NumPy arrays of one dtype that the kernel takes, and of one shape.
+    They must be of one dtype that the kernel takes, and of one shape; those of NumPy large and contiguous.
     """
-    if not _state["on"] or not INSTALLED or type(first) is not numpy.ndarray or first.size < LEAST:
+    if not _state["on"]:
+        return None
+    if type(first) is not numpy.ndarray:
+        return _load_devices().find(name, first, *others)
+    if not INSTALLED or first.size < LEAST:
         return None
     kernel = (_state["kernels"] or _load()).get(name)
     if kernel is None or first.dtype not in kernel.dtypes or kernel.takes not in (None, 1 + len(others)):
@@ -46,6 +56,20 @@ def find(name: str, first, *others):
         if not (flags := a.flags).c_contiguous or not flags.aligned:
             return None
     return kernel if kernel.ready(first.dtype) else None
+
+
+def devices_do(x):
+    """The calls of kernels for the array x of a device; None for one of NumPy, and where kernels are off."""
+    return _load_devices() if _state["on"] and not isinstance(x, numpy.ndarray) else None
+
+
+def _load_devices():
+    """The calls of the kernels of devices, which are thereby known."""
+    if _state["devices"] is None:
+        from tinygrad_ms.ops.fused.devices import calls
+
+        _state["devices"] = calls
+    return _state["devices"]
 
 
 def _load() -> dict:

@@ -12,6 +12,7 @@ from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.module import Module, Parameter
 from tinygrad_ms.ops.affine import affine
+from tinygrad_ms.ops.fused import calls
 from tinygrad_ms.ops.indexing import embedding
 from tinygrad_ms.ops.live import live
 from tinygrad_ms.ops.normalization import layer_norm, rms_norm
@@ -164,7 +165,10 @@ def dropout_mask(rng, p, shape, dtype, device) -> Tensor:
         if backend.name == "cpu":
             kept = numpy.asarray(numbers.random(shape, dtype=DEFAULT_FLOAT) >= p)
         else:
-            random = bits(backend.xp, int(numbers.integers(2**63)), prod(shape)) >> numpy.uint64(40)
+            key = int(numbers.integers(2**63))
+            if (made := calls.dropout_mask(key, p, shape, dtype, device)) is not None:
+                return Tensor(made)
+            random = bits(backend.xp, key, prod(shape)) >> numpy.uint64(40)
             kept = (random >= numpy.uint64(round(p * 2**24))).reshape(shape)
         mask = kept.astype(dtype)
         if p < 1:

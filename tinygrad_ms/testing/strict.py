@@ -17,7 +17,7 @@ What passes here runs on CuPy, though no GPU is present. `xp` stands for the mod
 - names, keywords and ufunc methods that CuPy lacks are missing (`tinygrad_ms.testing.cupy_gaps`).
 
 Not modelled: reductions that flush subnormal numbers, streams, asynchronous errors, memory pools, the memory order of
-results, copies between overlapping views, custom kernels.
+results, copies between overlapping views.
 """
 
 import operator
@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_ms.ops.fused.devices.kernel import FUNCTIONS
 from tinygrad_ms.precision import current as precision
 from tinygrad_ms.testing import cupy_gaps as gaps
 
@@ -694,6 +695,30 @@ class ufunc:
         self._f.at(raw, _index(raw.shape, indices)[0], _cast(values, raw.dtype))
 
 
+class RawModule:
+    """`cupy.RawModule` for the kernels of the library: each runs its reference in NumPy and counts as one launch."""
+
+    runs_references = True
+
+    def __init__(self, code, options=()):
+        pass
+
+    def get_function(self, name):
+        kernel, constants = FUNCTIONS[name]
+
+        def launch(blocks, threads, args):
+            STATS.calls += 1
+            arrays = [_operand(x) for x in args if type(x) is ndarray]
+            numbers = kernel.joined(constants, [x.item() for x in args[len(arrays) :]])
+            with np.errstate(all="ignore"):
+                found = kernel.reference(np, *arrays[: kernel.takes], *numbers)
+            for array, value in zip(arrays[kernel.takes :], found, strict=True):
+                array[...] = value
+                _settle(array._a)
+
+        return launch
+
+
 class Namespace:
     """The facade of one module of NumPy: a name is adapted when first used, then kept as an attribute."""
 
@@ -728,6 +753,7 @@ xp: Any = Namespace(
     gaps.MISSING,
     ndarray=ndarray,
     ufunc=ufunc,
+    RawModule=RawModule,
     array=array,
     asarray=asarray,
     asanyarray=asarray,

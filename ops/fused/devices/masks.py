@@ -1,0 +1,51 @@
+"""Masks of dropout, drawn on the device: the same numbers from the same key, whatever the device."""
+
+import numpy
+
+from tinygrad_ms.ops.fused.devices.kernel import MOST_BLOCKS, THREADS, Kernel
+from tinygrad_ms.ops.fused.devices.text import DTYPES, TYPES
+from tinygrad_ms.random import bits
+
+__all__: list[str] = []
+
+TEXT = """
+typedef TYPE T;
+typedef REAL R;
+extern "C" __global__ void NAME(const T* like, T* y, long long size, long long key, long long least, double kept) {
+    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    for (; i < size; i += (long long)gridDim.x * blockDim.x) {
+        unsigned long long z = (i + 1) * 0x9E3779B97F4A7C15ULL + key;  // SplitMix64, as in tinygrad_ms/random.py
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ULL;
+        z = (z ^ z >> 27) * 0x94D049BB133111EBULL;
+        z ^= z >> 31;
+        y[i] = (long long)(z >> 40) >= least ? (R)kept : (R)0;
+    }
+}
+"""
+
+
+class Mask(Kernel):
+    """For an array of the dtype, which is not read, and the numbers size, key, least, kept.
+
+    ``kept`` where the upper 24 bits of the number of that place are at least ``least``, else 0.
+    """
+
+    def text(self, dtypes, constants):
+        return TEXT.replace("TYPE", TYPES[dtypes[0]]).replace("REAL", "double" if dtypes[0] == "d" else "float")
+
+    def shapes_of(self, arrays, numbers):
+        return [((numbers[0],), arrays[0].dtype)]
+
+    def samples(self, dtype):
+        return [numpy.zeros(0, DTYPES[dtype]), 70, 2**62 + 7, 2**22, 4 / 3]
+
+    def geometry(self, arrays, numbers):
+        return (min(-(-numbers[0] // THREADS), MOST_BLOCKS),), THREADS
+
+
+def mask(xp, like, size, key, least, kept):
+    random = bits(xp, key, size) >> numpy.uint64(40)
+    return [xp.where(random >= numpy.uint64(least), kept, 0.0).astype(like.dtype)]
+
+
+DROPOUT = Mask("dropout_mask", 1, mask, "eEfd")

@@ -714,7 +714,7 @@ class RawModule:
                 found = kernel.reference(np, *arrays[: kernel.takes], *numbers)
             for array, value in zip(arrays[kernel.takes :], found, strict=True):
                 array[...] = value
-                _settle(array._a)
+                _settle(array)
 
         return launch
 

@@ -77,8 +77,9 @@ remainder = binary("remainder", "a modulo b, with the sign of b (Python's %).",
                    rule=(lambda g: g, lambda g, a, b: -g * (a // b)),
                    formula=r"y = a - b \lfloor a / b \rfloor, \quad dy = da - \lfloor a / b \rfloor\,db",
                    source="ai-edu, equation 31",
-                   notes="The derivative almost everywhere; y jumps where a / b is an integer. On a GPU floats follow the"
-                   " formula as it rounds: NaN for infinite b, few digits where a / b is large; integers modulo 0 are 0.")
+                   notes="The derivative almost everywhere; y jumps where a / b is an integer. On a GPU floats follow"
+                   " the formula as it rounds: NaN for infinite b, few digits where a / b is large; integers modulo 0"
+                   " are 0.")
 
 # --- steps: piecewise constant, gradient zero -----------------------------------------------------------------------
 

@@ -5,8 +5,8 @@ from. The basic index (numbers, slices, None, ...) selects each element once, so
 index with arrays may select an element several times, so its transpose accumulates.
 
 Index arrays live on the device of x. Lists in an index are host data and are copied to it. On the CPU an index out of
-range raises IndexError everywhere. On a GPU the host would have to wait for that answer. So ``take`` and ``embedding`` of
-floats give NaN there, and ``one_hot`` gives zeros; x[index] wraps around in silence, as in CuPy.
+range raises IndexError everywhere. On a GPU the host would have to wait for that answer. There ``take`` and
+``embedding`` of floats give NaN, and ``one_hot`` gives zeros; x[index] wraps around in silence, as in CuPy.
 """
 
 from types import EllipsisType, NoneType

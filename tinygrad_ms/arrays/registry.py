@@ -44,7 +44,7 @@ def probe_cuda() -> str | None:
     """Import CuPy once and run one kernel; None if it works, else the reason why not."""
     global _cuda_problem
     if "cuda" in FAMILIES or _cuda_problem is not None:
-        return _cuda_problem
+        return None if "cuda" in FAMILIES else _cuda_problem
     if importlib.util.find_spec("cupy") is None:
         _cuda_problem = "CuPy is not installed (pip install 'tinygrad-ms[cuda13]', or [cuda12] for CUDA 12)"
         return _cuda_problem

@@ -77,18 +77,17 @@ remainder = binary("remainder", "a modulo b, with the sign of b (Python's %).",
                    rule=(lambda g: g, lambda g, a, b: -g * (a // b)),
                    formula=r"y = a - b \lfloor a / b \rfloor, \quad dy = da - \lfloor a / b \rfloor\,db",
                    source="ai-edu, equation 31",
-                   notes="The derivative almost everywhere; y jumps where a / b is an integer. On a"
-                   " GPU floats follow the formula as it rounds: NaN for infinite b, few digits where a / b is large;"
-                   " integers modulo 0 are 0.")
+                   notes="The derivative almost everywhere; y jumps where a / b is an integer. On a GPU floats follow"
+                   " the formula as it rounds: NaN for infinite b, few digits where a / b is large; integers modulo 0"
+                   " are 0.")
 
 # --- steps: piecewise constant, gradient zero -----------------------------------------------------------------------
 
 floor_divide = binary("floor_divide", "a // b: the quotient rounded towards minus infinity.",
                       derivative=(lambda: 0.0, lambda: 0.0), formula=r"y = \lfloor a / b \rfloor, \quad dy = 0",
-                      source="ai-edu, equation 1",
-                      notes="The derivative almost everywhere; PyTorch defines none. On a GPU"
-                      " the quotient of floats is rounded before it is rounded down (1 // 0.1 is 10 there, 9 on a CPU);"
-                      " integers divided by 0 are 0.")
+                      source="ai-edu, equation 1", notes="The derivative almost everywhere; PyTorch defines none. On a"
+                      " GPU the quotient of floats is rounded before it is rounded down (1 // 0.1 is 10 there, 9 on a"
+                      " CPU); integers divided by 0 are 0.")
 sign: Unary = unary("sign", "-1, 0 or 1.", derivative=lambda: 0.0,
              formula=r"\frac{dy}{dx} = 0", source="ai-edu, equation 1", notes="sign 0 = 0.")
 floor = unary("floor", "The largest integer not above x, in the dtype of x.", derivative=lambda: 0.0,

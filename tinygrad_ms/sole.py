@@ -4,7 +4,7 @@ from sys import getrefcount
 
 
 def sole(array) -> bool:
-    """Whether the caller alone holds this array, or the memory that it shows all of. The array must be contiguous.
+    """Whether the caller alone holds this array, or all of the memory that it shows. The array must be contiguous.
 
     The count of references is right only in a loop like that of ``_count_one``.
     """

@@ -25,8 +25,8 @@ def _safe(x):
 
 
 def _inner(a, b):
-    """<a, b> per matrix, as (..., 1, 1). On a CPU it is the product of a row and a column, which reads both once."""
-    if BACKENDS[type(raw(a))].name != "cpu":
+    """<a, b> per matrix, as (..., 1, 1). On a CPU the product of a row and a column reads both once."""
+    if BACKENDS[type(raw(a))].name != "cpu":  # such a product would leave the whole sum to few threads
         return (a * b).sum(axis=(-2, -1), keepdims=True)
     flat = (*a.shape[:-2], 1, a.shape[-2] * a.shape[-1])
     return a.reshape(flat) @ b.reshape(flat).mT

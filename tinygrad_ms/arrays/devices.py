@@ -51,7 +51,7 @@ def device_info() -> dict[str, str]:
 
 
 def to_device(array, device: str):
-    """The raw array on ``device``: itself if it is there, else a copy. Only cards copy to each other directly."""
+    """The raw array on ``device``: the same array if it is there, else a copy. From card to card it is direct."""
     backend, index = parse_device(device)
     here = BACKENDS[type(array)]
     if here.name == backend.name and here.index_of(array) == index:

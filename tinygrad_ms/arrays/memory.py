@@ -17,9 +17,8 @@ def keep_freed_memory(size: int = 2**28) -> bool:
     systems other than Linux with glibc it does nothing.
     """
     global _kept
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    unknown = sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ)
+    mallopt = None if unknown else getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
     trim_threshold, mmap_threshold = -1, -3  # <malloc.h>

@@ -177,9 +177,8 @@ is_ours: dict[str, bool] = {}  # by file name: whether the code belongs to this 
 
 def ours(frame) -> bool:
     """Whether a frame belongs to this package, and so is not where the user made the call."""
-    name = frame.f_globals.get("__name__", "")
-    answer = is_ours[frame.f_code.co_filename] = name == "tinygrad_ms" or name.startswith("tinygrad_ms.")
-    return answer
+    module = f"{frame.f_globals.get('__name__', '')}."
+    return is_ours.setdefault(frame.f_code.co_filename, module.startswith("tinygrad_ms."))
 
 
 def as_array(value, backend):

@@ -20,6 +20,8 @@ class Backend:
     index_of: Callable = lambda array: 0  # which device of the family holds the array
     multi_device: bool = False  # more than one device: mixing them must be checked
     recorder: Any = None  # of ``tg.compile``, whose arrays stand for those of a library: see ``replay/traced.py``
+    gemm: Callable | None = None  # products of stacks of matrices by one call: see ``products``
+    launch: Callable | None = None  # runs a kernel of its own: see ``kernels``
 
     def device_of(self, array) -> str:
         index = self.index_of(array)
@@ -63,5 +65,9 @@ def probe_cuda() -> str | None:
                 return cupy.asarray(host)
 
         multi_device = cupy.cuda.runtime.getDeviceCount() > 1
-        register(Backend("cuda", cupy, cupy.ndarray, from_host, cupy.asnumpy, lambda a: a.device.id, multi_device))
+        from tinygrad_ms.arrays.cublas import gemm
+        from tinygrad_ms.arrays.kernels import launch_by_cupy
+
+        doors = from_host, cupy.asnumpy, lambda a: a.device.id
+        register(Backend("cuda", cupy, cupy.ndarray, *doors, multi_device, gemm=gemm, launch=launch_by_cupy))
     return _cuda_problem

@@ -24,8 +24,12 @@ from typing import Any
 import numpy as np
 
 from tinygrad_ms.testing import cupy_gaps as gaps
+from tinygrad_ms.testing.launches import launches, of_index
 
-__all__ = ["STATS", "SyncForbidden", "array", "asarray", "asnumpy", "forbid_sync", "ndarray", "reset_stats", "xp"]
+__all__ = [
+    "STATS", "SyncForbidden", "array", "asarray", "asnumpy", "forbid_sync", "gemm", "launch", "ndarray", "one_launch",
+    "reset_stats", "xp",
+]  # fmt: skip
 
 STATS = SimpleNamespace(calls=0, sync=0, h2d=0, d2h=0)
 """Counts since `reset_stats()`: kernel launches, synchronisations, copies to the device and to the host."""
@@ -155,7 +159,6 @@ def _function(name, f):
     count = gaps.ARRAY_ARGUMENTS.get(name, 1)
 
     def call(*args, **kwargs):
-        STATS.calls += 1
         raw, named = [_argument(x) for x in args[:count]], kwargs
         if raw and type(raw[0]) in _SCALARS:
             raise _unsupported(raw[0])
@@ -169,6 +172,7 @@ def _function(name, f):
             _synchronize(f"{name}()")
         with np.errstate(all="ignore"):
             r = f(*raw, *args[count:], **named)
+        STATS.calls += launches(name, raw, r, named.get("out"))
         return _result(r, (*args, *kwargs.values()))
 
     call.__name__ = call.__qualname__ = name
@@ -190,8 +194,8 @@ def _operator(f, reflected=False, inplace=False):
     def method(self, other):
         if type(other) is not ndarray and type(other) not in _SCALARS and _yields_to(other):
             return NotImplemented
-        STATS.calls += 1
         a, b = self._a, _operand(other)
+        STATS.calls += launches(f.__name__, (a, b), None)
         with np.errstate(all="ignore"):
             if inplace:
                 f(a, b, out=a)
@@ -202,9 +206,9 @@ def _operator(f, reflected=False, inplace=False):
 
 
 def _index(shape, key):
-    """(key for NumPy with integer arrays wrapped into their axes, whether it has arrays, whether a mask)."""
+    """(key for NumPy with integer arrays wrapped into their axes, how many arrays it has, whether a mask)."""
     items = list(key) if isinstance(key, tuple) else [key]
-    arrays = masks = False
+    arrays, masks = 0, False
     for i, k in enumerate(items):
         if k is None or k is Ellipsis or isinstance(k, (slice, np.integer)) or type(k) is int:
             continue
@@ -217,7 +221,7 @@ def _index(shape, key):
         if not isinstance(k, np.ndarray) or k.dtype.kind not in "biu":
             what = k.dtype if isinstance(k, np.ndarray) else type(k)
             raise IndexError(f"indices are integers, slices, None, Ellipsis, integer or bool arrays: {what}")
-        items[i], arrays, masks = k, True, masks or k.dtype.kind == "b"
+        items[i], arrays, masks = k, arrays + 1, masks or k.dtype.kind == "b"
     if masks:
         _synchronize("a boolean mask as index")
     if arrays:
@@ -297,7 +301,7 @@ class ndarray:
     def __getitem__(self, key):
         key, arrays, _ = _index(self._a.shape, key)
         if arrays:
-            STATS.calls += 1
+            STATS.calls += of_index(arrays)
             return _wrap(np.array(self._a[key]))
         if not any(k is Ellipsis for k in key):
             key += (Ellipsis,)  # makes x[0, 0] a 0-d view, not a scalar
@@ -306,7 +310,7 @@ class ndarray:
     def __setitem__(self, key, value):
         a = self._a
         key, arrays, masks = _index(a.shape, key)
-        STATS.calls += 1
+        STATS.calls += of_index(arrays)
         if type(value) is ndarray:
             value = _cast(value._a, a.dtype)
         elif arrays and type(value) not in _SCALARS:
@@ -494,6 +498,38 @@ class _Random:
 
     def default_rng(self, seed=None):
         return _Random("'Generator' object", np.random.default_rng, seed, gaps.RANDOM_GENERATOR)
+
+
+def gemm(call):
+    """What cuBLAS does with a `Gemm`: columns first, so C^T = B^T A^T; memory is read by steps alone."""
+    STATS.calls += 1
+
+    def matrices(x, start, turned, row, step, rows, columns):
+        a = x._a
+        steps = np.array((step, row, 1) if not turned else (step, 1, row)) * a.itemsize
+        first = np.lib.stride_tricks.as_strided(a, (start + 1,), (a.itemsize,))[start:]
+        return np.lib.stride_tricks.as_strided(first, (call.count, rows, columns), tuple(steps))
+
+    a, b = matrices(*call.a, call.rows, call.inner), matrices(*call.b, call.inner, call.columns)
+    out = matrices(*call.out, call.rows, call.columns)
+    exact = np.dtype("float32") if out.itemsize < 4 else out.dtype
+    with np.errstate(all="ignore"):
+        y = np.matmul(a.astype(exact, copy=False), b.astype(exact, copy=False)) * exact.type(call.alpha)
+        out[...] = y if call.beta == 0 else y + exact.type(call.beta) * out
+
+
+def launch(kernel, given):
+    """A kernel of its own, as one launch: here its reference runs."""
+    one_launch(kernel.rule, xp, *given)
+
+
+def one_launch(f, *args, **kwargs):
+    """f(...) as one launch, whatever it calls."""
+    before = STATS.calls
+    try:
+        return f(*args, **kwargs)
+    finally:
+        STATS.calls = before + 1
 
 
 # -- The module facade ---------------------------------------------------------------------------------------

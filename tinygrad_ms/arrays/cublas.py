@@ -1,0 +1,49 @@
+"""Products by cuBLAS, through the functions that CuPy has loaded: see ``products``."""
+
+from functools import cache, lru_cache
+from types import SimpleNamespace
+
+import numpy
+
+
+@cache
+def library():
+    """The functions and constants, once CuPy is in use."""
+    from cupy.cuda import device, runtime
+    from cupy_backends.cuda.libs import cublas
+
+    kinds = {"float16": "CUDA_R_16F", "bfloat16": "CUDA_R_16BF", "float32": "CUDA_R_32F", "float64": "CUDA_R_64F"}
+    return SimpleNamespace(
+        call=cublas.gemmStridedBatchedEx,
+        handle=device.get_cublas_handle,
+        kinds={name: getattr(runtime, kind) for name, kind in kinds.items() if hasattr(runtime, kind)},
+        plain={False: cublas.CUBLAS_COMPUTE_32F, True: cublas.CUBLAS_COMPUTE_64F},
+        tf32=cublas.CUBLAS_COMPUTE_32F_FAST_TF32,
+        algorithm=cublas.CUBLAS_GEMM_DEFAULT,
+    )
+
+
+@lru_cache(1024)
+def number(value: float, wide: bool):
+    """A number where BLAS reads it, on the host."""
+    return numpy.array(value, "float64" if wide else "float32")
+
+
+def gemm(call) -> None:
+    """Hand a ``Gemm`` to cuBLAS. Half precision is multiplied with sums in float32."""
+    lib, (a, b, out) = library(), (call.a, call.b, call.out)
+    name = out[0].dtype.name
+    wide, kind = name == "float64", lib.kinds[name]
+    compute = lib.tf32 if name == "float32" and fast() else lib.plain[wide]
+    pointer_a, pointer_b, pointer_out = (x.data.ptr + start * x.itemsize for x, start, *_ in (a, b, out))
+    alpha, beta = number(call.alpha, wide), number(call.beta, wide)
+    lib.call(
+        lib.handle(), int(b[2]), int(a[2]), call.columns, call.rows, call.inner,
+        alpha.ctypes.data, pointer_b, kind, b[3], b[4], pointer_a, kind, a[3], a[4],
+        beta.ctypes.data, pointer_out, kind, out[3], out[4], call.count, compute, lib.algorithm,
+    )  # fmt: skip
+
+
+def fast() -> bool:
+    """Whether products of float32 may round their factors to TF32."""
+    return False

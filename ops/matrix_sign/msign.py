@@ -12,6 +12,7 @@ repeated singular values, where rules made of svd or eigh divide by zero.
 
 from numbers import Real
 
+from tinygrad_ms.arrays.products import times
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
@@ -142,7 +143,7 @@ def _tall_vjp(needed, g, M, y, P, steps, coefficients):
 
 def _tall_jvp(tangents, M, y, P, steps, coefficients):
     dy = polar_derivative(M, y, tangents[0], steps, coefficients, P)
-    return dy, symmetric(dy.mT @ M + y.mT @ tangents[0])
+    return dy, symmetric(times(dy.mT, M) + times(y.mT, tangents[0]))
 
 
 @primitive(
@@ -160,7 +161,7 @@ def _msign_tall(xp, M, /, steps=None, coefficients=None):
     """The polar factors of tall M: msign(M) and P = (M^T M)^{1/2}, which saves the derivative a large product."""
     check_matrices("msign", M, name="M", lapack=False)
     y = orthogonalise(xp, M, steps, coefficients, warn=True)
-    P = y.mT @ M
+    P = times(y.mT, M)
     return y, (P + P.mT) / 2
 
 

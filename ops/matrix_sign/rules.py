@@ -3,6 +3,7 @@
 Each is a function of M, y = msign(M) and a direction or cotangent G, in operators: so it is differentiated in turn.
 """
 
+from tinygrad_ms.arrays.products import times
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
@@ -100,7 +101,7 @@ def _through_steps(M, G, eps, rows, jvp):
         lower = 0 * M[..., : M.shape[-1], :] + eps * scale * identity
         X, D = concat([X, lower], axis=-2), concat([D, 0 * lower], axis=-2)
     for a, b, c in rows:
-        S, dS = X.mT @ X, X.mT @ D
+        S, dS = times(X.mT, X), times(X.mT, D)
         dS = dS + dS.mT
         dT = S @ dS
         dT = c * (dT + dT.mT) + b * dS

@@ -54,6 +54,14 @@ def product(xp, a, b, out=None, alpha=1.0, beta=0.0):
     return out
 
 
+def times(a, b):
+    """a @ b of arrays or Tensors; stacks of a device by ``product``."""
+    backend = BACKENDS.get(type(a))
+    if backend is None or backend.gemm is None or (a.ndim < 3 and b.ndim < 3):
+        return a @ b
+    return product(backend.xp, a, b)
+
+
 def strided(gemm, xp, a, b, out=None, alpha=1.0, beta=0.0):
     """``product`` by calls of ``gemm``."""
     (n, k), m = a.shape[-2:], b.shape[-1]

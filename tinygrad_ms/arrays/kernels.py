@@ -40,19 +40,3 @@ def elementwise(inputs, outputs, text):
 def per_matrix_reduction(inputs, outputs, each, both, last, identity="0"):
     """A kernel that reduces the last two axes of (batch, n, m) to (batch,)."""
     return lambda rule: Kernel(rule, inputs, outputs, (each, both, last), identity)
-
-
-def launch_by_cupy(kernel, given) -> None:
-    """Run a kernel on CuPy's arrays."""
-    if kernel.made is None:
-        xp = BACKENDS[type(given[-1])].xp
-        facts = kernel.inputs, kernel.outputs, *kernel.texts
-        name = f"tinygrad_ms_{kernel.name}"
-        if kernel.identity is None:
-            kernel.made = xp.ElementwiseKernel(*facts, name)
-        else:
-            kernel.made = xp.ReductionKernel(*facts, kernel.identity, name)
-    if kernel.identity is None:
-        kernel.made(*given)
-    else:
-        kernel.made(*given[:-1], out=given[-1], axis=(1, 2))

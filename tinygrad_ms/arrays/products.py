@@ -26,7 +26,7 @@ class Gemm(NamedTuple):
     rows: int
     columns: int
     inner: int
-    count: int
+    matrices: int
     a: Any
     b: Any
     out: Any
@@ -90,11 +90,12 @@ def strided(gemm, xp, a, b, out=None, alpha=1.0, beta=0.0):
         )
         axes = joint_axes(batch, a, b, out)
     (count, *steps), *others = axes
-    laid = [(x, *layout(x)) for x in (a, b, out)]
+    laid: list = [(x, *layout(x)) for x in (a, b, out)]  # type: ignore[misc]
     for index in pairs(*(range(extent) for extent, *_ in others)):
         starts = [sum(i * axis[which] for i, axis in zip(index, others)) for which in (1, 2, 3)]
         operands = [(x, start, turned, row, step) for (x, turned, row), start, step in zip(laid, starts, steps)]
-        gemm(Gemm(n, m, k, count, *operands, alpha, beta))
+        first, second, third = operands
+        gemm(Gemm(n, m, k, count, first, second, third, alpha, beta))
     return out
 
 

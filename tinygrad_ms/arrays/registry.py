@@ -65,9 +65,8 @@ def probe_cuda() -> str | None:
                 return cupy.asarray(host)
 
         multi_device = cupy.cuda.runtime.getDeviceCount() > 1
-        from tinygrad_ms.arrays.cublas import gemm
-        from tinygrad_ms.arrays.kernels import launch_by_cupy
+        from tinygrad_ms.arrays.cuda import gemm, launch
 
         doors = from_host, cupy.asnumpy, lambda a: a.device.id
-        register(Backend("cuda", cupy, cupy.ndarray, *doors, multi_device, gemm=gemm, launch=launch_by_cupy))
+        register(Backend("cuda", cupy, cupy.ndarray, *doors, multi_device, gemm=gemm, launch=launch))
     return _cuda_problem

@@ -16,7 +16,7 @@ def launches(name, operands, result, out=None) -> int:
     if name in NOTHING or not out_of(operands, result, out):
         return 0
     if name == "matmul":
-        return of_product(*operands[:2], out)
+        return of_product(operands[0], operands[1], out)
     if name in ("concatenate", "stack", "vstack", "hstack"):
         count = len(operands[0])
         return count if count <= TOGETHER else 1

@@ -504,14 +504,15 @@ def gemm(call):
     """What cuBLAS does with a `Gemm`: columns first, so C^T = B^T A^T; memory is read by steps alone."""
     STATS.calls += 1
 
-    def matrices(x, start, turned, row, step, rows, columns):
+    def matrices(operand, rows, columns):
+        x, start, turned, row, step = operand
         a = x._a
         steps = np.array((step, row, 1) if not turned else (step, 1, row)) * a.itemsize
         first = np.lib.stride_tricks.as_strided(a, (start + 1,), (a.itemsize,))[start:]
-        return np.lib.stride_tricks.as_strided(first, (call.count, rows, columns), tuple(steps))
+        return np.lib.stride_tricks.as_strided(first, (call.matrices, rows, columns), tuple(steps))
 
-    a, b = matrices(*call.a, call.rows, call.inner), matrices(*call.b, call.inner, call.columns)
-    out = matrices(*call.out, call.rows, call.columns)
+    a, b = matrices(call.a, call.rows, call.inner), matrices(call.b, call.inner, call.columns)
+    out = matrices(call.out, call.rows, call.columns)
     exact = np.dtype("float32") if out.itemsize < 4 else out.dtype
     with np.errstate(all="ignore"):
         y = np.matmul(a.astype(exact, copy=False), b.astype(exact, copy=False)) * exact.type(call.alpha)

@@ -1,4 +1,4 @@
-"""Products by cuBLAS, through the functions that CuPy has loaded: see ``products``."""
+"""What is CuPy's alone: products by the cuBLAS that it has loaded (``products``), kernels of its own (``kernels``)."""
 
 from functools import cache, lru_cache
 from types import SimpleNamespace
@@ -7,10 +7,10 @@ import numpy
 
 
 @cache
-def library():
+def cublas_functions():
     """The functions and constants, once CuPy is in use."""
     from cupy.cuda import device, runtime
-    from cupy_backends.cuda.libs import cublas
+    from cupy_backends.cuda.libs import cublas  # type: ignore[import-not-found]
 
     kinds = {"float16": "CUDA_R_16F", "bfloat16": "CUDA_R_16BF", "float32": "CUDA_R_32F", "float64": "CUDA_R_64F"}
     return SimpleNamespace(
@@ -31,7 +31,7 @@ def number(value: float, wide: bool):
 
 def gemm(call) -> None:
     """Hand a ``Gemm`` to cuBLAS. Half precision is multiplied with sums in float32."""
-    lib, (a, b, out) = library(), (call.a, call.b, call.out)
+    lib, (a, b, out) = cublas_functions(), (call.a, call.b, call.out)
     name = out[0].dtype.name
     wide, kind = name == "float64", lib.kinds[name]
     compute = lib.tf32 if name == "float32" and fast() else lib.plain[wide]
@@ -40,10 +40,26 @@ def gemm(call) -> None:
     lib.call(
         lib.handle(), int(b[2]), int(a[2]), call.columns, call.rows, call.inner,
         alpha.ctypes.data, pointer_b, kind, b[3], b[4], pointer_a, kind, a[3], a[4],
-        beta.ctypes.data, pointer_out, kind, out[3], out[4], call.count, compute, lib.algorithm,
+        beta.ctypes.data, pointer_out, kind, out[3], out[4], call.matrices, compute, lib.algorithm,
     )  # fmt: skip
 
 
 def fast() -> bool:
     """Whether products of float32 may round their factors to TF32."""
     return False
+
+
+def launch(kernel, given, size=None) -> None:
+    """Run a ``Kernel``, made of its text at the first call."""
+    if kernel.made is None:
+        import cupy
+
+        facts = kernel.inputs, kernel.outputs, *kernel.texts
+        make = cupy.ElementwiseKernel if kernel.identity is None else cupy.ReductionKernel
+        kernel.made = make(*facts, *(() if kernel.identity is None else (kernel.identity,)), name=kernel.name)
+    if kernel.identity is not None:
+        kernel.made(*given[:-1], out=given[-1], axis=(1, 2))
+    elif size is None:
+        kernel.made(*given)
+    else:
+        kernel.made(*given, size=size)

@@ -1,8 +1,11 @@
 """Activation functions of neural networks: the piecewise linear ones, softmax and log_softmax."""
 
+from numpy import ndarray
+
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import elementwise, primitive
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.blocks import fused
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.fused import LEAST, find
@@ -15,8 +18,13 @@ __all__ = ["hardtanh", "leaky_relu", "log_softmax", "relu", "relu6", "softmax"]
 # --- piecewise linear -------------------------------------------------------------------------------------
 
 
+@fused("relu_rule", takes=2)
+def _relu_kernel(xp, g, y):
+    return (g * (y > 0),)
+
+
 def _relu_rule(g, y):
-    if g.size >= LEAST and (run := find("relu_rule", g, y)):
+    if (g.size >= LEAST or type(g) is not ndarray) and (run := find("relu_rule", g, y)):
         return run(g, y)[0]
     return g * (y > 0)
 
@@ -66,7 +74,7 @@ def relu6(x) -> Tensor:
 
 
 def _softmax_vjp(g, y, axis):
-    if g.size >= LEAST and (dx := along_rows("softmax_rule", g, y, axis=axis)) is not None:
+    if (g.size >= LEAST or type(g) is not ndarray) and (dx := along_rows("softmax_rule", g, y, axis=axis)) is not None:
         return dx
     return y * (g - (g * y).sum(axis=from_the_end(axis, y.ndim), keepdims=True))
 
@@ -82,7 +90,7 @@ def _softmax_vjp(g, y, axis):
 )
 def _softmax(xp, x, axis=-1):
     """e^x over its sum, in the precision of x."""
-    if x.size >= LEAST and (y := along_rows("softmax", x, axis=axis)) is not None:
+    if (x.size >= LEAST or type(x) is not ndarray) and (y := along_rows("softmax", x, axis=axis)) is not None:
         return y
     columns = as_columns(x, axis)
     if columns is None:
@@ -100,7 +108,9 @@ def softmax(x, axis=-1):
 
 
 def _log_softmax_vjp(g, y, axis):
-    if g.size >= LEAST and (dx := along_rows("log_softmax_rule", g, y, axis=axis)) is not None:
+    if (g.size >= LEAST or type(g) is not ndarray) and (
+        dx := along_rows("log_softmax_rule", g, y, axis=axis)
+    ) is not None:
         return dx
     return g - exp(y) * g.sum(axis=from_the_end(axis, y.ndim), keepdims=True)
 
@@ -121,7 +131,7 @@ def _log_softmax(xp, x, axis=-1):
 
 def log_probabilities(xp, x, axis):
     """log_softmax of a raw array."""
-    if x.size >= LEAST and (y := along_rows("log_softmax", x, axis=axis)) is not None:
+    if (x.size >= LEAST or type(x) is not ndarray) and (y := along_rows("log_softmax", x, axis=axis)) is not None:
         return y
     columns = as_columns(x, axis)
     if columns is None:

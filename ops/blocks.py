@@ -4,7 +4,7 @@ import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import wide
-from tinygrad_ms.ops.fused import LEAST, find
+from tinygrad_ms.ops.fused import LEAST, REFERENCES, find
 
 __all__: list[str] = []
 
@@ -31,7 +31,7 @@ def in_blocks(
             xp, kernel, x.reshape((1,)), *constants, double=double, quick=quick, results=results, beside=beside
         )
         return tuple([y.reshape(()) for y in found])
-    if x.size >= LEAST and (run := compiled(kernel, x, beside)):
+    if (x.size >= LEAST or type(x) is not numpy.ndarray) and (run := compiled(kernel, x, beside)):
         return tuple(run(x, *(() if beside is None else (beside,)), *constants))
     cpu, kind = BACKENDS[type(x)].name == "cpu", x.dtype.char
     double = double or (quick is not None and kind == "f")
@@ -57,11 +57,28 @@ def in_blocks(
     return tuple(made)
 
 
-def fused(name):
-    """Mark a kernel in NumPy: large arrays go to the compiled one of that name in its place, where there is one."""
+def fused(name, takes=1, sample=(), wide=False):
+    """Mark a kernel in NumPy: large arrays go to the compiled one of that name in its place, where there is one.
+
+    Arrays of a device go to that of ``on_devices``, which has the other arguments.
+    """
 
     def mark(kernel):
         kernel.fused = name
+        return on_devices(name, takes, sample, wide)(kernel)
+
+    return mark
+
+
+def on_devices(name, takes=1, sample=(), wide=False):
+    """Mark a kernel in NumPy: for arrays of a device a kernel of that name is made of it (``ops/fused/devices.py``).
+
+    It may have no decision that depends on values. takes: how many arrays it takes. sample: constants to check it with.
+    wide: float32 is computed in float64, as on a CPU.
+    """
+
+    def mark(kernel):
+        kernel.on_devices, REFERENCES[name] = name, (kernel, takes, sample, wide)
         return kernel
 
     return mark
@@ -69,7 +86,7 @@ def fused(name):
 
 def compiled(kernel, x, beside):
     """The compiled kernel in the place of ``kernel`` for these arrays, or None."""
-    name = getattr(kernel, "fused", "")
+    name = getattr(kernel, "fused" if isinstance(x, numpy.ndarray) else "on_devices", "")
     return find(name, x) if name and beside is None else find(name, x, beside) if name else None
 
 
@@ -97,6 +114,8 @@ def times_slope(g, x, slope, kernel, quick=None, double=False, spare=0, beyond=S
     ):  # fmt: skip
         xp = BACKENDS[type(x)].xp
         return in_blocks(xp, kernel, x, double=double, quick=quick, beside=g, spare=spare)[0]
+    if type(x) is not numpy.ndarray and (run := compiled(kernel, x, g)):
+        return run(x, g)[0]
     return g * slope(x)
 
 
@@ -128,15 +147,16 @@ def _parts(step, x, others, made, work):
 
 def none(condition):
     """Whether no element is true, as far as the host knows: on a device it would have to wait for the answer."""
-    return BACKENDS[type(condition)].name == "cpu" and not condition.any()
+    return isinstance(condition, numpy.ndarray) and not condition.any()
 
 
-def decay(xp, z, itemsize=None):
-    """e^z, and a function p -> p e^z, which has its digits also where e^z is subnormal in float64."""
-    if (itemsize or z.dtype.itemsize) < 8 or none(z < -600):
+def decay(xp, z, itemsize=8):
+    """e^z, and a function p -> p e^z, which has its digits also where e^z is subnormal."""
+    limit = 600 if z.dtype.itemsize == 8 else 80
+    if itemsize < 8 or none(z < -limit):
         w = xp.exp(z)
         return w, lambda p: p * w
-    near, far = xp.exp(xp.maximum(z, -600)), xp.exp(xp.minimum(z + 600, 0))
+    near, far = xp.exp(xp.maximum(z, -limit)), xp.exp(xp.minimum(z + limit, 0))
     return near * far, lambda p: p * near * far
 
 

@@ -9,6 +9,7 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.activations import log_probabilities
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.fused import calls
 from tinygrad_ms.ops.label_loss import MOST, _softmax_cross_entropy
 from tinygrad_ms.ops.losses import check_reduction
 from tinygrad_ms.ops.operands import as_number, as_operand, refuse_lists
@@ -20,11 +21,13 @@ __all__ = ["cross_entropy", "nll", "softmax_cross_entropy"]
 
 
 def _cross_entropy_vjp(
-    needed, g, log_probabilities, target, weight, reduction, label_smoothing, ignore_index
+    needed, g, log_probabilities, target, count, weight, reduction, label_smoothing, ignore_index
 ):  # fmt: skip
     g, g_log = g
     g_logits = g_target = None
-    if g is not None:
+    if g is not None and count is not None:  # by a kernel
+        g_logits = calls.label_rule(wide(g), log_probabilities, target, count, reduction, ignore_index)
+    if g is not None and g_logits is None:
         g = wide(g)
         targets = targets_of(target, log_probabilities, weight, reduction, label_smoothing, ignore_index)
         scale = g.reshape((*g.shape, *(1,) * (log_probabilities.ndim - g.ndim))) / targets.count
@@ -59,16 +62,23 @@ def _cross_entropy_jvp(
     vjp=_cross_entropy_vjp,
     jvp=_cross_entropy_jvp,
     outputs=("loss", "log_probabilities"),
+    cache=("count",),
     formula=r"L = -\sum_c t_c \ln p_c,\ p = \mathrm{softmax}(z):\quad \frac{dL}{dz} = p - t",
     source="002 (103)",
     notes="the second output keeps log p for the gradient; classes are the last axis;"
     " ignored samples have gradient zero",
 )
 def _cross_entropy(xp, logits, target, /, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=None):
-    """The loss, and log p, which its gradient needs, in float32 at least; classes in the last axis."""
+    """The loss, and log p, which its gradient needs, in float32 at least; classes in the last axis.
+
+    It leaves what the mean was divided by, if a kernel did that.
+    """
+    if weight is None and not label_smoothing and (found := calls.label_loss(logits, target, reduction, ignore_index)):
+        loss, log_p, count = found
+        return (loss.astype(logits.dtype, copy=False), log_p), (count,)
     log_p = log_probabilities(xp, wide(logits), -1)
     targets = targets_of(target, log_p, weight, reduction, label_smoothing, ignore_index)
-    return targets.loss(log_p, xp).astype(logits.dtype, copy=False), log_p
+    return (targets.loss(log_p, xp).astype(logits.dtype, copy=False), log_p), (None,)
 
 
 def softmax_cross_entropy(

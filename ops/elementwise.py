@@ -101,7 +101,7 @@ def round(xp, x, decimals=0):
     return xp.round(x, decimals)
 
 
-@fused("exp_rule")
+@fused("exp_rule", takes=2)
 def _times_exp(xp, x, g):
     return (g * xp.exp(x),)
 

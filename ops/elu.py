@@ -10,7 +10,7 @@ from tinygrad_ms.ops.smooth_activations import kept
 __all__ = ["elu", "selu"]
 
 
-@fused("elu")
+@fused("elu", sample=(1.0, 1))
 def _elu_kernel(xp, x, alpha, scale):
     m = xp.minimum(x, 0)
     y = expm1(xp, m)

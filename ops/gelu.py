@@ -2,6 +2,8 @@
 
 import math
 
+import numpy
+
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import decay, fused, in_blocks, step, times
@@ -42,9 +44,10 @@ _ROOT = math.sqrt(2 / math.pi)
 _END = 100.0  # beyond, the tanh of the approximation is -1 or 1
 _LINE = 1.5957691216057308, -9.96930880911092e-17  # 2 sqrt(2 / pi) and, of that, what the float has rounded away
 _CUBE = 0.07135481627260025, -6.175149918155315e-19  # 0.044715 times that
+_IN_FLOAT32 = tuple((high := float(numpy.float32(c)), c - high) for c, _ in (_LINE, _CUBE))  # the same
 
 
-@fused("gelu")
+@fused("gelu", sample=(8,))
 def _gelu_kernel(xp, x, itemsize):
     size = xp.minimum(xp.abs(x), FAR)
     tail = mills_ratio(xp, size, itemsize)
@@ -56,8 +59,8 @@ def _gelu_kernel(xp, x, itemsize):
     slope -= part
     slope -= part
     slope += above
-    tail *= q
     tail *= size
+    tail *= q
     y = xp.maximum(x, 0)
     y -= tail
     return y, slope
@@ -70,7 +73,7 @@ def _gelu_kernel(xp, x, itemsize):
 @fused("gelu_tanh")
 def _gelu_tanh_kernel(xp, x):
     z = xp.clip(x, -_END, _END)
-    a = xp.abs(z).astype("float64", copy=False)
+    a = xp.abs(z)
     w, times_w = _decay_of_cubic(xp, a)
     y = (xp.maximum(x, 0) + times_w(xp.minimum(z, 0))) / (1 + w)
     d = -TANH_C - a  # that of -a
@@ -117,15 +120,16 @@ def _quick_gelu_tanh(xp, x, out):
 
 
 def _decay_of_cubic(xp, a):
-    """e^-v and a function p -> p e^-v, for v = 2 sqrt(2 / pi) (a + 0.044715 a^3), a >= 0 of float64.
+    """e^-v and a function p -> p e^-v, for v = 2 sqrt(2 / pi) (a + 0.044715 a^3), a >= 0.
 
     v has twice the digits of a, for its rounding would be magnified by v.
     """
+    line, factor = (_LINE, _CUBE) if a.dtype.itemsize == 8 else _IN_FLOAT32
     square, d = product(a, a)
-    cube, more = product(square, _CUBE[0])
-    k = cube + _LINE[0]
+    cube, more = product(square, factor[0])
+    k = cube + line[0]
     part = k - cube
-    error = (cube - (k - part)) + (_LINE[0] - part) + (more + square * _CUBE[1] + d * _CUBE[0] + _LINE[1])
+    error = (cube - (k - part)) + (line[0] - part) + (more + square * factor[1] + d * factor[0] + line[1])
     v, more = product(a, k)
     w, times_w = decay(xp, -v)
     exact = 1 - (more + a * error)

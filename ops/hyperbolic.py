@@ -1,7 +1,7 @@
 """The reciprocal hyperbolic functions sech and csch, from exponentials that do not overflow."""
 
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import decay_and_rest, in_blocks, times_slope
+from tinygrad_ms.ops.blocks import decay_and_rest, in_blocks, on_devices, times_slope
 from tinygrad_ms.ops.elementwise import power
 
 __all__ = ["csch", "sech"]
@@ -18,6 +18,7 @@ def sech(xp, x):
     return in_blocks(xp, _sech_kernel, x, double=False, quick=_quick_sech, spare=1)[0]
 
 
+@on_devices("sech", wide=True)
 def _sech_kernel(xp, x):
     e = xp.exp(-xp.abs(x))
     return (2 * e / (1 + e * e),)
@@ -33,6 +34,7 @@ def _two_cosh(xp, x, y, e):
     return e
 
 
+@on_devices("sech_rule", takes=2, wide=True)
 def _sech_slope(xp, x, g):
     return (g * (-_sech_kernel(xp, x)[0] * xp.tanh(x)),)
 
@@ -93,11 +95,13 @@ def _quick_csch_slope(xp, x, out, g):
     return (y,)
 
 
+@on_devices("csch", wide=True)
 def _csch_kernel(xp, x):
     size = xp.abs(x)
     return (xp.copysign(2 * xp.exp(-size) / -xp.expm1(-2 * size), x),)
 
 
+@on_devices("csch_rule", takes=2, wide=True)
 def _csch_slope(xp, x, g):
     size = xp.abs(x)
     d = xp.expm1(-2 * size)

@@ -7,7 +7,7 @@ import numpy
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import in_blocks, log1p
+from tinygrad_ms.ops.blocks import in_blocks, log1p, on_devices
 from tinygrad_ms.ops.comparisons import clip
 from tinygrad_ms.ops.elementwise import negative, sign
 from tinygrad_ms.ops.operands import as_number, refuse_lists
@@ -72,6 +72,7 @@ def logistic_error(xp, input, target):
         return _by_blocks(xp, _logistic_kernel, _quick_logistic, 4, input, target)
 
 
+@on_devices("logistic_error", takes=2, wide=True)
 def _logistic_kernel(xp, x, t):
     size = xp.abs(x)
     right = (size == inf) & ((x > 0) == t)  # costs nothing
@@ -125,6 +126,7 @@ def _quick_minus(xp, x, out, t):  # (e (1 - t) - t) / (1 + e)
     return (y,)
 
 
+@on_devices("sigmoid_minus", takes=2, wide=True)
 def _minus_kernel(xp, x, t):
     w = xp.exp(-xp.abs(x))
     w /= 1 + w

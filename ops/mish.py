@@ -2,7 +2,7 @@
 
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import decay, in_blocks
+from tinygrad_ms.ops.blocks import decay, in_blocks, on_devices
 from tinygrad_ms.ops.comparisons import minimum
 from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.smooth_activations import kept
@@ -18,6 +18,7 @@ _LARGE = 40.0  # from here on tanh(softplus(x)) is 1
 _C, _E_C, _N_C = -1.1924285888671875, 0.3034833321209802, 3.2269449157498075e-06  # c, e^c, n(c)
 
 
+@on_devices("mish", sample=(8,), wide=True)
 def _mish_kernel(xp, x, itemsize):
     z = xp.minimum(x, _LARGE)
     e, times_e = decay(xp, z, itemsize)

@@ -8,7 +8,7 @@ import math
 import numpy
 
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import in_blocks
+from tinygrad_ms.ops.blocks import in_blocks, on_devices
 
 __all__: list[str] = []
 
@@ -30,14 +30,14 @@ _SCALED = [  # (a + 1) R(a) by powers of (a - 5) / (a + 5), lowest first: in Che
 
 
 def product(a, b):
-    """a b of float64, and what it has rounded away (Dekker 1971)."""
-    p = a * b
-    (a, low), (b, tail) = _halves(a), _halves(b)
+    """a b, and what it has rounded away (Dekker 1971), of float64 or float32."""
+    p, wide = a * b, a.dtype.itemsize == 8
+    (a, low), (b, tail) = _halves(a, wide), _halves(b, wide)
     return p, ((a * b - p) + a * tail + low * b) + low * tail
 
 
-def _halves(a):
-    split = a * (2.0**27 + 1)
+def _halves(a, wide):
+    split = a * (2.0 ** (27 if wide else 41 if type(a) is float else 12) + 1)  # a number of Python has 53 bits
     high = split - (split - a)
     return high, a - high
 
@@ -90,6 +90,7 @@ def gaussian(xp, x, *, c):
     return in_blocks(xp, _bell_kernel, x, c, x.dtype.itemsize, quick=_quick_bell, quick_in="f")[0]
 
 
+@on_devices("gaussian", sample=(0.5, 8), wide=True)
 def _bell_kernel(xp, x, c, itemsize):
     return (bell(xp, xp.abs(x), c, itemsize),)
 
@@ -101,6 +102,7 @@ def _quick_bell(xp, x, out, c, itemsize):
     return (xp.exp(square, out=square),)
 
 
+@on_devices("normal_cdf", sample=(8,), wide=True)
 def _normal_kernel(xp, x, itemsize):
     size = xp.abs(x)
     q, tail = bell(xp, size, 0.5, itemsize), mills_ratio(xp, xp.minimum(size, FAR), itemsize)

@@ -46,7 +46,7 @@ def kept(y, slope):
 # --- the logistic function ----------------------------------------------------------------------------------
 
 
-@fused("sigmoid_rule")
+@fused("sigmoid_rule", takes=2)
 def _slope_kernel(xp, x, g):
     return (g * bump(xp.exp(-xp.abs(x))),)
 
@@ -161,7 +161,7 @@ def silu(xp, x):
     return kept(*in_blocks(xp, _silu_kernel, x, double=False, quick=_quick_silu, results=2, spare=3))
 
 
-@fused("softplus")
+@fused("softplus", sample=(1.0,))
 def _softplus_kernel(xp, x, beta):
     z = beta * x
     w = xp.exp(-xp.abs(z))

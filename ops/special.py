@@ -6,7 +6,7 @@ import math
 import numpy
 
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import in_blocks
+from tinygrad_ms.ops.blocks import in_blocks, on_devices
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.ops.normal import bell, gaussian, mills_ratio
@@ -52,19 +52,26 @@ def _erf_polynomial(degree: int) -> list[float]:
 )
 def erf(xp, x):
     """The error function, with an error below 1e-15 (float64) or 1e-7 (float32)."""
-    if x.size >= LEAST and (run := find("erf", x)):
-        return run(x)[0]
+    degree = 23 if x.dtype.itemsize == 8 else 10
+    if (x.size >= LEAST or type(x) is not numpy.ndarray) and (run := find("erf", x)):
+        return run(x, degree)[0]
     wide = x.astype("float32") if x.dtype.itemsize < 4 else x
-    size = xp.minimum(xp.abs(wide), _END)
+    return _erf_kernel(xp, wide, degree)[0].astype(x.dtype, copy=False)
+
+
+@on_devices("erf", sample=(10,))
+def _erf_kernel(xp, x, degree):
+    size = xp.minimum(xp.abs(x), _END)
     u = (_SCALE * size - _CENTER) / (size + _CENTER)
-    lowest, *others = _erf_polynomial(23 if x.dtype.itemsize == 8 else 10)
+    lowest, *others = _erf_polynomial(degree)
     p = others.pop() * u
     for c in reversed(others):  # Horner's scheme
         p += c
         p *= u
-    return xp.copysign(-xp.expm1(-size * (size + _SLOPE) * (p + lowest)), wide).astype(x.dtype, copy=False)
+    return (xp.copysign(-xp.expm1(-size * (size + _SLOPE) * (p + lowest)), x),)
 
 
+@on_devices("erfc", sample=(8,), wide=True)
 def _erfc_kernel(xp, x, itemsize):
     size = xp.minimum(xp.abs(x), 28.0)  # where it is 0
     tail = 2 * bell(xp, size, 1.0, itemsize) * mills_ratio(xp, math.sqrt(2) * size, 8)
@@ -89,6 +96,7 @@ def erfc(xp, x):
 # --- the logarithm of the odds ----------------------------------------------------------------------------
 
 
+@on_devices("logit", sample=(None,), wide=True)
 def _logit_kernel(xp, x, eps):
     z = x if eps is None else xp.clip(x, 0, 1)
     with numpy.errstate(divide="ignore", invalid="ignore"):

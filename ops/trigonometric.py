@@ -12,6 +12,7 @@ from tinygrad_ms.ops.blocks import (
     fused,
     in_blocks,
     is_small,
+    on_devices,
     over_bump,
     over_square,
     times_slope,
@@ -115,7 +116,7 @@ atanh = unary("atanh", "The number with that tanh.", "arctanh", derivative=lambd
 # fmt: on
 
 
-@fused("tanh_rule")
+@fused("tanh_rule", takes=2)
 def _tanh_kernel(xp, x, g):
     w = xp.exp(-2 * xp.abs(x))
     return (g * (4 * bump(w)),)
@@ -144,6 +145,7 @@ def tanh_slope(xp, x):
     return in_blocks(xp, _tanh_kernel, x, 1, double=False, quick=_quick_tanh, spare=1)[0]
 
 
+@on_devices("coth", wide=True)
 def _coth_kernel(xp, x):
     t = xp.tanh(x)
     return (xp.divide(1, t, out=t),)
@@ -163,6 +165,7 @@ def _quick_coth_slope(xp, x, out, g):
     return (y,)
 
 
+@on_devices("coth_rule", takes=2, wide=True)
 def _coth_slope(xp, x, g):
     z = -2 * xp.abs(x)
     d = xp.expm1(z)

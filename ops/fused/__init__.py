@@ -19,8 +19,9 @@ import numpy
 __all__: list[str] = []
 
 LEAST = 30_000  # elements: below, what NumPy takes is hardly longer
-_state: dict = {"on": os.environ.get("TINYGRAD_MS_FUSED", "") != "0", "kernels": None}
+_state: dict = {"on": os.environ.get("TINYGRAD_MS_FUSED", "") != "0", "kernels": None, "devices": None}
 INSTALLED = importlib.util.find_spec("numba") is not None
+REFERENCES: dict[str, tuple] = {}  # by name: the kernel in NumPy, of which those for devices are made; see ``blocks``
 
 
 def set_fused(on: bool) -> None:
@@ -33,9 +34,13 @@ def set_fused(on: bool) -> None:
 def find(name: str, first, *others):
     """The compiled kernel of that name for these arrays; None where there is none for them.
 
-    They must be large, contiguous NumPy arrays of one dtype that the kernel takes, and of one shape.
+    They must be of one dtype that the kernel takes, and of one shape; those of NumPy large and contiguous.
     """
-    if not _state["on"] or not INSTALLED or type(first) is not numpy.ndarray or first.size < LEAST:
+    if not _state["on"]:
+        return None
+    if type(first) is not numpy.ndarray:
+        return _load_devices().find(name, first, *others)
+    if not INSTALLED or first.size < LEAST:
         return None
     kernel = (_state["kernels"] or _load()).get(name)
     if kernel is None or first.dtype not in kernel.dtypes or kernel.takes not in (None, 1 + len(others)):
@@ -46,6 +51,24 @@ def find(name: str, first, *others):
         if not (flags := a.flags).c_contiguous or not flags.aligned:
             return None
     return kernel if kernel.ready(first.dtype) else None
+
+
+def devices_do(x):
+    """The calls of kernels for the array x of a device; None for one of NumPy."""
+    if isinstance(x, numpy.ndarray):
+        return None
+    return _load_devices()
+
+
+def _load_devices():
+    """The calls of the kernels of devices, which are thereby known."""
+    if _state["devices"] is None:
+        from tinygrad_ms.ops.fused import device_calls, devices
+
+        for name, facts in REFERENCES.items():
+            devices.Each(name, *facts)
+        _state["devices"] = device_calls
+    return _state["devices"]
 
 
 def _load() -> dict:

@@ -4,7 +4,8 @@ from math import prod
 
 import numpy
 
-from tinygrad_ms.ops.fused import LEAST, find
+from tinygrad_ms.arrays.sums import wide
+from tinygrad_ms.ops.fused import LEAST, devices_do, find
 from tinygrad_ms.ops.fused.threads import THREADED
 
 __all__: list[str] = []
@@ -13,6 +14,8 @@ __all__: list[str] = []
 def along_rows(name, *arrays, axis=-1):
     """The result of kernel ``name`` on equal arrays whose rows are the last axis."""
     first = arrays[0]
+    if (on := devices_do(first)) is not None:
+        return on.along_rows(name, *arrays, axis=axis)
     if first.size < LEAST or axis not in (-1, first.ndim - 1) or not (run := find(name, *arrays)):
         return None
     y = numpy.empty_like(first)
@@ -22,6 +25,8 @@ def along_rows(name, *arrays, axis=-1):
 
 def softmax_minus_one_hot(scale, log_p, labels):
     """The gradient of the cross-entropy with integer labels."""
+    if (on := devices_do(log_p)) is not None:
+        return on.softmax_minus_one_hot(scale, log_p, labels)
     if log_p.size < LEAST or not (run := find("softmax_minus_one_hot", log_p)):
         return None
     y = numpy.empty_like(log_p)
@@ -31,8 +36,24 @@ def softmax_minus_one_hot(scale, log_p, labels):
     return y
 
 
+def label_loss(logits, target, reduction, ignore_index):
+    """The loss with integer labels, log p, and what the mean divides by; for devices alone."""
+    on = devices_do(target)
+    if on is None or target.dtype.kind not in "iu":
+        return None
+    return on.label_loss(wide(logits), target, reduction, ignore_index)
+
+
+def label_rule(g, log_p, target, count, reduction, ignore_index):
+    """The gradient of the logits from that of this loss."""
+    on = devices_do(target)
+    return on and on.label_rule(g, log_p, target, count, ignore_index, reduction == "mean")
+
+
 def normalize(x, weight, bias, axes, eps, center):
     """weight (x with mean 0, if ``center``, and mean square 1) + bias over the last axes."""
+    if (on := devices_do(x)) is not None:
+        return on.normalize(x, weight, bias, axes, eps, center)
     lines = _lines(x, axes, weight, bias)
     if lines is None or not (run := find("normalize", x)):
         return None
@@ -41,8 +62,10 @@ def normalize(x, weight, bias, axes, eps, center):
     return y
 
 
-def normalize_rule(g, x, weight, bias_shape, axes, eps, center):
+def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
     """The gradients of x, weight and bias."""
+    if (on := devices_do(x)) is not None:
+        return on.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)
     lines = _lines(x, axes, weight)
     if lines is None or not (run := find("normalize_rule", g, x)):
         return None

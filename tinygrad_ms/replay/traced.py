@@ -285,6 +285,14 @@ class recorder:
         return [trace.lift(x) if type(x) in BACKENDS and type(x) not in KINDS else x for x in arrays]
 
     @staticmethod
+    def launched(find, name, *arrays):
+        """The kernel of a device of that name, if there is one for these arrays; a recording notes its call."""
+        kernel, trace = find(name, *map(plain, arrays)), active.get()
+        if kernel is None or trace is None or not trace.open or trace.hidden:
+            return kernel and (lambda *given: kernel(*map(plain, given)))
+        return lambda *given: trace.call(kernel, given, {})
+
+    @staticmethod
     def numbers(optimizer, p, options, state):
         """What an update multiplies by, as arrays that a replay fills anew."""
         return p.trace.numbers(optimizer, p, options, state)

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_ms.ops.fused.devices import FUNCTIONS
 from tinygrad_ms.testing import cupy_gaps as gaps
 from tinygrad_ms.testing.launches import launches, of_index
 
@@ -574,6 +575,29 @@ class ufunc:
         self._f.at(raw, _index(raw.shape, indices)[0], _cast(values, raw.dtype))
 
 
+class RawModule:
+    """`cupy.RawModule` for the kernels of the library: each runs its reference in NumPy and counts as one launch."""
+
+    runs_references = True
+
+    def __init__(self, code, options=()):
+        pass
+
+    def get_function(self, name):
+        kernel, constants = FUNCTIONS[name]
+
+        def launch(blocks, threads, args):
+            STATS.calls += 1
+            arrays = [x._a for x in args if type(x) is ndarray]
+            numbers = kernel.joined(constants, [x.item() for x in args[len(arrays) :]])
+            with np.errstate(all="ignore"):
+                found = kernel.reference(np, *arrays[: kernel.takes], *numbers)
+            for array, value in zip(arrays[kernel.takes :], found, strict=True):
+                array[...] = value
+
+        return launch
+
+
 class Namespace:
     """The facade of one module of NumPy: a name is adapted when first used, then kept as an attribute."""
 
@@ -608,6 +632,7 @@ xp: Any = Namespace(
     gaps.MISSING,
     ndarray=ndarray,
     ufunc=ufunc,
+    RawModule=RawModule,
     array=array,
     asarray=asarray,
     asanyarray=asarray,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tinygrad_ms.testing  # noqa: F401  # makes the strict device known
-from tinygrad_ms.arrays.products import product
+from tinygrad_ms.launches.products import product
 from tinygrad_ms.testing import strict
 from tinygrad_ms.testing.strict import STATS, asnumpy, xp
 

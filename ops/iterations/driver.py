@@ -10,6 +10,7 @@ import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.launches import launcher
 from tinygrad_ms.ops.iterations.coefficients import Schedule
 from tinygrad_ms.ops.iterations.kernels import largest_element, ordinary_factor
 from tinygrad_ms.ops.linalg.parts import per_matrix
@@ -83,7 +84,7 @@ def into_range(*matrices, step=1):
     backend = BACKENDS.get(type(arrays[0]))
     if backend is None or any(x.dtype.kind != "f" or x.ndim < 2 or not x.size for x in arrays):
         return None
-    if backend.launch is not None:
+    if launcher(arrays[0]) is not None:
         return factor_on_device(backend.xp, arrays, step) if arrays[0].dtype.char in ORDINARY else None
     xp, largest = backend.xp, largest_elements(*arrays)
     if largest.dtype.char not in ORDINARY:

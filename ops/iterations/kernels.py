@@ -3,15 +3,15 @@
 The text in C and the array functions below it say the same; ``i`` is the number of an element, x is (batch, n, n).
 """
 
-from tinygrad_ms.arrays.kernels import elementwise, per_matrix_reduction
-from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.launches import launcher
+from tinygrad_ms.launches.kernels import elementwise, per_matrix_reduction
 
 __all__: list[str] = []
 
 
 def for_device(x) -> bool:
     """Whether the arrays are of a library that has products and kernels of one launch."""
-    return BACKENDS[type(x)].launch is not None
+    return launcher(x) is not None
 
 
 @per_matrix_reduction("T x", "T y", "x < 0 ? -x : x", "(a >= b || a != a) ? a : b", "y = a")

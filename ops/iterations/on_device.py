@@ -11,7 +11,7 @@ The blocks of one matrix lie below each other, so that a pair of them is one tal
 
 from math import sqrt
 
-from tinygrad_ms.arrays.products import product
+from tinygrad_ms.launches.products import product
 from tinygrad_ms.ops.iterations.driver import Iteration, diagonal, residual
 from tinygrad_ms.ops.iterations.kernels import (
     combined,

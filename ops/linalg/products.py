@@ -4,11 +4,11 @@ from math import prod
 
 import numpy
 
-from tinygrad_ms.arrays.products import product as stacked_product
-from tinygrad_ms.arrays.products import times
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.primitive import multilinear
+from tinygrad_ms.launches.products import product as stacked_product
+from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.linalg.einsum import einsum, tensordot
 from tinygrad_ms.ops.linalg.parts import are_half

@@ -3,10 +3,10 @@
 The derivative of an equation is another one of its kind, so all orders exist and no eigendecomposition is taken.
 """
 
-from tinygrad_ms.arrays.products import times
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.iterations.block_solve import InverseOf, solve_symmetric
 from tinygrad_ms.ops.iterations.coefficients import fixed_rows

@@ -12,10 +12,10 @@ repeated singular values, where rules made of svd or eigh divide by zero.
 
 from numbers import Real
 
-from tinygrad_ms.arrays.products import times
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.iterations.coefficients import as_rows, fixed_rows
 from tinygrad_ms.ops.iterations.driver import into_range, is_tracked, largest_elements, power_of_two

@@ -3,10 +3,10 @@
 Each is a function of M, y = msign(M) and a direction or cotangent G, in operators: so it is differentiated in turn.
 """
 
-from tinygrad_ms.arrays.products import times
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.iterations.coefficients import fixed_rows
 from tinygrad_ms.ops.iterations.polar import orthogonalise, orthogonalise_smooth

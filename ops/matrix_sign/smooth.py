@@ -3,9 +3,9 @@
 from math import hypot, sqrt
 from typing import Any, NamedTuple
 
-from tinygrad_ms.arrays.products import times
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.iterations.block_solve import InverseOf
 from tinygrad_ms.ops.iterations.coefficients import converge, hashable, roundoff

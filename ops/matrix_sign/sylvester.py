@@ -5,10 +5,10 @@ Every derivative here is another equation of the same kind, so all orders exist 
 
 import numpy
 
-from tinygrad_ms.arrays.products import times
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.iterations.coefficients import hashable
 from tinygrad_ms.ops.iterations.driver import into_range, is_tracked

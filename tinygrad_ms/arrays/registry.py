@@ -20,8 +20,6 @@ class Backend:
     index_of: Callable = lambda array: 0  # which device of the family holds the array
     multi_device: bool = False  # more than one device: mixing them must be checked
     recorder: Any = None  # of ``tg.compile``, whose arrays stand for those of a library: see ``replay/traced.py``
-    gemm: Callable | None = None  # products of stacks of matrices by one call: see ``products``
-    launch: Callable | None = None  # runs a kernel of its own: see ``kernels``
 
     def device_of(self, array) -> str:
         index = self.index_of(array)
@@ -65,8 +63,5 @@ def probe_cuda() -> str | None:
                 return cupy.asarray(host)
 
         multi_device = cupy.cuda.runtime.getDeviceCount() > 1
-        from tinygrad_ms.arrays.cuda import gemm, launch
-
-        doors = from_host, cupy.asnumpy, lambda a: a.device.id
-        register(Backend("cuda", cupy, cupy.ndarray, *doors, multi_device, gemm=gemm, launch=launch))
+        register(Backend("cuda", cupy, cupy.ndarray, from_host, cupy.asnumpy, lambda a: a.device.id, multi_device))
     return _cuda_problem

@@ -4,6 +4,7 @@ Importing this module makes ``device="strict"`` known.
 """
 
 from tinygrad_ms.arrays.registry import Backend, register
+from tinygrad_ms.launches import OF_FAMILIES
 from tinygrad_ms.testing import strict
 from tinygrad_ms.testing.differences import GradcheckError, check_jvp, gradcheck, gradgradcheck
 from tinygrad_ms.testing.orders import check_grads
@@ -19,6 +20,5 @@ def from_host(host, index):
     return strict.asarray(host)
 
 
-register(
-    Backend("strict", strict.xp, strict.ndarray, from_host, strict.asnumpy, gemm=strict.gemm, launch=strict.launch)
-)
+register(Backend("strict", strict.xp, strict.ndarray, from_host, strict.asnumpy))
+OF_FAMILIES["strict"] = strict

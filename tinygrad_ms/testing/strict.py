@@ -520,7 +520,7 @@ def gemm(call):
         out[...] = y if call.beta == 0 else y + exact.type(call.beta) * out
 
 
-def launch(kernel, given):
+def launch(kernel, given, size=None):
     """A kernel of its own, as one launch: here its reference runs."""
     one_launch(kernel.rule, xp, *given)
 

@@ -1,5 +1,6 @@
 """What is CuPy's alone: products by the cuBLAS that it has loaded (``products``), kernels of its own (``kernels``)."""
 
+import warnings
 from functools import cache, lru_cache
 from types import SimpleNamespace
 
@@ -50,16 +51,37 @@ def fast() -> bool:
 
 
 def launch(kernel, given, size=None) -> None:
+    """Run a ``Kernel``, which has to compute a sample right before its first use; else its array functions run."""
+    import cupy
+
+    dtype = given[-1].dtype.name
+    if dtype not in kernel.problems:
+        try:
+            kernel.problems[dtype] = kernel.problem(run, cupy, dtype)
+        except Exception as error:  # of the compiler, the driver, the card
+            kernel.problems[dtype] = f"{type(error).__name__}: {error}"
+        if kernel.problems[dtype]:
+            text = f"tinygrad_ms: the kernel {kernel.name} of {dtype} is not used, calls of CuPy do its work"
+            warnings.warn(f"{text}: {kernel.problems[dtype]}", RuntimeWarning, stacklevel=4)
+    if kernel.problems[dtype]:
+        kernel.rule(cupy, *given)
+    else:
+        run(kernel, given, size)
+
+
+def run(kernel, given, size=None) -> None:
     """Run a ``Kernel``, made of its text at the first call."""
     if kernel.made is None:
         import cupy
 
         facts = kernel.inputs, kernel.outputs, *kernel.texts
         make = cupy.ElementwiseKernel if kernel.identity is None else cupy.ReductionKernel
-        kernel.made = make(*facts, *(() if kernel.identity is None else (kernel.identity,)), name=kernel.name)
+        kernel.made = make(
+            *facts, *(() if kernel.identity is None else (kernel.identity,)), name=f"tinygrad_ms_{kernel.name}"
+        )
     if kernel.identity is not None:
         kernel.made(*given[:-1], out=given[-1], axis=(1, 2))
-    elif size is None:
-        kernel.made(*given)
-    else:
+    elif all(raw for raw, _, _ in kernel.declared()[-kernel.outputs.count(",") - 1 :]):
         kernel.made(*given, size=size)
+    else:
+        kernel.made(*given)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from numpy import broadcast_shapes
 
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.launches import launcher
 
 BLAS = frozenset(("float16", "bfloat16", "float32", "float64"))
 CALLS = 2  # one after the other where no single distance leads through a stack; beyond that its matrices are copied
@@ -39,9 +40,9 @@ def product(xp, a, b, out=None, alpha=1.0, beta=0.0):
 
     ``out`` does not overlap a or b; it is returned. Where the library of the arrays has no such call, by ``matmul``.
     """
-    gemm = BACKENDS[type(a)].gemm
-    if gemm is not None and a.dtype == b.dtype and a.dtype.name in BLAS and a.ndim > 1 < b.ndim:
-        return strided(gemm, xp, a, b, out, alpha, beta)
+    found = launcher(a)
+    if found is not None and a.dtype == b.dtype and a.dtype.name in BLAS and a.ndim > 1 < b.ndim:
+        return strided(found.gemm, xp, a, b, out, alpha, beta)
     if beta == 0:
         y = xp.matmul(a, b) if out is None else xp.matmul(a, b, out=out)
         if alpha != 1:
@@ -56,10 +57,9 @@ def product(xp, a, b, out=None, alpha=1.0, beta=0.0):
 
 def times(a, b):
     """a @ b of arrays or Tensors; stacks of a device by ``product``."""
-    backend = BACKENDS.get(type(a))
-    if backend is None or backend.gemm is None or (a.ndim < 3 and b.ndim < 3):
+    if launcher(a) is None or (a.ndim < 3 and b.ndim < 3):
         return a @ b
-    return product(backend.xp, a, b)
+    return product(BACKENDS[type(a)].xp, a, b)
 
 
 def strided(gemm, xp, a, b, out=None, alpha=1.0, beta=0.0):

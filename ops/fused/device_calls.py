@@ -2,6 +2,7 @@
 
 from math import prod
 
+from tinygrad_ms.ops.fused import row_norms
 from tinygrad_ms.ops.fused.device_rows import NO_LABEL
 from tinygrad_ms.ops.fused.devices import find
 
@@ -44,10 +45,12 @@ def label_rule(g, log_p, labels, count, ignore, divided):
 
 def normalize(x, weight, bias, axes, eps, center):
     n = _length(x, axes, weight, bias)
-    if n is None or not (run := find("normalize", x)):
+    if n is None or type(weight) is float and weight != 1:
+        return row_norms.normalize(x, weight, bias, axes, eps, center)
+    if not (run := find("normalize", x)):
         return None
     w, b = (x if type(a) is float else a for a in (weight, bias))
-    if type(bias) is float and bias or type(weight) is float and weight != 1:
+    if type(bias) is float and bias:
         return None
     return run(x, w, b, x.size // n, n, int(w is weight), int(b is bias), int(center), float(eps))[0]
 
@@ -55,7 +58,9 @@ def normalize(x, weight, bias, axes, eps, center):
 def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
     """The gradients of x, weight and bias."""
     n = _length(x, axes, weight)
-    if n is None or type(weight) is float and weight != 1 or bias_shape not in ((), x.shape[x.ndim - len(axes) :]):
+    if n is None or type(weight) is float and weight != 1:
+        return row_norms.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)
+    if bias_shape not in ((), x.shape[x.ndim - len(axes) :]):
         return None
     if not (run := find("normalize_rule", g, x)) or not (columns := find("columns", g, x)):
         return None

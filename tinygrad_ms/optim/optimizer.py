@@ -207,7 +207,7 @@ class Optimizer:
                         state, fresh = self._state_for(p, names, late)
                         break
                 work.append((array, given, state, group, p, fresh))
-        if late or not self.sure or arithmetic_raises():
+        if late or not self.sure or arithmetic_raises() and any(launcher(item[0]) is None for item in work):
             with undone_on_error([p for item in work for p in getattr(item[4], "parameters", item[4:5])], states):
                 states.update(late)
                 self._change(work)

@@ -1,4 +1,6 @@
-"""Compiled kernels for large arrays on a CPU: faster, the same results within the accuracy of docs/accuracy.md.
+"""Compiled kernels: faster, the same results within the accuracy of docs/accuracy.md.
+
+For large arrays on a CPU:
 
     pip install "tinygrad-ms[fast]"        # numba; without it NumPy does all
 
@@ -6,6 +8,8 @@
 the answer is None. The formula in NumPy stays the reference; what is not a large contiguous array of a CPU always
 takes it. A kernel is compiled at its first use, which takes about a second, and kept on disk ($TINYGRAD_MS_CACHE, else
 ~/.cache/tinygrad_ms). It gives no floating-point warnings.
+
+On devices one launch takes the place of several, for arrays of any size (``devices``). Nothing has to be installed.
 TINYGRAD_MS_FUSED=0 in the environment, or ``set_fused(False)``, turns all of them off.
 """
 
@@ -16,6 +20,8 @@ import warnings
 
 import numpy
 
+from tinygrad_ms.arrays.registry import FAMILIES
+
 __all__: list[str] = []
 
 LEAST = 30_000  # elements: below, what NumPy takes is hardly longer
@@ -25,8 +31,8 @@ REFERENCES: dict[str, tuple] = {}  # by name: the kernel in NumPy, of which thos
 
 
 def set_fused(on: bool) -> None:
-    """Whether compiled kernels are used. Raises RuntimeError for True where numba is not installed."""
-    if on and not INSTALLED:
+    """Whether compiled kernels are used. Raises RuntimeError for True where neither numba nor a GPU is."""
+    if on and not INSTALLED and "cuda" not in FAMILIES:
         raise RuntimeError('set_fused: compiled kernels need numba: pip install "tinygrad-ms[fast]", or numba')
     _state["on"] = bool(on)
 
@@ -54,10 +60,8 @@ def find(name: str, first, *others):
 
 
 def devices_do(x):
-    """The calls of kernels for the array x of a device; None for one of NumPy."""
-    if isinstance(x, numpy.ndarray):
-        return None
-    return _load_devices()
+    """The calls of kernels for the array x of a device; None for one of NumPy, and where kernels are off."""
+    return _load_devices() if _state["on"] and not isinstance(x, numpy.ndarray) else None
 
 
 def _load_devices():

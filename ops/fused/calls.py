@@ -50,6 +50,16 @@ def label_rule(g, log_p, target, count, reduction, ignore_index):
     return on and on.label_rule(g, log_p, target, count, ignore_index, reduction == "mean")
 
 
+def dropout_mask(numbers, p, shape, dtype, device):
+    """0 with probability p, else 1 / (1 - p), drawn on the device; for devices alone.
+
+    ``numbers``, the generator, gives one number as the key of a mask.
+    """
+    if device == "cpu" or not p < 1 or (on := devices_do(device)) is None:
+        return None
+    return on.dropout_mask(int(numbers.integers(2**63)), p, shape, dtype, device)
+
+
 def normalize(x, weight, bias, axes, eps, center):
     """weight (x with mean 0, if ``center``, and mean square 1) + bias over the last axes."""
     if (on := devices_do(x)) is not None:

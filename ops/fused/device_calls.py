@@ -1,8 +1,11 @@
 """Calls of the kernels of a device with what an op has; None where no kernel can take it."""
 
+from contextlib import nullcontext
 from math import prod
 
+from tinygrad_ms.arrays.devices import parse_device
 from tinygrad_ms.ops.fused import row_norms
+from tinygrad_ms.ops.fused.device_random import DROPOUT
 from tinygrad_ms.ops.fused.device_rows import NO_LABEL
 from tinygrad_ms.ops.fused.devices import find
 
@@ -86,3 +89,14 @@ def _length(x, axes, *factors):
         if type(a) is not float and not (type(a) is type(x) and a.shape == shape and a.dtype == x.dtype):
             return None
     return prod(shape)
+
+
+def dropout_mask(key, p, shape, dtype, device):
+    """An array of ``shape``: 0 with probability p < 1, else 1 / (1 - p), made of ``key``, a number of 63 bits."""
+    backend, index = parse_device(device)
+    card = backend.multi_device(index) if callable(backend.multi_device) else nullcontext()
+    with card:
+        like, size = backend.xp.empty(0, dtype), prod(shape)
+        if not size or not hasattr(backend.xp, "RawModule") or not DROPOUT.ready(backend, like.dtype.char, index):
+            return None
+        return DROPOUT(like, size, key, float(p), 1 / (1 - p))[0].reshape(shape)

@@ -11,6 +11,7 @@ from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.module import Module, Parameter
 from tinygrad_ms.ops.affine import affine
+from tinygrad_ms.ops.fused import calls
 from tinygrad_ms.ops.indexing import embedding
 from tinygrad_ms.ops.live import live
 from tinygrad_ms.ops.normalization import layer_norm, rms_norm
@@ -123,8 +124,9 @@ class RMSNorm(Module):
 class Dropout(Module):
     """While training, set each element to zero with probability ``p`` and divide the others by 1 - p; else x.
 
-    The masks are drawn on the host: all devices get the same. rng: a seed or a numpy.random.Generator; by
-    default a child of the generator of ``manual_seed``. It is part of the state: a resumed run draws on.
+    On a GPU a kernel draws each mask from one number of the generator: the masks are others than on a CPU. rng: a seed
+    or a numpy.random.Generator; by default a child of the generator of ``manual_seed``. It is part of the state: a
+    resumed run draws on.
     Source: Srivastava et al. 2014, section 10 (scaled while training).
     """
 
@@ -149,6 +151,8 @@ class Dropout(Module):
 def dropout_mask(rng, p, shape, dtype, device) -> Tensor:
     """0 with probability p, else 1 / (1 - p)."""
     with drawing(rng) as numbers:
+        if (made := calls.dropout_mask(numbers, p, shape, dtype, device)) is not None:
+            return Tensor(made)
         kept = numpy.asarray(numbers.random(shape, dtype=DEFAULT_FLOAT) >= p)
     mask = to_device(kept, device).astype(dtype)  # one byte an element travels
     if p < 1:

@@ -588,7 +588,7 @@ class RawModule:
 
         def launch(blocks, threads, args):
             STATS.calls += 1
-            arrays = [x._a for x in args if type(x) is ndarray]
+            arrays = [_operand(x) for x in args if type(x) is ndarray]
             numbers = kernel.joined(constants, [x.item() for x in args[len(arrays) :]])
             with np.errstate(all="ignore"):
                 found = kernel.reference(np, *arrays[: kernel.takes], *numbers)

@@ -10,7 +10,7 @@ from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.ops.fused.calls import along_rows
-from tinygrad_ms.ops.shapes import from_the_end
+from tinygrad_ms.ops.shapes import all_axes, from_the_end
 from tinygrad_ms.ops.short_rows import as_columns, as_rows, most, total
 
 __all__ = ["hardtanh", "leaky_relu", "log_softmax", "relu", "relu6", "softmax"]
@@ -94,6 +94,7 @@ def _softmax(xp, x, axis=-1):
         return y
     columns = as_columns(x, axis)
     if columns is None:
+        axis = axis if x.ndim else all_axes("softmax", axis, 0)
         e = xp.exp(_shifted(xp, x, axis))
         return e / xp.sum(e, axis=axis, keepdims=True)
     columns -= most(columns)
@@ -117,7 +118,7 @@ def _log_softmax_vjp(g, y, axis):
 
 @primitive(
     vjp=_log_softmax_vjp,
-    jvp=lambda t, y, axis: t - (exp(y) * t).sum(axis=axis, keepdims=True),
+    jvp=lambda t, y, axis: t - (exp(y) * t).sum(axis=from_the_end(axis, y.ndim), keepdims=True),
     batched=True,
     formula=r"dy_i = dx_i - \sum_j e^{y_j}\,dx_j",
     source="002 (102)",
@@ -135,6 +136,7 @@ def log_probabilities(xp, x, axis):
         return y
     columns = as_columns(x, axis)
     if columns is None:
+        axis = axis if x.ndim else all_axes("log_softmax", axis, 0)
         y = _shifted(xp, x, axis)
         return y - xp.log(xp.sum(xp.exp(y), axis=axis, keepdims=True))
     columns -= most(columns)

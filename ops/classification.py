@@ -3,6 +3,7 @@
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import wide
+from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.primitive import primitive
@@ -81,6 +82,7 @@ def _cross_entropy(xp, logits, target, /, weight=None, reduction="mean", label_s
     return (targets.loss(log_p, xp).astype(logits.dtype, copy=False), log_p), (None,)
 
 
+@on_its_card
 def softmax_cross_entropy(
     logits, target, weight=None, *, axis=-1, reduction="mean", label_smoothing=0.0, ignore_index=-100
 ):  # fmt: skip
@@ -115,6 +117,7 @@ def softmax_cross_entropy(
 cross_entropy = softmax_cross_entropy
 
 
+@on_its_card
 def nll(log_probabilities, target, weight=None, *, axis=-1, reduction="mean", ignore_index=-100):
     """Negative log-likelihood -log p of integer labels, given log p (as from ``log_softmax``).
 

@@ -12,6 +12,7 @@ import numpy
 from tinygrad_ms.arrays.devices import default_device, to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, as_dtype, is_host_value
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import there
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.tensor import Tensor, raw
@@ -90,7 +91,7 @@ def full_like(x, value, dtype=None, shape=None):
     refuse_tracked("full_like", value, "use tg.broadcast_to")
     array = raw(x)
     xp = numpy if isinstance(array, numpy.generic) else BACKENDS[type(array)].xp
-    result = xp.full(array.shape if shape is None else shape, value, as_dtype(dtype or array.dtype))
+    result = there(xp.full, array)(array.shape if shape is None else shape, value, as_dtype(dtype or array.dtype))
     return Tensor(result) if isinstance(x, Tensor) else result
 
 

@@ -10,6 +10,7 @@ from tinygrad_ms.arrays.devices import parse_device, to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, host_array
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import may_sum_to
+from tinygrad_ms.cards import on_card, on_its_card
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import shared_counter
 from tinygrad_ms.engine.around.modes import current_state
@@ -96,6 +97,7 @@ class Crossings:
             raise TypeError("iteration over a 0-d tensor")
         return iter(self.unstack())
 
+    @on_its_card
     def __contains__(self, value):
         note_read(self)
         return bool((self.data == raw_like(value, self, "in")).any().item())
@@ -122,6 +124,7 @@ class Crossings:
 
     # --- copies ----------------------------------------------------------------------------------------------------
 
+    @on_its_card
     def __deepcopy__(self, memo):
         self._check_no_history()
         result = memo[id(self)] = self._of(self.data.copy(), self.name, self.requires_grad)
@@ -154,7 +157,8 @@ class Crossings:
             raise ValueError(
                 f"copy_: the source has shape {shape_of(source)}, which does not broadcast to {self.shape}"
             )
-        self.data[...] = source.astype(self.dtype, copy=False) if type(source) is type(self.data) else source
+        with on_card(self):
+            self.data[...] = source.astype(self.dtype, copy=False) if type(source) is type(self.data) else source
         self.touch()
         return self
 
@@ -164,7 +168,8 @@ class Crossings:
         refuse_tracked("t[i] = v", value, f"{instead}, or v.detach()")
         value = raw_like(value, self, "t[i] = v")
         try:
-            self.data[raw_index(index)] = value
+            with on_card(self):
+                self.data[raw_index(index)] = value
         except (IndexError, TypeError, ValueError) as error:
             raise type(error)(f"t[i] = v: {error} (t: {self.dtype} {self.shape}, i: {index!r})") from None
         self.touch()

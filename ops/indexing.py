@@ -17,6 +17,7 @@ from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, host_array, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import sum_to
+from tinygrad_ms.cards import on_its_card, there
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.primitive import linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor, raw
@@ -167,10 +168,10 @@ def _index_item(op: str, array, item, own: bool):
             raise TypeError(f"{op}: an index is {what}; expected integers, slices, booleans, None or ...") from None
         item = to_device(item.astype("int64") if item.size == 0 else item, backend.device_of(array))
     elif own:
-        item = item.copy()
-    here, there = backend.device_of(array), BACKENDS[type(item)].device_of(item)
-    if here != there:
-        raise ValueError(f"{op}: x is on {here} and an index array on {there}; move one with .to(device)")
+        item = there(item.copy, item)()
+    device, other = backend.device_of(array), BACKENDS[type(item)].device_of(item)
+    if device != other:
+        raise ValueError(f"{op}: x is on {device} and an index array on {other}; move one with .to(device)")
     if item.dtype.kind not in "iub":
         raise IndexError(f"{op}: an index array has dtype {item.dtype}; expected integers or booleans")
     return item
@@ -187,6 +188,7 @@ def _check_range(op: str, indices, low: int, stop: int, what: str, why: str) -> 
 # --- functions with an index array --------------------------------------------------------------------------
 
 
+@on_its_card
 def take(x, indices, axis=None):
     """The elements of x at ``indices`` along ``axis`` (None: of the flattened x).
 
@@ -224,7 +226,8 @@ def places_along(op: str, x, indices, axis: int) -> tuple:
             f"{op}: indices has shape {getattr(indices, 'shape', ())} and x {x.shape}; expected as many axes"
         )
     xp = BACKENDS[type(indices)].xp
-    grid = [xp.arange(n).reshape((-1,) + (1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)]
+    arange = there(xp.arange, indices)
+    grid = [arange(n).reshape((-1,) + (1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)]
     grid[axis] = indices
     return x, tuple(grid)
 
@@ -238,6 +241,7 @@ def _integers(op: str, indices):
     return indices
 
 
+@on_its_card
 def embedding(weight, indices, padding_idx=None):
     """Rows of ``weight``, (n, ...), for integer ``indices`` of any shape: y[k] = weight[indices[k]].
 
@@ -319,6 +323,7 @@ def _ready(op: str, x, value):
     return value
 
 
+@on_its_card
 def index_add(x, index, value):
     """A copy of x with ``value`` added at x[index]; values for the same element are all added.
 

@@ -94,7 +94,8 @@ def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -
             linear if "transpose" in facts else elementwise if {"derivative", "rule"} & facts.keys() else no_derivative
         )
     op = kind(**facts)(forward)
-    for array_type, backend in BACKENDS.items():  # no frame of Python between the call and the array library
+    alone = [pair for pair in BACKENDS.items() if not pair[1].multi_device]
+    for array_type, backend in alone:  # no frame of Python between the call and the array library
         op.primitive.direct[array_type] = getattr(backend.xp, plain) if plain else partial(forward, backend.xp)
     if plain in COMPILED and INSTALLED and not widest(plain):
         op.primitive.direct[numpy.ndarray] = large_or(getattr(numpy, plain), plain)

@@ -18,7 +18,7 @@ from tinygrad_ms.engine.backward import walk
 from tinygrad_ms.engine.primitive import REGISTRY
 from tinygrad_ms.engine.tape import tape_of
 from tinygrad_ms.stacked import StackedWalk
-from tinygrad_ms.testing import check_jvp, forbid_sync, gradcheck, gradgradcheck
+from tinygrad_ms.testing import check_jvp, forbid_sync, gradcheck, gradgradcheck, strict, two_devices
 from tinygrad_ms.testing.differences import check_pairing, differentiated, to_numpy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")  # samples at poles
@@ -475,3 +475,20 @@ def test_device_computes_the_same_without_synchronising(name, sample, device):
         found = everything(name, sample, device)
     assert all(y.device == device for y in found if isinstance(y, tg.Tensor))
     assert_all_close(found, expected, 1e-10 if device == "strict" else 1e-8)
+
+
+def is_largest(name, sample):
+    """Whether no sample of the primitive before this one has as many arrays with elements."""
+    count = [sum(isinstance(a, np.ndarray) and a.size > 1 for a in s.args) for s in SAMPLES[name]]
+    return sample is SAMPLES[name][count.index(max(count))]
+
+
+@each_sample(is_largest)
+def test_results_stay_on_the_second_card(name, sample):
+    """While the first card is the current one, where results of CuPy would go: a missing context raises, or shows."""
+    expected = everything(name, sample, "cpu")
+    with two_devices():
+        found = everything(name, sample, "strict:1")
+        assert all(y.device == "strict:1" for y in found if isinstance(y, tg.Tensor))
+        assert all(y.device.id == 1 for y in found if isinstance(y, strict.ndarray))
+    assert_all_close(found, expected, 1e-10)

@@ -5,8 +5,8 @@ The floors, from the bottom:
 0. `_version`; `lines`: of source files; `options`: numbers as options; `random`: the generator that initial values and
    masks come from; `sole`: whether an array has one owner; `surroundings`: what must surround a call that runs again;
    `tree`: nested containers
-1. `arrays`: which array library an array belongs to; above it `launches`: products and
-   kernels of one launch, and `world`: the ranks of a job
+1. `arrays`: which array library an array belongs to; above it `cards`: machines with several cards, `launches`:
+   products and kernels of one launch, and `world`: the ranks of a job
 2. `engine`: Tensor and tape
 3. `ops`: the primitives; `dlpack`: arrays of other libraries; above it `stacked`: backward for many cotangents at once
 4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`, `own_primitives`
@@ -32,6 +32,7 @@ FLOORS = {
     "tinygrad_ms.surroundings": 0,
     "tinygrad_ms.tree": 0,
     "tinygrad_ms.arrays": 1,
+    "tinygrad_ms.cards": 1.5,
     "tinygrad_ms.launches": 1.5,
     "tinygrad_ms.world": 1.5,
     "tinygrad_ms.engine": 2,

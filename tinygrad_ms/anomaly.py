@@ -6,6 +6,7 @@ import numpy
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.around.modes import hooks
 from tinygrad_ms.engine.tensor import raw
 
@@ -117,6 +118,7 @@ def let_go(owner: int) -> None:
                 part.flags.writeable = True
 
 
+@on_its_card
 def has_nan(value) -> bool:
     x = raw(value)
     if type(x) not in BACKENDS or not is_float(x.dtype):
@@ -124,6 +126,7 @@ def has_nan(value) -> bool:
     return bool((x != x).any())
 
 
+@on_its_card
 def describe_values(value) -> str:
     """``float32 (2, 3) in [-1.5, 4.0], with 2 inf``."""
     x = raw(value)

@@ -10,6 +10,7 @@ from math import prod
 from numpy import errstate
 
 from tinygrad_ms.arrays.sums import HALF, sum_to, wide
+from tinygrad_ms.cards import on_cards
 from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.around.modes import enable_grad
 from tinygrad_ms.engine.backward import hand_on, saved_as_tensors, step
@@ -35,7 +36,7 @@ class StackedWalk:
         """The stacks of cotangents of the targets, for a stack ``seed`` of cotangents of ``root``, by target."""
         grads, found = {root: seed}, {}
         with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():  # as in backward.walk
-            for node in self.nodes:
+            for node in on_cards(self.nodes, grads):
                 g = grads.pop(node, None)
                 if g is None:
                     continue

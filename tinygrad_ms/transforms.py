@@ -12,6 +12,7 @@ from functools import wraps
 from tinygrad_ms import surroundings
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_card, there
 from tinygrad_ms.engine.around.constructors import asarray, shared_counter
 from tinygrad_ms.engine.around.forward import push_forward
 from tinygrad_ms.engine.around.modes import Mode, current_state, enable_grad, forward_mode, hooks
@@ -153,7 +154,7 @@ def _open(name, value, i, wide):
 
 def _as_tensor(value, like):
     if value is None:
-        return Tensor(BACKENDS[type(like.data)].xp.zeros_like(like.data))
+        return Tensor(there(BACKENDS[type(like.data)].xp.zeros_like, like)(like.data))
     return value if isinstance(value, Tensor) else asarray(value, device=like.device)
 
 
@@ -163,7 +164,7 @@ def _owned(results, given) -> list:
     for t in results:
         if t is not None and (id(t.data) in seen or t.data.base is not None):
             with enable_grad() if t.node is not None else nullcontext():
-                t = t.clone() if t.node is not None else Tensor(t.data.copy())
+                t = t.clone() if t.node is not None else Tensor(there(t.data.copy, t)())
         seen.add(id(raw(t)))
         owned.append(t)
     return owned
@@ -174,7 +175,7 @@ def _unit_cotangent(run):
         shapes = [y.shape for y in run.outputs]
         raise ValueError(f"{run.name}: the function must return one number; it returned shapes {shapes}. Use jacobian")
     y = run.outputs[0].data
-    return [Tensor(BACKENDS[type(y)].xp.ones_like(y))]
+    return [Tensor(there(BACKENDS[type(y)].xp.ones_like, y)(y))]
 
 
 # --- reverse mode --------------------------------------------------------------------------------------------------
@@ -318,8 +319,9 @@ def _basis(x):
     """The unit tensors of the shape of x."""
     xp = BACKENDS[type(x.data)].xp
     for k in range(x.size):
-        e = xp.zeros(x.size, dtype=x.dtype)
-        e[k] = 1
+        with on_card(x):
+            e = xp.zeros(x.size, dtype=x.dtype)
+            e[k] = 1
         yield Tensor(e.reshape(x.shape))
 
 
@@ -337,7 +339,7 @@ def _rows_at_once(run, walk, y, node):
     """dy/dx for each input x, as matrices; the rows in stacks that are not too large."""
     stacks = []
     for start in range(0, y.size if node is not None else 0, walk.most_rows):
-        e = BACKENDS[type(y.data)].xp.eye(min(walk.most_rows, y.size - start), y.size, start, dtype=y.dtype)
+        e = there(BACKENDS[type(y.data)].xp.eye, y)(min(walk.most_rows, y.size - start), y.size, start, dtype=y.dtype)
         seed = Tensor(e.reshape((-1, *y.shape)))
         found = walk.pull(node, seed if run.nested else seed.data, run.nested)
         found = {x: g if isinstance(g, Tensor) else Tensor(g) for x, g in found.items()}
@@ -364,7 +366,8 @@ def _by_columns(run):
         pushed = []
         for e in _basis(x):
             tangents = [
-                e if k == j else Tensor(BACKENDS[type(z.data)].xp.zeros_like(z.data)) for k, z in enumerate(run.inputs)
+                e if k == j else Tensor(there(BACKENDS[type(z.data)].xp.zeros_like, z)(z.data))
+                for k, z in enumerate(run.inputs)
             ]
             pushed.append([reshape(t, (y.size,)) for t, y in zip(run.push(tangents), run.outputs)])
         columns.append([_stacked([p[i] for p in pushed], (y.size, 0), y, 1) for i, y in enumerate(run.outputs)])
@@ -373,7 +376,7 @@ def _by_columns(run):
 
 def _stacked(parts, empty_shape, like, axis):
     if not parts:
-        return Tensor(BACKENDS[type(like.data)].xp.zeros(empty_shape, dtype=like.dtype))
+        return Tensor(there(BACKENDS[type(like.data)].xp.zeros, like)(empty_shape, dtype=like.dtype))
     return stack(parts, axis=axis)
 
 

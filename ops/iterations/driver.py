@@ -9,6 +9,7 @@ from math import prod
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.launches import launcher
 from tinygrad_ms.ops.iterations.coefficients import Schedule
@@ -57,6 +58,7 @@ def normalise(xp, M, out, scale=1.0, work=None):
 ORDINARY = {"f": (2.0**-32, 2.0**32), "d": (2.0**-256, 2.0**256)}  # by NumPy's letter of the dtype
 
 
+@on_its_card
 def largest_elements(*matrices):
     """The largest absolute element of each matrix (of several, together), (..., 1, 1)."""
     xp = BACKENDS[type(matrices[0])].xp
@@ -72,6 +74,7 @@ def power_of_two(xp, largest, step=1):
     return xp.ldexp(xp.ones_like(largest), -power)
 
 
+@on_its_card
 def into_range(*matrices, step=1):
     """The powers of two s (..., 1, 1) for matrices whose scale is extreme, one for others; None where all are ordinary.
 

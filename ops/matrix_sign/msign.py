@@ -13,6 +13,7 @@ repeated singular values, where rules made of svd or eigh divide by zero.
 from numbers import Real
 
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.launches.products import times
@@ -233,6 +234,7 @@ def nuclear_norm(M, *, steps=None, coefficients=None):
     return _nuclear_norm(M, steps=steps, coefficients=coefficients)[0]
 
 
+@on_its_card
 def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps, with the derivative of the truncated iteration.
 

@@ -6,6 +6,7 @@ Every derivative here is another equation of the same kind, so all orders exist 
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.launches.products import times
@@ -172,6 +173,7 @@ def mcsgn(x, /, steps=None, spectrum=None, *, normalise="norm", coefficients=Non
     return _mcsgn(x if s is None else x * s, **options)
 
 
+@on_its_card
 def msign_dense_vjp(M, G, *, eps=1e-3, steps=8, O=None):
     """The gradient of <G, msign(M)> as the source computes it: mcsgn of one dense (n + m) x (n + m) matrix.
 

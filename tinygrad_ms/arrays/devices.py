@@ -51,9 +51,9 @@ def device_info() -> dict[str, str]:
 
 
 def to_device(array, device: str):
-    """The raw array on ``device``: itself if it is there already, else a copy through host memory."""
+    """The raw array on ``device``: itself if it is there, else a copy (through the host, but from card to card)."""
     backend, index = parse_device(device)
     here = BACKENDS[type(array)]
     if here.name == backend.name and here.index_of(array) == index:
         return array
-    return backend.from_host(here.to_host(array), index)
+    return backend.from_host(array if here is backend else here.to_host(array), index)

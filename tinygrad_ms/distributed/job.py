@@ -27,7 +27,9 @@ def init(timeout: float = 600.0, direct: bool | None = None) -> None:
     device, _, number = default_device().partition(":")
     if device == "cuda" and not number and "TINYGRAD_MS_DEVICE" not in os.environ:
         backend, _ = parse_device(device)
-        set_default_device(f"cuda:{job.local_rank % backend.xp.cuda.runtime.getDeviceCount()}")
+        card = job.local_rank % backend.xp.cuda.runtime.getDeviceCount()
+        set_default_device(f"cuda:{card}")
+        backend.xp.cuda.Device(card).use()  # of this thread: nothing has to be switched from op to op
     places = job.comm.gather((socket.gethostname(), os.getpid(), default_device()), 0)
     if job.rank == 0:
         hosts = dict.fromkeys(host for host, _, _ in places)

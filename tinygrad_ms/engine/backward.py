@@ -8,8 +8,9 @@ from typing import Any
 from numpy import errstate
 
 from tinygrad_ms.arrays.dtypes import is_float
-from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.registry import BACKENDS, SEVERAL
 from tinygrad_ms.arrays.sums import HALF, may_sum_to, sum_to, wide
+from tinygrad_ms.cards import on_cards, there
 from tinygrad_ms.engine.around.gradients import checked_seed, pullbacks, run_hooks
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, notify
 from tinygrad_ms.engine.around.sentences import shape_error
@@ -36,7 +37,7 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
     leaves, _ = walk([(tensor.node, seed)], None, create_graph if retain_graph is None else retain_graph, create_graph)
     notify(current_state().hooks, "walked", tensor, gradient, seed, leaves)
     for node, g in leaves:
-        accumulate(node, g, sole(g))
+        (there(accumulate, g) if SEVERAL else accumulate)(node, g, sole(g))
 
 
 ORDERS: list = [reversed]  # the last one orders the walks of ``backward``; ``distributed`` hears of finished gradients
@@ -44,8 +45,8 @@ ORDERS: list = [reversed]  # the last one orders the walks of ``backward``; ``di
 
 def make_seed(tensor, gradient, create_graph, op):
     """The cotangent of ``tensor`` as a raw array, or as a Tensor under ``create_graph``; 1 for a single element."""
-    one = gradient is None and tensor.size == 1
-    seed = Tensor(BACKENDS[type(tensor.data)].xp.ones_like(tensor.data)) if one else checked_seed(tensor, gradient, op)
+    x, one = tensor.data, gradient is None and tensor.size == 1
+    seed = Tensor(there(BACKENDS[type(x)].xp.ones_like, x)(x)) if one else there(checked_seed, x)(tensor, gradient, op)
     return seed if create_graph else seed.data
 
 
@@ -59,14 +60,14 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
     """
     grads: dict[Node, Any] = {}  # of the outputs of nodes, as far as they have come in
     for node, seed in seeds:
-        grads[node] = grads[node] + seed if node in grads else seed
+        grads[node] = there(grads[node].__add__, seed)(seed) if node in grads else seed
     wanted, leaves, found = set(targets or ()), [], {}
     tape = tape_of(grads, until=() if through_targets else wanted, since=since)
     wanted_by = None if targets is None else nodes_reaching(wanted, tape)
     observers = current_state().hooks
     # 1 / cosh x is 0 where cosh x overflows: no warning of what ends in a limit
     with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():
-        for node in reversed(tape) if wanted else ORDERS[-1](tape):
+        for node in on_cards(reversed(tape) if wanted else ORDERS[-1](tape), grads):
             if (g := grads.pop(node, None)) is not None:
                 if node.dtype is not None and g.dtype is not node.dtype:  # half precision, added up in float32
                     g = g.astype(node.dtype)

@@ -9,6 +9,7 @@ from sys import _getframe
 
 from tinygrad_ms.arrays.dtypes import NumpyScalar, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import there
 from tinygrad_ms.engine.around.arguments import NUMBERS, convert_arguments, refuse_tracked
 from tinygrad_ms.engine.around.modes import current_state, notify
 from tinygrad_ms.engine.around.sentences import complaint, shape_of
@@ -114,7 +115,7 @@ def kind_of(value) -> str:
 def through_the_door(primitive, x, constants):
     """The op on one raw array, where the function of the array library does not do alone."""
     backend = BACKENDS[type(x)]
-    return as_array(primitive.forward(backend.xp, x, **plain_constants(primitive, constants)), backend)
+    return as_array(there(primitive.forward, x)(backend.xp, x, **plain_constants(primitive, constants)), backend)
 
 
 def no_floats(arrays, wanted) -> bool:

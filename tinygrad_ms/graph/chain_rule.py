@@ -9,6 +9,7 @@ import re
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_card
 from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.backward import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
@@ -187,7 +188,8 @@ class Chain:
     def derivative(self, node, i, parent):
         """The local derivative: a number between scalars, else what the rule does with shapes."""
         if node.shape == () and parent.shape == ():
-            ones = dict(local_products(node, node.backend.xp.ones((), node.dtype)))
+            with on_card(next((x for x in node.saved or () if type(x) in BACKENDS), None)):
+                ones = dict(local_products(node, node.backend.xp.ones((), node.dtype)))
             if i in ones:
                 return f"{partial(self.symbols[node], self.symbols[parent])} = {written(ones[i])}", ""
         shapes = [

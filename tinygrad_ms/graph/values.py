@@ -7,6 +7,7 @@ import numpy
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_card
 from tinygrad_ms.engine.around.modes import hooks
 from tinygrad_ms.engine.backward import unbroadcast, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output
@@ -166,9 +167,10 @@ def run_again(node, values, constants) -> tuple | None:
     if isinstance(node, Output):
         return (values[node.parents[0]][node.constants["index"]],)
     primitive, xp = node.plan.primitive, node.backend.xp
-    if primitive.floats:
-        arrays = [a if not hasattr(a, "dtype") or is_float(a.dtype) else a.astype(numpy.float32) for a in arrays]
-    outputs, _ = primitive.run(xp, arrays, node.constants)
+    with on_card(next((a for a in arrays if type(a) in BACKENDS), None)):
+        if primitive.floats:
+            arrays = [a if not hasattr(a, "dtype") or is_float(a.dtype) else a.astype(numpy.float32) for a in arrays]
+        outputs, _ = primitive.run(xp, arrays, node.constants)
     return tuple(a if type(a) in BACKENDS else xp.asarray(a) for a in outputs)
 
 

@@ -7,6 +7,7 @@ pull computes it anew.
 """
 
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import there
 from tinygrad_ms.engine.around.modes import enable_grad
 from tinygrad_ms.engine.backward import walk
 from tinygrad_ms.engine.tensor import Tensor
@@ -63,7 +64,7 @@ class Pull(Call):
 
     def zeros(self, x):
         """The gradient of what no output depends on."""
-        array = BACKENDS[type(x.data)].xp.zeros_like(x.data)
+        array = there(BACKENDS[type(x.data)].xp.zeros_like, x)(x.data)
         return Tensor(array) if self.wanted else array
 
 

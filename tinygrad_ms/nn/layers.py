@@ -6,6 +6,7 @@ import numpy
 
 from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
+from tinygrad_ms.cards import on_card
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.nn import init
@@ -154,9 +155,11 @@ def dropout_mask(rng, p, shape, dtype, device) -> Tensor:
         if (made := calls.dropout_mask(numbers, p, shape, dtype, device)) is not None:
             return Tensor(made)
         kept = numpy.asarray(numbers.random(shape, dtype=DEFAULT_FLOAT) >= p)
-    mask = to_device(kept, device).astype(dtype)  # one byte an element travels
-    if p < 1:
-        mask /= 1 - p
+    mask = to_device(kept, device)  # one byte an element travels
+    with on_card(mask):
+        mask = mask.astype(dtype)
+        if p < 1:
+            mask /= 1 - p
     return Tensor(mask)
 
 

@@ -17,6 +17,7 @@ import numpy
 from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import as_dtype, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import there
 from tinygrad_ms.dlpack import array_from_dlpack
 from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
@@ -268,7 +269,7 @@ class Module:
         dtype = as_dtype(dtype)
         if not is_float(dtype):
             raise TypeError(f"astype: {type(self).__name__} can be converted to floating-point dtypes, not to {dtype}")
-        return lambda old: old.astype(dtype) if is_float(old.dtype) and old.dtype != dtype else old
+        return lambda old: there(old.astype, old)(dtype) if is_float(old.dtype) and old.dtype != dtype else old
 
     def _convert(self, convert):
         parts = [part for _, part in self._unique((Parameter, Buffer))]

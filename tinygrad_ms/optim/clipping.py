@@ -7,6 +7,7 @@ import numpy
 
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import there
 from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.launches import launcher
@@ -38,6 +39,10 @@ def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if
     parameters = with_gradients("clip_grad_norm", parameters)
     if not parameters:
         return tensor(0.0)
+    return there(_clipped, parameters[0].grad)(parameters, max_norm, norm_type, error_if_nonfinite)
+
+
+def _clipped(parameters, max_norm, norm_type, error_if_nonfinite) -> Tensor:
     backend = BACKENDS[type(parameters[0].grad.data)]
     xp = backend.xp
     if norm_type == 2 and launcher(parameters[0].grad.data) is not None and not error_if_nonfinite:
@@ -129,7 +134,7 @@ def clip_grad_value(parameters, clip_value: float) -> None:
     """
     check_positive("clip_grad_value", "clip_value", clip_value)
     for p, g in each_array(with_gradients("clip_grad_value", parameters)):
-        BACKENDS[type(g)].xp.clip(g, -clip_value, clip_value, out=g)
+        there(BACKENDS[type(g)].xp.clip, g)(g, -clip_value, clip_value, out=g)
         p.grad.touch()
 
 

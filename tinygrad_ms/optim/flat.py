@@ -37,6 +37,7 @@ import numpy
 
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_card, there
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.optim.on_device import TOGETHER, launches
@@ -104,7 +105,8 @@ class Flat:
 
     def end_to_end(self, arrays):
         """A new vector of the arrays, and the views of it that have their shapes."""
-        vector = BACKENDS[self.kind].xp.concatenate([a.reshape(-1) for a in arrays])
+        with on_card(arrays[0]):
+            vector = BACKENDS[self.kind].xp.concatenate([a.reshape(-1) for a in arrays])
         bounds = zip(self.starts, self.starts[1:], self.shapes)
         return vector, [vector[i:j].reshape(shape) for i, j, shape in bounds]
 
@@ -141,7 +143,7 @@ class Flat:
             else:
                 arrays.append(array.reshape(-1))
         if arrays:
-            BACKENDS[kind].xp.concatenate(arrays, out=self.grad)
+            there(BACKENDS[kind].xp.concatenate, self.grad)(arrays, out=self.grad)
         return self.grad
 
     def pieces(self):
@@ -162,7 +164,8 @@ class Flat:
         if self.grad is None or any(p.grad is None for p in self.parameters):
             raise RuntimeError("scatter: a gradient is gone, or was never there; gather() comes before")
         for g, view in zip([p.grad for p in self.parameters], self.grads):
-            g.data[...] = view  # type: ignore[union-attr]
+            with on_card(view):
+                g.data[...] = view  # type: ignore[union-attr]
             g.touch()  # type: ignore[union-attr]
 
     # --- the state of an optimizer ----------------------------------------------------------------------------------
@@ -175,7 +178,7 @@ class Flat:
         step = self.steps_made(states) if self.names == names else None
         if step is None and self.intact() and self.take(states, names):
             step = self.steps_made(states)
-        self.given = None if step is None else self.pieces() if self.kernels else self.gather()
+        self.given = None if step is None else self.pieces() if self.kernels and launches(self.data) else self.gather()
         return None if self.given is None else {"step": step, **self.buffers}
 
     def steps_made(self, states) -> int | None:
@@ -305,12 +308,12 @@ def unshare(parameters, states) -> None:
     views = [p for p in parameters if p.size <= MOST[on_host(p)] and p.data.base is not None]
     for p, free in zip(views, alone(list(map(ARRAY, views)))):
         if free:
-            p.data = p.data.copy()
+            p.data = there(p.data.copy, p.data)()
     places = [(states[p], name) for p in parameters for name in states.get(p, ()) if name != "step"]
     places = [(entry, name) for entry, name in places if getattr(entry[name], "base", None) is not None]
     for (entry, name), free in zip(places, alone([entry[name] for entry, name in places])):
         if free:
-            entry[name] = entry[name].copy()
+            entry[name] = there(entry[name].copy, entry[name])()
 
 
 getrefcount: Any = getattr(sys, "getrefcount", lambda value: 0)

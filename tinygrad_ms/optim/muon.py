@@ -8,6 +8,7 @@ from typing import Any
 
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_its_card, there
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.iterations.coefficients import fixed_rows
 from tinygrad_ms.ops.live import live
@@ -216,7 +217,7 @@ class Muon(AdamW):
         super()._change([item for item in work if not item[3]["muon"]])
         for part in [part for lists in alike.values() for part in lists if part]:
             super()._change(part)
-            self._turn(part[0][3])
+            there(self._turn, part[0][0])(part[0][3])
 
     def _turn(self, common):
         """Turn the directions that wait into steps, and make them."""
@@ -253,6 +254,7 @@ class Muon(AdamW):
             p.touch()
 
 
+@on_its_card
 def all_of(x):
     """Whether all elements of a raw array are finite."""
     return BACKENDS[type(x)].xp.isfinite(x).all()

@@ -14,6 +14,7 @@ import numpy
 from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import by_card, on_card, there
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.launches import launcher
@@ -218,7 +219,7 @@ class Optimizer:
         """Update all parameters, once everything is known to fit."""
         update, now = self.update, tick()
         last_change[0] = now
-        for array, g, state, group, p, self._fresh in work:
+        for array, g, state, group, p, self._fresh in by_card(work):
             self.updating = p
             state["step"] += 1
             if not array.size:
@@ -282,7 +283,8 @@ class Optimizer:
                     f" parameter {p.shape}; a parameter of another shape needs an optimizer of its own"
                 )
             elif type(old) is not type(p.data) or old.dtype != dtype:  # the parameter was converted since
-                state[name] = to_device(old, p.device).astype(dtype)
+                there_too = to_device(old, p.device)
+                state[name] = there(there_too.astype, there_too)(dtype)
         if kept is self.state.get(p) and all(state[name] is kept.get(name) for name in names):
             return kept, False
         late[p] = state
@@ -290,7 +292,7 @@ class Optimizer:
 
     def new_buffer(self, array):
         dtype = DEFAULT_FLOAT if array.dtype.itemsize < 4 else array.dtype
-        return BACKENDS[type(array)].xp.zeros_like(array, dtype=dtype)
+        return there(BACKENDS[type(array)].xp.zeros_like, array)(array, dtype=dtype)
 
     def scratch(self, p, number: int = 0):
         """Array ``number`` like ``p`` for intermediate results.
@@ -409,7 +411,8 @@ class Optimizer:
                     f"{which}: {name} is {array.dtype} of shape {array.shape} in the state, expected"
                     f" {buffer.dtype} of shape {p.shape}"
                 )
-            buffer[...] = to_device(array, p.device)
+            with on_card(buffer):
+                buffer[...] = to_device(array, p.device)
             restored[name] = buffer
         return restored
 

@@ -9,6 +9,7 @@ from copy import deepcopy
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_card, on_its_card
 
 RAISE_NOTHING: set[Callable] = (
     set()
@@ -56,24 +57,27 @@ def undone_on_error(parameters, states) -> Iterator[None]:
 
     Arrays keep their identity. What an update keeps elsewhere, it has to put back itself.
     """
-    before = [(p, p.data.copy(), p.version_counter()[0]) for p in parameters]
+    before = [(p, copied(p.data), p.version_counter()[0]) for p in parameters]
     entries = [(p, states[p], [(k, v, copied(v)) for k, v in states[p].items()]) for p in parameters if p in states]
     try:
         yield
     except BaseException:  # Ctrl-C as well
         for p, array, version in before:
-            p.data[...] = array
+            with on_card(array):
+                p.data[...] = array
             p.version_counter()[0] = version
             states.pop(p, None)
         for p, entry, values in entries:
             entry.clear()
             for name, value, copy in values:
                 if type(value) in BACKENDS:
-                    value[...] = copy
+                    with on_card(value):
+                        value[...] = copy
                 entry[name] = value if type(value) in BACKENDS else copy
             states[p] = entry
         raise
 
 
+@on_its_card
 def copied(value):
     return value.copy() if type(value) in BACKENDS else deepcopy(value)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy
 
 from tinygrad_ms.arrays.devices import default_device
-from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.registry import BACKENDS, SEVERAL
+from tinygrad_ms.cards import NOWHERE, on_card
 from tinygrad_ms.engine.around.modes import current_state, hooks
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.nn.module import Module
@@ -83,6 +84,9 @@ class Compiled:
         update_wrapper(self, step, updated=())
 
     def __call__(self, *args, **kwargs):
+        if SEVERAL and (card := on_card(next(iter(arrays_in((args, kwargs))), None))) is not NOWHERE:
+            with card:  # one card: where the first array lies
+                return self.long_way(args, kwargs)
         if self.short is not None and not kwargs and len(args) == self.count:
             try:
                 if (results := self.short(*args)) is not MISSED:
@@ -233,6 +237,11 @@ def tracked(guards, optimizers) -> list[Tensor]:
     found = [x for x in guards.seen.values() if isinstance(x, Tensor)]
     found += [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     return list({id(x): x for x in found}.values())
+
+
+def arrays_in(value) -> list:
+    """The tensors and raw arrays of the arguments of a call."""
+    return [leaf for leaf in flatten(value)[0] if isinstance(leaf, Tensor) or type(leaf) in BACKENDS]
 
 
 def stand_in(x) -> Tensor:

@@ -21,8 +21,11 @@ MISSING_LINALG = _words("""
 NOT_MODELLED = _words("""
     apply_along_axis apply_over_axes broadcast fromfunction piecewise poly1d put put_along_axis vectorize""")
 
+# Reductions, whose axis must exist: NumPy takes axis 0 and -1 of a 0-d array.
+REDUCTIONS = _words("all amax amin any argmax argmin max mean min nanmax nanmin nanprod nansum prod std sum var")
+
 _FRESH = _words("arange empty eye full identity indices linspace logspace ones tri zeros")
-_LIKES = _words("empty_like full_like ones_like zeros_like")
+LIKES = _words("empty_like full_like ones_like zeros_like")
 _EXTREMA = _words("amax amin max min nanmax nanmin")
 _SUMS = _words("nanprod nansum prod sum")
 _SPREADS = _words("nanstd nanvar std var")
@@ -33,7 +36,7 @@ MISSING_KEYWORDS = {
     "initial": _EXTREMA | _SUMS,
     "mean": _SPREADS,
     "correction": _SPREADS,
-    "device": _FRESH | _LIKES | _words("fftfreq rfftfreq"),
+    "device": _FRESH | LIKES | _words("fftfreq rfftfreq"),
     "like": _FRESH | _words("ascontiguousarray require"),
     "order": _words("argpartition argsort partition sort"),
     "stable": _words("argsort sort"),

@@ -9,10 +9,14 @@ What passes here runs on CuPy, though no GPU is present. `xp` stands for the mod
 - host data is copied, never aliased; `empty` holds NaN instead of lucky zeros;
 - integer-array indices wrap around; of several assignments to one place any may win (here the first does);
 - float -> integer casts saturate; nothing warns; linear algebra gives NaN where NumPy raises LinAlgError;
+- elementwise kernels take subnormal float32 numbers for 0 (``-ftz=true``); an integer power with a negative exponent
+  is 0, 1 or -1; the remainder of floats is a - floor(a / b) b; reductions of a 0-d array over axis 0 or -1 raise;
+- results land on the current device (``Device``), whichever their operands are on, and a kernel refuses operands on
+  another one, as on cards without access to each other: ``tinygrad_ms.testing.two_devices`` gives a second device;
 - names, keywords and ufunc methods that CuPy lacks are missing (`tinygrad_ms.testing.cupy_gaps`).
 
-Not modelled: streams, asynchronous errors, memory pools, the memory order of results, copies between
-overlapping views, custom kernels.
+Not modelled: reductions that flush subnormal numbers, streams, asynchronous errors, memory pools, the memory order of
+results, copies between overlapping views, custom kernels.
 """
 
 import operator
@@ -25,11 +29,11 @@ import numpy as np
 
 from tinygrad_ms.ops.fused.devices import FUNCTIONS
 from tinygrad_ms.testing import cupy_gaps as gaps
-from tinygrad_ms.testing.launches import launches, of_index
+from tinygrad_ms.testing.cupy_launches import launches, of_index
 
 __all__ = [
-    "STATS", "SyncForbidden", "array", "asarray", "asnumpy", "forbid_sync", "gemm", "launch", "ndarray", "one_launch",
-    "reset_stats", "xp",
+    "STATS", "Device", "SyncForbidden", "array", "asarray", "asnumpy", "forbid_sync", "gemm", "launch", "ndarray",
+    "one_launch", "reset_stats", "xp",
 ]  # fmt: skip
 
 STATS = SimpleNamespace(calls=0, sync=0, h2d=0, d2h=0)
@@ -66,6 +70,33 @@ def _synchronize(what):
     STATS.sync += 1
 
 
+# -- Devices -------------------------------------------------------------------------------------------------
+
+_current: ContextVar[int] = ContextVar("current_device", default=0)
+
+
+class Device:
+    """`cupy.cuda.Device`: a context in which the device of that number is the current one."""
+
+    def __init__(self, number):
+        self.id, self._tokens = number, []
+
+    def __enter__(self):
+        self._tokens.append(_current.set(self.id))
+        return self
+
+    def __exit__(self, *exception):
+        _current.reset(self._tokens.pop())
+
+
+def _check_device(x):
+    if x._device != _current.get():
+        raise ValueError(
+            "Array device must be same as the current device: "
+            f"array device = {x._device} while current = {_current.get()}"
+        )
+
+
 # -- In and out of the wrapper -------------------------------------------------------------------------------
 
 _PYTHON_SCALARS = (bool, int, float, complex)
@@ -77,6 +108,7 @@ def _wrap(a, base=None):
     self = object.__new__(ndarray)
     self._a = a if type(a) is np.ndarray else np.asarray(a)
     self._base = base
+    self._device = _current.get() if base is None else base._device
     return self
 
 
@@ -87,6 +119,7 @@ def _unsupported(x):
 def _operand(x):
     """What NumPy gets for an operand: device arrays and scalars pass, everything else is refused."""
     if type(x) is ndarray:
+        _check_device(x)
         return x._a
     if type(x) in _SCALARS:
         return x
@@ -100,7 +133,17 @@ def _argument(x):
             if type(item) is not ndarray:
                 raise _unsupported(item if isinstance(item, np.ndarray) else x)
         return [item._a for item in x]
+    if type(x) is ndarray:
+        return x._a
     return x if x is None or isinstance(x, str) else _operand(x)
+
+
+def _arrays(operands):
+    for x in operands:
+        if type(x) is ndarray:
+            yield x
+        elif isinstance(x, (list, tuple)):
+            yield from _arrays(x)
 
 
 def _host(x):
@@ -124,6 +167,41 @@ def _result(r, operands=()):
                         return _wrap(r, x._owner())
         return _wrap(r)
     return _wrap(r) if isinstance(r, np.generic) or type(r) in _PYTHON_SCALARS else r
+
+
+_SMALLEST = np.finfo(np.float32).smallest_normal
+
+
+def _flush(a):
+    """What an elementwise kernel sees, or writes: float32 numbers below the normal ones are 0 (`-ftz=true`)."""
+    if type(a) is not np.ndarray or a.dtype != np.float32:
+        return a
+    small = (np.abs(a) < _SMALLEST) & (a != 0)
+    return np.where(small, np.copysign(np.float32(0), a), a) if small.any() else a
+
+
+def _settle(a):
+    """`_flush` in place."""
+    if (flushed := _flush(a)) is not a:
+        a[...] = flushed
+
+
+def _power(a, b, **options):
+    """`cupy.power`: of integers with a negative exponent 1 or -1 for these bases, else 0."""
+    dtype = np.result_type(a, b)
+    if dtype.kind not in "iu" or not (negative := np.less(b, 0)).any():
+        return np.power(a, b, **options)
+    whole = np.asarray(np.power(a, np.where(negative, 0, b).astype(dtype), **options))
+    unit = np.where(np.equal(a, -1), np.where(np.remainder(b, 2) == 0, 1, -1), np.equal(a, 1))
+    whole[...] = np.where(negative, unit, whole)
+    return whole
+
+
+def _remainder(a, b, **options):
+    """`cupy.remainder`: a - floor(a / b) b in floats."""
+    if np.result_type(a, b).kind != "f":
+        return np.remainder(a, b, **options)
+    return np.subtract(a, np.floor(np.divide(a, b)) * b, **options)
 
 
 def _supported(dtype):
@@ -171,10 +249,19 @@ def _function(name, f):
             }
         if name in gaps.SYNCHRONIZING or (name == "where" and len(args) == 1):
             _synchronize(f"{name}()")
+        if name in gaps.REDUCTIONS and raw[0].ndim == 0:
+            axis = kwargs.get("axis", args[1] if len(args) > 1 else None)
+            if axis not in (None, ()):
+                raise np.exceptions.AxisError(f"axis {axis} is out of bounds for array of dimension 0")
         with np.errstate(all="ignore"):
             r = f(*raw, *args[count:], **named)
         STATS.calls += launches(name, raw, r, named.get("out"))
-        return _result(r, (*args, *kwargs.values()))
+        result = _result(r, (*args, *kwargs.values()))
+        if type(result) is not ndarray or result._base is None:  # a view needs no kernel
+            for x in _arrays((*args, *kwargs.values())):
+                if name not in gaps.LIKES:
+                    _check_device(x)
+        return result
 
     call.__name__ = call.__qualname__ = name
     return call
@@ -195,13 +282,18 @@ def _operator(f, reflected=False, inplace=False):
     def method(self, other):
         if type(other) is not ndarray and type(other) not in _SCALARS and _yields_to(other):
             return NotImplemented
-        a, b = self._a, _operand(other)
+        a, b = _operand(self), _operand(other)
         STATS.calls += launches(f.__name__, (a, b), None)
+        if f is not np.matmul:
+            a, b = _flush(a), _flush(b)
         with np.errstate(all="ignore"):
             if inplace:
-                f(a, b, out=a)
+                f(a, b, out=self._a)
+                if f is not np.matmul:
+                    _settle(self._a)
                 return self
-            return _result(f(b, a) if reflected else f(a, b))
+            r = f(b, a) if reflected else f(a, b)
+            return _result(r if f is np.matmul else _flush(r))
 
     return method
 
@@ -218,7 +310,7 @@ def _index(shape, key):
             k = np.array(_host(k))
             k = k.astype(int) if isinstance(items[i], (list, tuple)) and k.size == 0 else k
         elif type(k) is ndarray:
-            k = k._a
+            k = _operand(k)
         if not isinstance(k, np.ndarray) or k.dtype.kind not in "biu":
             what = k.dtype if isinstance(k, np.ndarray) else type(k)
             raise IndexError(f"indices are integers, slices, None, Ellipsis, integer or bool arrays: {what}")
@@ -246,16 +338,17 @@ class ndarray:
     `base` is the array whose memory a view shows, None for an owner. Methods and operators come from below.
     """
 
-    __slots__ = ("_a", "_base", "__weakref__")
+    __slots__ = ("_a", "_base", "_device", "__weakref__")
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
     get: Any
 
     def __init__(self, shape, dtype=float, order="C"):
         self._a, self._base = _poison(np.empty(shape, _supported(dtype), order)), None
+        self._device = _current.get()
 
     base = property(lambda self: self._base)
-    device = property(lambda self: "strict")
+    device = property(lambda self: Device(self._device))
 
     def _owner(self):
         return self if self._base is None else self._base
@@ -302,6 +395,7 @@ class ndarray:
     def __getitem__(self, key):
         key, arrays, _ = _index(self._a.shape, key)
         if arrays:
+            _check_device(self)
             STATS.calls += of_index(arrays)
             return _wrap(np.array(self._a[key]))
         if not any(k is Ellipsis for k in key):
@@ -309,11 +403,11 @@ class ndarray:
         return _wrap(self._a[key], self._owner())
 
     def __setitem__(self, key, value):
-        a = self._a
+        a = _operand(self)
         key, arrays, masks = _index(a.shape, key)
         STATS.calls += of_index(arrays)
         if type(value) is ndarray:
-            value = _cast(value._a, a.dtype)
+            value = _cast(_operand(value), a.dtype)
         elif arrays and type(value) not in _SCALARS:
             STATS.h2d += 1  # here CuPy converts what it refuses under plain indices
             value = np.array(_host(value), a.dtype)
@@ -335,7 +429,13 @@ class ndarray:
     def astype(self, dtype, order="K", casting=None, subok=None, copy=True):
         if casting is not None and not np.can_cast(self._a.dtype, dtype, casting):
             raise TypeError(f"astype: cannot cast {self._a.dtype} to {dtype} under casting={casting!r}")
+        if copy or self._a.dtype != dtype:
+            _check_device(self)
         return array(self, dtype, copy, order)
+
+    def copy(self, order="C"):
+        """A copy on the current device, also from another one."""
+        return array(self, order=order)
 
     def take(self, indices, axis=None, out=None):
         return _take(self, indices, axis, out)
@@ -350,7 +450,7 @@ def _attach():
 
     for name in "T mT real imag".split():
         setattr(ndarray, name, part(name))
-    for name in """all any argmax argmin argpartition argsort choose clip compress conj copy cumprod cumsum
+    for name in """all any argmax argmin argpartition argsort choose clip compress conj cumprod cumsum
                    diagonal dot flatten max mean min nonzero partition prod ravel repeat reshape round
                    searchsorted sort squeeze std sum swapaxes trace transpose var view""".split():
         setattr(ndarray, name, _function(name, getattr(np.ndarray, name)))
@@ -369,17 +469,17 @@ def _attach():
         setattr(ndarray, name, reader(name, getattr(np.ndarray, name)))
     ndarray.get = reader("get", np.ndarray.copy)
 
-    ufuncs = {
-        "add": np.add, "sub": np.subtract, "mul": np.multiply, "matmul": np.matmul, "pow": np.power,
-        "truediv": np.divide, "floordiv": np.floor_divide, "mod": np.remainder, "divmod": np.divmod,
+    ufuncs: dict[str, Any] = {
+        "add": np.add, "sub": np.subtract, "mul": np.multiply, "matmul": np.matmul, "pow": _power,
+        "truediv": np.divide, "floordiv": np.floor_divide, "mod": _remainder, "divmod": np.divmod,
         "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "lshift": np.left_shift,
         "rshift": np.right_shift,
     }  # fmt: skip
-    for name, f in ufuncs.items():
-        setattr(ndarray, f"__{name}__", _operator(f))
-        setattr(ndarray, f"__r{name}__", _operator(f, reflected=True))
+    for name, g in ufuncs.items():
+        setattr(ndarray, f"__{name}__", _operator(g))
+        setattr(ndarray, f"__r{name}__", _operator(g, reflected=True))
         if name not in ("matmul", "divmod"):
-            setattr(ndarray, f"__i{name}__", _operator(f, inplace=True))
+            setattr(ndarray, f"__i{name}__", _operator(g, inplace=True))
     for name in ("lt", "le", "eq", "ne", "gt", "ge"):
         setattr(ndarray, f"__{name}__", _operator(getattr(operator, name)))
     for name in ("neg", "pos", "abs", "invert"):
@@ -396,7 +496,7 @@ def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocki
     """`cupy.array`: always a copy of host data; a copy of a device array unless `copy` is false."""
     if type(obj) is ndarray:
         a, dtype = obj._a, obj._a.dtype if dtype is None else dtype
-        if not copy and a.dtype == dtype and a.ndim >= ndmin:
+        if not copy and a.dtype == dtype and a.ndim >= ndmin and obj._device == _current.get():
             return obj
         STATS.calls += 1
         a = _cast(a, dtype, order)
@@ -418,7 +518,9 @@ def asnumpy(obj) -> np.ndarray:
 
 
 def _empty_like(a, dtype=None, order="K", subok=None, shape=None):
-    return _wrap(_poison(np.empty_like(_operand(a), dtype, order, shape=shape)))
+    if type(a) is not ndarray:
+        raise _unsupported(a)
+    return _wrap(_poison(np.empty_like(a._a, dtype, order, shape=shape)))
 
 
 def _full(shape, fill_value, dtype=None, order="C"):
@@ -507,6 +609,7 @@ def gemm(call):
 
     def matrices(operand, rows, columns):
         x, start, turned, row, step = operand
+        _check_device(x)
         a = x._a
         steps = np.array((step, row, 1) if not turned else (step, 1, row)) * a.itemsize
         first = np.lib.stride_tricks.as_strided(a, (start + 1,), (a.itemsize,))[start:]
@@ -522,6 +625,8 @@ def gemm(call):
 
 def launch(kernel, given, size=None):
     """A kernel of its own, as one launch: here its reference runs."""
+    for x in _arrays(given):
+        _check_device(x)
     one_launch(kernel.rule, xp, *given)
 
 
@@ -542,10 +647,11 @@ class ufunc:
 
     def __init__(self, f):
         self._f, self.__name__, self.nin, self.nout = f, f.__name__, f.nin, f.nout
+        self._call = {"power": _power, "remainder": _remainder}.get(f.__name__, f)
 
     def __call__(self, *args, **kwargs):
         STATS.calls += 1
-        inputs, out = [_operand(x) for x in args[: self.nin]], args[self.nin :]
+        inputs, out = [_flush(_operand(x)) for x in args[: self.nin]], args[self.nin :]
         if kwargs:
             if kwargs.keys() - {"out", "dtype", "casting"}:
                 raise TypeError(f"Wrong arguments {kwargs}")
@@ -554,7 +660,14 @@ class ufunc:
         if out:
             kwargs["out"] = tuple(x if x is None else _operand(x) for x in out)
         with np.errstate(all="ignore"):
-            return _result(self._f(*inputs, **kwargs), out)
+            r = self._call(*inputs, **kwargs)
+        if out:
+            for x in kwargs["out"]:
+                if x is not None:
+                    _settle(x)
+        else:
+            r = tuple(map(_flush, r)) if isinstance(r, tuple) else _flush(r)
+        return _result(r, out)
 
     def __getattr__(self, method):
         if method not in ("reduce", "accumulate", "outer"):

@@ -3,6 +3,7 @@
 from tinygrad_ms.arrays.devices import default_device, parse_device, to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, NumpyScalar, host_array, is_float, is_host_value
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import of_card, there
 from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.around.sentences import describe, mixed_devices
 from tinygrad_ms.engine.tape import NUMBERS
@@ -38,11 +39,11 @@ def convert_arguments(primitive, arrays, wants_tensor):
         wants_tensor = wants_tensor or made
     own = [a for a in arrays if type(a) is backend.array_type]
     floating = next((a.dtype for a in own if is_float(a.dtype)), None)
-    device = backend.device_of(own[0])
-    arrays = [list_to_array(a, floating, device) if isinstance(a, (list, tuple)) else a for a in arrays]
+    where = backend.device_of(own[0])
+    arrays = [list_to_array(a, floating, where) if isinstance(a, (list, tuple)) else a for a in arrays]
     if floating is None and (primitive.floats or any(type(a) is float for a in arrays)):
-        arrays = [a.astype(DEFAULT_FLOAT) if type(a) is backend.array_type else a for a in arrays]
-    return arrays, backend, wants_tensor
+        arrays = [there(a.astype, a)(DEFAULT_FLOAT) if type(a) is backend.array_type else a for a in arrays]
+    return arrays, of_card(backend, own[0]), wants_tensor
 
 
 def refuse_what_is_no_number(primitive, arrays):

@@ -5,6 +5,7 @@ from weakref import ref
 from tinygrad_ms.arrays.devices import default_device, parse_device, to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, as_dtype, host_array, is_host_value
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import on_card
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.tensor import Tensor
 
@@ -31,7 +32,8 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str
         array = family.from_host(host, index)
     else:
         array = raw if device is None else to_device(raw, device)
-        array = array.astype(as_dtype(dtype)) if dtype is not None else array.copy() if array is raw else array
+        with on_card(array):
+            array = array.astype(as_dtype(dtype)) if dtype is not None else array.copy() if array is raw else array
     return Tensor._of(array, name, requires_grad)
 
 
@@ -63,8 +65,7 @@ def shared_counter(array, counter=None) -> list[int]:
         array = array.base
     key = id(array)
     if key not in _counters:
-        entry = ref(array, lambda _: _counters.pop(key, None)), counter or [0]
-        _counters.setdefault(key, entry)
+        _counters.setdefault(key, (ref(array, lambda _: _counters.pop(key, None)), counter or [0]))
     return _counters[key][1]
 
 

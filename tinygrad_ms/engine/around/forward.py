@@ -7,6 +7,7 @@ from numpy import errstate
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.sums import may_sum_to
+from tinygrad_ms.cards import on_cards
 from tinygrad_ms.engine.around.modes import enable_grad
 from tinygrad_ms.engine.around.sentences import tangent_error
 from tinygrad_ms.engine.backward import saved_as_tensors
@@ -22,7 +23,7 @@ def push_forward(nodes, tangents: dict, create_graph=False, since=0, tape=None) 
     """
     tangents = dict(tangents)
     with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():  # as in backward.walk
-        for node in tape or tape_of(nodes, until=tangents, since=since):
+        for node in on_cards(tape or tape_of(nodes, until=tangents, since=since), tangents):
             if node in tangents or isinstance(node, Leaf):
                 continue
             incoming: list[Any] = [tangents.get(parent) for parent in node.parents]

@@ -25,13 +25,15 @@ STEPS = [
     lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True),
     lambda p: optim.Adam(p, weight_decay=0.1),
     lambda p: optim.AdamW(p),
+    lambda p: optim.Muon(p, weight_decay=0.1),
+    lambda p: optim.Muon(p, nesterov=False),
 ]
 
 
 def kernels():
     """All kernels by their names; those of optimizers once a step was made."""
     for make, dtype in product(STEPS, ("float64", "float32")):
-        params = [nn.Parameter(np.ones(size), dtype, "strict") for size in (2, 3, 4, 5, 6)]
+        params = [nn.Parameter(np.ones(size), dtype, "strict") for size in (2, 3, 4, 5, 6, (2, 3), (2, 3), (2, 3))]
         optimizer = make(params)
         for _ in range(2):
             for p in params:
@@ -114,7 +116,16 @@ def real_of(kernel, given):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_text_of_each_kernel_is_its_array_functions(library, dtype):
     names = fit(dtype)
-    assert {"combined", "completed", "relative", "squares_5", "scaled_5"} <= names.keys()
+    assert {
+        "combined",
+        "completed",
+        "relative",
+        "squares_8",
+        "scaled_8",
+        "momentum_3_0",
+        "momentum_3_1",
+        "moving_3",
+    } <= names.keys()
     assert sum("sgd" in name for name in names) >= 3 and sum("adam" in name for name in names) >= 2
     for name, kernel in names.items():
         assert kernel.problem(run_on_host(library), np, dtype) == "", name

@@ -100,6 +100,13 @@ def test_clipping_is_three_launches():
     assert launches(lambda: optim.clip_grad_norm(model.parameters(), 1e-3)) == 3
 
 
+def test_a_step_of_muon():
+    """270 for Muon alone: 38 for each shape of the matrices, of which msign takes 36, and one for all the biases."""
+    _, optimizer, gradients = mlp(optim.Muon)
+    gradients()
+    assert launches(optimizer.step) <= 122
+
+
 def test_a_training_step_of_an_mlp():
     """163 before; PyTorch needs about 30."""
     _, optimizer, gradients = mlp(optim.Adam)

@@ -1,10 +1,14 @@
 """Products of stacks by one call of BLAS: every layout is handed over as it lies in memory, and nothing is copied."""
 
+import ctypes
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import tinygrad_ms.testing  # noqa: F401  # makes the strict device known
-from tinygrad_ms.launches.products import product
+from tinygrad_ms.launches import cuda
+from tinygrad_ms.launches.products import product, strided
 from tinygrad_ms.testing import strict
 from tinygrad_ms.testing.strict import STATS, asnumpy, xp
 
@@ -98,3 +102,58 @@ def test_numpy_computes_what_it_computed():
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"a has shape \(3, 5, 4\) and b \(3, 5, 6\): the inner dimensions 4 and 5"):
         product(xp, array(3, 5, 4), array(3, 5, 6))
+
+
+# --- as cuBLAS is called ----------------------------------------------------------------------------------------------
+
+
+class OnCard(np.ndarray):
+    """An array with its address where CuPy has it."""
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+def blas(
+    handle, turn_a, turn_b, m, n, k, alpha, a, kind_a, row_a, step_a, b, kind_b, row_b, step_b, beta, c, kind_c, row_c,
+    step_c, count, compute, algorithm,
+):  # fmt: skip
+    """cublasGemmStridedBatchedEx: C <- alpha op(A) op(B) + beta C, columns first, by addresses."""
+    assert (handle, kind_a, kind_b, kind_c, algorithm) == (7, 1, 1, 1, -1) and compute in (70, 68, 77)
+    real = ctypes.c_double if compute == 70 else ctypes.c_float
+    alpha, beta = (real.from_address(p).value for p in (alpha, beta))
+
+    def matrix(address, row, step, i, rows, columns):
+        size = ctypes.sizeof(real)
+        memory = (real * (row * (columns - 1) + rows)).from_address(address + i * step * size)
+        return np.lib.stride_tricks.as_strided(np.frombuffer(memory, real), (rows, columns), (size, row * size))
+
+    for i in range(count):
+        left = matrix(a, row_a, step_a, i, *((k, m) if turn_a else (m, k)))
+        right = matrix(b, row_b, step_b, i, *((n, k) if turn_b else (k, n)))
+        y = matrix(c, row_c, step_c, i, m, n)
+        product = alpha * ((left.T if turn_a else left) @ (right.T if turn_b else right))
+        y[...] = product if beta == 0 else product + beta * y
+
+
+@pytest.fixture
+def cublas(monkeypatch):
+    kinds = {"float32": 1, "float64": 1}
+    functions = SimpleNamespace(
+        call=blas, handle=lambda: 7, kinds=kinds, plain={False: 68, True: 70}, tf32=77, algorithm=-1
+    )
+    monkeypatch.setattr(cuda, "cublas_functions", lambda: functions)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cublas_gets_addresses_flags_and_distances(cublas, view, dtype):
+    def on_card(x):
+        return x._a.astype(dtype, order="K").view(OnCard)
+
+    a, b = on_card(VIEWS[view](3)), on_card(array(3, 6, 4).mT)
+    out = np.ones((3, 5, 9), dtype).view(OnCard)[..., 2:8]
+    expected = 2 * (np.asarray(a) @ np.asarray(b)) - 3
+    strided(cuda.gemm, np, a, b, out, 2.0, -3.0)
+    np.testing.assert_allclose(np.asarray(out), expected, rtol=1e-5 if dtype == "float32" else 1e-12)

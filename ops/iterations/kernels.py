@@ -38,8 +38,8 @@ def relative(xp, x, top, norm, scale, y):
 
 
 @elementwise(
-    "T s, T t, float64 a, float64 r, int64 n", "T y",
-    "y = t + (T)a * s + ((i / n) % n == i % n ? (T)r : (T)0)",
+    "T s, T t, float64 a, float64 r, int64 width", "T y",
+    "y = t + (T)a * s + ((i / width) % width == i % width ? (T)r : (T)0)",
 )  # fmt: skip
 def completed(xp, s, t, a, r, n, y):
     """t + a s + r I."""
@@ -48,8 +48,8 @@ def completed(xp, s, t, a, r, n, y):
 
 
 @elementwise(
-    "T q, T other, T r, float64 sign, float64 p, int64 n", "T d, T s",
-    "d = q + (T)sign * other; s = r + ((i / n) % n == i % n ? (T)p : (T)0)",
+    "T q, T other, T r, float64 sign, float64 p, int64 width", "T d, T s",
+    "d = q + (T)sign * other; s = r + ((i / width) % width == i % width ? (T)p : (T)0)",
 )  # fmt: skip
 def combined(xp, q, other, r, sign, p, n, d, s):
     """q + sign other, and r + p I."""

@@ -81,7 +81,7 @@ def run(kernel, given, size=None) -> None:
         )
     if kernel.identity is not None:
         kernel.made(*given[:-1], out=given[-1], axis=(1, 2))
-    elif all(raw for raw, _, _ in kernel.declared()[-kernel.outputs.count(",") - 1 :]):
+    elif all(raw for (raw, *_), x in zip(kernel.declared(), given) if hasattr(x, "shape")):
         kernel.made(*given, size=size)
-    else:
+    else:  # an array says it
         kernel.made(*given)

@@ -16,7 +16,7 @@ from tinygrad_ms.launches import launcher
 
 KERNELS: dict[str, "Kernel"] = {}
 NUMBERS = {  # of a sample, by their names
-    "n": 3, "sign": -1.0, "a": 0.5, "r": 0.25, "p": 0.75, "scale": 1.5, "factor": 0.5, "low": 1e-9, "high": 0.5,
+    "width": 3, "sign": -1.0, "a": 0.5, "r": 0.25, "p": 0.75, "scale": 1.5, "factor": 0.5, "low": 1e-9, "high": 0.5,
     "limit": 120, "step": 2, "lanes": 4, "most": 0.25,
 }  # fmt: skip
 
@@ -52,12 +52,16 @@ class Kernel:
             last = k + 1 == len(self.declared())
             if name[1:].isdigit() and name[0] in "sco":  # where a gradient starts, a number of a step
                 given.append(3 * int(name[1:]) if name[0] == "s" else 0.5 + 0.0625 * k)
+            elif name == "shrink":
+                given.append(0.75)
             elif name in NUMBERS and kind != "T":
                 given.append(NUMBERS[name])
             else:
                 shape: tuple = (2, 3, 3)
                 if count:
-                    shape = (3,) if name[0] == "g" else (1,) if raw else (4,) if name == "part" else (3 * count,)
+                    shape = (
+                        (3,) if name[0] in "gm" and raw else (1,) if raw else (4,) if name == "part" else (3 * count,)
+                    )
                 elif name in ("top", "size", "norm"):
                     shape = (2, 1, 1)
                 elif last and self.identity is not None:

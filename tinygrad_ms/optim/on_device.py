@@ -17,6 +17,7 @@ from tinygrad_ms.optim.whole_steps import ELEMENTWISE
 from tinygrad_ms.options import is_real
 
 TOGETHER = 64  # gradients of one launch: what a kernel is told fits into 4 KB
+HALF_OF_THEM = 32  # where two arrays belong to each
 LANES = 2**17  # sums of squares that are made side by side
 
 
@@ -25,12 +26,13 @@ def launches(array) -> bool:
     return launcher(array) is not None and array.dtype.char in "fd"
 
 
-def place(index, first, last):
-    """The text of element ``index`` of the gradients ``first`` to ``last`` - 1, laid end to end."""
+def place(index, first, last, name="g{k}[{i}]"):
+    """The text of element ``index`` of the arrays ``first`` to ``last`` - 1, called g0, g1, ..., laid end to end."""
     if last - first == 1:
-        return f"g{first}[{index} - s{first}]" if first else f"g0[{index}]"
+        return name.format(k=first, i=f"{index} - s{first}" if first else index)
     middle = (first + last) // 2
-    return f"({index} < s{middle} ? {place(index, first, middle)} : {place(index, middle, last)})"
+    parts = place(index, first, middle, name), place(index, middle, last, name)
+    return f"({index} < s{middle} ? {parts[0]} : {parts[1]})"
 
 
 def starts_of(gradients) -> list[int]:
@@ -130,6 +132,73 @@ def stepped(optimizer, array, g, state, group):
 
 def is_plain(value) -> bool:
     return value is None or isinstance(value, (bool, str))
+
+
+# --- the elementwise part of Muon -------------------------------------------------------------------------------------
+
+
+@lru_cache(256)
+def momentum_kernel(count, nesterov):
+    """m <- beta m + g of ``count`` matrices, and the directions m or g + beta m end to end."""
+
+    def rule(xp, *given):
+        beta, direction, buffers = given[2 * count - 1], given[2 * count], given[-count:]
+        for m, g in zip(buffers, given[:count]):
+            m *= beta
+            m += g
+        rows = [m * beta + g if nesterov else m for m, g in zip(buffers, given[:count])]
+        direction[...] = rows[0] if count == 1 else xp.concatenate(rows)
+
+    rule.__name__ = f"momentum_{count}_{int(nesterov)}"
+    inputs = [*(f"raw T g{i}" for i in range(count)), *(f"int64 s{i}" for i in range(1, count)), "T c0"]
+    text = f"""
+        const T g = {place("i", 0, count)};
+        T& m = {place("i", 0, count, "m{k}[{i}]")};
+        m = m * c0 + g;
+        direction = {"m * c0 + g" if nesterov else "m"};"""
+    outputs = ["T direction", *(f"raw T m{i}" for i in range(count))]
+    return Kernel(rule, ", ".join(inputs), ", ".join(outputs), (text,))
+
+
+@lru_cache(256)
+def moving_kernel(count):
+    """p <- shrink p - rate step, for ``count`` matrices, each with its rate; the steps lie end to end."""
+
+    def rule(xp, *given):
+        shrink, rates, step, params = given[count - 1], given[count : 2 * count], given[2 * count], given[-count:]
+        first = 0
+        for p, rate in zip(params, rates):
+            p *= shrink
+            p -= step[first : first + p.size] * rate
+            first += p.size
+
+    rule.__name__ = f"moving_{count}"
+    inputs = [*(f"int64 s{i}" for i in range(1, count)), "T shrink", *(f"T c{i}" for i in range(count)), "T step"]
+    text = f"T& p = {place('i', 0, count)}; p = p * shrink - step * {place('i', 0, count, 'c{k}')};"
+    return Kernel(rule, ", ".join(inputs), ", ".join(f"raw T g{i}" for i in range(count)), (text,))
+
+
+def momenta(pairs, beta, nesterov):
+    """The directions of (buffer, gradient) pairs, contiguous and of one dtype, end to end; the buffers are changed."""
+    xp = BACKENDS[type(pairs[0][0])].xp
+    made = xp.empty(sum(m.size for m, _ in pairs), pairs[0][0].dtype)
+    for first in range(0, len(pairs), HALF_OF_THEM):
+        part = [(m.reshape(-1), g.reshape(-1)) for m, g in pairs[first : first + HALF_OF_THEM]]
+        start = sum(m.size for m, _ in pairs[:first])
+        buffers, gradients = zip(*part)
+        ends = starts_of(gradients)
+        kernel = momentum_kernel(len(part), bool(nesterov))
+        kernel(*gradients, *ends[:-1], float(beta), made[start : start + ends[-1]], *buffers)
+    return made
+
+
+def moved(params, steps, rates, shrink) -> None:
+    """Change contiguous arrays by their steps, which lie end to end."""
+    for first in range(0, len(params), HALF_OF_THEM):
+        part = [p.reshape(-1) for p in params[first : first + HALF_OF_THEM]]
+        start, ends = sum(p.size for p in params[:first]), starts_of(part)
+        numbers = [float(shrink), *map(float, rates[first : first + HALF_OF_THEM])]
+        moving_kernel(len(part))(*ends[:-1], *numbers, steps[start : start + ends[-1]], *part)
 
 
 # --- clipping -------------------------------------------------------------------------------------------------------

@@ -73,7 +73,10 @@ def main(options) -> int:
         print(f"{part}, at most {limit:.0f} s", flush=True)
         shards = max(1, min(8, (os.cpu_count() or 2) // 2)) if part == "samples" else 1
         command = [sys.executable, __file__, "--part", part, "--out", options.out, *["--dry"] * options.dry]
-        running = [subprocess.Popen([*command, "--shard", f"{i}/{shards}"], cwd=ROOT) for i in range(shards)]
+        environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # JAX takes most of a card otherwise
+        running = [
+            subprocess.Popen([*command, "--shard", f"{i}/{shards}"], cwd=ROOT, env=environment) for i in range(shards)
+        ]
         for process in running:
             try:
                 process.wait(max(0.1, limit - (time.perf_counter() - start)))

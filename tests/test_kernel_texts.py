@@ -14,7 +14,7 @@ import pytest
 import tinygrad_ms as tg
 import tinygrad_ms.testing
 from tinygrad_ms import nn, optim
-from tinygrad_ms.launches.kernels import KERNELS
+from tinygrad_ms.launches.kernels import KERNELS, self_check
 from tinygrad_ms.optim.on_device import clipped
 
 COMPILER = shutil.which("c++") or shutil.which("g++")
@@ -137,3 +137,12 @@ def test_a_wrong_text_is_found_out(library):
 
     for name, kernel in fit("float32").items():
         assert "its reference" in kernel.problem(nothing, np, "float32"), name
+
+
+def test_all_kernels_can_be_checked_on_a_device():
+    kernels()
+    found = self_check("strict")
+    assert {"combined float32", "combined float64", "squares_8 float32"} <= found.keys()
+    assert not any(found.values()) and not any("float32" in key and "float64" in key for key in found)
+    with pytest.raises(ValueError, match="'cpu' has no kernels of this kind"):
+        self_check("cpu")

@@ -11,8 +11,9 @@ The arrays to write come last and are given. ``T`` is the dtype of the arrays, `
 
 import numpy
 
+from tinygrad_ms.arrays.devices import parse_device
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.launches import launcher
+from tinygrad_ms.launches import OF_FAMILIES, launcher
 
 KERNELS: dict[str, "Kernel"] = {}
 NUMBERS = {  # of a sample, by their names
@@ -94,3 +95,18 @@ def elementwise(inputs, outputs, text):
 def per_matrix_reduction(inputs, outputs, each, both, last, identity="0"):
     """A kernel that reduces the last two axes of (batch, n, m) to (batch,)."""
     return lambda rule: Kernel(rule, inputs, outputs, (each, both, last), identity)
+
+
+def self_check(device: str) -> dict[str, str]:
+    """What each kernel that is known so far does wrong with a sample on the device, by name and dtype; "" if nothing.
+
+    Raises ValueError for a device without kernels of this kind, such as "cpu".
+    """
+    backend, _ = parse_device(device)
+    if (found := OF_FAMILIES.get(backend.name)) is None:
+        raise ValueError(f"self_check: device {device!r} has no kernels of this kind; expected one such as 'cuda'")
+    dtypes = {name: [d for d in ("float32", "float64") if OTHER[d] not in name] for name in KERNELS}
+    return {f"{n} {d}": KERNELS[n].problem(found.run, backend.xp, d) for n in dtypes for d in dtypes[n]}
+
+
+OTHER = {"float32": "float64", "float64": "float32"}  # which a name holds whose text is for one dtype

@@ -53,7 +53,7 @@ def text(kernel, real):
     """A function of the number of elements and the parameters, arrays as pointers."""
     given, _ = kernel.sample("float32")
     parameters, reads = ["long long size"], []
-    for (raw, kind, name), value in zip(kernel.declared(), given, strict=True):
+    for (raw, kind, name), value in zip(kernel.declared, given, strict=True):
         kind = {**TYPES, "T": real}[kind]
         if not isinstance(value, np.ndarray):
             parameters.append(f"{kind} {name}")
@@ -64,7 +64,7 @@ def text(kernel, real):
     if kernel.identity is None:
         return "\n".join([head, "for (long long i = 0; i < size; i++) {", *reads, f"{kernel.texts[0]};", "} }"])
     each, both, last = kernel.texts
-    *inputs, (_, kind, out) = kernel.declared()
+    *inputs, (_, kind, out) = kernel.declared
     kind = {**TYPES, "T": real}[kind]
     return "\n".join([
         head, f"for (long long k = 0; k < size; k++) {{ {kind} a = {kernel.identity};",
@@ -92,7 +92,7 @@ def run_on_host(library):
     def run(kernel, given, size):
         passed, kept = [ctypes.c_longlong(size)], []
         shape = (2, 3, 3)
-        for (raw, kind, _), value in zip(kernel.declared(), given, strict=True):
+        for (raw, kind, _), value in zip(kernel.declared, given, strict=True):
             if isinstance(value, np.ndarray):
                 wide = value if raw or value.shape != (2, 1, 1) else np.broadcast_to(value, shape).copy()
                 kept.append(wide)
@@ -109,7 +109,7 @@ def run_on_host(library):
 
 def real_of(kernel, given):
     """The type that T is for these arguments."""
-    kinds = [v.dtype for (_, k, _), v in zip(kernel.declared(), given) if k == "T" and isinstance(v, np.ndarray)]
+    kinds = [v.dtype for (_, k, _), v in zip(kernel.declared, given) if k == "T" and isinstance(v, np.ndarray)]
     return "double" if kinds[0] == np.float64 else "float"
 
 

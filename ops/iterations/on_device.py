@@ -1,6 +1,6 @@
 """The iterations of ``polar`` and ``block_solve`` for devices: the same steps in fewer launches.
 
-Products are calls of BLAS with flags for transposes (``arrays/products``), and what lies between them is one kernel:
+Products are calls of BLAS with flags for transposes (``launches/products``), and what lies between them is one kernel:
 
     msign, four a step:   S = X^T X,   T = S S,   T <- T + 2 p S + (p^2 + q) I,   X <- X T
     mcsgn, six a step:    [Q; R] = [K; A] A,   D = Q +- Q^T and R += p I,   [T; Q] = [R; D] R,

@@ -13,11 +13,11 @@ def cublas_functions():
     from cupy.cuda import device, runtime
     from cupy_backends.cuda.libs import cublas  # type: ignore[import-not-found]
 
-    kinds = {"float16": "CUDA_R_16F", "bfloat16": "CUDA_R_16BF", "float32": "CUDA_R_32F", "float64": "CUDA_R_64F"}
+    kinds = {"e": "CUDA_R_16F", "E": "CUDA_R_16BF", "f": "CUDA_R_32F", "d": "CUDA_R_64F"}
     return SimpleNamespace(
         call=cublas.gemmStridedBatchedEx,
         handle=device.get_cublas_handle,
-        kinds={name: getattr(runtime, kind) for name, kind in kinds.items() if hasattr(runtime, kind)},
+        kinds={char: getattr(runtime, kind) for char, kind in kinds.items() if hasattr(runtime, kind)},
         plain={False: cublas.CUBLAS_COMPUTE_32F, True: cublas.CUBLAS_COMPUTE_64F},
         tf32=cublas.CUBLAS_COMPUTE_32F_FAST_TF32,
         algorithm=cublas.CUBLAS_GEMM_DEFAULT,
@@ -26,22 +26,22 @@ def cublas_functions():
 
 @lru_cache(1024)
 def number(value: float, wide: bool):
-    """A number where BLAS reads it, on the host."""
-    return numpy.array(value, "float64" if wide else "float32")
+    """A number where BLAS reads it, on the host: its address, and what keeps it there."""
+    kept = numpy.array(value, "float64" if wide else "float32")
+    return kept.ctypes.data, kept
 
 
-def gemm(call) -> None:
+def gemm(call, a, b, out, alpha, beta) -> None:
     """Hand a ``Gemm`` to cuBLAS. Half precision is multiplied with sums in float32."""
-    lib, (a, b, out) = cublas_functions(), (call.a, call.b, call.out)
-    name = out[0].dtype.name
-    wide, kind = name == "float64", lib.kinds[name]
-    compute = lib.tf32 if name == "float32" and fast() else lib.plain[wide]
-    pointer_a, pointer_b, pointer_out = (x.data.ptr + start * x.itemsize for x, start, *_ in (a, b, out))
-    alpha, beta = number(call.alpha, wide), number(call.beta, wide)
+    lib, char, size = cublas_functions(), out.dtype.char, out.itemsize
+    wide, kind, (rows, columns, inner, matrices, first, second, third) = char == "d", lib.kinds[char], call
+    compute = lib.tf32 if char == "f" and fast() else lib.plain[wide]
     lib.call(
-        lib.handle(), int(b[2]), int(a[2]), call.columns, call.rows, call.inner,
-        alpha.ctypes.data, pointer_b, kind, b[3], b[4], pointer_a, kind, a[3], a[4],
-        beta.ctypes.data, pointer_out, kind, out[3], out[4], call.matrices, compute, lib.algorithm,
+        lib.handle(), int(second[1]), int(first[1]), columns, rows, inner, number(alpha, wide)[0],
+        b.data.ptr + second[0] * size, kind, second[2], second[3],
+        a.data.ptr + first[0] * size, kind, first[2], first[3],
+        number(beta, wide)[0], out.data.ptr + third[0] * size, kind, third[2], third[3],
+        matrices, compute, lib.algorithm,
     )  # fmt: skip
 
 
@@ -54,14 +54,14 @@ def launch(kernel, given, size=None) -> None:
     """Run a ``Kernel``, which has to compute a sample right before its first use; else its array functions run."""
     import cupy
 
-    dtype = given[-1].dtype.name
+    dtype = given[-1].dtype.char
     if dtype not in kernel.problems:
         try:
             kernel.problems[dtype] = kernel.problem(run, cupy, dtype)
         except Exception as error:  # of the compiler, the driver, the card
             kernel.problems[dtype] = f"{type(error).__name__}: {error}"
         if kernel.problems[dtype]:
-            text = f"tinygrad_ms: the kernel {kernel.name} of {dtype} is not used, calls of CuPy do its work"
+            text = f"tinygrad_ms: the kernel {kernel.name} of {given[-1].dtype} is not used, calls of CuPy do its work"
             warnings.warn(f"{text}: {kernel.problems[dtype]}", RuntimeWarning, stacklevel=4)
     if kernel.problems[dtype]:
         kernel.rule(cupy, *given)
@@ -81,7 +81,7 @@ def run(kernel, given, size=None) -> None:
         )
     if kernel.identity is not None:
         kernel.made(*given[:-1], out=given[-1], axis=(1, 2))
-    elif all(raw for (raw, *_), x in zip(kernel.declared(), given) if hasattr(x, "shape")):
+    elif kernel.sized:
         kernel.made(*given, size=size)
-    else:  # an array says it
+    else:
         kernel.made(*given)

@@ -9,16 +9,21 @@
 The arrays to write come last and are given. ``T`` is the dtype of the arrays, ``i`` the number of the element.
 """
 
+from math import prod
+from typing import Any
+
 import numpy
 
 from tinygrad_ms.arrays.devices import parse_device
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.launches import OF_FAMILIES, launcher
 
+PER_MATRIX = ("top", "size", "norm")  # arrays with one number for each matrix
 KERNELS: dict[str, "Kernel"] = {}
 NUMBERS = {  # of a sample, by their names
     "width": 3, "sign": -1.0, "a": 0.5, "r": 0.25, "p": 0.75, "scale": 1.5, "factor": 0.5, "low": 1e-9, "high": 0.5,
     "limit": 120, "step": 2, "lanes": 4, "most": 0.25,
+    "shrink": 0.75,
 }  # fmt: skip
 
 
@@ -28,6 +33,9 @@ class Kernel:
     def __init__(self, rule, inputs, outputs, texts, identity=None):
         self.rule, self.name, self.inputs, self.outputs = rule, rule.__name__, inputs, outputs
         self.texts, self.identity = texts, identity
+        words = [text.split() for text in f"{inputs}, {outputs}".split(", ")]
+        self.declared = [(len(word) == 3, word[-2], word[-1]) for word in words]  # whether raw, type, name
+        self.sized = all(raw or is_number(kind, name) for raw, kind, name in self.declared)  # no array says how many
         self.made = None  # what CuPy has made of the text
         self.problems: dict[str, str] = {}  # by dtype: what is wrong with it on this machine, "" if nothing
         KERNELS[self.name] = self
@@ -40,37 +48,29 @@ class Kernel:
         else:
             found.launch(self, given, size)
 
-    def declared(self) -> list[tuple[bool, str, str]]:
-        """Of each parameter: whether it is ``raw``, its type, its name."""
-        words = [text.split() for text in f"{self.inputs}, {self.outputs}".split(", ")]
-        return [(len(word) == 3, word[-2], word[-1]) for word in words]
-
     def sample(self, dtype) -> tuple[list, int]:
         """Small NumPy arrays and numbers to try it with, and the number of elements."""
-        count = sum(name[0] == "g" for _, _, name in self.declared())
-        given: list = []
-        for k, (raw, kind, name) in enumerate(self.declared()):
-            last = k + 1 == len(self.declared())
-            if name[1:].isdigit() and name[0] in "sco":  # where a gradient starts, a number of a step
-                given.append(3 * int(name[1:]) if name[0] == "s" else 0.5 + 0.0625 * k)
-            elif name == "shrink":
-                given.append(0.75)
-            elif name in NUMBERS and kind != "T":
+        gradients = sum(name[0] == "g" for _, _, name in self.declared)
+        given: list[Any] = []
+        for k, (raw, kind, name) in enumerate(self.declared):
+            if name in NUMBERS and is_number(kind, name):
                 given.append(NUMBERS[name])
+            elif is_number(kind, name):
+                given.append(3 * int(name[1:]) if name[0] == "s" else 0.5 + 0.0625 * k)
             else:
-                shape: tuple = (2, 3, 3)
-                if count:
-                    shape = (
-                        (3,) if name[0] in "gm" and raw else (1,) if raw else (4,) if name == "part" else (3 * count,)
-                    )
-                elif name in ("top", "size", "norm"):
-                    shape = (2, 1, 1)
-                elif last and self.identity is not None:
-                    shape = (2,)
-                x = numpy.cos(numpy.arange(numpy.prod(shape)) + k).reshape(shape)
-                x = abs(x) + 0.1 if name[0] == "b" or name == "squares" or shape == (2, 1, 1) else x
+                shape = self.sample_shape(raw, name, gradients)
+                x = numpy.cos(numpy.arange(prod(shape)) + k).reshape(shape)
+                x = abs(x) + 0.1 if name[0] == "b" or name in ("squares", *PER_MATRIX) else x
                 given.append(x.astype(dtype if kind == "T" else kind))
-        return given, 3 * count if raw else given[-1].size
+        return given, 3 * gradients if raw else given[-1].size
+
+    def sample_shape(self, raw, name, gradients) -> tuple:
+        """The shape of an array in a sample: two matrices, or three elements of each gradient."""
+        if gradients:
+            return (3 if name[0] in "gm" else 1,) if raw else (4,) if name == "part" else (3 * gradients,)
+        if self.identity is not None and name == self.declared[-1][2]:
+            return (2,)
+        return (2, 1, 1) if name in PER_MATRIX else (2, 3, 3)
 
     def problem(self, run, xp, dtype) -> str:
         """What ``run`` does wrong with a sample, in arrays of xp; "" if nothing."""
@@ -85,6 +85,11 @@ class Kernel:
                 if not numpy.allclose(a, b, rtol=near, atol=near, equal_nan=True):
                     return f"a result is {a.ravel()[:4]}, its reference {b.ravel()[:4]}"
         return ""
+
+
+def is_number(kind, name) -> bool:
+    """Whether a parameter is a number: s1, s2, ... say where arrays start, c0, ... and o0, ... belong to a step."""
+    return name == "shrink" or (name in NUMBERS and kind != "T") or (name[1:].isdigit() and name[0] in "sco")
 
 
 def elementwise(inputs, outputs, text):

@@ -603,24 +603,24 @@ class _Random:
         return _Random("'Generator' object", np.random.default_rng, seed, gaps.RANDOM_GENERATOR)
 
 
-def gemm(call):
-    """What cuBLAS does with a `Gemm`: columns first, so C^T = B^T A^T; memory is read by steps alone."""
+def gemm(call, a, b, out, alpha, beta):
+    """What cuBLAS does with a `Gemm`; memory is read by steps alone."""
     STATS.calls += 1
 
-    def matrices(operand, rows, columns):
-        x, start, turned, row, step = operand
+    def matrices(x, operand, rows, columns):
         _check_device(x)
+        start, turned, row, step = operand
         a = x._a
         steps = np.array((step, row, 1) if not turned else (step, 1, row)) * a.itemsize
         first = np.lib.stride_tricks.as_strided(a, (start + 1,), (a.itemsize,))[start:]
         return np.lib.stride_tricks.as_strided(first, (call.matrices, rows, columns), tuple(steps))
 
-    a, b = matrices(call.a, call.rows, call.inner), matrices(call.b, call.inner, call.columns)
-    out = matrices(call.out, call.rows, call.columns)
-    exact = np.dtype("float32") if out.itemsize < 4 else out.dtype
+    left, right = matrices(a, call.a, call.rows, call.inner), matrices(b, call.b, call.inner, call.columns)
+    y = matrices(out, call.out, call.rows, call.columns)
+    exact = np.dtype("float32") if y.itemsize < 4 else y.dtype
     with np.errstate(all="ignore"):
-        y = np.matmul(a.astype(exact, copy=False), b.astype(exact, copy=False)) * exact.type(call.alpha)
-        out[...] = y if call.beta == 0 else y + exact.type(call.beta) * out
+        found = np.matmul(left.astype(exact, copy=False), right.astype(exact, copy=False)) * exact.type(alpha)
+        y[...] = found if beta == 0 else found + exact.type(beta) * y
 
 
 def launch(kernel, given, size=None):

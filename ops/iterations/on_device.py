@@ -116,7 +116,8 @@ class LyapunovSolveOnDevice(Iteration):
         if with_inverse:
             self.J, self.J_next = xp.zeros((batch, n, n), dtype), workspace("J", batch, n, n)
             shift(self.J, 1 / start)
-        K, A, Q, D = self.KA[:, :n], self.KA[:, n:], self.block(2), self.block(4)
+        self.bind()
+        K, A, Q, D = self.KA[:, :n], self.KA[:, n:], self.Q, self.D
         if inverse is None:
             xp.add(P, P.mT, out=Q)  # twice the symmetric part
             self.size, self.relative = normalised(xp, Q, A, start)
@@ -133,48 +134,48 @@ class LyapunovSolveOnDevice(Iteration):
             product(xp, Q, inverse.matrix, out=D)
             K += D
 
-    def block(self, first, count=1):
-        """Of N, T, Q, R, D as many as ``count`` from number ``first``, below each other."""
+    def bind(self):
         n = self.blocks.shape[-1]
-        return self.blocks[:, first * n : (first + count) * n]
+        self.N, self.T, self.Q, self.R, self.D = (self.blocks[:, i * n : (i + 1) * n] for i in range(5))
+        self.NT, self.TQ, self.QR, self.RD = (self.blocks[:, i * n : (i + 2) * n] for i in range(4))
 
     def square(self):
-        product(self.xp, self.KA, self.KA[:, self.KA.shape[-1] :], out=self.block(2, 2))
+        product(self.xp, self.KA, self.KA[:, self.KA.shape[-1] :], out=self.QR)
 
-    def other_side(self, X, K, sign, X_shifted, p, out):
-        """out <- Q + sign X K, where Q = K X; and X_shifted += p I. For K of a parity s X K = s Q^T, and D has -s."""
-        Q, n = self.block(2), self.blocks.shape[-1]
-        other, sign = (Q.mT, 1 if self.parity < 0 else -1) if self.parity else (product(self.xp, X, K, out=out), sign)
-        combined(Q, other, X_shifted, sign, p, n, out, X_shifted)
+    def other_side(self, X, K, sign, shifted, p, out):
+        """out <- Q + sign X K, where Q = K X, and shifted += p I. For K of a parity s X K = s Q^T, and D has -s."""
+        if self.parity:
+            other, sign = self.Q.mT, -self.parity
+        else:
+            other = product(self.xp, X, K, out=out)
+        combined(self.Q, other, shifted, sign, p, self.Q.shape[-1], out, shifted)
 
     def update(self, p, q, last=False):
         xp, n = self.xp, self.blocks.shape[-1]
-        K, A = self.KA[:, :n], self.KA[:, n:]
-        N, T, R, D = (self.block(i) for i in (0, 1, 3, 4))
-        self.other_side(A, K, -1, R, p, D)
+        K, A, new = self.KA[:, :n], self.KA[:, n:], self.back[:, :n]
+        self.other_side(A, K, -1, self.R, p, self.D)
         if q is None:
-            N[...], T[...] = D, R
+            self.N[...], self.T[...] = self.D, self.R
         else:
-            product(xp, self.block(3, 2), R, out=self.block(1, 2))
-            self.other_side(R, D, 1, T, q, N)
+            product(xp, self.RD, self.R, out=self.TQ)
+            self.other_side(self.R, self.D, 1, self.T, q, self.N)
         if last:
-            product(xp, N, A, out=self.back[:, :n])
+            product(xp, self.N, A, out=new)
         else:
-            product(xp, self.block(0, 2), A, out=self.back)
-        product(xp, T, K, out=self.back[:, :n], beta=1.0)
+            product(xp, self.NT, A, out=self.back)
+        product(xp, self.T, K, out=new, beta=1.0)
         self.KA, self.back = self.back, self.KA
         if self.J is not None:
-            product(xp, self.J, T, out=self.J_next)
+            product(xp, self.J, self.T, out=self.J_next)
             self.J, self.J_next = self.J_next, self.J
 
     def residual(self, scale):
-        R = self.xp.ascontiguousarray(self.block(3))
+        R = self.xp.ascontiguousarray(self.R)
         return residual(self.xp, R, diagonal(R, R.shape[-1]), scale, (self.size * self.relative).astype(R.dtype))
 
     def rescale(self, factor):
         self.KA *= factor
-        QR = self.block(2, 2)
-        QR *= factor * factor
+        self.QR *= factor * factor
         if self.J is not None:
             self.J *= factor
 

@@ -5,9 +5,8 @@ The text of a step is made of the method's own ``update``, which runs once on sy
 """
 
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
-
-import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.launches import launcher
@@ -37,7 +36,7 @@ def place(index, first, last, name="g{k}[{i}]"):
 
 def starts_of(gradients) -> list[int]:
     """Where each but the first begins, and the end of all."""
-    return [int(n) for n in numpy.cumsum([g.size for g in gradients])]
+    return list(accumulate(g.size for g in gradients))
 
 
 # --- steps ----------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@
 
 import numpy
 
-from tinygrad_ms.arrays.devices import parse_device, to_device
-from tinygrad_ms.arrays.dtypes import as_dtype, host_array
+from tinygrad_ms.arrays.devices import parse_device
+from tinygrad_ms.arrays.dtypes import as_dtype
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import may_sum_to
 from tinygrad_ms.cards import on_card, on_its_card
@@ -18,6 +18,7 @@ from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.tape import Output
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops import numpy_functions
+from tinygrad_ms.ops.operands import raw_like
 from tinygrad_ms.ops.watch import note_crossing, note_read
 
 __all__: list[str] = []
@@ -51,13 +52,23 @@ class Crossings:
         return numpy_functions.call(function, args, kwargs)
 
     def __dlpack__(self, **options):
-        note_read(self)
-        if self.node is not None and current_state().recording:
-            raise BufferError("__dlpack__: a tensor on the tape would lose its gradient there; use x.detach()")
-        return self.data.__dlpack__(**options)
+        return self._hand_over("__dlpack__").__dlpack__(**options)
 
     def __dlpack_device__(self):
         return self.data.__dlpack_device__()
+
+    @property
+    def __cuda_array_interface__(self):
+        """For CUDA libraries without DLPack (numba, mpi4py): where the values lie. AttributeError off a GPU."""
+        if not hasattr(self.data, "__cuda_array_interface__"):
+            raise AttributeError(f"__cuda_array_interface__: a tensor on {self.device} is on no GPU; use x.cuda()")
+        return self._hand_over("__cuda_array_interface__").__cuda_array_interface__
+
+    def _hand_over(self, door):
+        note_read(self)
+        if self.node is not None and current_state().recording:
+            raise BufferError(f"{door}: a tensor on the tape would lose its gradient there; use x.detach()")
+        return self.data
 
     def item(self):
         """The Python number of a tensor of one element."""
@@ -192,20 +203,6 @@ def unpickle(cls, host, device, requires_grad, name):
 def raw_index(index):
     """An index with the raw arrays of the tensors in it."""
     return tuple(map(raw_index, index)) if isinstance(index, tuple) else raw(index)
-
-
-def raw_like(value, like: Tensor, op: str):
-    """The raw array of ``value`` for an in-place write into ``like``, on the same device."""
-    note_read(value)
-    value = raw(value)
-    if type(value) in BACKENDS:
-        if type(value) is not type(like.data):
-            there = BACKENDS[type(value)].device_of(value)
-            raise ValueError(f"{op}: the tensor is on {like.device} and the value on {there}; move one with .to()")
-        return value
-    if isinstance(value, (list, tuple, numpy.ndarray)):
-        return to_device(host_array(value, like.dtype), like.device)
-    return value
 
 
 def format_array(array, indent: int = 0, **options) -> str:

@@ -75,13 +75,17 @@ abs = unary("abs", "The absolute value.", derivative=lambda x: sign(x),
 remainder = binary("remainder", "a modulo b, with the sign of b (Python's %).",
                    rule=(lambda g: g, lambda g, a, b: -g * (a // b)),
                    formula=r"y = a - b \lfloor a / b \rfloor, \quad dy = da - \lfloor a / b \rfloor\,db",
-                   source="002 (31)", notes="The derivative almost everywhere; y jumps where a / b is an integer.")
+                   source="002 (31)", notes="The derivative almost everywhere; y jumps where a / b is an integer. On a"
+                   " GPU floats follow the formula as it rounds: NaN for infinite b, few digits where a / b is large;"
+                   " integers modulo 0 are 0.")
 
 # --- steps: piecewise constant, gradient zero -----------------------------------------------------------------------
 
 floor_divide = binary("floor_divide", "a // b: the quotient rounded towards minus infinity.",
                       derivative=(lambda: 0.0, lambda: 0.0), formula=r"y = \lfloor a / b \rfloor, \quad dy = 0",
-                      source="002 (1)", notes="The derivative almost everywhere; PyTorch defines none.")
+                      source="002 (1)", notes="The derivative almost everywhere; PyTorch defines none. On a GPU"
+                      " the quotient of floats is rounded before it is rounded down (1 // 0.1 is 10 there, 9 on a CPU);"
+                      " integers divided by 0 are 0.")
 sign: Unary = unary("sign", "-1, 0 or 1.", derivative=lambda: 0.0,
              formula=r"\frac{dy}{dx} = 0", source="002 (1)", notes="sign 0 = 0.")
 floor = unary("floor", "The largest integer not above x, in the dtype of x.", derivative=lambda: 0.0,
@@ -122,10 +126,13 @@ def _quick_times_exp(xp, x, out, g):
     source="002 (2), (5)",
     notation="{0}^{{{1}}}",
     notes="0^0 = 1 with gradient 0 for a and for b; 0^b with b > 0 has gradient 0 for b; where a < 0,"
-    " the gradient for b is NaN. Integers to negative integer powers are an error, as in NumPy.",
+    " the gradient for b is NaN. Integers to a negative integer power are a ValueError; where the exponents are an"
+    " array on a GPU, which the host would have to read, they are 1 or -1 for these bases, else 0.",
 )
 def power(xp, a, b):
     """a to the power b (``a ** b``), elementwise with broadcasting: x^n and c^x alike."""
+    if type(b) is int and b < 0 and a.dtype.kind in "iu":
+        raise ValueError(f"the integer power {b} of integers has no integer value; use a.astype('float32')")
     return _power(a, b)
 
 

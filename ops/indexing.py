@@ -5,8 +5,8 @@ from. The basic index (numbers, slices, None, ...) selects each element once, so
 index with arrays may select an element several times, so its transpose accumulates.
 
 Index arrays live on the device of x; lists in an index are host data and are copied to it. On the CPU an
-index out of range raises IndexError everywhere. A GPU reads and writes somewhere else in silence: ``take``,
-``embedding`` and ``one_hot`` therefore look first, and the host waits for the device; x[index] does not.
+index out of range raises IndexError everywhere. On a GPU the host would have to wait for that answer: there ``take``
+and ``embedding`` of floats give NaN for it, and ``one_hot`` zeros; x[index] wraps around in silence, as in CuPy.
 """
 
 from types import EllipsisType, NoneType
@@ -177,8 +177,14 @@ def _index_item(op: str, array, item, own: bool):
     return item
 
 
-def _check_range(op: str, indices, low: int, stop: int, what: str, why: str) -> None:
-    """Raise IndexError unless all ``indices`` are from ``low`` to ``stop - 1``; the host waits for this."""
+def _check_range(op: str, indices, low: int, stop: int, what: str, why: str, on_device: bool = True):
+    """Raise IndexError unless all ``indices`` are from ``low`` to ``stop - 1``.
+
+    On a device, where the host would wait for this, return instead which of them are, if ``on_device``.
+    """
+    if on_device and BACKENDS[type(indices)].name != "cpu":
+        wide = indices.astype("int64", copy=False)
+        return (wide - low if low else wide).view("uint64") < stop - low  # what is negative is huge
     if bool(((indices < low) | (indices >= stop)).any()):
         raise IndexError(
             f"{op}: the {what} range from {indices.min()} to {indices.max()}; expected {low} to {stop - 1} ({why})"
@@ -193,7 +199,8 @@ def take(x, indices, axis=None):
     """The elements of x at ``indices`` along ``axis`` (None: of the flattened x).
 
     The shape of ``indices``, an int or an array of them, takes the place of that axis; negative ones count
-    from the end. Raises IndexError for one out of range, on every device (on a GPU the host waits for this).
+    from the end. Raises IndexError for one out of range. On a GPU it gives NaN instead, without gradient (where x is of
+    integers, which have no NaN, it raises, and the host waits for this).
     """
     x = as_operand(x)
     if axis is None:
@@ -202,8 +209,16 @@ def take(x, indices, axis=None):
     x, index = _on_device("take", x, along(axis)[:-1] + (_integers("take", indices),))
     n = x.shape[axis]
     if type(index[axis]) is not int:
-        _check_range("take", index[axis], -n, n, "indices", f"axis {axis} of x, of shape {x.shape}")
+        known = _check_range(
+            "take", index[axis], -n, n, "indices", f"axis {axis} of x, of shape {x.shape}", is_float(x.dtype)
+        )
+        return _only(known, getitem(x, index), x.ndim - axis - 1)
     return getitem(x, index)
+
+
+def _only(known, y, axes_behind: int):
+    """y, with NaN where not ``known`` (None: all are), which stands before its last axes."""
+    return y if known is None else where(known.reshape(known.shape + (1,) * axes_behind), y, numpy.nan)
 
 
 def take_along_axis(x, indices, axis: int = -1):
@@ -246,15 +261,15 @@ def embedding(weight, indices, padding_idx=None):
     """Rows of ``weight``, (n, ...), for integer ``indices`` of any shape: y[k] = weight[indices[k]].
 
     The gradient adds the rows of equal indices; that of row ``padding_idx`` (from -n to n - 1) is 0. Raises IndexError
-    for indices outside 0 to n - 1, on every device (on a GPU the host waits for this check).
+    for indices outside 0 to n - 1. On a GPU their rows are NaN instead, without gradient: nothing waits for a check.
     """
     weight, (indices,) = _on_device("embedding", as_operand(weight), (_integers("embedding", indices),))
     n = weight.shape[0] if weight.ndim else 0
     if type(indices) is int:
         rows = take(weight, indices, axis=0)
     else:
-        _check_range("embedding", indices, 0, n, "indices", f"weight has {n} rows")
-        rows = gather(weight, index=(indices,))
+        known = _check_range("embedding", indices, 0, n, "indices", f"weight has {n} rows", is_float(weight.dtype))
+        rows = _only(known, gather(weight, index=(indices,)), weight.ndim - 1)
     if padding_idx is None:
         return rows
     if not -n <= as_int(padding_idx, "embedding: padding_idx") < n:
@@ -268,11 +283,12 @@ def one_hot(xp, indices, /, num_classes, dtype=None):
     """Ones at the integer labels ``indices``, (...), in zeros of shape (..., num_classes).
 
     dtype: float32 unless given. Raises TypeError for labels that are no integers, and IndexError for labels
-    outside 0 to num_classes - 1, on every device (on a GPU the host waits for this check).
+    outside 0 to num_classes - 1. On a GPU their row is 0, as the bracket says: nothing waits for a check.
     """
     if indices.dtype.kind not in "iu":
         raise TypeError(f"one_hot: the labels are {indices.dtype}; expected integers")
-    _check_range("one_hot", indices, 0, num_classes, "labels", f"num_classes={num_classes}")
+    if BACKENDS[type(indices)].name == "cpu":
+        _check_range("one_hot", indices, 0, num_classes, "labels", f"num_classes={num_classes}")
     return (indices[..., None] == xp.arange(num_classes)).astype(dtype or DEFAULT_FLOAT)
 
 

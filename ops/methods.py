@@ -195,5 +195,5 @@ def attach(ops: dict[str, Any]) -> None:
         if (callable(declared) or isinstance(declared, property)) and name != "backward":
             setattr(Tensor, name, others[name] if name in others else ops[SPELLED.get(name, name)])
     for name, method in [*vars(Crossings).items(), *vars(OnTape).items()]:
-        if callable(method):
+        if callable(method) or isinstance(method, property):
             setattr(Tensor, name, method)

@@ -2,8 +2,15 @@
 
 import sys
 
+import numpy
+
+from tinygrad_ms.arrays.devices import to_device
+from tinygrad_ms.arrays.dtypes import host_array
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import asarray
+from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.ops.watch import note_read
 
 __all__: list[str] = []
 
@@ -30,6 +37,20 @@ def as_number(value, what: str) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{what} is {value!r}, expected one number") from None
+
+
+def raw_like(value, like: Tensor, op: str):
+    """The raw array of ``value`` for an in-place write into ``like``, on the same device."""
+    note_read(value)
+    value = raw(value)
+    if type(value) in BACKENDS:
+        if type(value) is not type(like.data):
+            there = BACKENDS[type(value)].device_of(value)
+            raise ValueError(f"{op}: the tensor is on {like.device} and the value on {there}; move one with .to()")
+        return value
+    if isinstance(value, (list, tuple, numpy.ndarray)):
+        return to_device(host_array(value, like.dtype), like.device)
+    return value
 
 
 def _called() -> str:

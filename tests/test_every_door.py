@@ -33,6 +33,7 @@ NO_ARRAYS = {  # functions without an argument that could be an array with a der
     **dict.fromkeys(["no_grad", "enable_grad", "inference_mode", "scope", "hooks", "detect_nan", "guard_saved",
                      "profile", "is_grad_enabled"], "modes and observers"),
     **dict.fromkeys(["default_device", "set_default_device", "device_info", "keep_freed_memory", "manual_seed",
+                     "matmul_precision",
                      "set_fused", "set_num_threads", "get_num_threads"], "settings of the process"),
     **dict.fromkeys(["save", "load", "explain"], "files and pictures show values"),
     "compile": "it takes a step and refuses inputs that require a gradient: test_replay.py",

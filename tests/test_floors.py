@@ -5,13 +5,13 @@ The floors, from the bottom:
 0. `_version`; `lines`: of source files; `options`: numbers as options; `random`: the generator that initial values and
    masks come from; `sole`: whether an array has one owner; `surroundings`: what must surround a call that runs again;
    `tree`: nested containers
-1. `arrays`: which array library an array belongs to; above it `cards`: machines with several cards, `launches`:
-   products and kernels of one launch, and `world`: the ranks of a job
+1. `arrays`: which array library an array belongs to; above it `cards`: machines with several cards, `precision`: of
+   their products, `launches`: products and kernels of one launch, and `world`: the ranks of a job
 2. `engine`: Tensor and tape
 3. `ops`: the primitives; `dlpack`: arrays of other libraries; above it `stacked`: backward for many cotangents at once
 4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`, `own_primitives`
 5. `replay`: record once, run many; `distributed`: several processes; `interop`: inside PyTorch and JAX; `notebook`,
-   `rules`; `moved`: where old paths lead
+   `rules`; `doctor`: of this machine; `moved`: where old paths lead
 6. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
 """
 
@@ -33,7 +33,8 @@ FLOORS = {
     "tinygrad_ms.tree": 0,
     "tinygrad_ms.arrays": 1,
     "tinygrad_ms.cards": 1.5,
-    "tinygrad_ms.launches": 1.5,
+    "tinygrad_ms.launches": 1.7,
+    "tinygrad_ms.precision": 1.6,
     "tinygrad_ms.world": 1.5,
     "tinygrad_ms.engine": 2,
     "tinygrad_ms.dlpack": 3,
@@ -55,6 +56,7 @@ FLOORS = {
     "tinygrad_ms.distributed": 5,
     "tinygrad_ms.notebook": 5,
     "tinygrad_ms.rules": 5,
+    "tinygrad_ms.doctor": 5,
     "tinygrad_ms.moved": 5,
     "tinygrad_ms": 6,
     "tinygrad_ms.__main__": 7,

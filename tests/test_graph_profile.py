@@ -204,7 +204,7 @@ def test_ops_and_info(capsys):
     assert main(["ops", "nothing"]) == 1
     assert "no op named 'nothing'" in capsys.readouterr().err
     assert main(["info"]) == 0
-    assert "renderer:" in capsys.readouterr().out
+    assert "renderer of pictures:" in capsys.readouterr().out
 
 
 # --- Jupyter ------------------------------------------------------------------------------------------------

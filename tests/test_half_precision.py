@@ -170,3 +170,57 @@ def test_a_compiled_step_adds_them_up_so_too():
         compiled(x)
         found.append(w.grad.item())
     assert "replayed 1 times" in compiled.explain() and found == [np.float16(300 * float(np.float16(0.37)))] * 3
+
+
+MATRICES = RNG.normal(size=(3, 5, 4))
+BY_MATRIX = {
+    "msign": tg.msign,
+    "msign of wide ones": lambda M: tg.msign(M.mT),
+    "msign, fixed steps": lambda M: tg.msign(M, steps=8),
+    "smooth msign": lambda M: tg.msign(M, eps=0.1),
+    "msign by the SVD": lambda M: tg.msign(M, method="svd"),
+    "msign with a rule": lambda M: tg.msign(M, steps=8, vjp="unrolled"),
+    "msign_unrolled": tg.msign_unrolled,
+    "polar": lambda M: tg.polar(M)[1],
+    "nuclear_norm": tg.nuclear_norm,
+}
+
+
+@pytest.mark.parametrize("name", list(SPACING))
+@pytest.mark.parametrize("case", BY_MATRIX)
+def test_matrix_signs_are_computed_in_float32_and_rounded_once(case, name):
+    """Values, first and second derivatives: those of float32 at the same numbers, in half precision."""
+    dtype, f, found = dtype_named(name), BY_MATRIX[case], []
+    M, seed = MATRICES.astype(dtype), RNG.normal(size=f(MATRICES).shape).astype(dtype)
+    for given in (dtype, np.dtype("float32")):
+        x = tg.tensor(M.astype(given), requires_grad=True)
+        y = f(x)
+        (first,) = tg.gradients([y], [x], [tg.tensor(seed.astype(given))], create_graph=True)
+        rounded = first.astype(dtype).astype(given)  # as the first derivative is rounded in between
+        (second,) = tg.gradients([(rounded * rounded).sum()], [x])
+        found.append([y, first, second])
+    for half, exact in zip(*found, strict=True):
+        assert half.dtype == dtype
+        right = exact.numpy().astype("float64")
+        near = np.abs(half.numpy().astype("float64") - right) <= SPACING[name][0] * np.maximum(np.abs(right), 2.0**-14)
+        assert near.all()
+
+
+@pytest.mark.parametrize("name", list(SPACING))
+@pytest.mark.parametrize("options", [{}, {"msign": "pure", "gate": True}, {"msign": "ns5", "prenorm": True}], ids=str)
+def test_ttt_muon_in_half_precision_is_that_of_float32_rounded(name, options):
+    """x and the parameters in half precision: outputs and gradients are those of float32 at the same numbers."""
+    dtype, found = dtype_named(name), []
+    x = RNG.normal(size=(2, 7, 8)).astype(dtype)
+    for given in (dtype, np.dtype("float32")):
+        layer = tg.nn.TTTMuon(8, heads=2, chunk=3, rng=0, **options).astype(dtype).astype(given)
+        leaf = tg.tensor(x.astype(given), requires_grad=True)
+        y = layer(leaf)
+        again, _ = layer.read(leaf)
+        (y.astype("float32") * np.float32(0.5)).sum().backward()
+        found.append([y, again, leaf.grad, *(p.grad for p in layer.parameters())])
+    eps, tiny = SPACING[name]
+    for half, exact in zip(*found, strict=True):
+        assert half.dtype == dtype and exact.dtype == np.float32
+        right = exact.numpy().astype("float64")
+        assert np.abs(half.numpy().astype("float64") - right).max() <= 1.01 * eps * max(np.abs(right).max(), tiny)

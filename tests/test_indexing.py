@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_ms as tg
+from tests.conftest import require
 from tests.samples.indexing import added
 from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.ops import added_rows
@@ -261,10 +262,44 @@ OUT_OF_RANGE = {
 
 
 @pytest.mark.parametrize("message", OUT_OF_RANGE)
-def test_labels_and_tokens_out_of_range_are_found_on_every_device(message, device):
-    """On a GPU they would wrap around in silence."""
+def test_labels_and_tokens_out_of_range_are_found_on_the_cpu(message):
     with pytest.raises(IndexError, match=message):
-        OUT_OF_RANGE[message](tg.tensor(TABLE, device=device), lambda values: tg.tensor(values, device=device))
+        OUT_OF_RANGE[message](tg.tensor(TABLE), tg.tensor)
+
+
+ON_DEVICE = {
+    "embedding": (lambda x, i: tg.embedding(x, i), [[3, -1], [5, 0]], [[True, False], [False, True]]),
+    "embedding of int8": (lambda x, i: tg.embedding(x, i.astype("int8")), [3, -1, 127], [True, False, False]),
+    "take, axis 0": (lambda x, i: tg.take(x, i, axis=0), [5, -5, 4, -6], [False, True, True, False]),
+    "take, axis 1": (lambda x, i: tg.take(x, i, axis=1).T, [1, 2, -2, -3], [True, False, True, False]),
+    "take": (lambda x, i: tg.take(x, i), [9, 10, -10, -11], [True, False, True, False]),
+}
+
+
+@pytest.mark.parametrize("case", ON_DEVICE)
+@pytest.mark.parametrize("where", ["strict", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_out_of_range_on_a_device_gives_nan_without_gradient_and_waits_for_nothing(case, where):
+    """Where CuPy alone would wrap around in silence."""
+    call, indices, known = ON_DEVICE[case]
+    x, expected = leaf(TABLE, require(where)), leaf(TABLE)
+    inside = np.array(known)
+    with forbid_sync():
+        y = call(x, tg.tensor(indices, device=where))
+        y.backward(tg.ones_like(y))
+    values = y.numpy()
+    assert np.isnan(values[~inside]).all() and np.isfinite(values[inside]).all()
+    good = call(expected, tg.tensor(np.array(indices)[inside]))
+    good.sum().backward()
+    np.testing.assert_array_equal(values[inside], good.numpy())
+    np.testing.assert_array_equal(x.grad.numpy(), expected.grad.numpy())
+
+
+def test_on_a_device_labels_out_of_range_have_no_one_and_integers_are_looked_at():
+    with forbid_sync():
+        y = tg.one_hot(tg.tensor([0, 3, -1], device="strict"), 3)
+    assert y.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    with pytest.raises(IndexError, match="take: the indices range from 2 to 2"):  # integers have no NaN
+        tg.take(tg.tensor([1, 2], device="strict"), tg.tensor([2], device="strict"))
 
 
 def test_a_python_index_out_of_range_is_found_too():

@@ -483,8 +483,11 @@ def test_embedding_picks_rows_and_adds_their_gradients(device):
     np.testing.assert_array_equal(y.numpy(), table.weight.numpy()[indices])
     y.sum().backward()
     np.testing.assert_array_equal(table.weight.grad.numpy().sum(1), [3, 6, 0, 0, 3])
-    with pytest.raises(IndexError, match="embedding: .*5 rows"):
-        table(tg.tensor([5], device=device))
+    if device == "cpu":
+        with pytest.raises(IndexError, match="embedding: .*5 rows"):
+            table(tg.tensor([5]))
+    else:  # the host would have to wait
+        assert np.isnan(table(tg.tensor([5], device=device)).numpy()).all()
 
 
 @pytest.mark.parametrize("shape", [7, (3, 7)])
@@ -552,8 +555,8 @@ def test_dropout_resumes_with_the_masks_to_come():
     assert model.state_dict() == before  # a trial run draws nothing
 
 
-def test_dropout_drops_the_same_again_inside_a_checkpoint():
-    layer, x = nn.Dropout(0.5, rng=0), tg.tensor(normal(3, 20), requires_grad=True)
+def test_dropout_drops_the_same_again_inside_a_checkpoint(device):
+    layer, x = nn.Dropout(0.5, rng=0), tg.tensor(normal(3, 20), device=device, requires_grad=True)
 
     @tg.checkpoint
     def twice(x):

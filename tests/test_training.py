@@ -83,8 +83,10 @@ def test_a_run_stopped_and_resumed_equals_one_that_was_not_bit_for_bit(tmp_path,
     assert straight.schedule.state_dict() == resumed.schedule.state_dict()
 
 
-def test_a_device_trains_as_numpy_does_and_waits_for_nothing_but_the_labels(device):
+def test_a_device_trains_as_numpy_does(device):
     ours, host = Run(device), Run()
+    for run in (ours, host):  # a device draws its own masks
+        run.model[3].p = 0.0
     host.train(10)
     ours.train(10)
     np.testing.assert_allclose([float(x) for x in ours.losses], [float(x) for x in host.losses], rtol=2e-4)

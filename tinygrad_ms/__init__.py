@@ -26,6 +26,7 @@ from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops import *
 from tinygrad_ms.ops import mcsgn as signm  # SciPy's name of the matrix sign function
 from tinygrad_ms.ops.fused import set_fused
+from tinygrad_ms.precision import matmul_precision
 from tinygrad_ms.rules import custom_vjp, elementwise, multilinear, no_derivative, primitive
 from tinygrad_ms.transforms import (
     checkpoint,
@@ -43,9 +44,9 @@ from tinygrad_ms.transforms import (
 __all__ = [  # every name stands once in this list or in that of ops: none may overwrite another
     "Tensor", "__version__", "asarray", "checkpoint", "custom_vjp", "default_device", "detect_nan", "device_info",
     "elementwise", "enable_grad", "from_dlpack", "grad", "gradients", "guard_saved", "hessian", "hooks", "hvp",
-    "inference_mode", "is_grad_enabled", "jacobian", "jvp", "keep_freed_memory", "linearize", "multilinear",
-    "no_derivative", "no_grad", "ops", "primitive", "rules", "scope", "set_default_device", "set_fused", "signm",
-    "tensor", "value_and_grad", "vjp",
+    "inference_mode", "is_grad_enabled", "jacobian", "jvp", "keep_freed_memory", "linearize", "matmul_precision",
+    "multilinear", "no_derivative", "no_grad", "ops", "primitive", "rules", "scope", "set_default_device", "set_fused",
+    "signm", "tensor", "value_and_grad", "vjp",
     # loaded when first used: rooms, and what stands in some of them
     "data", "distributed", "graph", "nn", "optim", "random", "replay", "serialization", "testing", "transforms",
     "CheckpointError", "compile", "explain", "get_num_threads", "load", "manual_seed", "profile", "save",

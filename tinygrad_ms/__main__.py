@@ -1,4 +1,4 @@
-"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``ops``, ``info``."""
+"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``ops``, ``doctor``."""
 
 import argparse
 import runpy
@@ -8,7 +8,6 @@ from pathlib import Path
 import tinygrad_ms as tg
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.latex import to_text
-from tinygrad_ms.graph.renderer import find_renderer
 from tinygrad_ms.reference import as_math, entry, page
 
 
@@ -40,13 +39,13 @@ def main(arguments=None) -> int:
     graph.add_argument("--title", default="")
     ops = commands.add_parser("ops", help="every op with its formula, rule and source, in Markdown")
     ops.add_argument("name", nargs="?", help="only this one")
-    commands.add_parser("info", help="version, devices, renderer")
+    commands.add_parser("doctor", aliases=["info"], help="what this machine can compute on, and what is wrong with it")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     own = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:own])
     options.arguments = arguments[own + 1 :]
     try:
-        return {"graph": draw_script, "ops": list_ops, "info": show_info}[options.command](options)
+        return {"graph": draw_script, "ops": list_ops}.get(options.command, examine)(options)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -110,12 +109,10 @@ def list_ops(options) -> int:
     return 0
 
 
-def show_info(options) -> int:
-    print(f"tinygrad_ms {tg.__version__}, Python {sys.version.split()[0]}")
-    for word, what in tg.device_info().items():
-        print(f"{word}: {what}")
-    print(f"renderer: {find_renderer() or 'none (pip install graphviz-pure, or apt-get install graphviz)'}")
-    return 0
+def examine(options) -> int:
+    from tinygrad_ms.doctor import show
+
+    return show()
 
 
 if __name__ == "__main__":

@@ -4,15 +4,17 @@ So forwards, rules and steps of optimizers run while the card of their arrays is
 card, and for NumPy, nothing is entered: ``SEVERAL`` is empty there.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from tinygrad_ms.arrays.registry import BACKENDS, SEVERAL, Backend
 from tinygrad_ms.surroundings import function_inside
 
+F = TypeVar("F", bound=Callable[..., Any])
 NOWHERE: Any = nullcontext()
 _runners: dict[tuple, Backend] = {}
 
@@ -22,6 +24,11 @@ def on_card(array):
     array = array if type(array) in BACKENDS else getattr(array, "data", None)
     backend = BACKENDS.get(type(array))
     return backend.multi_device(backend.index_of(array)) if backend is not None and backend.multi_device else NOWHERE
+
+
+def card(backend: Backend, number: int):
+    """The context in which that card of a library is the current one."""
+    return backend.multi_device(number) if backend.multi_device else NOWHERE
 
 
 def of_card(backend: Backend, array) -> Backend:
@@ -52,7 +59,7 @@ def there(function, x):
     return function_inside(context, function)
 
 
-def on_its_card(function):
+def on_its_card(function: F) -> F:
     """Decorator: ``function`` runs while the card of its first argument is the current one."""
 
     @wraps(function)
@@ -60,7 +67,7 @@ def on_its_card(function):
         first = args[0] if args else next(iter(kwargs.values()), None)
         return (there(function, first) if SEVERAL else function)(*args, **kwargs)
 
-    return call
+    return call  # type: ignore[return-value]
 
 
 # --- one after the other ----------------------------------------------------------------------------------------------

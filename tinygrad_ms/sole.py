@@ -4,17 +4,32 @@ from sys import getrefcount
 
 
 def sole(array) -> bool:
-    """Whether nobody but the caller knows this array, which owns its memory and is contiguous.
+    """Whether nobody but the caller knows this array, or the memory that it shows all of; and it is contiguous.
 
     The caller is a loop as in ``_count_one``: only there CPython counts as many references as it does here.
     """
-    return getrefcount(array) == ONE and getattr(array, "base", array) is None and array.flags.c_contiguous
+    if getrefcount(array) != ONE or not hasattr(array, "flags"):
+        return False
+    base = array.base
+    if base is not None and not (type(base) is type(array) and base.base is None and base.size == array.size):
+        return False
+    return (base is None or getrefcount(base) == OF_BASE) and array.flags.c_contiguous
 
 
-def _count_one() -> int:
-    for place, array in [(0, object())]:
+def _count_one() -> tuple[int, int]:
+    for place, array in [(0, _View(object()))]:
         count = _third(place, array, getrefcount_of(array))
-    return count
+    return count, _of_base(array)
+
+
+class _View:
+    def __init__(self, base):
+        self.base = base
+
+
+def _of_base(array):
+    base = array.base
+    return getrefcount(base)
 
 
 def getrefcount_of(array):
@@ -25,4 +40,4 @@ def _third(place, array, count):
     return count
 
 
-ONE = _count_one()
+ONE, OF_BASE = _count_one()

@@ -110,7 +110,7 @@ class _Run:
         outer = current_state().recording and any(isinstance(c, Tensor) and c.node is not None for c in cotangents)
         create_graph = self.nested or outer
         seeds = [
-            (y.node, make_seed(y, c, create_graph, self.name))
+            (y.node, there(make_seed, y)(y, c, create_graph, self.name))
             for y, c in zip(self.outputs, cotangents)
             if c is not None and y.node is not None and y.node.seq >= self.since
         ]
@@ -122,7 +122,7 @@ class _Run:
         """Tangents of the inputs -> tangents of the outputs."""
         outer = current_state().recording and any(isinstance(t, Tensor) and t.node is not None for t in tangents)
         create_graph = self.nested or outer
-        seeds = {x.node: make_seed(x, t, create_graph, self.name) for x, t in zip(self.inputs, tangents)}
+        seeds = {x.node: there(make_seed, x)(x, t, create_graph, self.name) for x, t in zip(self.inputs, tangents)}
         nodes = [y.node for y in self.outputs if y.node is not None]
         found = iter(push_forward(nodes, seeds, create_graph, self.since, self.tape))
         return _owned([_as_tensor(next(found) if y.node is not None else None, y) for y in self.outputs], tangents)
@@ -238,7 +238,7 @@ def gradients(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_g
                 raise RuntimeError(f"gradients: {what}[{i}] is not on the tape (requires_grad is False)")
     if len(seeds) != len(ys):
         raise ValueError(f"gradients: {len(ys)} outputs but {len(seeds)} grad_outputs")
-    pairs = [(y.node, make_seed(y, seed, create_graph, "gradients")) for y, seed in zip(ys, seeds)]
+    pairs = [(y.node, there(make_seed, y)(y, seed, create_graph, "gradients")) for y, seed in zip(ys, seeds)]
     targets = [x.node for x in xs]
     retain = create_graph if retain_graph is None else retain_graph
     since = min((node.seq for node in targets), default=0)
@@ -569,7 +569,10 @@ def _forward_of_checkpoint(xp, *xs, f):
 def _pull_through_checkpoint(needed, g, xs, f):
     run = f.run_again(xs, enable_grad)
     nested = any(isinstance(c, Tensor) for c in g.values())
-    seeds = [(run.outputs[k].node, make_seed(run.outputs[k], c, nested, "checkpoint")) for k, c in g.items()]
+    seeds = [
+        (run.outputs[k].node, there(make_seed, run.outputs[k])(run.outputs[k], c, nested, "checkpoint"))
+        for k, c in g.items()
+    ]
     nodes, since = [x.node for x in run.inputs] + f.closed, run.since
     del run  # its values are freed as the walk goes
     seeds = [(node, seed) for node, seed in seeds if node is not None]

@@ -24,8 +24,13 @@ def diagonal(S, n, first_row=0):
 
 
 def squared_norm(xp, x):
-    """||x_i||_F^2 of a contiguous batch, as products of a row and a column (one BLAS dot each)."""
+    """||x_i||_F^2 of a contiguous batch: on a CPU as products of a row and a column, one BLAS dot each.
+
+    On a GPU a product with one element would leave the whole sum to few threads: there it is a reduction.
+    """
     flat = x.reshape(x.shape[0], -1)
+    if not is_numpy(xp):
+        return xp.linalg.norm(flat, axis=1) ** 2
     return xp.matmul(flat[:, None, :], flat[:, :, None])[:, 0, 0]
 
 

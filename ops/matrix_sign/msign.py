@@ -28,14 +28,16 @@ from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.rules import _msign, chosen_rule
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
 from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.precision import half_in_float32
 
 __all__ = ["msign", "msign_unrolled", "nuclear_norm", "polar"]
 
 METHODS = ("newton_schulz", "svd", "eigh")
 
 
+@half_in_float32
 def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficients=None, recompute=False, check=False):
-    """The orthogonal polar factor U V^T of M = U diag(s) V^T: M (..., n, m), float32 or float64, batched.
+    """The orthogonal polar factor U V^T of M = U diag(s) V^T: M (..., n, m), of floats, batched.
 
     Args:
         eps: 0 is the pure msign. With eps > 0 the smooth M (M^T M + e^2 I)^{-1/2}, e = eps ||M||_F per matrix:
@@ -75,7 +77,8 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
     c |G| / ||M||_F / sqrt(max(n, m)), c = 1.4e8 in float32 and 7.2e16 in float64. Adaptive steps see it and warn, a
     RuntimeWarning at the line of the caller. "svd" and "eigh" give U_r V_r^T and the derivative
     along its rank.
-    Raises ValueError for vectors, bad options and pairs that do not fit, TypeError for other dtypes.
+    float16 and bfloat16 are computed in float32 and rounded once, values and derivatives of every order.
+    Raises ValueError for vectors, bad options and pairs that do not fit.
     Source: 000; docs/msign.md.
     """
     if method not in METHODS:
@@ -169,6 +172,7 @@ def _msign_tall(xp, M, /, steps=None, coefficients=None):
 # --- polar decomposition and nuclear norm --------------------------------------------------------------------------
 
 
+@half_in_float32
 def polar(M, side="right", *, steps=None, coefficients=None):
     """The polar decomposition of M (..., n, m): (U, H) with U = msign(M), and M = U H ("right") or M = H U ("left").
 
@@ -222,6 +226,7 @@ def _nuclear_norm(xp, M, /, steps=None, coefficients=None):
     return (unitary * M).sum(axis=(-2, -1)), unitary
 
 
+@half_in_float32
 def nuclear_norm(M, *, steps=None, coefficients=None):
     """The sum of the singular values of each matrix of M (..., n, m), shape (...): <msign(M), M>, no SVD.
 
@@ -235,6 +240,7 @@ def nuclear_norm(M, *, steps=None, coefficients=None):
 
 
 @on_its_card
+@half_in_float32
 def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps, with the derivative of the truncated iteration.
 

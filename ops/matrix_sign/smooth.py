@@ -3,6 +3,7 @@
 from math import hypot, sqrt
 from typing import Any, NamedTuple
 
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.launches.products import times
@@ -25,7 +26,9 @@ def _safe(x):
 
 
 def _inner(a, b):
-    """<a, b> per matrix, as (..., 1, 1): a row times a column, which reads both once."""
+    """<a, b> per matrix, as (..., 1, 1): on a CPU a row times a column, which reads both once; else a reduction."""
+    if BACKENDS[type(raw(a))].name != "cpu":
+        return (a * b).sum(axis=(-2, -1), keepdims=True)
     flat = (*a.shape[:-2], 1, a.shape[-2] * a.shape[-1])
     return a.reshape(flat) @ b.reshape(flat).mT
 

@@ -1,7 +1,6 @@
 """Backward: one walk over the tape from its end, with one step: run the rules of a node, add up what they send."""
 
 import os
-from contextlib import nullcontext
 from threading import RLock
 from typing import Any
 
@@ -10,7 +9,7 @@ from numpy import errstate
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS, SEVERAL
 from tinygrad_ms.arrays.sums import HALF, may_sum_to, sum_to, wide
-from tinygrad_ms.cards import on_cards, there
+from tinygrad_ms.cards import NOWHERE, on_cards, there
 from tinygrad_ms.engine.around.gradients import checked_seed, pullbacks, run_hooks
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, notify
 from tinygrad_ms.engine.around.sentences import shape_error
@@ -33,7 +32,7 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
         raise RuntimeError(
             "backward: this tensor has no history: no input had requires_grad=True, or it was computed under no_grad()"
         )
-    seed = make_seed(tensor, gradient, create_graph, "backward")
+    seed = (there(make_seed, tensor) if SEVERAL else make_seed)(tensor, gradient, create_graph, "backward")
     leaves, _ = walk([(tensor.node, seed)], None, create_graph if retain_graph is None else retain_graph, create_graph)
     notify(current_state().hooks, "walked", tensor, gradient, seed, leaves)
     for node, g in leaves:
@@ -45,8 +44,8 @@ ORDERS: list = [reversed]  # the last one orders the walks of ``backward``; ``di
 
 def make_seed(tensor, gradient, create_graph, op):
     """The cotangent of ``tensor`` as a raw array, or as a Tensor under ``create_graph``; 1 for a single element."""
-    x, one = tensor.data, gradient is None and tensor.size == 1
-    seed = Tensor(there(BACKENDS[type(x)].xp.ones_like, x)(x)) if one else there(checked_seed, x)(tensor, gradient, op)
+    one = gradient is None and tensor.size == 1
+    seed = Tensor(BACKENDS[type(tensor.data)].xp.ones_like(tensor.data)) if one else checked_seed(tensor, gradient, op)
     return seed if create_graph else seed.data
 
 
@@ -66,8 +65,9 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
     wanted_by = None if targets is None else nodes_reaching(wanted, tape)
     observers = current_state().hooks
     # 1 / cosh x is 0 where cosh x overflows: no warning of what ends in a limit
-    with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():
-        for node in on_cards(reversed(tape) if wanted else ORDERS[-1](tape), grads):
+    with errstate(over="ignore"), enable_grad() if create_graph else NOWHERE:
+        order = reversed(tape) if wanted else ORDERS[-1](tape)
+        for node in on_cards(order, grads) if SEVERAL else order:
             if (g := grads.pop(node, None)) is not None:
                 if node.dtype is not None and g.dtype is not node.dtype:  # half precision, added up in float32
                     g = g.astype(node.dtype)

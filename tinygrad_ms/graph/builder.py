@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tinygrad_ms.cards import there
 from tinygrad_ms.engine.backward import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.graph.folding import check_size, place_leaves
@@ -243,7 +244,9 @@ class GraphBuilder:
         else:
             if any(node.hooks for node in tape):
                 self.graph.notes.append("gradients as the rules send them: hooks were not run")
-            seeds = [(tensor.node, make_seed(tensor, gradient, False, "graph")) for tensor in roots.values()]
+            seeds = [
+                (tensor.node, there(make_seed, tensor)(tensor, gradient, False, "graph")) for tensor in roots.values()
+            ]
             return run_backward(seeds, keep)
         self.graph.notes.append(note)
         return None

@@ -9,7 +9,7 @@ import re
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.cards import on_card
+from tinygrad_ms.cards import on_card, there
 from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.backward import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
@@ -83,7 +83,7 @@ class Chain:
         self.ops = [n for n in tape if n in alive and not isinstance(n, Leaf | Output)]
         self.tape, self.alive = tape, alive
         self.values, self.constants = find_values(tape, {output.node: output.data})
-        self.seed = make_seed(output, gradient, False, "explain")
+        self.seed = there(make_seed, output)(output, gradient, False, "explain")
         self.received, self.terms = self.run()
         self.symbols = {}
         self.name_variables()

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy
 
+from tinygrad_ms.cards import there
 from tinygrad_ms.engine.around.modes import Visit
 from tinygrad_ms.engine.backward import make_seed, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, tape_of
@@ -147,7 +148,7 @@ def gradient_outputs(roots, wrt, names, gradient, watcher) -> dict[str, Tensor]:
     targets = leaves if wrt is None else [t.node for t in tensors(wrt, "wrt")]
     if not set(targets) <= set(tape):
         raise ValueError("graph: wrt= names a tensor that the outputs were not computed from")
-    seeds = [(t.node, make_seed(t, gradient, True, "graph")) for t in roots.values()]
+    seeds = [(t.node, there(make_seed, t)(t, gradient, True, "graph")) for t in roots.values()]
     with watching(watcher):
         _, found = walk(seeds, targets, retain=True, create_graph=True, through_targets=True, hooked=False)
     gradients = {f"gradient of {names.of(node) or 'leaf'}": g for node, g in found.items() if g.node is not None}

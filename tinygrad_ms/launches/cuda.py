@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import numpy
 
+from tinygrad_ms.precision import current as precision
+
 
 @cache
 def cublas_functions():
@@ -35,7 +37,7 @@ def gemm(call, a, b, out, alpha, beta) -> None:
     """Hand a ``Gemm`` to cuBLAS. Half precision is multiplied with sums in float32."""
     lib, char, size = cublas_functions(), out.dtype.char, out.itemsize
     wide, kind, (rows, columns, inner, matrices, first, second, third) = char == "d", lib.kinds[char], call
-    compute = lib.tf32 if char == "f" and fast() else lib.plain[wide]
+    compute = lib.tf32 if char == "f" and precision() == "tf32" else lib.plain[wide]
     lib.call(
         lib.handle(), int(second[1]), int(first[1]), columns, rows, inner, number(alpha, wide)[0],
         b.data.ptr + second[0] * size, kind, second[2], second[3],
@@ -43,11 +45,6 @@ def gemm(call, a, b, out, alpha, beta) -> None:
         number(beta, wide)[0], out.data.ptr + third[0] * size, kind, third[2], third[3],
         matrices, compute, lib.algorithm,
     )  # fmt: skip
-
-
-def fast() -> bool:
-    """Whether products of float32 may round their factors to TF32."""
-    return False
 
 
 def launch(kernel, given, size=None) -> None:

@@ -4,9 +4,9 @@ from math import prod, sqrt
 
 import numpy
 
-from tinygrad_ms.arrays.devices import to_device
+from tinygrad_ms.arrays.devices import parse_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
-from tinygrad_ms.cards import on_card
+from tinygrad_ms.cards import card
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.nn import init
@@ -18,7 +18,7 @@ from tinygrad_ms.ops.live import live
 from tinygrad_ms.ops.normalization import layer_norm, rms_norm
 from tinygrad_ms.ops.operands import as_number, as_operand
 from tinygrad_ms.options import as_int, is_int
-from tinygrad_ms.random import drawing, generator, own_generator
+from tinygrad_ms.random import bits, drawing, generator, own_generator
 
 
 class Linear(Module):
@@ -125,9 +125,9 @@ class RMSNorm(Module):
 class Dropout(Module):
     """While training, set each element to zero with probability ``p`` and divide the others by 1 - p; else x.
 
-    On a GPU a kernel draws each mask from one number of the generator: the masks are others than on a CPU. rng: a seed
-    or a numpy.random.Generator; by default a child of the generator of ``manual_seed``. It is part of the state: a
-    resumed run draws on.
+    rng: a seed or a numpy.random.Generator; by default a child of the generator of ``manual_seed``. It is part of the
+    state: a resumed run draws on. On a device the host draws a seed from it, and the device the mask: other masks than
+    on the CPU, the same on all devices, and nothing is copied.
     Source: Srivastava et al. 2014, section 10 (scaled while training).
     """
 
@@ -151,13 +151,16 @@ class Dropout(Module):
 @live("draws")
 def dropout_mask(rng, p, shape, dtype, device) -> Tensor:
     """0 with probability p, else 1 / (1 - p)."""
-    with drawing(rng) as numbers:
+    backend, index = parse_device(device)
+    with drawing(rng) as numbers, card(backend, index):
         if (made := calls.dropout_mask(numbers, p, shape, dtype, device)) is not None:
             return Tensor(made)
-        kept = numpy.asarray(numbers.random(shape, dtype=DEFAULT_FLOAT) >= p)
-    mask = to_device(kept, device)  # one byte an element travels
-    with on_card(mask):
-        mask = mask.astype(dtype)
+        if backend.name == "cpu":
+            kept = numpy.asarray(numbers.random(shape, dtype=DEFAULT_FLOAT) >= p)
+        else:
+            random = bits(backend.xp, int(numbers.integers(2**63)), prod(shape)) >> numpy.uint64(40)
+            kept = (random >= numpy.uint64(round(p * 2**24))).reshape(shape)
+        mask = kept.astype(dtype)
         if p < 1:
             mask /= 1 - p
     return Tensor(mask)

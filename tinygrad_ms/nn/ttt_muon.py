@@ -13,6 +13,7 @@ from typing import Any
 import numpy
 
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
+from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.around.modes import scope
 from tinygrad_ms.nn import init
@@ -175,7 +176,7 @@ class TTTMuonCell(Module):
         weights: each (heads, n, m), for all sequences; norms: of their rows; momentum: None stands for zero. With
         ``prenorm`` a fourth part: the weights with their scale.
         """
-        weights = tuple(self.weights)
+        weights = tuple(map(wide, self.weights))
         norms = tuple((w * w).sum(axis=i, keepdims=True) ** 0.5 for w, i in zip(weights, self.network.row_axes))
         return (weights, None, norms, weights) if self.prenorm else (weights, None, norms)
 
@@ -254,6 +255,7 @@ class TTTMuon(Module):
     gate: y = Linear(silu(Linear(x)) RMSNorm(out)), one learnt gate for each token and head.
     qk_guard: q / (||q|| + qk_guard) and k alike; 0 is q / (||q||^2 + 1e-6)^{1/2}.
     Further options: see ``TTTMuonCell``. ``TTTMuon.lact`` has those of LaCT.
+    float16 and bfloat16, of x and of the parameters, are computed in float32, as is the state; y has the dtype of x.
 
     ``layer(x)`` runs the chunks of a whole sequence; the last one changes nothing, as nobody asks afterwards.
     ``y, state = layer.read(x, state)`` goes on from a state with any number of tokens, one or many, to the
@@ -306,6 +308,8 @@ class TTTMuon(Module):
     def forward(self, x):
         """The outputs (batch, T, dim) for sequences x (batch, T, dim) from their beginning."""
         self._check(x)
+        if x.dtype.char in HALF:
+            return self.forward(wide(asarray(x))).astype(x.dtype)
         return self._merge(self.chunks(*self._tokens(self._convolve(x, None)[0])), x)
 
     def chunks(self, q, k, v, rates, beta):
@@ -335,6 +339,9 @@ class TTTMuon(Module):
         Raises ValueError for a state of another batch or layer, or in the middle of a chunk of another length.
         """
         self._check(x)
+        if x.dtype.char in HALF:
+            y, state = self.read(wide(asarray(x)), state)
+            return y.astype(x.dtype), state
         if state is None:
             state = {"cell": self.cell.start(), "inputs": None, "tokens": None}
         else:

@@ -24,6 +24,8 @@ NOT_MODELLED = _words("""
 # Reductions, whose axis must exist: NumPy takes axis 0 and -1 of a 0-d array.
 REDUCTIONS = _words("all amax amin any argmax argmin max mean min nanmax nanmin nanprod nansum prod std sum var")
 
+PRODUCTS = _words("dot einsum inner matmul outer tensordot")
+
 _FRESH = _words("arange empty eye full identity indices linspace logspace ones tri zeros")
 LIKES = _words("empty_like full_like ones_like zeros_like")
 _EXTREMA = _words("amax amin max min nanmax nanmin")

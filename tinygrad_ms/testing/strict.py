@@ -8,7 +8,8 @@ What passes here runs on CuPy, though no GPU is present. `xp` stands for the mod
   synchronisation, which `STATS` counts and `forbid_sync()` forbids;
 - host data is copied, never aliased; `empty` holds NaN instead of lucky zeros;
 - integer-array indices wrap around; of several assignments to one place any may win (here the first does);
-- float -> integer casts saturate; nothing warns; linear algebra gives NaN where NumPy raises LinAlgError;
+- float -> integer casts saturate; nothing warns; linear algebra gives NaN where NumPy raises LinAlgError, and the
+  vectors of `eigh` and `svd` have other signs;
 - elementwise kernels take subnormal float32 numbers for 0 (``-ftz=true``); an integer power with a negative exponent
   is 0, 1 or -1; the remainder of floats is a - floor(a / b) b; reductions of a 0-d array over axis 0 or -1 raise;
 - results land on the current device (``Device``), whichever their operands are on, and a kernel refuses operands on
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_ms.ops.fused.devices import FUNCTIONS
+from tinygrad_ms.precision import current as precision
 from tinygrad_ms.testing import cupy_gaps as gaps
 from tinygrad_ms.testing.cupy_launches import launches, of_index
 
@@ -174,10 +176,19 @@ _SMALLEST = np.finfo(np.float32).smallest_normal
 
 def _flush(a):
     """What an elementwise kernel sees, or writes: float32 numbers below the normal ones are 0 (`-ftz=true`)."""
-    if type(a) is not np.ndarray or a.dtype != np.float32:
+    if not isinstance(a, (np.ndarray, np.generic)) or a.dtype != np.float32:
         return a
     small = (np.abs(a) < _SMALLEST) & (a != 0)
     return np.where(small, np.copysign(np.float32(0), a), a) if small.any() else a
+
+
+def _factor(a):
+    """What a product of float32 sees: under `tg.matmul_precision("tf32")` numbers of 10 bits of fraction."""
+    if precision() == "float32" or type(a) is not np.ndarray or a.dtype != np.float32:
+        return a
+    bits = a.view(np.uint32) if a.ndim else a.reshape(1).view(np.uint32).reshape(())
+    rounded = (bits + np.uint32(0xFFF) + ((bits >> np.uint32(13)) & np.uint32(1))) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(a), rounded.view(np.float32), a)
 
 
 def _settle(a):
@@ -197,11 +208,22 @@ def _power(a, b, **options):
     return whole
 
 
+def _floor_divide(a, b, **options):
+    """`cupy.floor_divide`: floor(a / b) in floats, where NumPy corrects the quotient by the remainder."""
+    if np.result_type(a, b).kind != "f":
+        return np.floor_divide(a, b, **options)
+    return np.floor(np.divide(a, b), **options)
+
+
 def _remainder(a, b, **options):
     """`cupy.remainder`: a - floor(a / b) b in floats."""
     if np.result_type(a, b).kind != "f":
         return np.remainder(a, b, **options)
-    return np.subtract(a, np.floor(np.divide(a, b)) * b, **options)
+    return np.subtract(a, _floor_divide(a, b) * b, **options)
+
+
+def _divmod(a, b):
+    return _floor_divide(a, b), _remainder(a, b)
 
 
 def _supported(dtype):
@@ -253,6 +275,8 @@ def _function(name, f):
             axis = kwargs.get("axis", args[1] if len(args) > 1 else None)
             if axis not in (None, ()):
                 raise np.exceptions.AxisError(f"axis {axis} is out of bounds for array of dimension 0")
+        if name in gaps.PRODUCTS:
+            raw = [_factor(x) for x in raw]
         with np.errstate(all="ignore"):
             r = f(*raw, *args[count:], **named)
         STATS.calls += launches(name, raw, r, named.get("out"))
@@ -284,8 +308,7 @@ def _operator(f, reflected=False, inplace=False):
             return NotImplemented
         a, b = _operand(self), _operand(other)
         STATS.calls += launches(f.__name__, (a, b), None)
-        if f is not np.matmul:
-            a, b = _flush(a), _flush(b)
+        a, b = map(_factor if f is np.matmul else _flush, (a, b))
         with np.errstate(all="ignore"):
             if inplace:
                 f(a, b, out=self._a)
@@ -471,7 +494,7 @@ def _attach():
 
     ufuncs: dict[str, Any] = {
         "add": np.add, "sub": np.subtract, "mul": np.multiply, "matmul": np.matmul, "pow": _power,
-        "truediv": np.divide, "floordiv": np.floor_divide, "mod": _remainder, "divmod": np.divmod,
+        "truediv": np.divide, "floordiv": _floor_divide, "mod": _remainder, "divmod": _divmod,
         "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "lshift": np.left_shift,
         "rshift": np.right_shift,
     }  # fmt: skip
@@ -567,6 +590,27 @@ def _without_errors(f):
     return call
 
 
+def _other_signs(f):
+    """`f`, eigh or svd, with every second vector the other way round: cuSOLVER chooses other signs than LAPACK."""
+
+    def call(*args, **kwargs):
+        r = f(*args, **kwargs)
+        if not isinstance(r, tuple):
+            return r
+        first, *rest = r
+        k = min(first.shape[-1], rest[-1].shape[-2])
+        signs = np.where(np.arange(k) % 2, -1, 1)
+        vectors = [first] if f.__name__ == "svd" else [rest[-1]]
+        for v in vectors:
+            v[..., :k] *= signs.astype(v.dtype)
+        if f.__name__ == "svd":
+            rest[-1][..., :k, :] *= signs.astype(first.dtype)[:, None]
+        return r
+
+    call.__name__ = f.__name__
+    return call
+
+
 def _solve(a, b):
     if b.ndim > 1 and a.shape[:-1] != b.shape[:-1]:
         raise ValueError(
@@ -615,7 +659,8 @@ def gemm(call, a, b, out, alpha, beta):
         first = np.lib.stride_tricks.as_strided(a, (start + 1,), (a.itemsize,))[start:]
         return np.lib.stride_tricks.as_strided(first, (call.matrices, rows, columns), tuple(steps))
 
-    left, right = matrices(a, call.a, call.rows, call.inner), matrices(b, call.b, call.inner, call.columns)
+    left = _factor(matrices(a, call.a, call.rows, call.inner))
+    right = _factor(matrices(b, call.b, call.inner, call.columns))
     y = matrices(out, call.out, call.rows, call.columns)
     exact = np.dtype("float32") if y.itemsize < 4 else y.dtype
     with np.errstate(all="ignore"):
@@ -650,7 +695,8 @@ class ufunc:
 
     def __init__(self, f):
         self._f, self.__name__, self.nin, self.nout = f, f.__name__, f.nin, f.nout
-        self._call = {"power": _power, "remainder": _remainder}.get(f.__name__, f)
+        own = {"power": _power, "remainder": _remainder, "floor_divide": _floor_divide, "divmod": _divmod}
+        self._call = own.get(f.__name__, f)
 
     def __call__(self, *args, **kwargs):
         STATS.calls += 1
@@ -770,8 +816,9 @@ xp: Any = Namespace(
         solve=_function("solve", _solve),
         **{
             name: _function(name, _without_errors(getattr(np.linalg, name)))
-            for name in "cholesky det eig eigh eigvals eigvalsh inv lstsq pinv qr slogdet svd".split()
+            for name in "cholesky det eig eigvals eigvalsh inv lstsq pinv qr slogdet".split()
         },
+        **{name: _function(name, _other_signs(_without_errors(getattr(np.linalg, name)))) for name in ("eigh", "svd")},
     ),
 )
 """Stands for the module `cupy`."""

@@ -1,13 +1,12 @@
 """Forward mode: one walk over the tape from its start with the JVP rules."""
 
-from contextlib import nullcontext
 from typing import Any
 
 from numpy import errstate
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.sums import may_sum_to
-from tinygrad_ms.cards import on_cards
+from tinygrad_ms.cards import NOWHERE, on_cards
 from tinygrad_ms.engine.around.modes import enable_grad
 from tinygrad_ms.engine.around.sentences import tangent_error
 from tinygrad_ms.engine.backward import saved_as_tensors
@@ -22,7 +21,7 @@ def push_forward(nodes, tangents: dict, create_graph=False, since=0, tape=None) 
     tape: from ``tape_of``, if it is known.
     """
     tangents = dict(tangents)
-    with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():  # as in backward.walk
+    with errstate(over="ignore"), enable_grad() if create_graph else NOWHERE:  # as in backward.walk
         for node in on_cards(tape or tape_of(nodes, until=tangents, since=since), tangents):
             if node in tangents or isinstance(node, Leaf):
                 continue

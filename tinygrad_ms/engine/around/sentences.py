@@ -32,7 +32,7 @@ def complaint(primitive, arrays, constants, error) -> Exception:
     text = str(error)
     if primitive.checks or text.startswith(primitive.name + ":"):
         return error if primitive.checks else error.with_traceback(None)
-    kind = type(error) if type(error) in (TypeError, ValueError, IndexError, MemoryError) else ValueError
+    kind = next((k for k in type(error).__mro__ if k in (TypeError, ValueError, IndexError, MemoryError)), ValueError)
     if "broadcast" in text:
         shapes = [f"{primitive.argument_name(i)} has shape {shape_of(a)}" for i, a in enumerate(arrays)]
         text = f"{' and '.join(shapes)}: these do not broadcast (sizes must be equal or 1, aligned at the right)"

@@ -4,7 +4,8 @@ import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import wide
-from tinygrad_ms.ops.fused import LEAST, REFERENCES, find
+from tinygrad_ms.ops.fused import LEAST, find
+from tinygrad_ms.ops.fused.references import REFERENCES
 
 __all__: list[str] = []
 

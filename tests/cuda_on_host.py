@@ -89,7 +89,7 @@ def build(prelude, texts, folder: Path):
     source = folder / "kernels.cpp"
     source.write_text("\n".join(parts))
     library = folder / f"{hashlib.sha256(source.read_bytes()).hexdigest()[:10]}.so"
-    command = [COMPILER, "-std=c++14", "-O0", "-w", "-ffp-contract=off", "-shared", "-fPIC", source, "-o", library]
+    command = [COMPILER, "-std=c++17", "-O0", "-w", "-ffp-contract=off", "-shared", "-fPIC", source, "-o", library]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:3000]
     return ctypes.CDLL(str(library))

@@ -27,7 +27,6 @@ __all__: list[str] = []
 LEAST = 30_000  # elements: below, what NumPy takes is hardly longer
 _state: dict = {"on": os.environ.get("TINYGRAD_MS_FUSED", "") != "0", "kernels": None, "devices": None}
 INSTALLED = importlib.util.find_spec("numba") is not None
-REFERENCES: dict[str, tuple] = {}  # by name: the kernel in NumPy, of which those for devices are made; see ``blocks``
 
 
 def set_fused(on: bool) -> None:
@@ -67,11 +66,9 @@ def devices_do(x):
 def _load_devices():
     """The calls of the kernels of devices, which are thereby known."""
     if _state["devices"] is None:
-        from tinygrad_ms.ops.fused import device_calls, devices
+        from tinygrad_ms.ops.fused.devices import calls
 
-        for name, facts in REFERENCES.items():
-            devices.Each(name, *facts)
-        _state["devices"] = device_calls
+        _state["devices"] = calls
     return _state["devices"]
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_ms.ops.fused.devices import FUNCTIONS
+from tinygrad_ms.ops.fused.devices.kernel import FUNCTIONS
 from tinygrad_ms.precision import current as precision
 from tinygrad_ms.testing import cupy_gaps as gaps
 from tinygrad_ms.testing.cupy_launches import launches, of_index

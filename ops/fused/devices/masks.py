@@ -2,7 +2,8 @@
 
 import numpy
 
-from tinygrad_ms.ops.fused.devices import DTYPES, MOST_BLOCKS, THREADS, TYPES, Kernel
+from tinygrad_ms.ops.fused.devices.kernel import MOST_BLOCKS, THREADS, Kernel
+from tinygrad_ms.ops.fused.devices.text import DTYPES, TYPES
 
 __all__: list[str] = []
 

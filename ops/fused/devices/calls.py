@@ -4,10 +4,9 @@ from contextlib import nullcontext
 from math import prod
 
 from tinygrad_ms.arrays.devices import parse_device
-from tinygrad_ms.ops.fused import row_norms
-from tinygrad_ms.ops.fused.device_random import DROPOUT
-from tinygrad_ms.ops.fused.device_rows import NO_LABEL
-from tinygrad_ms.ops.fused.devices import find
+from tinygrad_ms.ops.fused.devices import find, row_norms
+from tinygrad_ms.ops.fused.devices.labels import NO_LABEL
+from tinygrad_ms.ops.fused.devices.masks import DROPOUT
 
 __all__: list[str] = []
 

@@ -1,0 +1,72 @@
+"""Compiled kernels on devices: CUDA C that checks itself before it is used, one launch each.
+
+A kernel has a text for each dtype, and a reference in calls of the array library. ``xp.RawModule`` (CuPy's; that of
+the strict device runs the reference) makes a function of the text. It is the whole text that a card runs, so tests
+run it on a CPU, too. Before its first use on a device a kernel computes a few small arrays there. One that fails, or
+is off its reference, is switched off with one warning, and calls of the array library do its work.
+"""
+
+import numpy
+
+from tinygrad_ms.arrays.devices import parse_device
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.ops.fused.devices import labels, masks, normalization, softmax  # noqa: F401: they fill KERNELS
+from tinygrad_ms.ops.fused.devices.each import Each
+from tinygrad_ms.ops.fused.devices.kernel import KERNELS, Kernel
+from tinygrad_ms.ops.fused.devices.text import DTYPES
+from tinygrad_ms.ops.fused.references import REFERENCES
+
+__all__: list[str] = []
+
+
+def named(name) -> Kernel | None:
+    """The kernel of that name, made of its formula in NumPy if it is one of single elements."""
+    if name not in KERNELS and name in REFERENCES:
+        Each(name, *REFERENCES[name])
+    return KERNELS.get(name)
+
+
+def every() -> dict[str, Kernel]:
+    """All kernels by name."""
+    for name in REFERENCES:
+        named(name)
+    return KERNELS
+
+
+def find(name, first, *others):
+    """The kernel of that name for these arrays of a device; None where there is none for them.
+
+    The arrays are of one dtype and shape, and not empty.
+    """
+    backend, kernel = BACKENDS.get(type(first)), named(name)
+    if backend is None or kernel is None or not first.size or first.dtype.char not in kernel.dtypes:
+        return None
+    if isinstance(kernel, Each) and kernel.takes != 1 + len(others):
+        return None
+    for a in others:
+        if type(a) is not type(first) or a.dtype != first.dtype or a.shape != first.shape:
+            return None
+    recorder = backend.recorder
+    if recorder is not None:
+        return recorder.launched(find, name, first, *others)
+    if not hasattr(backend.xp, "RawModule") or not kernel.ready(backend, first.dtype.char, backend.index_of(first)):
+        return None
+    return kernel
+
+
+def self_check(device: str) -> dict[str, str]:
+    """What each kernel does wrong on the device, by kernel and dtype; "" where it works.
+
+    It compiles and runs all kernels on small arrays. A kernel that does wrong is switched off there, with a warning.
+    Raises ValueError for a device without kernels of this kind, such as "cpu".
+    """
+    backend, _ = parse_device(device)
+    if not hasattr(backend.xp, "RawModule"):
+        raise ValueError(f"self_check: device {device!r} has no kernels of this kind; expected one such as 'cuda'")
+    found = {}
+    for name, kernel in every().items():
+        for dtype in kernel.dtypes:
+            if dtype != "E" or "bfloat16" in numpy.sctypeDict:  # registered by ml_dtypes
+                kernel.ready(backend, dtype)
+                found[f"{name} {DTYPES[dtype]}"] = kernel.checked[backend.name, dtype]
+    return found

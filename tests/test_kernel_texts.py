@@ -6,6 +6,8 @@ A C++ compiler of this machine stands in for CUDA's; the body of each kernel is 
 import ctypes
 import shutil
 import subprocess
+import sys
+import types
 from itertools import product
 
 import numpy as np
@@ -13,8 +15,10 @@ import pytest
 
 import tinygrad_ms as tg
 import tinygrad_ms.testing
+from tests import nvrtc
 from tinygrad_ms import nn, optim
-from tinygrad_ms.launches.kernels import KERNELS, self_check
+from tinygrad_ms.launches import cuda
+from tinygrad_ms.launches.kernels import KERNELS, Kernel, self_check
 from tinygrad_ms.optim.on_device import clipped
 
 COMPILER = shutil.which("c++") or shutil.which("g++")
@@ -146,3 +150,41 @@ def test_all_kernels_can_be_checked_on_a_device():
     assert not any(found.values()) and not any("float32" in key and "float64" in key for key in found)
     with pytest.raises(ValueError, match="'cpu' has no kernels of this kind"):
         self_check("cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_100"])
+def test_nvrtc_takes_every_text(architecture):
+    compiler = nvrtc.find_library()
+    if compiler is None:
+        pytest.skip('NVRTC is not installed: pip install "tinygrad-ms[nvrtc]", or nvidia-cuda-nvrtc-cu12')
+    reals = {"float32": "float", "float64": "double"}
+    parts = [text(kernel, real) for dtype, real in reals.items() for kernel in fit(dtype).values()]
+    source = "\n".join(parts).replace('extern "C" void', 'extern "C" __global__ void')
+    options = ["--std=c++17", "-ftz=true", "-w", f"--gpu-architecture={architecture}"]
+    code, log = nvrtc.compiled(compiler, source, options)
+    assert code.startswith(b"\x7fELF") and not log.strip("\0\n"), log[:3000]
+
+
+def test_a_kernel_that_is_wrong_on_a_card_steps_aside_with_one_warning(monkeypatch):
+    """CuPy is not needed: NumPy stands in for it, and a kernel that CuPy has made writes nothing."""
+    made = types.ModuleType("cupy")
+    made.array, made.add = np.array, np.add
+    monkeypatch.setitem(sys.modules, "cupy", made)
+
+    def doubled(xp, x, y):
+        xp.add(x, x, out=y)
+
+    kernel = Kernel(doubled, "T x", "T y", ("y = x + x",))
+    monkeypatch.delitem(KERNELS, "doubled")  # it is none of the library
+    kernel.made = lambda *given: None
+    x, y = np.arange(3.0), np.empty(3)
+    with pytest.warns(RuntimeWarning, match="the kernel doubled of float64 is not used, calls of CuPy do its work"):
+        cuda.launch(kernel, [x, y])
+    y[:] = 0
+    cuda.launch(kernel, [x, y])  # without another warning
+    assert y.tolist() == [0, 2, 4]
+    kernel.problems.clear()
+    kernel.made = lambda x, y: np.add(x, x, out=y)
+    cuda.launch(kernel, [x, y])
+    assert kernel.problems == {"d": ""}

@@ -51,15 +51,15 @@ def launch(kernel, given, size=None) -> None:
     """Run a ``Kernel``, which has to compute a sample right before its first use; else its array functions run."""
     import cupy
 
-    dtype = given[-1].dtype.char
+    dtype = given[kernel.typed].dtype.char
     if dtype not in kernel.problems:
         try:
             kernel.problems[dtype] = kernel.problem(run, cupy, dtype)
         except Exception as error:  # of the compiler, the driver, the card
             kernel.problems[dtype] = f"{type(error).__name__}: {error}"
         if kernel.problems[dtype]:
-            text = f"tinygrad_ms: the kernel {kernel.name} of {given[-1].dtype} is not used, calls of CuPy do its work"
-            warnings.warn(f"{text}: {kernel.problems[dtype]}", RuntimeWarning, stacklevel=4)
+            text = f"tinygrad_ms: the kernel {kernel.name} of {given[kernel.typed].dtype} is not used"
+            warnings.warn(f"{text}, calls of CuPy do its work: {kernel.problems[dtype]}", RuntimeWarning, stacklevel=4)
     if kernel.problems[dtype]:
         kernel.rule(cupy, *given)
     else:

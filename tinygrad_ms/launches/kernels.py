@@ -36,6 +36,8 @@ class Kernel:
         words = [text.split() for text in f"{inputs}, {outputs}".split(", ")]
         self.declared = [(len(word) == 3, word[-2], word[-1]) for word in words]  # whether raw, type, name
         self.sized = all(raw or is_number(kind, name) for raw, kind, name in self.declared)  # no array says how many
+        typed = (i for i, (_, kind, name) in enumerate(self.declared) if kind == "T" and not is_number(kind, name))
+        self.typed = next(typed)  # the number of an array whose dtype is T
         self.made = None  # what CuPy has made of the text
         self.problems: dict[str, str] = {}  # by dtype: what is wrong with it on this machine, "" if nothing
         KERNELS[self.name] = self

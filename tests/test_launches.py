@@ -113,7 +113,8 @@ def test_a_training_step_of_an_mlp():
 @pytest.mark.parametrize(
     ("shape", "eps", "forward", "both"),
     [
-        ((16, 16), 0.0, 38, 98),  # 69 and 203 before
+        ((16, 16), 0.0, 38, 98),
+        ((256, 256), 0.0, 41, 104),  # 69 and 203 before; 512 square, too
         ((8, 16, 16), 0.0, 38, 98),  # 69 and 212
         ((16, 64), 0.0, 41, 117),  # 220 in all
         ((16, 16), 1e-2, 47, 100),  # 159 in all

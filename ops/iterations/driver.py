@@ -13,7 +13,7 @@ from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.launches import launcher
 from tinygrad_ms.ops.iterations.coefficients import Schedule
-from tinygrad_ms.ops.iterations.kernels import largest_element, ordinary_factor
+from tinygrad_ms.ops.iterations.kernels import largest_elements_of, ordinary_factor
 from tinygrad_ms.ops.linalg.parts import per_matrix
 
 
@@ -107,11 +107,7 @@ def into_range(*matrices, step=1):
 def factor_on_device(xp, arrays, step):
     """``into_range`` in two launches for one array."""
     shape, dtype = (*arrays[0].shape[:-2], 1, 1), arrays[0].dtype
-    found = []
-    for x in arrays:
-        x = x.reshape((-1, *x.shape[-2:]))
-        found.append(xp.empty(len(x), dtype))
-        largest_element(x, found[-1])
+    found = [largest_elements_of(xp, x.reshape((-1, *x.shape[-2:]))) for x in arrays]
     largest, factor = found[0] if len(found) == 1 else xp.maximum(*found), xp.empty(len(found[0]), dtype)
     ordinary_factor(largest, *ORDINARY[dtype.char], xp.finfo(dtype).maxexp // 8 * 8 - 8, step, factor)
     return factor.reshape(shape)

@@ -28,6 +28,11 @@ def relative_norm(xp, x, top, y):
     y[...] = xp.sqrt(xp.square(x.astype("float64") / xp.where(top == 0, 1, top)).sum(axis=(1, 2)))
 
 
+@per_matrix_reduction("T x", "T y", "x * x", "a + b", "y = sqrt(a)")
+def norm_of_norms(xp, x, y):
+    y[...] = xp.sqrt(xp.square(x).sum(axis=(1, 2)))
+
+
 @elementwise(
     "T x, T top, float64 norm, float64 scale", "T y",
     "y = top == 0 ? (T)0 : (T)((double)x / top / (norm * scale))",
@@ -87,3 +92,38 @@ def ordinary_factor(xp, top, low, high, limit, step, y):
     extreme = xp.isfinite(top) & ((top > high) | ((top < low) & (top > 0)))
     power = xp.minimum(xp.maximum(xp.frexp(xp.where(extreme, top, 0))[1], -limit), limit) // step * step
     xp.ldexp(xp.ones_like(top), -power, out=y)
+
+
+# --- largest elements and norms ---------------------------------------------------------------------------------------
+
+LARGE = 2**16  # elements of a single matrix that is reduced row by row: one block of threads makes one result
+
+
+def rows_of(x):
+    """A large single matrix (1, n, m) as (n, 1, m), along memory; None for others."""
+    if len(x) > 1 or x.size < LARGE:
+        return None
+    return (x if x.flags.c_contiguous else x.mT)[0][:, None, :]
+
+
+def largest_elements_of(xp, x):
+    """The largest absolute element of each matrix, (batch,)."""
+    top = xp.empty(len(x), x.dtype)
+    if (rows := rows_of(x)) is not None:
+        tops = xp.empty(len(rows), x.dtype)
+        largest_element(rows, tops)
+        x = tops[None, None, :]
+    largest_element(x, top)
+    return top
+
+
+def relative_norms(xp, x, top):
+    """||x / top||_F of each matrix, (batch,) in float64, for its largest element ``top``."""
+    norm, top = xp.empty(len(x), "float64"), top.reshape(-1, 1, 1)
+    if (rows := rows_of(x)) is None:
+        relative_norm(x, top, norm)
+    else:
+        norms = xp.empty(len(rows), "float64")
+        relative_norm(rows, top, norms)
+        norm_of_norms(norms[None, None, :], norm)
+    return norm

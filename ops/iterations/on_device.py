@@ -16,9 +16,9 @@ from tinygrad_ms.ops.iterations.driver import Iteration, diagonal, residual
 from tinygrad_ms.ops.iterations.kernels import (
     combined,
     completed,
-    largest_element,
+    largest_elements_of,
     relative,
-    relative_norm,
+    relative_norms,
     relative_part,
     rescaled,
 )
@@ -29,9 +29,8 @@ __all__: list[str] = []
 
 def normalised(xp, x, out, scale):
     """out <- x / (scale ||x||_F) per matrix, 0 for 0; returns the largest element and the norm relative to it."""
-    top, norm = xp.empty(x.shape[:1], x.dtype), xp.empty(x.shape[:1], "float64")
-    largest_element(x, top)
-    relative_norm(x, per_matrix(top), norm)
+    top = largest_elements_of(xp, x)
+    norm = relative_norms(xp, x, top)
     relative(x, per_matrix(top), per_matrix(norm), scale, out)
     return top, norm
 
@@ -125,8 +124,7 @@ class LyapunovSolveOnDevice(Iteration):
             whole = xp.add(P, inverse.matrix)
             self.size, self.relative = xp.ones(batch, dtype), xp.full(batch, 4 * inverse.top, "float64")
             relative_part(whole, whole.mT, self.size.reshape(-1, 1, 1) * (4 * inverse.top * start), 1.0, A)
-        self.top = xp.empty(batch, dtype)
-        largest_element(C, self.top)
+        self.top = largest_elements_of(xp, C)
         # twice the part of C of this parity; K enters linearly: any scale will do
         relative_part(C, C.mT if parity else C, per_matrix(self.top), parity or 1, K)
         if inverse is not None:

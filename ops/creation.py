@@ -1,18 +1,18 @@
 """Constructors of tensors: zeros, ones, ranges, random numbers. They have no derivative.
 
 The values are made in host memory by NumPy, so that every device gets equal numbers, and then placed on
-``device``. The constructors that end in ``_like`` work where their argument lives: a Tensor gives a Tensor, a
-raw array a raw array.
+``device``; zeros and ones are made there. The constructors that end in ``_like`` work where their argument
+lives: a Tensor gives a Tensor, a raw array a raw array.
 """
 
 from operator import index as as_int
 
 import numpy
 
-from tinygrad_ms.arrays.devices import default_device, to_device
+from tinygrad_ms.arrays.devices import default_device, parse_device, to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, as_dtype, is_host_value
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.cards import there
+from tinygrad_ms.cards import card, there
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.tensor import Tensor, raw
@@ -34,8 +34,14 @@ def as_shape(*shape) -> tuple[int, ...]:
         raise TypeError(f"a shape or a list of axes is made of integers; got {sizes!r}") from None
 
 
-def _place(host, device, requires_grad) -> Tensor:
-    result = Tensor(to_device(host, default_device() if device is None else device))
+def _place(host, device, requires_grad, made_by="") -> Tensor:
+    """The array on the device. ``made_by``: the function that makes it there, where nothing need be copied."""
+    backend, index = parse_device(device := default_device() if device is None else device)
+    if not made_by or backend.name == "cpu":
+        result = Tensor(to_device(host, device))
+    else:
+        with card(backend, index):
+            result = Tensor(getattr(backend.xp, made_by)(host.shape, host.dtype))
     result.requires_grad = requires_grad
     return result
 
@@ -58,13 +64,13 @@ def _filled(op, shape, value, dtype, default=DEFAULT_FLOAT):
 @live("makes")
 def zeros(shape, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """Zeros of ``shape`` (an int or a tuple); float32 and on the default device unless told otherwise."""
-    return _place(_filled("zeros", shape, 0, dtype), device, requires_grad)
+    return _place(_filled("zeros", shape, 0, dtype), device, requires_grad, "zeros")
 
 
 @live("makes")
 def ones(shape, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """Ones of ``shape`` (an int or a tuple); float32 and on the default device unless told otherwise."""
-    return _place(_filled("ones", shape, 1, dtype), device, requires_grad)
+    return _place(_filled("ones", shape, 1, dtype), device, requires_grad, "ones")
 
 
 @live("makes")

@@ -19,6 +19,8 @@ from tinygrad_ms.ops.iterations.driver import (
     residual,
     scale_by_power_of_two,
 )
+from tinygrad_ms.ops.iterations.kernels import for_device
+from tinygrad_ms.ops.iterations.on_device import LyapunovSolveOnDevice
 from tinygrad_ms.ops.linalg.parts import per_matrix
 
 
@@ -188,10 +190,10 @@ def solve_symmetric(xp, P, C, parity=0, with_inverse=False, steps=None, coeffici
     J: Any
     W, J = xp.empty(P3.shape, P.dtype), xp.empty(P3.shape, P.dtype) if with_inverse else None
     with numpy.errstate(all="ignore"):
-        workspace = Workspace(xp, P.dtype)
+        workspace, kind = Workspace(xp, P.dtype), LyapunovSolveOnDevice if for_device(P) else LyapunovSolve
         for part in cache_slices(P3, 9):
             start, here = schedule.chunks[0][0], inverse and inverse[part]
-            iteration = LyapunovSolve(xp, workspace, P3[part], C3[part], parity, start, with_inverse, here)
+            iteration = kind(xp, workspace, P3[part], C3[part], parity, start, with_inverse, here)
             iterate(xp, schedule, iteration)
             iteration.write(schedule.end, W[part], J[part] if with_inverse else None)
     return (W.reshape(P.shape), J.reshape(P.shape)) if with_inverse else W.reshape(P.shape)

@@ -11,7 +11,9 @@ import numpy
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.launches import launcher
 from tinygrad_ms.ops.iterations.coefficients import Schedule
+from tinygrad_ms.ops.iterations.kernels import largest_elements_of, ordinary_factor
 from tinygrad_ms.ops.linalg.parts import per_matrix
 
 
@@ -90,6 +92,8 @@ def into_range(*matrices, step=1):
     backend = BACKENDS.get(type(arrays[0]))
     if backend is None or any(x.dtype.kind != "f" or x.ndim < 2 or not x.size for x in arrays):
         return None
+    if launcher(arrays[0]) is not None:
+        return factor_on_device(backend.xp, arrays, step) if arrays[0].dtype.char in ORDINARY else None
     xp, largest = backend.xp, largest_elements(*arrays)
     if largest.dtype.char not in ORDINARY:
         return None
@@ -98,6 +102,15 @@ def into_range(*matrices, step=1):
     if backend.name == "cpu" and not extreme.any():
         return None
     return xp.where(extreme, power_of_two(xp, largest, step), 1).astype(largest.dtype)
+
+
+def factor_on_device(xp, arrays, step):
+    """``into_range`` in two launches for one array."""
+    shape, dtype = (*arrays[0].shape[:-2], 1, 1), arrays[0].dtype
+    found = [largest_elements_of(xp, x.reshape((-1, *x.shape[-2:]))) for x in arrays]
+    largest, factor = found[0] if len(found) == 1 else xp.maximum(*found), xp.empty(len(found[0]), dtype)
+    ordinary_factor(largest, *ORDINARY[dtype.char], xp.finfo(dtype).maxexp // 8 * 8 - 8, step, factor)
+    return factor.reshape(shape)
 
 
 def is_ordinary(x: numpy.ndarray) -> bool:

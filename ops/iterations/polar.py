@@ -25,6 +25,8 @@ from tinygrad_ms.ops.iterations.driver import (
     normalise,
     residual,
 )
+from tinygrad_ms.ops.iterations.kernels import for_device
+from tinygrad_ms.ops.iterations.on_device import OrthogonaliseOnDevice
 from tinygrad_ms.ops.iterations.report import warn_of_cap
 from tinygrad_ms.ops.linalg.parts import per_matrix
 
@@ -102,6 +104,11 @@ class Orthogonalise(Iteration):
         self.S *= factor * factor
 
 
+def steps_for(M):
+    """The iteration for the library of M."""
+    return OrthogonaliseOnDevice if for_device(M) else Orthogonalise
+
+
 def orthogonalise(xp, M, steps=None, coefficients=None, mcsgn=False, warn=False):
     """msign of M (..., n, m) by Newton-Schulz; ``mcsgn``: that of square matrices with real spectra.
 
@@ -119,10 +126,10 @@ def orthogonalise(xp, M, steps=None, coefficients=None, mcsgn=False, warn=False)
         if M.shape[-1] == 1:  # a vector or a number is only divided by its norm
             normalise(xp, tall, out)
             return out.reshape(M.shape)
-        workspace, capped = Workspace(xp, M.dtype), False
+        workspace, capped, kind = Workspace(xp, M.dtype), False, steps_for(tall)
         for part in cache_slices(tall, 4):
             result = out[part] if schedule.end == 1 else None
-            iteration = Orthogonalise(xp, workspace, tall[part], schedule.chunks[0][0], mcsgn, out=result)
+            iteration = kind(xp, workspace, tall[part], schedule.chunks[0][0], mcsgn, out=result)
             capped |= iterate(xp, schedule, iteration)
             if result is None:
                 xp.multiply(iteration.X, schedule.end, out=out[part])
@@ -143,9 +150,9 @@ def orthogonalise_smooth(xp, M, eps, steps=None, coefficients=None):
     y, scaled_inverse, norm = (make((len(tall), *shape), M.dtype) for shape in ((m, n), (n, n), (1, 1)))
     if M.size:
         with numpy.errstate(all="ignore"):
-            workspace, capped = Workspace(xp, M.dtype), False
+            workspace, capped, kind = Workspace(xp, M.dtype), False, steps_for(tall)
             for part in cache_slices(tall, 6):
-                iteration = Orthogonalise(xp, workspace, tall[part], schedule.chunks[0][0], eps=eps)
+                iteration = kind(xp, workspace, tall[part], schedule.chunks[0][0], eps=eps)
                 capped |= iterate(xp, schedule, iteration)
                 size = norm[part] = per_matrix(iteration.norm)
                 xp.multiply(iteration.X[:, :m], schedule.end, out=y[part])

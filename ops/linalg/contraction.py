@@ -5,6 +5,8 @@ from functools import lru_cache
 from math import prod
 from os.path import commonprefix
 
+from tinygrad_ms.launches.products import times
+
 __all__: list[str] = []
 
 
@@ -20,7 +22,7 @@ def contract(xp, a, b, left, right, output):
     else:
         a = _as_matrices(xp, a, left, sizes, batch + added + lead, rows, summed)
         b = _as_matrices(xp, b, right, sizes, batch + added + lead, summed, columns)
-        y = xp.matmul(b.mT, a.mT) if swapped else xp.matmul(a, b)
+        y = times(b.mT, a.mT) if swapped else times(a, b)
         if added:
             y = y.sum(axis=tuple(range(len(batch), len(batch + added))))
         letters = batch + lead + (columns + rows if swapped else rows + columns)

@@ -2,9 +2,13 @@
 
 from math import prod
 
+import numpy
+
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.primitive import multilinear
+from tinygrad_ms.launches.products import product as stacked_product
+from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.linalg.einsum import einsum, tensordot
 from tinygrad_ms.ops.linalg.parts import are_half
@@ -31,7 +35,7 @@ def _right_vjp(g, a, b_shape):
             return a * g.reshape((*g.shape, 1))
         return column * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
     if len(b_shape) > 2:
-        return a.mT @ g
+        return times(a.mT, g)
     rows, inner = prod(a.shape[:-1]), a.shape[-1]
     stacked = before(g, len(a.shape) + len(b_shape) - 2)
     a = a.reshape((rows, inner))
@@ -70,7 +74,7 @@ def matmul(xp, a, b):
         if a.ndim > 2 and b.ndim == 2:  # one large product instead of a batch of small ones
             rows = a.reshape((prod(a.shape[:-1]), a.shape[-1]))
             return xp.matmul(rows, b).reshape((*a.shape[:-1], b.shape[-1]))
-        return xp.matmul(a, b)
+        return xp.matmul(a, b) if type(a) is numpy.ndarray else stacked_product(xp, a, b)
     except (ValueError, AttributeError):
         raise ValueError(_why_not(shape_of(a), shape_of(b))) from None
 

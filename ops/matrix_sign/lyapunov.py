@@ -6,6 +6,7 @@ The derivative of the equation is another one of its kind. So all orders exist, 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.iterations.block_solve import InverseOf, solve_symmetric
 from tinygrad_ms.ops.iterations.coefficients import fixed_rows
@@ -32,7 +33,7 @@ def _outer(S, y, parity):
     if parity:
         Sy = S @ y
         return parity * (Sy + Sy.mT)
-    return symmetric(S @ y.mT + y.mT @ S)
+    return symmetric(times(S, y.mT) + times(y.mT, S))
 
 
 def _lyapunov_jvp(tangents, A, y, parity, steps, coefficients, inverse):
@@ -149,8 +150,8 @@ def polar_derivative(M, y, G, steps, coefficients, P=None):
     if M.shape[-2] < M.shape[-1]:
         return polar_derivative(M.mT, y.mT, G.mT, steps, coefficients).mT
     if P is None:
-        P = y.mT @ M
-    B = y.mT @ G
+        P = times(y.mT, M)
+    B = times(y.mT, G)
     if M.shape[-2] == M.shape[-1]:
         return y @ _solve_lyapunov(P, B, parity=-1, steps=steps, coefficients=coefficients) * 2
     W, inverse = solve_skew_with_inverse(P, B, steps=steps, coefficients=coefficients)

@@ -16,6 +16,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.iterations.coefficients import as_rows, fixed_rows
 from tinygrad_ms.ops.iterations.driver import into_range, is_tracked, largest_elements, power_of_two
@@ -157,7 +158,7 @@ def _tall_vjp(needed, g, M, y, P, steps, coefficients):
 
 def _tall_jvp(tangents, M, y, P, steps, coefficients):
     dy = polar_derivative(M, y, tangents[0], steps, coefficients, P)
-    return dy, symmetric(dy.mT @ M + y.mT @ tangents[0])
+    return dy, symmetric(times(dy.mT, M) + times(y.mT, tangents[0]))
 
 
 @primitive(
@@ -175,7 +176,7 @@ def _msign_tall(xp, M, /, steps=None, coefficients=None):
     """The polar factors of tall M: msign(M) and P = (M^T M)^{1/2}. P saves the derivative a large product."""
     check_matrices("msign", M, name="M", lapack=False)
     y = orthogonalise(xp, M, steps, coefficients, warn=True)
-    P = y.mT @ M
+    P = times(y.mT, M)
     return y, (P + P.mT) / 2
 
 

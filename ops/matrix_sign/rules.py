@@ -7,6 +7,7 @@ differentiated in turn.
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.iterations.coefficients import fixed_rows
 from tinygrad_ms.ops.iterations.polar import orthogonalise, orthogonalise_smooth
@@ -101,7 +102,7 @@ def _through_steps(M, G, eps, rows, jvp):
         lower = 0 * M[..., : M.shape[-1], :] + eps * scale * identity
         X, D = concat([X, lower], axis=-2), concat([D, 0 * lower], axis=-2)
     for a, b, c in rows:
-        S, dS = X.mT @ X, X.mT @ D
+        S, dS = times(X.mT, X), times(X.mT, D)
         dS = dS + dS.mT
         dT = S @ dS
         dT = c * (dT + dT.mT) + b * dS

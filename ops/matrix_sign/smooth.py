@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.iterations.block_solve import InverseOf
 from tinygrad_ms.ops.iterations.coefficients import converge, hashable, roundoff
@@ -50,7 +51,7 @@ def _scaled(M, y, scaled_inverse, norm, eps) -> Scaled:
     r = sqrt(eps) * sqrt(hypot(1, eps))
     u, q = M / (r * _safe(norm)), scaled_inverse * (r / eps)
     y = u @ q if y is None else y
-    p = y.mT @ u
+    p = times(y.mT, u)
     p += scaled_inverse * (eps / r)
     return Scaled(r, u, p, q, y)
 
@@ -72,7 +73,7 @@ def _smooth_vjp(needed, g, M, y, scaled_inverse, norm, eps, steps, coefficients)
     if gy is None and g_scaled is None:
         return (g_norm * (M / _safe(norm)),)
     r, u, p, p_inverse, y = _scaled(M, y, scaled_inverse, norm, eps)
-    B = None if gy is None else y.mT @ gy
+    B = None if gy is None else times(y.mT, gy)
     if g_scaled is not None:
         B = scaled_inverse @ g_scaled if B is None else B + scaled_inverse @ g_scaled
     gradient = y @ _smooth_inner(p, p_inverse, B, M.shape[-2], eps, steps, coefficients)
@@ -88,7 +89,7 @@ def _smooth_jvp(tangents, M, y, scaled_inverse, norm, eps, steps, coefficients):
     r, u, p, p_inverse, y = _scaled(M, y, scaled_inverse, norm, eps)
     along = r * _inner(t, u)
     t = (t - (r * along) * u) / (r * _safe(norm))
-    inner = _smooth_inner(p, p_inverse, y.mT @ t, M.shape[-2], eps, steps, coefficients)
+    inner = _smooth_inner(p, p_inverse, times(y.mT, t), M.shape[-2], eps, steps, coefficients)
     return y @ inner + t @ p_inverse, scaled_inverse @ inner, along
 
 

@@ -9,6 +9,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.iterations.coefficients import hashable
 from tinygrad_ms.ops.iterations.driver import into_range, is_tracked
@@ -38,7 +39,7 @@ def check_right_side(name, A, B, C):
 
 def _sylvester_vjp(needed, g, A, B, y, steps, spectrum):
     S = _solve_sylvester(A.mT, B.mT, g, steps=steps, spectrum=spectrum)
-    return -(S @ y.mT) if needed[0] else None, -(y.mT @ S) if needed[1] else None, S
+    return -times(S, y.mT) if needed[0] else None, -times(y.mT, S) if needed[1] else None, S
 
 
 def _sylvester_jvp(tangents, A, B, y, steps, spectrum):

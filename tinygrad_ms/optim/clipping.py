@@ -10,8 +10,10 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.cards import there
 from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.launches import launcher
 from tinygrad_ms.ops.fused.calls import in_place, sum_of_rows
 from tinygrad_ms.ops.live import live
+from tinygrad_ms.optim.on_device import clipped
 from tinygrad_ms.optim.optimizer import fit
 from tinygrad_ms.options import is_real
 
@@ -48,6 +50,13 @@ def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if
 def _clipped(parameters, max_norm, norm_type, error_if_nonfinite) -> Tensor:
     backend = BACKENDS[type(parameters[0].grad.data)]
     xp = backend.xp
+    if norm_type == 2 and launcher(parameters[0].grad.data) is not None and not error_if_nonfinite:
+        arrays = [g for _, g in each_array(parameters)]
+        if all(g.dtype.char == "f" and g.flags.c_contiguous for g in arrays):
+            norm = clipped(arrays, max_norm)
+            for p in parameters:
+                p.grad.touch()
+            return Tensor(norm)
     arrays = joined(xp, [p.grad.data for p in parameters])
     norm = xp.asarray(largest(xp, arrays) if norm_type == inf else euclidean(xp, arrays))
     norm = norm.astype(DEFAULT_FLOAT) if norm.dtype.itemsize < 4 else norm

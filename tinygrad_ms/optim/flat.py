@@ -40,14 +40,15 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.cards import on_card, there
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.optim.on_device import TOGETHER, launches
 
 # What gains in a vector, on the host and on a card. Measured on a CPU with 2 MB of cache: SGD, momentum, Adam.
 FEW = 4  # parameters, one fewer for each array of the state, and two in any case
 MOST = {
     True: 2**12,
-    False: 2**17,
+    False: 2**40,
 }  # elements of a parameter; for a larger one the copy of its gradient costs more than it gains
-TOTAL = {True: 2**15, False: 2**22}  # elements of a vector; all arrays of an update then fit the cache
+TOTAL = {True: 2**15, False: 2**40}  # elements of a vector; all arrays of an update then fit the cache
 
 ARRAY = attrgetter("data")
 LIVING: WeakSet = WeakSet()
@@ -84,6 +85,8 @@ class Flat:
                 p.data = view
         self.grad: Any = None  # the vector of the gradients, once gathered
         self.grads: list = []
+        self.given: Any = None  # what the step reads: ``grad``, or on devices a list of gradients
+        self.kernels = launches(self.data)
         self.names: tuple = ()  # of the arrays that an optimizer keeps for each parameter ...
         self.buffers: dict[str, Any] = {}  # ... and their vectors
         self.rows: list[tuple] = []  # by parameter: it, its view, its entry in the state, the views there
@@ -143,6 +146,16 @@ class Flat:
             there(BACKENDS[kind].xp.concatenate, self.grad)(arrays, out=self.grad)
         return self.grad
 
+    def pieces(self):
+        """The gradients as vectors where they lie, for a kernel that reads them there. None as of ``gather``."""
+        found = []
+        for p, shape in zip(self.parameters, self.shapes):
+            array: Any = getattr(p.grad, "data", None)
+            if type(array) is not self.kind or array.dtype is not self.dtype or array.shape != shape:
+                return None
+            found.append(array.reshape(-1))
+        return found
+
     def scatter(self) -> None:
         """Write ``grad`` back into the gradients that it was gathered from.
 
@@ -165,7 +178,8 @@ class Flat:
         step = self.steps_made(states) if self.names == names else None
         if step is None and self.intact() and self.take(states, names):
             step = self.steps_made(states)
-        return None if step is None or self.gather() is None else {"step": step, **self.buffers}
+        self.given = None if step is None else self.pieces() if self.kernels and launches(self.data) else self.gather()
+        return None if self.given is None else {"step": step, **self.buffers}
 
     def steps_made(self, states) -> int | None:
         """How many steps all parameters have made, if they and their state are still what was laid end to end."""
@@ -235,7 +249,7 @@ class Layout:
         for p, free in zip(small, alone(list(map(ARRAY, small)))):
             key = type(p.data), p.dtype, p.device, free, states[p]["step"] if p in states else 0
             lists = found.setdefault(key, [[]])
-            if sum(q.size for q in lists[-1]) + p.size > TOTAL[on_host(p)]:
+            if sum(q.size for q in lists[-1]) + p.size > TOTAL[on_host(p)] or full(lists[-1]):
                 lists.append([])
             lists[-1].append(p)
         for part in [part for lists in found.values() for part in lists if len(part) >= few]:
@@ -252,13 +266,17 @@ class Layout:
         left = self.left
         for flat in self.flats:
             if (state := flat.ready(states, names)) is not None:
-                work.append((flat.data, flat.grad, state, group, flat, False))
+                work.append((flat.data, flat.given, state, group, flat, False))
             else:
                 left = left + flat.parameters
                 if any(p in states for p in flat.parameters):  # there is none in the first step
                     self.missed += 1
                     self.stale = self.missed & (self.missed - 1) == 0
         return left
+
+
+def full(parameters) -> bool:
+    return len(parameters) >= TOGETHER and launches(parameters[0].data)
 
 
 def on_host(p) -> bool:

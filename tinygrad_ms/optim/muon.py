@@ -14,6 +14,7 @@ from tinygrad_ms.ops.iterations.coefficients import fixed_rows
 from tinygrad_ms.ops.live import live
 from tinygrad_ms.ops.matrix_sign.msign import METHODS, msign
 from tinygrad_ms.optim.adam import AdamW, pair
+from tinygrad_ms.optim.on_device import launches, momenta, moved
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.whole_steps import raises_nothing
 from tinygrad_ms.options import is_int
@@ -165,6 +166,9 @@ class Muon(AdamW):
             super().update(xp, p, g, state, options)
             return
         beta, buffer, (lr, shrink) = options["momentum"], state["momentum_buffer"], self.numbers(p, options, state)
+        if launches(p) and p.dtype == self.updating.data.dtype and p.flags.c_contiguous and buffer.flags.c_contiguous:
+            self._waiting.append((self.updating, (buffer, g), options, lr, shrink))
+            return
         buffer *= beta
         buffer += g
         direction = buffer * beta + g if options["nesterov"] else buffer.copy()
@@ -226,7 +230,7 @@ class Muon(AdamW):
 
     def _turn(self, common):
         """Turn the directions that wait into steps, and make them."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = turned_on_device(self._waiting, common), []
         pieces: dict[tuple, list] = {}
         for p, direction, options, _, _ in waiting:
             transposed = getattr(p, "transposed", False)
@@ -257,6 +261,34 @@ class Muon(AdamW):
             if exact is not array:
                 array[...] = exact.astype(array.dtype)
             p.touch()
+
+
+def turned_on_device(waiting, common) -> list:
+    """Make the steps of matrices on a device, of one shape, in two launches beside those of ``msign``.
+
+    What is left for others is returned: matrices in blocks, with their directions, and those on the CPU.
+    """
+    left = [item for item in waiting if type(item[1]) is not tuple]
+    groups: dict[int, list] = {}
+    for item in waiting:
+        if type(item[1]) is tuple:
+            groups.setdefault(id(item[2]), []).append(item)
+    for items in groups.values():
+        params, pairs, (options, *_), (lr, *_), (shrink, *_) = zip(*items)
+        directions = momenta(pairs, options["momentum"], options["nesterov"])
+        if options["blocks"] is not None:
+            rows = directions.reshape((len(items), *params[0].shape))
+            left += [(p, rows[i], options, lr, shrink) for i, p in enumerate(params)]
+            continue
+        n, m = matrix_shape(params[0], options)[-2:]
+        choice = {name: common[name] for name in ("method", "steps", "coefficients")}
+        turned = msign(directions.reshape((-1, n, m)), **choice).reshape(-1)
+        sides = [(m, n) if getattr(p, "transposed", False) else (n, m) for p in params]
+        rates = [lr * SCALES[options["scale"]](*side) for side in sides]
+        moved([p.data for p in params], turned, rates, shrink)
+        for p in params:
+            p.touch()
+    return left
 
 
 @on_its_card

@@ -17,8 +17,10 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.cards import by_card, on_card, there
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.launches import launcher
 from tinygrad_ms.ops.live import live
 from tinygrad_ms.optim.flat import Flat, Layout
+from tinygrad_ms.optim.on_device import stepped
 from tinygrad_ms.optim.whole_steps import ELEMENTWISE, RAISE_NOTHING, arithmetic_raises, undone_on_error
 from tinygrad_ms.options import is_real
 from tinygrad_ms.spelling import check_arguments
@@ -210,7 +212,7 @@ class Optimizer:
                         state, fresh = self._state_for(p, names, late)
                         break
                 work.append((array, given, state, group, p, fresh))
-        if late or not self.sure or arithmetic_raises():
+        if late or not self.sure or arithmetic_raises() and any(launcher(item[0]) is None for item in work):
             with undone_on_error([p for item in work for p in getattr(item[4], "parameters", item[4:5])], states):
                 states.update(late)
                 self._change(work)
@@ -226,8 +228,13 @@ class Optimizer:
             state["step"] += 1
             if not array.size:
                 continue
-            xp = BACKENDS[type(array)].xp
-            if array.itemsize < 4:
+            backend = BACKENDS[type(array)]
+            xp = backend.xp
+            if launcher(array) is not None and self.elementwise(group):
+                g = stepped(self, array, g, state, group)
+            if g is None:
+                pass
+            elif array.itemsize < 4:
                 exact = array.astype(DEFAULT_FLOAT)
                 update(xp, exact, g.astype(DEFAULT_FLOAT), state, group)
                 array[...] = exact.astype(array.dtype)

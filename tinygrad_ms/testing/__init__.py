@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from tinygrad_ms.arrays.registry import FAMILIES, SEVERAL, Backend, register
+from tinygrad_ms.launches import OF_FAMILIES
 from tinygrad_ms.testing import strict
 from tinygrad_ms.testing.differences import GradcheckError, check_jvp, gradcheck, gradgradcheck
 from tinygrad_ms.testing.orders import check_grads
@@ -40,3 +41,4 @@ def two_devices():
 
 
 register(Backend("strict", strict.xp, strict.ndarray, from_host, strict.asnumpy))
+OF_FAMILIES["strict"] = strict

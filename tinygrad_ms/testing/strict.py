@@ -31,9 +31,11 @@ import numpy as np
 from tinygrad_ms.ops.fused.devices.kernel import FUNCTIONS
 from tinygrad_ms.precision import current as precision
 from tinygrad_ms.testing import cupy_gaps as gaps
+from tinygrad_ms.testing.cupy_launches import launches, of_index
 
 __all__ = [
-    "STATS", "Device", "SyncForbidden", "array", "asarray", "asnumpy", "forbid_sync", "ndarray", "reset_stats", "xp",
+    "STATS", "Device", "SyncForbidden", "array", "asarray", "asnumpy", "forbid_sync", "gemm", "launch", "ndarray",
+    "one_launch", "reset_stats", "xp",
 ]  # fmt: skip
 
 STATS = SimpleNamespace(calls=0, sync=0, h2d=0, d2h=0)
@@ -258,7 +260,6 @@ def _function(name, f):
     count = gaps.ARRAY_ARGUMENTS.get(name, 1)
 
     def call(*args, **kwargs):
-        STATS.calls += 1
         raw, named = [_argument(x) for x in args[:count]], kwargs
         if raw and type(raw[0]) in _SCALARS:
             raise _unsupported(raw[0])
@@ -278,6 +279,7 @@ def _function(name, f):
             raw = [_factor(x) for x in raw]
         with np.errstate(all="ignore"):
             r = f(*raw, *args[count:], **named)
+        STATS.calls += launches(name, raw, r, named.get("out"))
         result = _result(r, (*args, *kwargs.values()))
         if type(result) is not ndarray or result._base is None:  # a view needs no kernel
             for x in _arrays((*args, *kwargs.values())):
@@ -304,8 +306,8 @@ def _operator(f, reflected=False, inplace=False):
     def method(self, other):
         if type(other) is not ndarray and type(other) not in _SCALARS and _yields_to(other):
             return NotImplemented
-        STATS.calls += 1
         a, b = _operand(self), _operand(other)
+        STATS.calls += launches(f.__name__, (a, b), None)
         a, b = map(_factor if f is np.matmul else _flush, (a, b))
         with np.errstate(all="ignore"):
             if inplace:
@@ -320,9 +322,9 @@ def _operator(f, reflected=False, inplace=False):
 
 
 def _index(shape, key):
-    """(key for NumPy with integer arrays wrapped into their axes, whether it has arrays, whether a mask)."""
+    """(key for NumPy with integer arrays wrapped into their axes, how many arrays it has, whether a mask)."""
     items = list(key) if isinstance(key, tuple) else [key]
-    arrays = masks = False
+    arrays, masks = 0, False
     for i, k in enumerate(items):
         if k is None or k is Ellipsis or isinstance(k, (slice, np.integer)) or type(k) is int:
             continue
@@ -335,7 +337,7 @@ def _index(shape, key):
         if not isinstance(k, np.ndarray) or k.dtype.kind not in "biu":
             what = k.dtype if isinstance(k, np.ndarray) else type(k)
             raise IndexError(f"indices are integers, slices, None, Ellipsis, integer or bool arrays: {what}")
-        items[i], arrays, masks = k, True, masks or k.dtype.kind == "b"
+        items[i], arrays, masks = k, arrays + 1, masks or k.dtype.kind == "b"
     if masks:
         _synchronize("a boolean mask as index")
     if arrays:
@@ -417,7 +419,7 @@ class ndarray:
         key, arrays, _ = _index(self._a.shape, key)
         if arrays:
             _check_device(self)
-            STATS.calls += 1
+            STATS.calls += of_index(arrays)
             return _wrap(np.array(self._a[key]))
         if not any(k is Ellipsis for k in key):
             key += (Ellipsis,)  # makes x[0, 0] a 0-d view, not a scalar
@@ -426,7 +428,7 @@ class ndarray:
     def __setitem__(self, key, value):
         a = _operand(self)
         key, arrays, masks = _index(a.shape, key)
-        STATS.calls += 1
+        STATS.calls += of_index(arrays)
         if type(value) is ndarray:
             value = _cast(_operand(value), a.dtype)
         elif arrays and type(value) not in _SCALARS:
@@ -643,6 +645,46 @@ class _Random:
 
     def default_rng(self, seed=None):
         return _Random("'Generator' object", np.random.default_rng, seed, gaps.RANDOM_GENERATOR)
+
+
+def gemm(call, a, b, out, alpha, beta):
+    """What cuBLAS does with a `Gemm`; memory is read by steps alone."""
+    STATS.calls += 1
+
+    def matrices(x, operand, rows, columns):
+        _check_device(x)
+        start, turned, row, step = operand
+        a = x._a
+        steps = np.array((step, row, 1) if not turned else (step, 1, row)) * a.itemsize
+        first = np.lib.stride_tricks.as_strided(a, (start + 1,), (a.itemsize,))[start:]
+        return np.lib.stride_tricks.as_strided(first, (call.matrices, rows, columns), tuple(steps))
+
+    left = _factor(matrices(a, call.a, call.rows, call.inner))
+    right = _factor(matrices(b, call.b, call.inner, call.columns))
+    y = matrices(out, call.out, call.rows, call.columns)
+    exact = np.dtype("float32") if y.itemsize < 4 else y.dtype
+    with np.errstate(all="ignore"):
+        found = np.matmul(left.astype(exact, copy=False), right.astype(exact, copy=False)) * exact.type(alpha)
+        y[...] = found if beta == 0 else found + exact.type(beta) * y
+
+
+def launch(kernel, given, size=None):
+    """A kernel of its own, as one launch: here its reference runs."""
+    for x in _arrays(given):
+        _check_device(x)
+    one_launch(kernel.rule, xp, *given)
+
+
+run = launch  # it needs no check
+
+
+def one_launch(f, *args, **kwargs):
+    """f(...) as one launch, whatever it calls."""
+    before = STATS.calls
+    try:
+        return f(*args, **kwargs)
+    finally:
+        STATS.calls = before + 1
 
 
 # -- The module facade ---------------------------------------------------------------------------------------

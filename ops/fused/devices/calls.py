@@ -5,7 +5,7 @@ from math import prod
 import numpy
 
 from tinygrad_ms.arrays.devices import parse_device
-from tinygrad_ms.ops.fused.devices import card, find
+from tinygrad_ms.ops.fused.devices import card, find, row_norms
 from tinygrad_ms.ops.fused.devices.labels import NO_LABEL
 from tinygrad_ms.ops.fused.devices.masks import DROPOUT
 
@@ -48,10 +48,12 @@ def labelled_rule(g, log_p, labels, count, ignore, divided):
 
 def normalize(x, weight, bias, axes, eps, center):
     n = _length(x, axes, weight, bias)
-    if n is None or not (run := find("normalize", x)):
+    if n is None or type(weight) is float and weight != 1:
+        return row_norms.normalize(x, weight, bias, axes, eps, center)
+    if not (run := find("normalize", x)):
         return None
     w, b = (x if type(a) is float else a for a in (weight, bias))
-    if type(bias) is float and bias or type(weight) is float and weight != 1:
+    if type(bias) is float and bias:
         return None
     return run(x, w, b, x.size // n, n, int(w is weight), int(b is bias), int(center), float(eps))[0]
 
@@ -59,7 +61,9 @@ def normalize(x, weight, bias, axes, eps, center):
 def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
     """The gradients of x, weight and bias."""
     n = _length(x, axes, weight)
-    if n is None or type(weight) is float and weight != 1 or bias_shape not in ((), x.shape[x.ndim - len(axes) :]):
+    if n is None or type(weight) is float and weight != 1:
+        return row_norms.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)
+    if bias_shape not in ((), x.shape[x.ndim - len(axes) :]):
         return None
     if not (run := find("normalize_rule", g, x)) or not (columns := find("columns", g, x)):
         return None

@@ -1,5 +1,6 @@
 """The doctor: each finding in words, what to do, and the exit status; a card is played by the strict device."""
 
+import re
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -95,12 +96,13 @@ def card(monkeypatch):
             ),
         ),
     )  # fmt: skip
-    parse, computing = doctor.parse_device, doctor.computing
+    parse, computing, kernels = doctor.parse_device, doctor.computing, doctor.kernels
     monkeypatch.setattr(doctor, "driver", lambda: (1, 13000, ""))
     monkeypatch.setattr(doctor, "cupy_wheels", lambda: {"cupy-cuda13x": "14.2.0"})
     monkeypatch.setattr(doctor, "probe_cuda", lambda: None)
     monkeypatch.setattr(doctor, "parse_device", lambda d: (SimpleNamespace(xp=library), 0) if d == "cuda" else parse(d))
     monkeypatch.setattr(doctor, "computing", lambda d: computing("strict" if d == "cuda" else d))
+    monkeypatch.setattr(doctor, "kernels", lambda d: kernels("strict"))
     return library
 
 
@@ -112,6 +114,8 @@ def test_a_card_that_works(card, capsys):
         "ok  strict: gradients against central differences", "ok  default device: cpu",
     ):  # fmt: skip
         assert line in text
+    right, of = re.search(r"ok  strict: (\d+) of (\d+) kernels of this package right", text).groups()
+    assert right == of and int(of) > 100
 
 
 def test_a_library_that_is_missing_is_named(card, capsys):
@@ -127,9 +131,10 @@ def test_the_kernels_say_of_themselves_whether_they_are_right(card, found, statu
     kernels = ModuleType("tinygrad_ms.ops.fused.devices")
     kernels.self_check = lambda device: found
     monkeypatch.setitem(sys.modules, "tinygrad_ms.ops.fused.devices", kernels)
+    monkeypatch.setattr("tinygrad_ms.launches.kernels.self_check", lambda device: {})
     text = said(capsys, status)
-    assert f"cuda: 1 of {len(found)} kernels of this package right" in text
-    assert ("!!  cuda: kernel rows float16: off" in text) == bool(status)
+    assert f"strict: 1 of {len(found)} kernels of this package right" in text
+    assert ("!!  strict: kernel rows float16: off" in text) == bool(status)
 
 
 def test_the_real_driver_is_asked_without_cupy():

@@ -241,12 +241,11 @@ def describe_card(xp, number) -> str:
 
 def kernels(device) -> Iterator[Finding]:
     """What the kernels of this package for cards say of themselves."""
+    from tinygrad_ms.launches.kernels import self_check as check_launches
+    from tinygrad_ms.ops.fused.devices import self_check as check_ops
+
     try:
-        from tinygrad_ms.ops.fused.devices import self_check  # type: ignore[import-not-found]
-    except ImportError:
-        return
-    try:
-        found = self_check(device)
+        found = check_ops(device) | check_launches(device)
     except Exception as error:
         yield BROKEN, f"{device}: kernels: {type(error).__name__}: {str(error)[:200]}", libraries_line()
         return

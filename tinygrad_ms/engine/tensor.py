@@ -22,7 +22,6 @@ class Tensor(Methods):
     """
 
     __slots__ = ("data", "node", "grad", "_constant", "__weakref__")
-    __array_ufunc__ = None  # for numpy_array * tensor NumPy then calls our reflected operator
 
     data: Any
     node: Node | None

@@ -162,8 +162,6 @@ def dropout_mask(rng, p, shape, dtype, device) -> Tensor:
     """0 with probability p, else 1 / (1 - p)."""
     backend, index = parse_device(device)
     with drawing(rng) as numbers, card(backend, index):
-        if (made := calls.dropout_mask(numbers, p, shape, dtype, device)) is not None:
-            return Tensor(made)
         if backend.name == "cpu":
             kept = numpy.asarray(numbers.random(shape, dtype=DEFAULT_FLOAT) >= p)
         else:

@@ -9,6 +9,7 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.activations import log_probabilities
 from tinygrad_ms.ops.elementwise import exp
+from tinygrad_ms.ops.fused import find
 from tinygrad_ms.ops.label_loss import MOST, _softmax_cross_entropy
 from tinygrad_ms.ops.losses import check_reduction
 from tinygrad_ms.ops.operands import as_number, as_operand, refuse_lists
@@ -93,7 +94,8 @@ def softmax_cross_entropy(
         label_smoothing = as_number(label_smoothing, "softmax_cross_entropy: label_smoothing")
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"softmax_cross_entropy: label_smoothing is {label_smoothing}; it must lie in [0, 1]")
-    if weight is None is ignore_index and not label_smoothing and 0 < logits.size <= MOST and target.dtype.kind in "iu":
+    plain = weight is None is ignore_index and not label_smoothing and target.dtype.kind in "iu"
+    if plain and (0 < logits.size <= MOST or (logits.size > MOST and find("label_loss", raw(logits)))):
         if reduction == "mean":
             return _softmax_cross_entropy(logits, target)  # a call with its defaults takes less time
         return _softmax_cross_entropy(logits, target, reduction=reduction)

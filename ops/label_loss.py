@@ -1,12 +1,15 @@
-"""Softmax cross-entropy of a few samples with plain integer labels: one op, in few calls of the array library.
+"""Softmax cross-entropy with plain integer labels: one op, in few calls of the array library, or in a compiled kernel.
 
-What ``ops/classification.py`` does for any target, it does here for the case that small networks meet at each step.
+What ``ops/classification.py`` does for any target, it does here for the case that most networks meet at each step.
 Classes are the last axis.
 """
+
+import numpy
 
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.ops.activations import log_softmax
+from tinygrad_ms.ops.fused import calls
 from tinygrad_ms.ops.short_rows import SHORT
 from tinygrad_ms.ops.targets import softmax_minus_one_hot
 
@@ -24,8 +27,9 @@ def _scale(g, target, reduction):
 
 def _label_loss_rule(g, logits, target, e, rest, total, entries, reduction):
     scale = _scale(g, target, reduction)
-    if e is None:  # under create_graph
-        return softmax_minus_one_hot(scale, log_softmax(wide(logits)), labels=target)
+    if e is None:  # under create_graph, or a kernel computes e anew
+        found = None if total is None else calls.label_loss_rule(scale, logits, target, entries, rest, total)
+        return softmax_minus_one_hot(scale, log_softmax(wide(logits)), labels=target) if found is None else found
     scale = scale.reshape((-1, 1) if total.shape[1] == 1 else (1, -1)) / total
     y = e * scale
     y.reshape((-1,))[entries] = -(rest * scale).reshape((-1,))  # not p - 1, which has no digits where p is near 1
@@ -49,10 +53,16 @@ def _label_loss_jvp(t, logits, target, reduction):
 def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
     """-ln softmax(logits)[target] of each sample, in float32 at least; their mean, their sum or all of them.
 
-    It leaves e^z without the labelled entries, its sums, the sums with them, and the places of those entries.
+    It leaves e^z without the labelled entries, its sums, the sums with them, and the places of those entries. A
+    compiled kernel leaves no e^z, and the largest numbers of the rows for the places.
     """
     n, classes = target.size, logits.shape[-1]
     labels = target.reshape((-1,)).astype("int64", copy=False)
+    if n * classes > MOST and (found := calls.label_loss(logits, labels)):
+        top, rest, total = found
+        labelled = logits.reshape((-1, classes))[numpy.arange(n), labels]
+        loss = _reduced(numpy.log(total) - (labelled - top), target, reduction)
+        return loss.astype(logits.dtype), (None, rest, total, top)
     z = wide(logits).reshape((n, classes))
     if classes <= SHORT <= 4 * n:  # NumPy reduces columns several at once
         z, axis, entries = xp.ascontiguousarray(z.T), 0, labels * n + xp.arange(n)
@@ -64,9 +74,11 @@ def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
     e.reshape((-1,))[entries] = 0
     rest = e.sum(axis=axis, keepdims=True)
     total = rest + xp.exp(labelled).reshape(rest.shape)
-    losses = xp.log(total).reshape((-1,)) - labelled
-    if reduction == "none":
-        loss = losses.reshape(target.shape)
-    else:
-        loss = losses.sum() / (n or 1) if reduction == "mean" else losses.sum()
+    loss = _reduced(xp.log(total).reshape((-1,)) - labelled, target, reduction)
     return loss.astype(logits.dtype, copy=False), (e, rest, total, entries)
+
+
+def _reduced(losses, target, reduction):
+    if reduction == "none":
+        return losses.reshape(target.shape)
+    return losses.sum() / (target.size or 1) if reduction == "mean" else losses.sum()

@@ -44,7 +44,11 @@ ELEMENTS = {
 ROWS = {
     "softmax": (tg.softmax, ["softmax", "softmax_rule"]),
     "log_softmax": (tg.log_softmax, ["log_softmax", "log_softmax_rule"]),
-    "cross_entropy": (lambda x: tg.cross_entropy(x, LABELS), ["log_softmax", "softmax_minus_one_hot"]),
+    "cross_entropy": (lambda x: tg.cross_entropy(x, LABELS), ["label_loss", "label_loss_rule"]),
+    "cross_entropy of which some is ignored": (
+        lambda x: tg.cross_entropy(x, LABELS, ignore_index=7),
+        ["log_softmax", "softmax_minus_one_hot"],
+    ),
     "layer_norm": (tg.layer_norm, ["normalize", "normalize_rule"]),
     "layer_norm of a part": (lambda x, w, b: tg.layer_norm(x, w, b), ["normalize", "normalize_rule"]),
     "rms_norm": (lambda x, w: tg.rms_norm(x, w), ["normalize", "normalize_rule"]),

@@ -31,6 +31,27 @@ def softmax_minus_one_hot(scale, log_p, labels):
     return y
 
 
+def label_loss(logits, labels):
+    """Of each row the largest logit m and its column; the sum of e^(z - m), without and with that of its label."""
+    if logits.size < LEAST or not (run := find("label_loss", logits)):
+        return None
+    x, labels = logits.reshape((-1, logits.shape[-1])), labels.astype("int64", copy=False).reshape(-1)
+    top, (rest, total) = numpy.empty(labels.size, x.dtype), numpy.empty((2, labels.size))
+    run(x, labels, top, rest, total)
+    return top, rest, total
+
+
+def label_loss_rule(scale, logits, labels, top, rest, total):
+    """scale times the gradient of -ln p of the labels, from what ``label_loss`` gave."""
+    if not (run := find("label_loss_rule", logits)):
+        return None
+    y, scale = numpy.empty_like(logits), scale.reshape(-1) / total
+    x, y_rows = (a.reshape((-1, logits.shape[-1])) for a in (logits, y))
+    last = (-rest * scale).astype(x.dtype)
+    run(x, y_rows, labels.astype("int64", copy=False).reshape(-1), top, scale.astype(x.dtype), last)
+    return y
+
+
 def normalize(x, weight, bias, axes, eps, center):
     """weight (x with mean 0, if ``center``, and mean square 1) + bias over the last axes."""
     lines = _lines(x, axes, weight, bias)

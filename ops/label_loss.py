@@ -68,10 +68,11 @@ def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
         z, axis, entries = xp.ascontiguousarray(z.T), 0, labels * n + xp.arange(n)
     else:
         z, axis, entries = xp.ascontiguousarray(z), 1, labels + xp.arange(0, n * classes, classes)
-    z = z - z.max(axis=axis, keepdims=True)
-    labelled = z.reshape((-1,))[entries]
+    z = z - xp.max(z, axis=axis, keepdims=True)
+    row = z.reshape((-1,))
+    labelled = row[entries]
     e = xp.exp(z, out=z)
-    e.reshape((-1,))[entries] = 0
+    row[entries] = 0
     rest = e.sum(axis=axis, keepdims=True)
     total = rest + xp.exp(labelled).reshape(rest.shape)
     loss = _reduced(xp.log(total).reshape((-1,)) - labelled, target, reduction)

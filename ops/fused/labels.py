@@ -3,7 +3,6 @@
 Of a row of p, the entry of the label minus 1 is minus the sum of the others: p - 1 has no digits where p is near 1.
 """
 
-
 from numpy import empty, float32, float64
 
 from tinygrad_ms.ops.fused.kernels import EACH, LABELS, ROWS, TOTALS, rows

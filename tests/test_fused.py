@@ -230,6 +230,47 @@ def test_other_axes_and_weights_stay_with_numpy(used):
     assert set(used) - {"exp"} == {"normalize", "normalize_rule"}
 
 
+@needs_numba
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_a_rule_that_computes_its_slope_takes_any_gradient(name, used):
+    function, x = ELEMENTS[name][0], inputs(name)[0]
+    rows = np.linspace(-1, 1, x.shape[1], dtype="float32")
+    expected = in_numpy(gradient_of, function, x, rows)
+    used.clear()
+    found = gradient_of(function, x, rows)  # a gradient that was broadcast is not contiguous
+    assert used == [name, f"{name}_rule"]
+    without = gradient_of(function, x, rows, between=lambda: fused.set_fused(False))
+    for gradient in (found, without):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-7)
+
+
+@needs_numba
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_the_loss_of_labels_keeps_no_array(reduction, used):
+    x, labels = np.random.default_rng(0).normal(size=(20, 20, 301)), LABELS.reshape((20, 20))
+
+    def gradient(dtype, between=lambda: None):
+        leaf = tg.tensor(x.astype(dtype), requires_grad=True)
+        loss = tg.cross_entropy(leaf, labels, reduction=reduction)
+        between()
+        loss.sum().backward()
+        return loss.numpy(), leaf.grad.numpy()
+
+    right, found = gradient("float64"), gradient("float32")
+    assert used == ["label_loss", "label_loss_rule"]
+    assert ulps(found, right) <= 4
+    for a, b in zip(gradient("float32", between=lambda: fused.set_fused(False)), right):
+        np.testing.assert_allclose(a, b, rtol=2e-6)
+
+
+def gradient_of(function, x, rows, between=lambda: None):
+    leaf = tg.tensor(x, requires_grad=True)
+    y = function(leaf)
+    between()
+    y.backward(np.broadcast_to(rows, x.shape))
+    return leaf.grad.numpy()
+
+
 # --- threads and processes ------------------------------------------------------------------------------------------
 
 

@@ -43,7 +43,7 @@ from tinygrad_ms.ops.special import *
 from tinygrad_ms.ops.trigonometric import *
 from tinygrad_ms.ops.windows import *
 
-__all__ = [  # all that the files list: type checkers read no sum of lists
+__all__ = [  # written out, because type checkers cannot read a sum of lists
     "abs", "acos", "acosh", "acot", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin", "asinh",
     "astype", "atan", "atan2", "atanh", "binary_cross_entropy_with_logits", "bitwise_and", "bitwise_invert",
     "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "broadcast_to", "cbrt", "ceil",

@@ -1,10 +1,8 @@
 """Softmax cross-entropy with plain integer labels: one op, in few calls of the array library, or in a compiled kernel.
 
-What ``ops/classification.py`` does for any target, it does here for the case that most networks meet at each step.
-Classes are the last axis.
+``ops/classification.py`` does this for any target. Here is the case that most networks meet at every step. The classes
+are the last axis.
 """
-
-import numpy
 
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import primitive
@@ -15,11 +13,11 @@ from tinygrad_ms.ops.targets import softmax_minus_one_hot
 
 __all__: list[str] = []
 
-MOST = 1 << 16  # logits up to which the number of calls decides
+MOST = 1 << 16  # up to so many logits the number of calls decides the time
 
 
 def _scale(g, target, reduction):
-    """The gradient of the loss of each sample, which comes from that of the result; it has an axis for the classes."""
+    """The gradient of the loss of each sample, from that of the result. It has an axis of size one for the classes."""
     g = wide(g)
     g = g / (target.size or 1) if reduction == "mean" else g
     return g.reshape((*target.shape, 1) if reduction == "none" else (1,) * (target.ndim + 1))
@@ -32,7 +30,7 @@ def _label_loss_rule(g, logits, target, e, rest, total, entries, reduction):
         return softmax_minus_one_hot(scale, log_softmax(wide(logits)), labels=target) if found is None else found
     scale = scale.reshape((-1, 1) if total.shape[1] == 1 else (1, -1)) / total
     y = e * scale
-    y.reshape((-1,))[entries] = -(rest * scale).reshape((-1,))  # not p - 1, which has no digits where p is near 1
+    y.reshape((-1,))[entries] = -(rest * scale).reshape((-1,))  # p - 1 would lose its digits where p is near 1
     return (y if total.shape[1] == 1 else y.T).reshape(logits.shape)
 
 
@@ -47,21 +45,22 @@ def _label_loss_jvp(t, logits, target, reduction):
     jvp=(_label_loss_jvp, None),
     cache=("e", "rest", "total", "entries"),
     formula=r"L = -\ln p_t,\ p = \mathrm{softmax}(z):\quad \frac{dL}{dz_c} = p_c - [c = t]",
-    source="002 (103)",
+    source="ai-edu, equation 103",
     notes="classes are the last axis",
 )
 def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
-    """-ln softmax(logits)[target] of each sample, in float32 at least; their mean, their sum or all of them.
+    """-ln softmax(logits)[target] of each sample, at least in float32: their mean, their sum or all of them.
 
-    It leaves e^z without the labelled entries, its sums, the sums with them, and the places of those entries. A
-    compiled kernel leaves no e^z, and the largest numbers of the rows for the places.
+    z are the logits minus their maximum. The cache has e^z without the labelled entries, its sums over the classes, the
+    sums with the labelled entries, and the places of these entries. A compiled kernel leaves no e^z, and the maxima for
+    the places.
     """
     n, classes = target.size, logits.shape[-1]
     labels = target.reshape((-1,)).astype("int64", copy=False)
-    if n * classes > MOST and (found := calls.label_loss(logits, labels)):
+    if n * classes > MOST and (found := calls.label_loss(logits, labels)) is not None:
         top, rest, total = found
-        labelled = logits.reshape((-1, classes))[numpy.arange(n), labels]
-        loss = _reduced(numpy.log(total) - (labelled - top), target, reduction)
+        labelled = logits.reshape((-1, classes))[xp.arange(n), labels]
+        loss = _reduced(xp.log(total) - (labelled - top), target, reduction)
         return loss.astype(logits.dtype), (None, rest, total, top)
     z = wide(logits).reshape((n, classes))
     if classes <= SHORT <= 4 * n:  # NumPy reduces columns several at once

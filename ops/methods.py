@@ -1,8 +1,8 @@
 # mypy: disable-error-code="empty-body"
-"""The operators and methods of Tensor that are ops: one table, which editors read and which ``attach`` carries out.
+"""The operators and methods of Tensor that are ops, in one table. Editors read it, and ``attach`` carries it out.
 
-``engine/tensor.py`` inherits ``Methods`` when types are checked. At run time Tensor gets a function for each name that
-is declared there: the op so called, or what ``SPELLED`` and the functions below it say.
+When types are checked, Tensor inherits ``Methods``. At run time Tensor gets a function for each name that is declared
+there: the op of that name, or the one that ``SPELLED`` and the functions below it give.
 """
 
 from typing import Any
@@ -18,9 +18,9 @@ Axis = int | tuple[int, ...] | None
 
 
 class Methods(Crossings, OnTape):
-    """What each method of Tensor takes and gives."""
+    """The arguments and the result of each method of Tensor."""
 
-    def backward(  # the engine's
+    def backward(  # of the engine
         self, gradient: Any = None, *, retain_graph: bool | None = None, create_graph: bool = False
     ) -> None: ...
 
@@ -143,15 +143,15 @@ SPELLED = {  # methods that are not called as their ops
 
 
 def reflected(op):
-    """``number + tensor`` comes as ``tensor.__radd__(number)``: the op with its arguments in their order."""
+    """Python makes ``tensor.__radd__(number)`` of ``number + tensor``. The op gets its arguments in order."""
     return lambda b, a: op(a, b)
 
 
 def in_place(op):
-    """``p -= v`` changes a leaf in place under ``no_grad`` and raises on it while ops record; else p is bound anew."""
+    """``p -= v`` changes a leaf in place under ``no_grad``, and raises while ops record. Others are bound anew."""
 
     def change(x, value):
-        if isinstance(x.node, Leaf) and x.node.tensor is not None:  # that of a transform has no tensor
+        if isinstance(x.node, Leaf) and x.node.tensor is not None:  # the leaf of a transform has no tensor
             x._check_writable(f"{op.__name__} in place", "write p = p - v, or the like, for a new tensor")
             y = op(x, value)
             if y.shape != x.shape:

@@ -1,12 +1,12 @@
-"""NumPy's functions on tensors: they see the values of those off the tape; on the tape the name of ours is the answer.
+"""NumPy's functions on tensors. They compute on tensors off the tape. For one on the tape the error names our function.
 
-``np.dot(A, w)`` would otherwise be an array, and the gradient of that path 0 without a word.
+Otherwise ``np.dot(A, w)`` would be an array, and the gradient of that path would silently be 0.
 """
 
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.tensor import Tensor
 
-NAMES = {  # NumPy's, where ours is spelled in another way
+NAMES = {  # our names of NumPy's functions, where they differ
     "amax": "max", "amin": "min", "append": "concat", "arccos": "acos", "arcsin": "asin", "arctan": "atan",
     "array_split": "split", "average": "mean", "around": "round", "block": "concat", "broadcast_arrays": "broadcast_to",
     "column_stack": "stack", "concatenate": "concat", "copy": "clone", "copyto": "index_update", "dot": "matmul",
@@ -15,8 +15,8 @@ NAMES = {  # NumPy's, where ours is spelled in another way
     "fill_diagonal": "index_update", "put": "index_update", "putmask": "where", "place": "where", "select": "where",
     "choose": "where", "compress": "take", "extract": "take", "delete": "take", "rot90": "flip",
 }  # fmt: skip
-WRITE = {"copyto", "fill_diagonal", "put", "put_along_axis", "putmask", "place"}  # into their first argument
-HARMLESS = {  # no gradient is lost in these
+WRITE = {"copyto", "fill_diagonal", "put", "put_along_axis", "putmask", "place"}  # written into
+HARMLESS = {  # these have no gradient to lose
     "all", "allclose", "any", "argmax", "argmin", "argpartition", "argsort", "argwhere", "array2string", "array_equal",
     "array_equiv", "array_repr", "array_str", "can_cast", "count_nonzero", "digitize", "empty_like", "flatnonzero",
     "histogram", "isclose", "iscomplexobj", "isin", "isrealobj", "may_share_memory", "ndim", "nonzero", "ones_like",
@@ -26,7 +26,7 @@ PUBLIC: set[str] = set()  # names of our functions, which ``methods`` fills in
 
 
 def call(function, args, kwargs):
-    """``function``, of NumPy, on the arrays of the tensors among its arguments; TypeError for those on the tape."""
+    """``function`` of NumPy, with arrays in the place of tensors. Raises TypeError for a tensor on the tape."""
     name = function.__name__
     spelled = f"{function.__module__.replace('numpy', 'np', 1)}.{name}"
     ours = NAMES.get(name, name)

@@ -13,14 +13,14 @@ def scalar(value, name):
 
 
 def test_the_worked_example_of_the_source():
-    """001, section 4.5.1: y = ln(sin(x^3)^2)."""
+    """Parr and Howard, section 4.5.1: y = ln(sin(x^3)^2)."""
     x = scalar(1.0, "x")
     text = tg.explain(tg.log(tg.sin(x**3) ** 2), form="markdown")
     for line in (
         r"- $u_1 = x^{3} = 1$",
         r"- $u_2 = \operatorname{sin}(u_1) = 0.8415$",
         r"- $u_4 = \ln u_3 = -0.3452 \quad (L = u_4)$",
-        r"- $\frac{d{u_2}}{d{u_1}} = \cos {u_1}$ (sin: 002 (8))",
+        r"- $\frac{d{u_2}}{d{u_1}} = \cos {u_1}$ (sin: ai-edu, equation 8)",
         r"- $\frac{\partial u_4}{\partial u_3} = 1.412$",
     ):
         assert line in text.splitlines()
@@ -31,7 +31,7 @@ def test_the_worked_example_of_the_source():
 
 
 def test_the_total_derivative_adds_over_the_paths():
-    """001, section 4.5.2: f(x) = sin(x + x^2)."""
+    """Parr and Howard, section 4.5.2: f(x) = sin(x + x^2)."""
     x = scalar(1.0, "x")
     text = tg.explain(tg.sin(x + x**2))
     sum_line = next(line for line in text.splitlines() if "2 terms meet here" in line)

@@ -27,9 +27,9 @@ source has them: `g` is the gradient with respect to the result (of several resu
 result, `x_shape` the shape of the argument x, and `needed` says which arguments want a gradient. The engine
 sums over axes that were broadcast. The JVP rules stand beside them in the source.
 
-Sources: 000 is Su Jianlin, [The derivative of msign](https://spaces.ac.cn/archives/11025); 001 Parr and
-Howard, [The Matrix Calculus You Need For Deep Learning](https://arxiv.org/abs/1802.01528); 002 Microsoft
-ai-edu, Derivatives of basic functions; 004 Matrix derivatives; Giles 2008, [Collected matrix derivative
+Sources: The source is Su Jianlin, [The derivative of msign](https://spaces.ac.cn/archives/11025); Parr and
+Howard, [The Matrix Calculus You Need For Deep Learning](https://arxiv.org/abs/1802.01528); Microsoft
+ai-edu, Derivatives of basic functions; AIDIY, Matrix derivatives; Giles 2008, [Collected matrix derivative
 results for forward and reverse mode algorithmic
 differentiation](https://people.maths.ox.ac.uk/gilesm/files/NA-08-01.pdf). The other works are named in full
 in the files.

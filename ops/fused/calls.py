@@ -36,9 +36,9 @@ def label_loss(logits, labels):
     if logits.size < LEAST or not (run := find("label_loss", logits)):
         return None
     x, labels = logits.reshape((-1, logits.shape[-1])), labels.astype("int64", copy=False).reshape(-1)
-    top, (rest, total) = numpy.empty(labels.size, x.dtype), numpy.empty((2, labels.size))
-    run(x, labels, top, rest, total)
-    return top, rest, total
+    found = numpy.empty_like(x, "float64", shape=(3, labels.size))
+    run(x, labels, *found)
+    return found
 
 
 def label_loss_rule(scale, logits, labels, top, rest, total):
@@ -47,8 +47,8 @@ def label_loss_rule(scale, logits, labels, top, rest, total):
         return None
     y, scale = numpy.empty_like(logits), scale.reshape(-1) / total
     x, y_rows = (a.reshape((-1, logits.shape[-1])) for a in (logits, y))
-    last = (-rest * scale).astype(x.dtype)
-    run(x, y_rows, labels.astype("int64", copy=False).reshape(-1), top, scale.astype(x.dtype), last)
+    each = [a.astype(x.dtype) for a in (top, scale, -rest * scale)]
+    run(x, y_rows, labels.astype("int64", copy=False).reshape(-1), *each)
     return y
 
 

@@ -23,7 +23,7 @@ def sum_of_powers(x, m, part):
     return total
 
 
-@rows(ROWS, LABELS, EACH, TOTALS, TOTALS)
+@rows(ROWS, LABELS, TOTALS, TOTALS, TOTALS)
 def label_loss(x, label, top, rest, total):
     """The largest number m of each row, and the sum of e^(x - m), without and with the entry of the label."""
     part = empty(PART, float32)

@@ -1,4 +1,4 @@
-"""``explain``: the chain rule of a result, worked step by step as in 001, section 4.5.
+"""``explain``: the chain rule of a result, worked step by step as in Parr and Howard, section 4.5.
 
 Step 1 names every intermediate variable, step 2 gives the derivative of each with respect to its own
 arguments, step 3 multiplies along the paths and adds over them (the total derivative), step 4 is the result.

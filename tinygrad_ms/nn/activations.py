@@ -50,7 +50,7 @@ class SELU(Module):
 
 
 class GELU(Module):
-    """x Phi(x) with the normal distribution function Phi, or its approximation by "tanh"."""
+    """x Phi(x). Phi is the normal distribution function, or its approximation by "tanh"."""
 
     def __init__(self, approximate: str = "none"):
         self.approximate = approximate
@@ -97,7 +97,7 @@ class Softplus(Module):
 
 
 class Softmax(Module):
-    """e^x over its sum along ``axis``."""
+    """e^x divided by its sum along ``axis``."""
 
     def __init__(self, axis: int = -1):
         self.axis = axis

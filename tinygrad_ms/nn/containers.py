@@ -8,8 +8,7 @@ from tinygrad_ms.nn.module import Module
 class Sequential(Module):
     """Apply ``layers``, modules or other functions of one tensor, one after the other.
 
-    The names of the layers are their numbers ("0.weight"). ``model[i]`` is a layer, ``model[i:j]`` a
-    Sequential of some.
+    Layers are named by their numbers ("0.weight"). ``model[i]`` is a layer, and ``model[i:j]`` is a Sequential.
     """
 
     def __init__(self, *layers: Callable):

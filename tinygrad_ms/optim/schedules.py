@@ -1,4 +1,4 @@
-"""Schedules: learning rates that are the first ones times a factor, a function of the step."""
+"""Schedules: the learning rate is the first one times a factor, which is a function of the step."""
 
 from collections.abc import Callable
 from math import cos, inf, pi
@@ -20,8 +20,8 @@ class Schedule:
 
     A subclass defines ``factor``. A ``group["lr"]`` set by hand lasts until the next ``schedule.step()``. A group
     that is added later follows the schedule: its "lr" is its first one.
-    A second schedule of the same optimizer takes the place of the first one, whose ``step`` raises RuntimeError
-    from then on. It starts from the same first rates, or from those that were set by hand in between.
+    A second schedule of the same optimizer replaces the first one; the ``step`` of the first then raises RuntimeError.
+    The second starts from the same first rates, or from rates that were set by hand in between.
     Raises ValueError for a factor that is negative or not finite.
     """
 

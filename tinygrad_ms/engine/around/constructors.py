@@ -38,7 +38,7 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str
 def asarray(data, dtype=None, device=None) -> Tensor:
     """Like ``tensor``, but a Tensor is returned as it is, and an array shares its memory where dtype and device fit.
 
-    Tensors that share an array count in-place changes in common. Writes to the array itself are not seen.
+    Tensors that share an array share its change counter. Nobody counts a write to the array itself.
     """
     if isinstance(data, Tensor) and dtype is None and device in (None, data.device):
         return data
@@ -58,7 +58,7 @@ _counters: dict[int, tuple] = {}  # by id of an array that owns memory: (weak re
 
 
 def shared_counter(array, counter=None) -> list[int]:
-    """The counter of in-place changes of the memory that ``array`` shows: one for all Tensors made around it."""
+    """The change counter of the memory that ``array`` shows. All Tensors made around this memory share it."""
     while type(array.base) is type(array):
         array = array.base
     key = id(array)

@@ -97,16 +97,16 @@ class Each(Kernel):
 
     def __call__(self, *given):
         """The results, arrays like the first one. Constants follow the arrays; the formula in NumPy may take more."""
-        first, takes = given[0], self.takes
-        made = [] if self.into else [numpy.empty_like(first) for _ in range(self.results)]
+        arrays, constants = given[: len(self.arrays)], given[len(self.arrays) :]
+        first = arrays[0]
+        made = [numpy.empty_like(first) for _ in range(0 if self.into else self.results)]
         function, size = self.made[first.dtype], first.size
-        rows = [a if a.ndim == 1 else a.reshape(-1) for a in (*given[:takes], *made)]
-        values = map(float, given[takes : takes + len(self.constants)])
+        rows = [a.reshape(-1) for a in (*arrays, *made)]
+        values = [float(value) for value, _ in zip(constants, self.constants)]
         step = part_size(size)
         if step >= size:
             function(*rows, *values)
             return made
-        values = list(values)
 
         def work(i):
             part = slice(i * step, (i + 1) * step)

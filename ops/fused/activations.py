@@ -4,7 +4,7 @@ from tinygrad_ms.ops.fused import single
 from tinygrad_ms.ops.fused.compiler import two_at
 from tinygrad_ms.ops.fused.kernels import each
 from tinygrad_ms.ops.fused.mathematics import exp
-from tinygrad_ms.ops.fused.single import DOWN, LIFT, LN2, LN2_REST, bell, split
+from tinygrad_ms.ops.fused.single import DOWN, LIFT, bell, split
 
 __all__: list[str] = []
 
@@ -66,8 +66,8 @@ def softplus(x, /, beta):
 
 @each(results=2, wide=False)
 def elu(x, /, alpha, scale):
-    t, r, e = split(0.0 if x > 0.0 else -130.0 if x < -130.0 else x, LIFT)
-    lifted, d = two_at(t), r + e
+    t, d = split(0.0 if x > 0.0 else -130.0 if x < -130.0 else x, LIFT)
+    lifted = two_at(t)
     s = lifted * DOWN
     y = scale * x if x > 0.0 else scale * alpha * (s * d + (s - 1.0))
     return y, scale if x > 0.0 else scale * alpha * ((1.0 + d) * lifted * DOWN)
@@ -89,19 +89,18 @@ def silu(x, /):
     """``0.0 * x`` is NaN at -inf."""
     a = abs(x)
     a = 130.0 if a > 130.0 else a
-    t, r, e = split(-a, LIFT)
-    s, d = two_at(t), r + e
+    t, d = split(-a, LIFT)
+    s = two_at(t)
     return (x if x > 0.0 else 0.0 * x - (a + a * d) * s * DOWN) / (1.0 + (1.0 + d) * s * DOWN)
 
 
 @each(wide=False)
 def silu_rule(x, g, /):
-    """At -a it is w m / (1 + w)^2 with m = 1 - a + w and w = e^-a = s (1 + d), where m needs all digits of d."""
+    """At -a it is w m / (1 + w)^2 with m = 1 - a + w and w = e^-a = s (1 + d), where m needs the digits of d."""
     a = abs(x)
     a = 130.0 if a > 130.0 else a
-    t, r, e = split(-a, LIFT)
-    lifted, n = two_at(t), t - LIFT
-    d = (-a - n * LN2) + (e - n * LN2_REST)
+    t, d = split(-a, LIFT)
+    lifted = two_at(t)
     s = lifted * DOWN
     m = ((1.0 - a) + s) + s * d
     w = s + s * d
@@ -114,7 +113,7 @@ def gelu(x, /):
     """x Phi(x) is made of a Phi(-a) = e^(-a^2 / 2) y f(2 y - 1), y = a / (a + 3.5)."""
     a = abs(x)
     a = 15.0 if a > 15.0 else a
-    t, r, e = bell(a)
+    t, d = bell(a)
     y = a / (a + 3.5)
     u = 2.0 * y - 1.0
     z = u * u
@@ -122,7 +121,7 @@ def gelu(x, /):
     p = (0.017400139942765236 + u * 0.006483119912445545) + z * p
     p = (0.3154258131980896 + u * -0.11605123430490494) + z * p
     y *= 0.7444160580635071 + u * (-0.565561830997467 + u * p)
-    return (x if x > 0.0 else 0.0) - (y + y * (r + e)) * two_at(t) * DOWN
+    return (x if x > 0.0 else 0.0) - (y + y * d) * two_at(t) * DOWN
 
 
 @each(wide=False)
@@ -130,7 +129,7 @@ def gelu_rule(x, g, /):
     """Phi(x) + x phi(x) is made of e^(-a^2 / 2) n(a), n(a) = R(a) - a / sqrt(2 pi) = n(c) + (a - c) f(u)."""
     a = abs(x)
     a = 15.0 if a > 15.0 else a
-    t, r, e = bell(a)
+    t, d = bell(a)
     u = (a - 3.5) / (a + 3.5)
     z = u * u
     p = (0.00043346802704036236 + u * -2.3301414330489933e-05) + z * -3.85458733944688e-05
@@ -138,5 +137,5 @@ def gelu_rule(x, g, /):
     p = (-0.05832875892519951 + u * 0.022017324343323708) + z * p
     p = -0.4693795442581177 + u * (0.11131656169891357 + u * p)
     n = (a - 0.7517915368080139) * p + -6.934385667122436e-09
-    slope = (n + n * (r + e)) * two_at(t) * DOWN
+    slope = (n + n * d) * two_at(t) * DOWN
     return g * (1.0 - slope if x > 0.0 else slope)

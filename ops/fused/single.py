@@ -15,18 +15,18 @@ LN2, LN2_REST = 0.693145751953125, 1.428606765330187e-06  # ln 2 in two parts, o
 
 
 def split(x, shift):
-    """n + shift, r and e^r - 1 - r for x = n ln 2 + r; shift: ROUND or LIFT."""
+    """n + shift and d = e^r - 1 for x = n ln 2 + r; shift: ROUND or LIFT."""
     t = x * TO_TWO + shift
     n = t - shift
-    r = (x - n * LN2) - n * LN2_REST
-    return t, r, curve(r)
+    return t, growth(x - n * LN2, -(n * LN2_REST))
 
 
-def curve(r):
-    """e^r - 1 - r for |r| <= ln 2 / 2. Pairs are added first, so that few additions wait for each other."""
-    z = r * r
-    p = (0.04166825860738754 + r * 0.00836866907775402) + z * 0.0013821307802572846
-    return z * ((0.4999999403953552 + r * 0.1666652113199234) + z * p)
+def growth(r, low):
+    """e^(r + low) - 1 for |r| <= ln 2 / 2 and a tiny rest. Pairs are added first, so that few additions wait."""
+    s = r + low
+    z = s * s
+    p = (0.04166825860738754 + s * 0.00836866907775402) + z * 0.0013821307802572846
+    return r + (z * ((0.4999999403953552 + s * 0.1666652113199234) + z * p) + low)
 
 
 def bell(a):
@@ -35,29 +35,28 @@ def bell(a):
     x = h * a
     t = x * TO_TWO + LIFT
     n = t - LIFT
-    r = (x - n * LN2) + (left_of(x, h, a) - n * LN2_REST)
-    return t, r, curve(r)
+    return t, growth(x - n * LN2, left_of(x, h, a) - n * LN2_REST)
 
 
 def exp(x):
     x = 89.0 if x > 89.0 else x
-    t, r, e = split(-105.0 if x < -105.0 else x, ROUND)
+    t, d = split(-105.0 if x < -105.0 else x, ROUND)
     n = t - ROUND
     half = (0.5 * n + ROUND) - ROUND  # in two steps, so that the result may be subnormal
-    return (1.0 + (r + e)) * two_to(half) * two_to(n - half)
+    return (1.0 + d) * two_to(half) * two_to(n - half)
 
 
 def exp_below(x):
     """e^x for x <= 0."""
-    t, r, e = split(-130.0 if x < -130.0 else x, LIFT)
-    return (1.0 + (r + e)) * two_at(t) * DOWN
+    t, d = split(-130.0 if x < -130.0 else x, LIFT)
+    return (1.0 + d) * two_at(t) * DOWN
 
 
 def expm1_below(x):
     """e^x - 1 for x <= 0."""
-    t, r, e = split(-87.0 if x < -87.0 else x, ROUND)
+    t, d = split(-87.0 if x < -87.0 else x, ROUND)
     s = two_at(t)
-    return s * (r + e) + (s - 1.0)
+    return s * d + (s - 1.0)
 
 
 def log1p_within(w):

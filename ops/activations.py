@@ -110,7 +110,7 @@ def softmax(x, axis=-1):
     Tensor([[0.5, 0.5],
             [1. , 0. ]], dtype=float32)
     """
-    return _in_float32(_softmax, x, axis)
+    return _softmax(x) if _is_plain(x, axis) else _in_float32(_softmax, x, axis)
 
 
 def _log_softmax_vjp(g, y, axis):
@@ -151,14 +151,19 @@ def log_probabilities(xp, x, axis):
 
 def log_softmax(x, axis=-1):
     """x minus the logarithm of the sum of e^x along ``axis`` (an int or a tuple); without overflow."""
-    return _in_float32(_log_softmax, x, axis)
+    return _log_softmax(x) if _is_plain(x, axis) else _in_float32(_log_softmax, x, axis)
+
+
+def _is_plain(x, axis):
+    """Whether a call with its defaults does, which takes less time."""
+    return type(x) is Tensor and type(axis) is int and axis == -1 and x.data.dtype.char in "fd"
 
 
 def _in_float32(op, x, axis):
     """Half precision is converted on the tape. So derivatives of any order never see the rounded result."""
     if getattr(getattr(x, "dtype", None), "char", "-") in HALF:
         return op(wide(x, x.size), axis=axis).astype(x.dtype)
-    return op(x) if type(axis) is int and axis == -1 else op(x, axis=axis)  # a call without keywords takes less time
+    return op(x, axis=axis)
 
 
 def _shifted(xp, x, axis):

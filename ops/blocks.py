@@ -34,7 +34,8 @@ def in_blocks(
         )
         return tuple([y.reshape(()) for y in found])
     if (x.size >= LEAST or type(x) is not numpy.ndarray) and (run := compiled(kernel, x, beside)):
-        return tuple(run(x, *(() if beside is None else (beside,)), *constants))
+        found = run(x, *(() if beside is None else (beside,)), *constants)
+        return (*found, *[None] * (results - len(found)))  # a slope is computed anew, where its rule has a kernel
     cpu, kind = BACKENDS[type(x)].name == "cpu", x.dtype.char
     double = double or (quick is not None and kind == "f")
     quick = quick if cpu and kind in quick_in and x.size > beyond else None
@@ -96,6 +97,17 @@ def times(g, slope):
     """g slope, for a rule."""
     run = find("times", g, slope) if g.size >= LEAST else None
     return run(g, slope)[0] if run else g * slope
+
+
+def pulled(name, g, x, slope, formula):
+    """g times the slope at x: ``slope`` from the forward, else by the compiled kernel ``name``, else by ``formula``."""
+    if slope is not None:
+        return times(g, slope)
+    if isinstance(g, numpy.ndarray) and isinstance(x, numpy.ndarray) and x.size >= LEAST:
+        g = g if g.flags.c_contiguous else g.copy()
+        if run := find(name, x, g):
+            return run(x, g)[0]
+    return g * formula(wide(x))
 
 
 def _store(found, out):

@@ -10,12 +10,12 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.activations import log_probabilities
 from tinygrad_ms.ops.elementwise import exp
-from tinygrad_ms.ops.fused import calls
+from tinygrad_ms.ops.fused import calls, find
 from tinygrad_ms.ops.label_loss import MOST, _softmax_cross_entropy
 from tinygrad_ms.ops.losses import check_reduction
 from tinygrad_ms.ops.operands import as_number, as_operand, refuse_lists
 from tinygrad_ms.ops.shapes import permute_dims
-from tinygrad_ms.ops.targets import SoftTargets, targets_of
+from tinygrad_ms.ops.targets import SoftTargets, mask_of, targets_of
 from tinygrad_ms.ops.watch import note_read
 
 __all__ = ["cross_entropy", "nll", "softmax_cross_entropy"]
@@ -116,7 +116,8 @@ def softmax_cross_entropy(
         label_smoothing = as_number(label_smoothing, "softmax_cross_entropy: label_smoothing")
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"softmax_cross_entropy: label_smoothing is {label_smoothing}; it must lie in [0, 1]")
-    if weight is None is ignore_index and not label_smoothing and 0 < logits.size <= MOST and target.dtype.kind in "iu":
+    plain = weight is None is ignore_index and not label_smoothing and target.dtype.kind in "iu"
+    if plain and (0 < logits.size <= MOST or (logits.size > MOST and find("label_loss", raw(logits)))):
         if reduction == "mean":
             return _softmax_cross_entropy(logits, target)  # a call with its defaults takes less time
         return _softmax_cross_entropy(logits, target, reduction=reduction)
@@ -152,7 +153,7 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
     if weight is None and type(logits) is Tensor and axis == -1 and type(labels := raw(target)) is type(logits.data):
         shape = logits.data.shape  # nearly all calls are as plain as this one, and cost little
         if shape and labels.dtype.kind in "iu" and is_float(logits.data.dtype) and labels.shape == shape[:-1]:
-            return logits, target, None, _checked(op, labels, shape[-1], ignore_index)
+            return logits, target, None, mask_of(op, labels, shape[-1], ignore_index)
     logits = as_operand(logits)
     refuse_lists(op, target)
     if type(raw(target)) not in BACKENDS:
@@ -193,24 +194,4 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
             f" {classes} classes in axis {axis}, expected integer labels of shape {samples} or float"
             f" probabilities of shape {shape}"
         )
-    return logits, target, weight, _checked(op, raw(target), classes, ignore_index)
-
-
-def _checked(op, labels, classes, ignore_index):
-    """``ignore_index``, or None if no label is equal to it. Then the samples need no mask.
-
-    On the CPU one reduction finds whether all labels are in range: as unsigned numbers, negative labels are huge. On a
-    device the host would have to wait for it, so there the mask is always used.
-    """
-    if BACKENDS[type(labels)].name != "cpu":
-        return ignore_index
-    if not labels.size or labels.view(f"u{labels.itemsize}").max() < classes:
-        return ignore_index if 0 <= ignore_index < classes else None
-    wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
-    if wrong.size:
-        raise ValueError(
-            f"{op}: target has the label {wrong[0]}; with {classes} classes, labels lie in"
-            f" 0 ... {classes - 1}"
-            f" (or are ignore_index={ignore_index})"
-        )
-    return ignore_index
+    return logits, target, weight, mask_of(op, raw(target), classes, ignore_index)

@@ -4,9 +4,8 @@ import math
 
 import numpy
 
-from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
-from tinygrad_ms.ops.blocks import decay, fused, in_blocks, step, times
+from tinygrad_ms.ops.blocks import decay, fused, in_blocks, pulled, step
 from tinygrad_ms.ops.comparisons import clip
 from tinygrad_ms.ops.normal import DENSITY, FAR, bell, gaussian, horner, mills_ratio, normal_cdf, product, turned
 from tinygrad_ms.ops.quick_gelu import TANH_C, TANH_E_C, TANH_N_C, quick_gelu, quick_gelu_tanh
@@ -145,7 +144,9 @@ def _gelu_slope(x, approximate):
 
 
 @elementwise(
-    rule=lambda g, x, slope, approximate: times(g, _gelu_slope(wide(x), approximate) if slope is None else slope),
+    rule=lambda g, x, slope, approximate: pulled(
+        "gelu_rule" if approximate == "none" else "", g, x, slope, lambda x: _gelu_slope(x, approximate)
+    ),
     cache=("slope",),
     floats=True,
     formula=r"y = x\,\Phi(x), \quad \frac{dy}{dx} = \Phi(x) + \frac{x}{\sqrt{2 \pi}} e^{-x^2 / 2}",

@@ -1,12 +1,13 @@
-"""Softmax cross-entropy of a few samples with plain integer labels: one op, in few calls of the array library.
+"""Softmax cross-entropy with plain integer labels: one op, in few calls of the array library, or in a compiled kernel.
 
-``ops/classification.py`` does this for any target. Here is the case that small networks meet at every step. The classes
+``ops/classification.py`` does this for any target. Here is the case that most networks meet at every step. The classes
 are the last axis.
 """
 
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.ops.activations import log_softmax
+from tinygrad_ms.ops.fused import calls
 from tinygrad_ms.ops.short_rows import SHORT
 from tinygrad_ms.ops.targets import softmax_minus_one_hot
 
@@ -24,8 +25,9 @@ def _scale(g, target, reduction):
 
 def _label_loss_rule(g, logits, target, e, rest, total, entries, reduction):
     scale = _scale(g, target, reduction)
-    if e is None:  # under create_graph
-        return softmax_minus_one_hot(scale, log_softmax(wide(logits)), labels=target)
+    if e is None:  # under create_graph, or a kernel computes e anew
+        found = None if total is None else calls.label_loss_rule(scale, logits, target, entries, rest, total)
+        return softmax_minus_one_hot(scale, log_softmax(wide(logits)), labels=target) if found is None else found
     scale = scale.reshape((-1, 1) if total.shape[1] == 1 else (1, -1)) / total
     y = e * scale
     y.reshape((-1,))[entries] = -(rest * scale).reshape((-1,))  # p - 1 would lose its digits where p is near 1
@@ -50,24 +52,33 @@ def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
     """-ln softmax(logits)[target] of each sample, at least in float32: their mean, their sum or all of them.
 
     z are the logits minus their maximum. The cache has e^z without the labelled entries, its sums over the classes, the
-    sums with the labelled entries, and the places of these entries.
+    sums with the labelled entries, and the places of these entries. A compiled kernel leaves no e^z, and the maxima for
+    the places.
     """
     n, classes = target.size, logits.shape[-1]
     labels = target.reshape((-1,)).astype("int64", copy=False)
+    if n * classes > MOST and (found := calls.label_loss(logits, labels)) is not None:
+        top, rest, total = found
+        labelled = logits.reshape((-1, classes))[xp.arange(n), labels]
+        loss = _reduced(xp.log(total) - (labelled - top), target, reduction)
+        return loss.astype(logits.dtype), (None, rest, total, top)
     z = wide(logits).reshape((n, classes))
     if classes <= SHORT <= 4 * n:  # NumPy reduces columns several at once
         z, axis, entries = xp.ascontiguousarray(z.T), 0, labels * n + xp.arange(n)
     else:
         z, axis, entries = xp.ascontiguousarray(z), 1, labels + xp.arange(0, n * classes, classes)
-    z = z - z.max(axis=axis, keepdims=True)
-    labelled = z.reshape((-1,))[entries]
+    z = z - xp.max(z, axis=axis, keepdims=True)
+    row = z.reshape((-1,))
+    labelled = row[entries]
     e = xp.exp(z, out=z)
-    e.reshape((-1,))[entries] = 0
+    row[entries] = 0
     rest = e.sum(axis=axis, keepdims=True)
     total = rest + xp.exp(labelled).reshape(rest.shape)
-    losses = xp.log(total).reshape((-1,)) - labelled
-    if reduction == "none":
-        loss = losses.reshape(target.shape)
-    else:
-        loss = losses.sum() / (n or 1) if reduction == "mean" else losses.sum()
+    loss = _reduced(xp.log(total).reshape((-1,)) - labelled, target, reduction)
     return loss.astype(logits.dtype, copy=False), (e, rest, total, entries)
+
+
+def _reduced(losses, target, reduction):
+    if reduction == "none":
+        return losses.reshape(target.shape)
+    return losses.sum() / (target.size or 1) if reduction == "mean" else losses.sum()

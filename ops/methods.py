@@ -179,7 +179,7 @@ def axes_of(op, as_shape):
 def attach(ops: dict[str, Any]) -> None:
     """Give Tensor what ``Methods`` declares; ``ops`` are the functions of this room by name."""
     PUBLIC.update({name: ops[name] for name in ops["__all__"]})
-    Tensor.__array_ufunc__ = ArrayUfunc()
+    Tensor.__array_ufunc__ = ArrayUfunc()  # type: ignore[attr-defined]
     as_shape, reshape, permute_dims = ops["as_shape"], ops["reshape"], ops["permute_dims"]
     others = {
         **{f"__r{symbol}__": reflected(ops[name]) for symbol, name in OPERATORS.items()},

@@ -9,6 +9,7 @@ from operator import index as as_int
 import numpy
 
 from tinygrad_ms.engine.primitive import linear, primitive
+from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.creation import as_shape, zeros_like
 from tinygrad_ms.ops.operands import as_operand
 
@@ -153,9 +154,9 @@ def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:
 
 def transpose(x, axes=None):
     """The axes of x reversed, or in the order ``axes``, as in NumPy. For a matrix it is the transpose."""
-    x = as_operand(x)
-    if axes is None and len(x.shape) == 2:
+    if axes is None and type(x) is Tensor and x.data.ndim == 2:
         return _transpose(x)
+    x = as_operand(x)
     return permute_dims(x, axes=tuple(range(x.ndim))[::-1] if axes is None else tuple(axes))
 
 

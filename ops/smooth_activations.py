@@ -24,6 +24,7 @@ from tinygrad_ms.ops.blocks import (
     log1p,
     over_bump,
     over_square,
+    pulled,
     step,
     times,
     times_slope,
@@ -149,7 +150,7 @@ def _silu_slope(x):
 
 
 @elementwise(
-    rule=lambda g, x, slope: times(g, _silu_slope(wide(x)) if slope is None else slope),
+    rule=lambda g, x, slope: pulled("silu_rule", g, x, slope, _silu_slope),
     cache=("slope",),
     floats=True,
     formula=r"y = x\,\sigma(x), \quad \frac{dy}{dx} = \sigma(x) \, (1 + x \, (1 - \sigma(x)))",

@@ -87,6 +87,26 @@ def softmax_minus_one_hot(xp, scale, log_probabilities, /, labels):
     return xp.multiply(y, scale, out=y)
 
 
+def mask_of(op, labels, classes, ignore_index):
+    """``ignore_index``, or None if no label is equal to it. Then the samples need no mask.
+
+    On the CPU one reduction finds whether all labels are in range: as unsigned numbers, negative labels are huge. On a
+    device the host would have to wait for it, so there the mask is always used.
+    """
+    if BACKENDS[type(labels)].name != "cpu":
+        return ignore_index
+    if not labels.size or labels.view(f"u{labels.itemsize}").max() < classes:
+        return ignore_index if 0 <= ignore_index < classes else None
+    wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
+    if wrong.size:
+        raise ValueError(
+            f"{op}: target has the label {wrong[0]}; with {classes} classes, labels lie in"
+            f" 0 ... {classes - 1}"
+            f" (or are ignore_index={ignore_index})"
+        )
+    return ignore_index
+
+
 # --- what the loss is made of ---------------------------------------------------------------------------------------
 
 

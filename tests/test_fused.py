@@ -23,9 +23,9 @@ needs_numba = pytest.mark.skipif(not INSTALLED, reason='numba is missing: pip in
 N = 4 * fused.LEAST + 7  # elements: no multiple of the length of a vector
 LABELS = np.random.default_rng(5).integers(0, 301, 400)
 ELEMENTS = {
-    "gelu": (tg.gelu, ["gelu", "times"]),
+    "gelu": (tg.gelu, ["gelu", "gelu_rule"]),
     "gelu tanh": (lambda x: tg.gelu(x, approximate="tanh"), ["gelu_tanh", "times"]),
-    "silu": (tg.silu, ["silu", "times"]),
+    "silu": (tg.silu, ["silu", "silu_rule"]),
     "sigmoid": (tg.sigmoid, ["sigmoid", "sigmoid_rule"]),
     "tanh": (tg.tanh, ["tanh", "tanh_rule"]),
     "elu": (tg.elu, ["elu", "times"]),
@@ -44,7 +44,11 @@ ELEMENTS = {
 ROWS = {
     "softmax": (tg.softmax, ["softmax", "softmax_rule"]),
     "log_softmax": (tg.log_softmax, ["log_softmax", "log_softmax_rule"]),
-    "cross_entropy": (lambda x: tg.cross_entropy(x, LABELS), ["log_softmax", "softmax_minus_one_hot"]),
+    "cross_entropy": (lambda x: tg.cross_entropy(x, LABELS), ["label_loss", "label_loss_rule"]),
+    "cross_entropy of which some is ignored": (
+        lambda x: tg.cross_entropy(x, LABELS, ignore_index=7),
+        ["log_softmax", "softmax_minus_one_hot"],
+    ),
     "layer_norm": (tg.layer_norm, ["normalize", "normalize_rule"]),
     "layer_norm of a part": (lambda x, w, b: tg.layer_norm(x, w, b), ["normalize", "normalize_rule"]),
     "rms_norm": (lambda x, w: tg.rms_norm(x, w), ["normalize", "normalize_rule"]),
@@ -224,6 +228,47 @@ def test_other_axes_and_weights_stay_with_numpy(used):
     assert set(used) <= {"exp"}
     value_and_gradients(lambda x: tg.layer_norm(x, axes=(2, 1)), [x])
     assert set(used) - {"exp"} == {"normalize", "normalize_rule"}
+
+
+@needs_numba
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_a_rule_that_computes_its_slope_takes_any_gradient(name, used):
+    function, x = ELEMENTS[name][0], inputs(name)[0]
+    rows = np.linspace(-1, 1, x.shape[1], dtype="float32")
+    expected = in_numpy(gradient_of, function, x, rows)
+    used.clear()
+    found = gradient_of(function, x, rows)  # a gradient that was broadcast is not contiguous
+    assert used == [name, f"{name}_rule"]
+    without = gradient_of(function, x, rows, between=lambda: fused.set_fused(False))
+    for gradient in (found, without):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-7)
+
+
+@needs_numba
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_the_loss_of_labels_keeps_no_array(reduction, used):
+    x, labels = np.random.default_rng(0).normal(size=(20, 20, 301)), LABELS.reshape((20, 20))
+
+    def gradient(dtype, between=lambda: None):
+        leaf = tg.tensor(x.astype(dtype), requires_grad=True)
+        loss = tg.cross_entropy(leaf, labels, reduction=reduction)
+        between()
+        loss.sum().backward()
+        return loss.numpy(), leaf.grad.numpy()
+
+    right, found = gradient("float64"), gradient("float32")
+    assert used == ["label_loss", "label_loss_rule"]
+    assert ulps(found, right) <= 4
+    for a, b in zip(gradient("float32", between=lambda: fused.set_fused(False)), right):
+        np.testing.assert_allclose(a, b, rtol=2e-6)
+
+
+def gradient_of(function, x, rows, between=lambda: None):
+    leaf = tg.tensor(x, requires_grad=True)
+    y = function(leaf)
+    between()
+    y.backward(np.broadcast_to(rows, x.shape))
+    return leaf.grad.numpy()
 
 
 # --- threads and processes ------------------------------------------------------------------------------------------

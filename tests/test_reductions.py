@@ -290,7 +290,10 @@ def test_an_unknown_norm_is_named(x, ord, axis, message):
         tg.norm(tg.tensor(x), ord, axis)
 
 
-@pytest.mark.parametrize("shape, axis", [((1 << 15,), None), ((1 << 15,), 0), ((2, 1 << 14), -1), ((2, 1 << 14), 1)])
+@pytest.mark.parametrize(
+    "shape, axis",
+    [((1 << 15,), None), ((1 << 15,), 0), ((2, 1 << 14), -1), ((2, 1 << 14), 1), ((40, 1000), 1), ((6, 50, 128), -1)],
+)
 @pytest.mark.parametrize("contiguous", [True, False])
 def test_running_sums_of_long_rows_are_as_good_as_those_one_by_one(shape, axis, contiguous):
     rng = np.random.default_rng(0)

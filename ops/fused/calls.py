@@ -56,6 +56,27 @@ def dropout_mask(key, p, shape, dtype, device):
     return on and on.dropout_mask(key, p, shape, dtype, device)
 
 
+def label_loss(logits, labels):
+    """Of each row the largest logit m and its column; the sum of e^(z - m), without and with that of its label."""
+    if logits.size < LEAST or not (run := find("label_loss", logits)):
+        return None
+    x, labels = logits.reshape((-1, logits.shape[-1])), labels.astype("int64", copy=False).reshape(-1)
+    found = numpy.empty_like(x, "float64", shape=(3, labels.size))
+    run(x, labels, *found)
+    return found
+
+
+def label_loss_rule(scale, logits, labels, top, rest, total):
+    """scale times the gradient of -ln p of the labels, from what ``label_loss`` gave."""
+    if not (run := find("label_loss_rule", logits)):
+        return None
+    y, scale = numpy.empty_like(logits), scale.reshape(-1) / total
+    x, y_rows = (a.reshape((-1, logits.shape[-1])) for a in (logits, y))
+    each = [a.astype(x.dtype) for a in (top, scale, -rest * scale)]
+    run(x, y_rows, labels.astype("int64", copy=False).reshape(-1), *each)
+    return y
+
+
 def normalize(x, weight, bias, axes, eps, center):
     """weight (x with mean 0, if ``center``, and mean square 1) + bias over the last axes."""
     if (on := devices_do(x)) is not None:

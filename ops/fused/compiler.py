@@ -15,6 +15,7 @@ import struct
 import sys
 import textwrap
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
@@ -36,6 +37,16 @@ def two_to(n):
     return math.inf if n > 1023 else 2.0**n if n > -1023 else 0.0
 
 
+def left_of(p, a, b):
+    """What p = a b in float32 has rounded away."""
+    return float(Fraction(a) * Fraction(b) - Fraction(p)) if math.isfinite(p) else math.nan
+
+
+def two_at(t):
+    """2^n for t = n + 1.5 2^23 in float32, n + 1.5 2^52 in float64: n stands in its lowest bits."""
+    return 2.0 ** (t - (12582912.0 if t < 1e15 else 6755399441055744.0))
+
+
 def rank(x):
     """A 32-bit integer that grows with the float32 x; of NaN the largest or the least."""
     n = struct.unpack("<i", struct.pack("<f", x))[0]
@@ -50,6 +61,7 @@ def from_rank(n):
 def intrinsics() -> dict:
     """These for numba: a few instructions each."""
     from llvmlite import ir
+    from llvmlite.binding import get_host_cpu_features
     from numba import types
     from numba.extending import intrinsic
 
@@ -66,12 +78,28 @@ def intrinsics() -> dict:
         sign = builder.ashr(n, i32(31))
         return builder.xor(n, builder.and_(sign, i32(0x7FFFFFFF)))
 
-    def power(builder, n):
-        """Rounded into the lowest bits, these go where the exponent stands."""
-        double = n.type == ir.DoubleType()
-        digits, one, whole = (52, 1023, i64) if double else (23, 127, i32)
-        k = builder.bitcast(builder.fadd(n, ir.Constant(n.type, 1.5 * 2.0**digits)), whole)
-        return builder.bitcast(builder.add(builder.shl(k, whole(digits)), whole(one << digits)), n.type)
+    def power(builder, t):
+        """The lowest bits go where the exponent stands."""
+        digits, one, whole = (52, 1023, i64) if t.type == ir.DoubleType() else (23, 127, i32)
+        k = builder.shl(builder.bitcast(t, whole), whole(digits))
+        return builder.bitcast(builder.add(k, whole(one << digits)), t.type)
+
+    def power_of(builder, n):
+        """Added to that constant, n is rounded into the lowest bits."""
+        return power(
+            builder, builder.fadd(n, ir.Constant(n.type, 1.5 * 2.0 ** (52 if n.type == ir.DoubleType() else 23)))
+        )
+
+    @intrinsic
+    def left_of(typing_context, p, a, b):
+        def generate(context, builder, signature, arguments):
+            p, a, b = arguments
+            if get_host_cpu_features().get("fma", True):
+                return builder.fma(a, b, builder.fneg(p))
+            p, a, b = (builder.fpext(x, ir.DoubleType()) for x in arguments)
+            return builder.fptrunc(builder.fsub(builder.fmul(a, b), p), ir.FloatType())
+
+        return types.float32(types.float32, types.float32, types.float32), generate
 
     @intrinsic
     def widest(typing_context):
@@ -84,7 +112,9 @@ def intrinsics() -> dict:
 
     return {
         "widest": widest,
-        "two_to": made(None, None, power),
+        "left_of": left_of,
+        "two_to": made(None, None, power_of),
+        "two_at": made(None, None, power),
         "bits": made(types.float64, types.int64, lambda b, x: b.bitcast(x, i64)),
         "from_bits": made(types.int64, types.float64, lambda b, n: b.bitcast(n, ir.DoubleType())),
         "rank": made(types.float32, types.int32, lambda b, x: folded(b, b.bitcast(x, i32))),

@@ -10,6 +10,7 @@ __all__: list[str] = []
 
 INF = float("inf")
 PART = 4096  # numbers of a row that are added up in float32
+FEW = 16
 LOW = 1e-25  # a sum of squares below which those lost under the smallest number could count
 
 
@@ -18,22 +19,28 @@ def share(total, size, center):
     return total / size if center != 0.0 else float64(0.0)
 
 
-def sum_of(x):
-    total = 0.0
-    for j in range(x.size):
+def first_mean(x, center):
+    """About the mean: of the first few numbers."""
+    count, total = min(x.size, FEW), float64(0.0)
+    for j in range(count):
         total += x[j]
-    return total
+    return float32(share(total, count, center))
 
 
-def rough_mean(x, center):
-    total = float64(0.0)
-    for start in range(0, x.size, PART):
-        total += sum_of(x[start : start + PART])
-    return share(total, x.size, center)
+def sums_of(x, g, weight, m):
+    """With c = x - m and u = g weight: the sums of c, c^2, c u and u."""
+    first, second, along, across = 0.0, 0.0, 0.0, 0.0
+    for j in range(x.size):
+        c, u = x[j] - m, g[j] * weight[j]
+        first += c
+        second += c * c
+        along += c * u
+        across += u
+    return first, second, along, across
 
 
 def moments_of(x, m):
-    """The sums of c = x - m and of its squares."""
+    """The first two of them."""
     first, second = 0.0, 0.0
     for j in range(x.size):
         c = x[j] - m
@@ -42,25 +49,21 @@ def moments_of(x, m):
     return first, second
 
 
-def moments(x, m, center):
-    """How far the mean is off m, and the sum of squares about the mean."""
-    first, second = float64(0.0), float64(0.0)
-    for start in range(0, x.size, PART):
-        one, two = moments_of(x[start : start + PART], m)
-        first += one
-        second += two
-    low = share(first, x.size, center)
-    return low, second - low * low * x.size
-
-
-def products_of(x, g, weight, m):
-    """With c = x - m and u = g weight: the sums of c u and u."""
-    along, across = 0.0, 0.0
-    for j in range(x.size):
-        u = g[j] * weight[j]
-        along += (x[j] - m) * u
-        across += u
-    return along, across
+def moments(x, center):
+    """m, about the mean, how far the mean is off it, and the sum of squares about the mean."""
+    m, low, square = first_mean(x, center), float64(0.0), float64(0.0)
+    for _ in range(2):  # once more where the first numbers say little about the others
+        first, second = float64(0.0), float64(0.0)
+        for start in range(0, x.size, PART):
+            one, two = moments_of(x[start : start + PART], m)
+            first += one
+            second += two
+        low = share(first, x.size, center)
+        square = second - low * low * x.size
+        if not low * low * x.size > square:
+            break
+        m = float32(m + low)
+    return m, low, square
 
 
 def careful_mean(x, center):
@@ -83,17 +86,14 @@ def carefully_normalized(x, y, weight, eps, center):
 @rows(ROWS, ROWS, LINE, LINE, NUMBER, NUMBER)
 def normalize(x, y, weight, bias, eps, center):
     for i in range(x.shape[0]):
-        row, size = x[i], x.shape[1]
-        mean = rough_mean(row, center)
-        m = float32(mean)
-        rest, square = moments(row, m, center)
-        low = float32(rest)
+        m, rest, square = moments(x[i], center)
+        low, size = float32(rest), x.shape[1]
         if LOW < square < INF:
             r = float32(1.0 / sqrt(square / size + eps))
             for j in range(size):
                 y[i, j] = ((x[i, j] - m) - low) * (r * weight[j]) + bias[j]
         else:
-            carefully_normalized(row, y[i], weight, eps, center)
+            carefully_normalized(x[i], y[i], weight, eps, center)
             for j in range(size):
                 y[i, j] += bias[j]
 
@@ -117,24 +117,32 @@ def carefully_pulled(g, x, dx, weight, by_weight, by_bias, eps, center):
 @rows(ROWS, ROWS, ROWS, LINE, SUMS, SUMS, NUMBER, NUMBER)
 def normalize_rule(g, x, dx, weight, by_weight, by_bias, eps, center):
     for i in range(x.shape[0]):
-        row, size = x[i], x.shape[1]
-        mean = rough_mean(row, center)
-        m = float32(mean)
-        rest, square = moments(row, m, center)
-        low, along, across = float32(rest), float64(0.0), float64(0.0)
-        for start in range(0, size, PART):
-            part = slice(start, start + PART)
-            one, two = products_of(row[part], g[i, part], weight[part], m)
-            along += one
-            across += two
+        size, m = x.shape[1], first_mean(x[i], center)
+        inverse = 1.0 / float64(size)
+        rest, square, along, across = float64(0.0), float64(0.0), float64(0.0), float64(0.0)
+        for _ in range(2):
+            first, second, along, across = float64(0.0), float64(0.0), float64(0.0), float64(0.0)
+            for start in range(0, size, PART):
+                part = slice(start, start + PART)
+                one, two, three, four = sums_of(x[i, part], g[i, part], weight[part], m)
+                first += one
+                second += two
+                along += three
+                across += four
+            rest = share(first * inverse, 1, center)
+            square = second - rest * rest * size
+            if not rest * rest * size > square:
+                break
+            m = float32(m + rest)
         along -= rest * across
         if LOW < square < INF:
-            r = 1.0 / sqrt(square / size + eps)
-            s, k, a = float32(r), float32(r * r * along / size), float32(share(across, size, center))
+            r = 1.0 / sqrt(square * inverse + eps)
+            low, s = float32(rest), float32(r)
+            k, a = float32(r * r * along * inverse), float32(share(across * inverse, 1, center))
             for j in range(size):
                 c = (x[i, j] - m) - low
                 dx[i, j] = s * (g[i, j] * weight[j] - a - c * k)
                 by_weight[j] += g[i, j] * (c * s)
                 by_bias[j] += g[i, j]
         else:
-            carefully_pulled(g[i], row, dx[i], weight, by_weight, by_bias, eps, center)
+            carefully_pulled(g[i], x[i], dx[i], weight, by_weight, by_bias, eps, center)

@@ -9,26 +9,38 @@ from math import log
 from numpy import float32, float64
 
 from tinygrad_ms.ops.fused.compiler import from_rank, rank
-from tinygrad_ms.ops.fused.kernels import EACH, LABELS, ROWS, TOTALS, rows
-from tinygrad_ms.ops.fused.single import exp
+from tinygrad_ms.ops.fused.kernels import ROWS, TOTALS, rows
+from tinygrad_ms.ops.fused.single import exp_below
 
 __all__: list[str] = []
+
+
+def largest(x):
+    top = rank(x[0])
+    for j in range(x.size):
+        n = rank(x[j])
+        top = n if n > top else top
+    return from_rank(top)
+
+
+def sum_of(x):
+    total = float64(0.0)
+    for j in range(x.size):
+        total += float64(x[j])
+    return total
+
+
+def powers(x, m, y):
+    """y = e^(x - m) for x <= m; the sum of y."""
+    for j in range(x.size):
+        y[j] = exp_below(x[j] - m)
+    return sum_of(y)
 
 
 @rows(ROWS, ROWS)
 def softmax(x, y):
     for i in range(x.shape[0]):
-        top = rank(x[i, 0])
-        for j in range(x.shape[1]):
-            n = rank(x[i, j])
-            top = n if n > top else top
-        m = from_rank(top)
-        total = float64(0.0)
-        for j in range(x.shape[1]):
-            e = exp(x[i, j] - m)
-            y[i, j] = e
-            total += float64(e)
-        scale = float32(1.0 / total)
+        scale = float32(1.0 / powers(x[i], largest(x[i]), y[i]))
         for j in range(x.shape[1]):
             y[i, j] *= scale
 
@@ -47,15 +59,8 @@ def softmax_rule(g, y, dx):
 @rows(ROWS, ROWS)
 def log_softmax(x, y):
     for i in range(x.shape[0]):
-        top = rank(x[i, 0])
-        for j in range(x.shape[1]):
-            n = rank(x[i, j])
-            top = n if n > top else top
-        m = from_rank(top)
-        total = float64(0.0)
-        for j in range(x.shape[1]):
-            total += float64(exp(x[i, j] - m))
-        rest = float32(log(total))
+        m = largest(x[i])
+        rest = float32(log(powers(x[i], m, y[i])))
         for j in range(x.shape[1]):
             y[i, j] = (x[i, j] - m) - rest
 
@@ -63,32 +68,9 @@ def log_softmax(x, y):
 @rows(ROWS, ROWS, ROWS)
 def log_softmax_rule(g, y, dx):
     for i in range(y.shape[0]):
-        total = float64(0.0)
+        whole = float32(sum_of(g[i]))
         for j in range(y.shape[1]):
-            total += float64(g[i, j])
-        whole = float32(total)
-        for j in range(y.shape[1]):
-            dx[i, j] = g[i, j] - exp(y[i, j]) * whole
-
-
-def probabilities(log_p, y, scale):
-    """scale p for a part of a row; the sum of p."""
-    total = float64(0.0)
-    for j in range(y.size):
-        e = exp(log_p[j])
-        total += float64(e)
-        y[j] = e * scale
-    return total
-
-
-@rows(ROWS, ROWS, EACH, LABELS)
-def softmax_minus_one_hot(log_p, y, scale, label):
-    """The entry of the label is minus the sum of the others: p - 1 has no digits where p is near 1."""
-    for i in range(y.shape[0]):
-        k, last = int(label[i]), y.shape[1]
-        others = probabilities(log_p[i, :k], y[i, :k], scale[i])
-        others += probabilities(log_p[i, k + 1 : last], y[i, k + 1 : last], scale[i])
-        y[i, k] = -others * scale[i]
+            dx[i, j] = g[i, j] - exp_below(y[i, j]) * whole
 
 
 @rows(ROWS, TOTALS, dtypes="fd")

@@ -3,42 +3,59 @@
 As in ``mathematics``, whose words hold here too. Each result is within 4 ulp, also below the smallest normal number.
 """
 
-from tinygrad_ms.ops.fused.compiler import two_to
+from tinygrad_ms.ops.fused.compiler import left_of, two_at, two_to
 
 __all__: list[str] = []
 
-ROUND = 12582912.0  # 1.5 2^23: adding it and taking it away rounds to an integer
+ROUND = 12582912.0  # 1.5 2^23: adding it and taking it away rounds to an integer, which stands in the lowest bits
+LIFT = ROUND + 64.0  # so 2^64 e^x is made, a normal number also where e^x is not
+DOWN = 5.421010862427522e-20  # 2^-64
+TO_TWO = 1.4426950408889634  # 1 / ln 2
+LN2, LN2_REST = 0.693145751953125, 1.428606765330187e-06  # ln 2 in two parts, of which the first has few bits
 
 
-def rest(x):
-    """n and e^r - 1 for x = n ln 2 + r. ln 2 is taken in two parts, of which the first has few bits."""
-    n = (x * 1.4426950408889634 + ROUND) - ROUND
-    r = (x - n * 0.693145751953125) - n * 1.428606765330187e-06
-    q = 0.041667995953529546 + r * (0.008374135001267984 + r * 0.0013843962019184802)
-    return n, r * (1.0000000320524738 + r * (0.4999999423786901 + r * (0.16666431589018027 + r * q)))
+def split(x, shift):
+    """n + shift and d = e^r - 1 for x = n ln 2 + r; shift: ROUND or LIFT."""
+    t = x * TO_TWO + shift
+    n = t - shift
+    return t, growth(x - n * LN2, -(n * LN2_REST))
 
 
-def scaled(n, d):
-    """(1 + d) 2^n in two steps, so that the result may be subnormal."""
-    half = (0.5 * n + ROUND) - ROUND
-    return (1.0 + d) * two_to(half) * two_to(n - half)
+def growth(r, low):
+    """e^(r + low) - 1 for |r| <= ln 2 / 2 and a tiny rest. Pairs are added first, so that few additions wait."""
+    s = r + low
+    z = s * s
+    p = (0.04166825860738754 + s * 0.00836866907775402) + z * 0.0013821307802572846
+    return r + (z * ((0.4999999403953552 + s * 0.1666652113199234) + z * p) + low)
 
 
-def limited(x):
-    """x where e^x is neither 0 nor infinite."""
-    x = 89.0 if x > 89.0 else x
-    return -105.0 if x < -105.0 else x
+def bell(a):
+    """That of x = -a^2 / 2 for 0 <= a <= 15, of which x as a float would have too few digits; with LIFT."""
+    h = -0.5 * a
+    x = h * a
+    t = x * TO_TWO + LIFT
+    n = t - LIFT
+    return t, growth(x - n * LN2, left_of(x, h, a) - n * LN2_REST)
 
 
 def exp(x):
-    n, d = rest(limited(x))
-    return scaled(n, d)
+    x = 89.0 if x > 89.0 else x
+    t, d = split(-105.0 if x < -105.0 else x, ROUND)
+    n = t - ROUND
+    half = (0.5 * n + ROUND) - ROUND  # in two steps, so that the result may be subnormal
+    return (1.0 + d) * two_to(half) * two_to(n - half)
+
+
+def exp_below(x):
+    """e^x for x <= 0."""
+    t, d = split(-130.0 if x < -130.0 else x, LIFT)
+    return (1.0 + d) * two_at(t) * DOWN
 
 
 def expm1_below(x):
     """e^x - 1 for x <= 0."""
-    n, d = rest(-87.0 if x < -87.0 else x)
-    s = two_to(n)
+    t, d = split(-87.0 if x < -87.0 else x, ROUND)
+    s = two_at(t)
     return s * d + (s - 1.0)
 
 

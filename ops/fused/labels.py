@@ -1,0 +1,59 @@
+"""Kernels of the cross-entropy with integer labels.
+
+Of a row of p, the entry of the label minus 1 is minus the sum of the others: p - 1 has no digits where p is near 1.
+"""
+
+from numpy import empty, float32, float64
+
+from tinygrad_ms.ops.fused.kernels import EACH, LABELS, ROWS, TOTALS, rows
+from tinygrad_ms.ops.fused.rows import largest, powers, sum_of
+from tinygrad_ms.ops.fused.single import exp_below
+
+__all__: list[str] = []
+
+PART = 1024  # numbers whose exponentials are kept until they are added up
+
+
+def sum_of_powers(x, m, part):
+    """The sum of e^(x - m) for x <= m."""
+    total = float64(0.0)
+    for start in range(0, x.size, PART):
+        piece = x[start : start + PART]
+        total += powers(piece, m, part[: piece.size])
+    return total
+
+
+@rows(ROWS, LABELS, TOTALS, TOTALS, TOTALS)
+def label_loss(x, label, top, rest, total):
+    """The largest number m of each row, and the sum of e^(x - m), without and with the entry of the label."""
+    part = empty(PART, float32)
+    for i in range(x.shape[0]):
+        k, m = int(label[i]), largest(x[i])
+        others = sum_of_powers(x[i, :k], m, part) + sum_of_powers(x[i, k + 1 : x.shape[1]], m, part)
+        top[i], rest[i], total[i] = m, others, others + float64(exp_below(x[i, k] - m))
+
+
+@rows(ROWS, ROWS, LABELS, EACH, EACH, EACH)
+def label_loss_rule(x, y, label, top, scale, last):
+    """scale e^(x - top), and ``last`` at the labels."""
+    for i in range(x.shape[0]):
+        m, factor = top[i], scale[i]
+        for j in range(x.shape[1]):
+            y[i, j] = exp_below(x[i, j] - m) * factor
+        y[i, int(label[i])] = last[i]
+
+
+def probabilities(log_p, y, scale):
+    """scale p for a part of a row, and its sum."""
+    for j in range(y.size):
+        y[j] = exp_below(log_p[j]) * scale
+    return sum_of(y)
+
+
+@rows(ROWS, ROWS, EACH, LABELS)
+def softmax_minus_one_hot(log_p, y, scale, label):
+    for i in range(y.shape[0]):
+        k, last = int(label[i]), y.shape[1]
+        others = probabilities(log_p[i, :k], y[i, :k], scale[i])
+        others += probabilities(log_p[i, k + 1 : last], y[i, k + 1 : last], scale[i])
+        y[i, k] = -others

@@ -16,6 +16,8 @@ import warnings
 
 import numpy
 
+from tinygrad_ms.arrays.registry import BACKENDS
+
 __all__: list[str] = []
 
 LEAST = 30_000  # elements: below, what NumPy takes is hardly longer
@@ -30,13 +32,27 @@ def set_fused(on: bool) -> None:
     _state["on"] = bool(on)
 
 
+def is_on() -> bool:
+    """Whether compiled kernels are used, as far as one can say without loading numba."""
+    return _state["on"] and INSTALLED
+
+
+def loaded() -> dict:
+    """All kernels by name; none where they are not used."""
+    return (_state["kernels"] or _load()) if is_on() else {}
+
+
 def find(name: str, first, *others):
     """The compiled kernel of that name for these arrays; None where there is none for them.
 
-    They must be large, contiguous NumPy arrays of one dtype that the kernel takes, and of one shape.
+    They must be large, contiguous NumPy arrays of one dtype that the kernel takes, and of one shape; or those that
+    ``tg.compile`` records, whose list then calls the kernel.
     """
-    if not _state["on"] or not INSTALLED or type(first) is not numpy.ndarray or first.size < LEAST:
+    if not _state["on"] or not INSTALLED or first.size < LEAST:
         return None
+    if type(first) is not numpy.ndarray:
+        recorder = BACKENDS[type(first)].recorder if type(first) in BACKENDS else None
+        return recorder.kernel(name, first, *others) if recorder else None
     kernel = (_state["kernels"] or _load()).get(name)
     if kernel is None or first.dtype not in kernel.dtypes or kernel.takes not in (None, 1 + len(others)):
         return None

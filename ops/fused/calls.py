@@ -47,7 +47,7 @@ def normalize_rule(g, x, weight, bias_shape, axes, eps, center):
     if lines is None or not (run := find("normalize_rule", g, x)):
         return None
     (line,) = lines
-    dx, sums = numpy.empty_like(x), numpy.empty((2, line.size))
+    dx, sums = numpy.empty_like(x), numpy.empty_like(x, "float64", shape=(2, line.size))
     run(*(a.reshape((-1, line.size)) for a in (g, x, dx)), line, *sums, float(eps), float(center))
     shapes = getattr(weight, "shape", ()), bias_shape
     return dx, *(
@@ -57,7 +57,7 @@ def normalize_rule(g, x, weight, bias_shape, axes, eps, center):
 
 def _lines(x, axes, *factors):
     """Each as a vector of the last axes ``axes``, of which it has the shape, or it is a number; else None."""
-    if type(x) is not numpy.ndarray or x.size < LEAST:
+    if not isinstance(x, numpy.ndarray) or x.size < LEAST:
         return None
     shape = x.shape[x.ndim - len(axes) :]
     if sorted(axis % x.ndim for axis in axes) != [*range(x.ndim - len(axes), x.ndim)]:
@@ -66,8 +66,8 @@ def _lines(x, axes, *factors):
     for a in factors:
         if type(a) is float:
             found.append(numpy.full(prod(shape), a, x.dtype))
-        elif type(a) is numpy.ndarray and a.shape == shape and a.dtype == x.dtype:
-            found.append(numpy.ascontiguousarray(a).reshape(-1))
+        elif isinstance(a, numpy.ndarray) and a.shape == shape and a.dtype == x.dtype:
+            found.append(a.reshape(-1))
         else:
             return None
     return found
@@ -86,7 +86,7 @@ def sum_of_rows(name, array, length=4096):
     if array.size < THREADED or not (run := find(name, array)):
         return None
     flat, count = array.reshape(-1), array.size // length
-    total = numpy.zeros(count + 1)
+    total = numpy.empty_like(flat, "float64", shape=count + 1)
     run(flat[: count * length].reshape((count, length)), total[:count])
     run(flat[None, count * length :], total[count:])
     return total.sum()

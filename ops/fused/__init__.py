@@ -68,7 +68,7 @@ def _load() -> dict:
     """All kernels by name, none of them compiled."""
     try:
         importlib.import_module("numba")
-        from tinygrad_ms.ops.fused import activations, functions, norms, rows, steps  # they fill KERNELS
+        from tinygrad_ms.ops.fused import activations, functions, layouts, norms, rows, steps  # they fill KERNELS
         from tinygrad_ms.ops.fused.kernels import KERNELS
     except ImportError as error:  # a numba that does not fit this NumPy, say
         warnings.warn(f"tinygrad_ms: no compiled kernels, NumPy does all: {error}", RuntimeWarning, stacklevel=4)

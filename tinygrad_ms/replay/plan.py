@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.replay.fusion import fuse
 from tinygrad_ms.replay.layout import dense, name_of, values_in
+from tinygrad_ms.replay.products import TRANSPOSED, lay_out
 from tinygrad_ms.replay.trace import Entry, Storage, Value, compute
 
 REDUCTIONS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
@@ -60,6 +61,7 @@ class Plan:
         self.spare_copies()
         self.drop()
         self.loops = fuse(self)
+        self.turned = lay_out(self)
         self.place()
 
     def resolve(self, x):
@@ -353,7 +355,7 @@ def shape_alone(e) -> bool:
 
 def has_out(e) -> bool:
     """Whether the call can write into an array that is given."""
-    if e.kind == "fused":
+    if e.kind == "fused" or e.function is TRANSPOSED:
         return True
     if e.kind != "call" or "out" in e.kwargs:
         return False

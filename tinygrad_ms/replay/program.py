@@ -282,7 +282,7 @@ class Family:
         plan = program.plan
         return (
             f"{plan.recorded} calls of the array library, of which {len(program.made.lines)} are replayed,"
-            + "".join(f" {len(loop.calls)} calls in one loop," for loop in plan.loops)
+            + (f" {sum(len(p.calls) for p in plan.loops)} calls in {len(plan.loops)} loops," if plan.loops else "")
             + f" {plan.copies_spared} copies spared; buffers of {plan.size} bytes; {len(self.guards.entries)} guards:"
             f" {lists} lists, replayed {runs} times"
             + (f"; run as a whole: {', '.join(program.whole)}" if program.whole else "")

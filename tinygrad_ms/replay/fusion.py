@@ -88,25 +88,35 @@ class Fused:
 
 
 def runs_of(v, result):
-    """Along the memory of ``result``, from its slowest axis: (how many, whether v has a number for each of them)...
+    """Along the memory of ``result``, from its slowest axis: (how many, how far apart in v)...; (all, 1) of equal ones.
 
-    None where v lies in memory in another way.
+    0 apart: v has one number for all of them. None where numbers of v are not whole numbers apart.
     """
     runs: list[tuple] = []
-    expected, shift = v.dtype.itemsize, len(result.shape) - len(v.shape)
+    shift = len(result.shape) - len(v.shape)
     for axis in order_of(result):
         if (n := result.shape[axis]) == 1:
             continue
         k = axis - shift
-        stride = v.strides[k] if k >= 0 and v.shape[k] != 1 else 0
-        if stride not in (0, expected):
+        apart, rest = divmod(v.strides[k] if k >= 0 and v.shape[k] != 1 else 0, v.dtype.itemsize)
+        if rest:
             return None
-        expected *= n if stride else 1
-        if runs and runs[-1][1] == bool(stride):
-            runs[-1] = runs[-1][0] * n, bool(stride)
+        if runs and apart == runs[-1][0] * runs[-1][1]:
+            runs[-1] = runs[-1][0] * n, runs[-1][1]
         else:
-            runs.append((n, bool(stride)))
+            runs.append((n, apart))
     return tuple(runs[::-1])
+
+
+def in_pieces(runs) -> bool:
+    """Whether numbers lie one behind the other, but only in pieces: numba would not know it, NumPy does."""
+    there = [run for run in runs if run[1]]
+    expected = 1
+    for n, apart in reversed(there):
+        if apart != expected:
+            return there[-1][1] == 1
+        expected *= n
+    return False
 
 
 class Fusion:
@@ -213,7 +223,7 @@ class Fusion:
         for x in operands:
             if type(x) is Value:
                 x = self.plan.resolve(x)
-                if (runs := runs_of(x, first)) is None or len(x.shape) > len(first.shape):
+                if (runs := runs_of(x, first)) is None or len(x.shape) > len(first.shape) or in_pieces(runs):
                     return None
                 given.append((x, runs))
             elif type(x) in (int, float, bool):
@@ -271,7 +281,7 @@ class Fusion:
         return prod(call.operands[0][0].shape if call.op == "sum" else call.targets[0].shape)
 
     def is_whole(self, x, runs, call) -> bool:
-        return runs == ((self.size_of(call), True),) and self.large(x)
+        return runs == ((self.size_of(call), 1),) and self.large(x)
 
     def fits(self, group, call) -> bool:
         if (group.size, group.real) != (self.size_of(call), call.real) or len(group.lines) >= MOST:
@@ -373,7 +383,7 @@ class Fusion:
         }
         far = any(op in self.far for _, op, *_ in group.lines if isinstance(op, str))
         fine = all(dense_in_c(v) for s, v in outside.items() if s in self.plan.kept_by_user)
-        inner = any(runs == ((group.size, True),) for _, runs, _ in group.inputs.values())
+        inner = any(runs == ((group.size, 1),) for _, runs, _ in group.inputs.values())
         if group.calls < 2 or not fine or not inner or (far and group.written):
             self.kept += group.entries
             return
@@ -425,10 +435,10 @@ def edges_of(runs) -> set[int]:
 
 
 def nested(edges, size) -> bool:
-    """Whether loops can be made with these inner levels: at most three, the innermost of some length."""
+    """Whether loops can be made with these inner levels: at most four, the innermost of some length."""
     sizes = sorted(edges)
     return (
-        len(sizes) <= 2
+        len(sizes) <= 3
         and all(b % a == 0 for a, b in zip(sizes, [*sizes[1:], size]))
         and (not sizes or sizes[0] >= SHORTEST)
     )
@@ -473,4 +483,4 @@ def laid(array, axes, index, shape):
 
 
 def dense_in_c(v) -> bool:
-    return runs_of(v, v) is not None and list(v.strides) == sorted(v.strides, reverse=True)
+    return list(v.strides) == sorted(v.strides, reverse=True)

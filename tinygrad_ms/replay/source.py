@@ -59,6 +59,7 @@ class Source:
         self.block = None
         self.make_block()
         self.lines: list[Line] = []
+        self.views: dict[str, Any] = {}  # by name: how an array is laid out for a loop
         self.loops: list[str] = []  # what the loops compute, for people
         self.first: list[str] = []  # what is read at the start
         self.gradients: list[str] = []  # lines that make the tensors of gradients, in half the time of Tensor(...)
@@ -252,8 +253,12 @@ class Source:
             return f"float({name}.item(0))"
         if not self.stay(v):
             return f"laid({name}, {', '.join(map(str, how))})"
-        view = laid(self.plan.array_of(v), *how)
+        view = laid(array := self.plan.array_of(v), *how)
+        if not numpy.may_share_memory(view, array):
+            return f"laid({name}, {', '.join(map(str, how))})"
         key = f"{name}_{'x'.join(map(str, how[2]))}"
+        while self.views.setdefault(key, how) != how:  # the same shape, seen in another way
+            key += "_"
         self.names[key] = view
         return key
 

@@ -90,3 +90,17 @@ def sum_of_rows(name, array, length=4096):
     run(flat[: count * length].reshape((count, length)), total[:count])
     run(flat[None, count * length :], total[count:])
     return total.sum()
+
+
+def overlap_add(g, shape, window, axes):
+    """Windows over the last two axes, laid out place by place, added up."""
+    n = len(shape)
+    if axes != (n - 2, n - 1):
+        return None
+    places = g.transpose((*range(n - 2), n, n + 1, n - 2, n - 1))
+    rows = places.reshape((-1, prod(places.shape[-4:]))) if places.flags.c_contiguous else None
+    if rows is None or not (run := find("overlap_add", rows)):
+        return None
+    y = numpy.empty_like(rows, shape=(rows.shape[0], shape[-2] * shape[-1]))
+    run(rows, y, *window, places.shape[-1], shape[-1])
+    return y.reshape(shape)

@@ -14,3 +14,19 @@ def transposed(x, y, width):
         for j in range(n):
             for k in range(m):
                 y[i, j * m + k] = x[i, k * n + j]
+
+
+@rows(ROWS, ROWS, NUMBER, NUMBER, NUMBER, NUMBER, dtypes="fd")
+def overlap_add(g, y, high, wide, columns, width):
+    """Each row of g holds, for each place in a window, a matrix; it is added to y, a matrix, shifted by that place."""
+    kh, kw, q, w = int(high), int(wide), int(columns), int(width)
+    p = g.shape[1] // (kh * kw * q)
+    for r in range(g.shape[0]):
+        y[r, :] = 0.0
+        for i in range(kh):
+            for j in range(kw):
+                for a in range(p):
+                    start, to = ((i * kw + j) * p + a) * q, (a + i) * w + j
+                    part, sums = g[r, start : start + q], y[r, to : to + q]
+                    for b in range(q):
+                        sums[b] += part[b]

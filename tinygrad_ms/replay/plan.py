@@ -54,12 +54,14 @@ class Plan:
                 self.showing.setdefault(v.storage, []).append(v)
             for s in set(e.writes):
                 self.writers.setdefault(s, []).append(e)
+        self.most = most(self.spans())  # bytes that the step itself has at once, at least
         self.simplify()
         self.scalars_as_arrays()
         self.drop()
         self.fold()
         self.spare_copies()
         self.drop()
+        self.reuse_copies()
         self.loops = fuse(self)
         self.turned = lay_out(self)
         self.place()
@@ -278,6 +280,51 @@ class Plan:
                 kept.append(e)
         self.entries = kept
 
+    def reuse_copies(self):
+        """A large copy is not made again, as long as the step itself needs no less memory than the list then does."""
+        changed, kept = {s for e in self.entries for s in e.writes}, []
+        first: dict[Any, Value] = {}
+        spans = self.spans()
+        for e in self.entries:
+            x = self.resolve(e.args[0]) if e.args and type(e.args[0]) is Value else None
+            out, key = e.outs, None
+            copies = e.kind == "call" and name_of(e.function) in ("reshape", "copy") and not e.kwargs
+            if copies and x is not None and out.root and out.entry is e and x.storage not in changed:
+                key = self.origin(x), repr(e.args[1:]), out.shape, out.strides
+            if key is None or not {out.storage}.isdisjoint(changed | self.kept_by_user):
+                kept.append(e)
+                continue
+            if key in first:
+                one, two = (spans[v.storage] for v in (first[key], out))
+                now = {**spans, first[key].storage: (one[0], two[1], one[2]), out.storage: (0, 0, 0)}
+                if most(now) <= max(self.most, most(spans)):
+                    self.alias(out, first[key])
+                    self.copies_spared += 1
+                    spans = now
+                    continue
+            first[key] = out
+            kept.append(e)
+        self.entries = kept
+
+    def origin(self, v):
+        """What a value shows, as it can be compared: two views made in one way are the same."""
+        v = self.resolve(v)
+        if v.entry is None or v.root or v.entry.writes:
+            return v
+        return name_of(v.entry.function), tuple(
+            self.origin(a) if type(a) is Value else repr(a) for a in (*v.entry.args, *v.entry.kwargs.items())
+        )
+
+    def spans(self) -> dict[Storage, tuple[int, int, int]]:
+        """From which entry to which the memory that is made here is needed, and its bytes."""
+        last, found = self.last_uses(), {}
+        for i, e in enumerate(self.entries):
+            for v in values_in(e.outs):
+                if v.root and v.entry is e and v.storage.kind == "buffer":
+                    end = len(self.entries) if v.storage in self.kept_by_user else last[v.storage]
+                    found[v.storage] = i, end, size_of(v)
+        return found
+
     # --- memory -------------------------------------------------------------------------------------------------------
 
     def place(self):
@@ -326,6 +373,19 @@ class Plan:
                 if same and root.strides == x.strides and not others:
                     return x.storage
         return None
+
+
+def most(spans) -> int:
+    """The bytes that are needed at once."""
+    changes: dict[int, int] = {}
+    for start, end, size in spans.values():
+        changes[start] = changes.get(start, 0) + size
+        changes[end + 1] = changes.get(end + 1, 0) - size
+    now = top = 0
+    for i in sorted(changes):
+        now += changes[i]
+        top = max(top, now)
+    return top
 
 
 def alike(a, b) -> bool:

@@ -5,6 +5,7 @@ import re
 from collections import deque
 from functools import partial
 from itertools import starmap
+from math import prod
 from types import BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy
 
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.fused.threads import THREADED, get_num_threads
 from tinygrad_ms.replay.errors import QUICK, prepare
 from tinygrad_ms.replay.fusion import laid
 from tinygrad_ms.replay.layout import buffer_of, name_of, values_in
@@ -275,6 +277,8 @@ class Source:
             self.ufunc(e, function, args, kwargs, kwargs.pop("out"))
         elif e.writes and name == "fill":
             self.call(e, numpy.copyto, (args[0], args[1]))
+        elif getattr(function, "into", None) and self.is_one_part(args):
+            self.kernel_in_place(e, function, args)
         elif e.writes:
             self.call(e, function, args, kwargs)
         elif isinstance(function, str) and name in VIEWS:
@@ -288,6 +292,25 @@ class Source:
             if type(out) is Value and out.lifted:
                 line = self.lines.pop()
                 self.lines.append(line._replace(text=line.text.replace(" = ", " = asarray(", 1) + ")"))
+
+    def is_one_part(self, args) -> bool:
+        """Whether one thread runs a kernel on these arrays, and its numbers are known before the first change."""
+        given = [self.plan.resolve(a) for a in args]
+        known = all(v.shape or v.storage.kind == "number" for v in given if type(v) is Value)
+        return known and (get_num_threads() == 1 or prod(given[0].shape) < THREADED)
+
+    def kernel_in_place(self, e, kernel, args):
+        """The machine code of a kernel that changes arrays of the user's, called as a function in C."""
+        first, code = self.plan.resolve(args[0]), []
+        for a in args[: kernel.takes]:
+            v = self.plan.resolve(a)
+            code.append(self.laid_out(v, (None, None, (prod(v.shape),))))
+        for a in args[kernel.takes : kernel.takes + len(kernel.constants)]:
+            code.append(f"float({self.argument(a)})" if type(a) is Value else self.argument(float(a)))
+        loop = kernel.made[first.dtype]
+        name = kernel.name if self.names.setdefault(kernel.name, loop) is loop else self.bound(loop, kernel.name)
+        effect = any(s.kind not in ("buffer", "number") for s in e.writes)
+        self.add(e, f"{name}({', '.join(code)})", "", effect, f"({name}, {', '.join(code)})", errors=False)
 
     def into(self, e, function, name, args, kwargs, out):
         """A call that writes into a buffer."""

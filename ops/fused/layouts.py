@@ -10,10 +10,11 @@ def transposed(x, y, width):
     """Each row of x is a matrix with ``width`` columns; y gets it transposed."""
     n = int(width)
     m = x.shape[1] // n
+    matrices, turned = x.reshape((x.shape[0], m, n)), y.reshape((x.shape[0], n, m))
     for i in range(x.shape[0]):
         for j in range(n):
             for k in range(m):
-                y[i, j * m + k] = x[i, k * n + j]
+                turned[i, j, k] = matrices[i, k, j]
 
 
 @rows(ROWS, ROWS, NUMBER, NUMBER, NUMBER, NUMBER, dtypes="fd")

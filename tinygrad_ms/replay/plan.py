@@ -61,9 +61,9 @@ class Plan:
         self.fold()
         self.spare_copies()
         self.drop()
+        lay_out(self)
         self.reuse_copies()
         self.loops = fuse(self)
-        self.turned = lay_out(self)
         self.place()
 
     def resolve(self, x):
@@ -288,7 +288,7 @@ class Plan:
         for e in self.entries:
             x = self.resolve(e.args[0]) if e.args and type(e.args[0]) is Value else None
             out, key = e.outs, None
-            copies = e.kind == "call" and name_of(e.function) in ("reshape", "copy") and not e.kwargs
+            copies = e.kind == "call" and name_of(e.function) in ("reshape", "copy", "transposed") and not e.kwargs
             if copies and x is not None and out.root and out.entry is e and x.storage not in changed:
                 key = self.origin(x), repr(e.args[1:]), out.shape, out.strides
             if key is None or not {out.storage}.isdisjoint(changed | self.kept_by_user):

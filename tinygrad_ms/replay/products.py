@@ -28,11 +28,11 @@ class Transposed:
 TRANSPOSED = Transposed()
 
 
-def lay_out(plan) -> int:
-    """Put such copies into the entries of a plan; how many."""
-    kept, count = [], 0
+def lay_out(plan) -> None:
+    """Put such copies into the entries of a plan."""
+    kept: list[Entry] = []
     if not is_on():
-        return 0
+        return
     for e in plan.entries:
         if e.function is numpy.matmul and e.kind == "call" and not e.writes and len(e.args) == 2:
             x, y = (plan.resolve(a) for a in e.args)
@@ -41,10 +41,8 @@ def lay_out(plan) -> int:
                 kept.append(copy)
                 e.args = (e.args[0], copy.outs)
                 plan.inputs.pop(e, None)
-                count += 1
         kept.append(e)
     plan.entries = kept
-    return count
 
 
 def pays(x, y) -> bool:

@@ -5,9 +5,10 @@ outside of it needs what it makes, or changes what it reads; there its loop stan
 written to memory.
 """
 
+import warnings
 from itertools import count
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -15,8 +16,9 @@ from tinygrad_ms.ops.fused import LEAST, is_on, loaded
 from tinygrad_ms.replay.layout import dense, name_of, order_of, values_in
 from tinygrad_ms.replay.trace import Entry, Value
 
+PLAIN = (0.0, 0.5, 1.0, 2.0)  # numbers that stand in the text of a loop
 MOST = 80  # lines of one loop
-ARRAYS = 32  # arrays of one loop
+ARRAYS = 32  # arrays and numbers that one loop reads
 SHORTEST = 16  # numbers of the innermost loop
 COMPARED = {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "isnan"}
 
@@ -32,11 +34,13 @@ def fuse(plan) -> list:
     return fusion.made
 
 
-class Call:
-    """An elementwise call as lines of a loop. targets: (value, name); reads: (value, runs, name or None for whole)."""
+class Call(NamedTuple):
+    """An elementwise call as a line of a loop."""
 
-    def __init__(self, op, operands, targets, real):
-        self.op, self.operands, self.targets, self.real = op, operands, targets, real
+    op: Any  # the name of a function of NumPy, or a kernel
+    operands: list  # a number, or (value, its runs)
+    targets: list[Value]
+    real: str  # the dtype of the loop
 
 
 class Group:
@@ -108,15 +112,18 @@ def runs_of(v, result):
     return tuple(runs[::-1])
 
 
+def is_contiguous(runs) -> bool:
+    expected = 1
+    for n, apart in reversed(runs):
+        if apart not in (0, expected):
+            return False
+        expected *= n if apart else 1
+    return True
+
+
 def in_pieces(runs) -> bool:
     """Whether numbers lie one behind the other, but only in pieces: numba would not know it, NumPy does."""
-    there = [run for run in runs if run[1]]
-    expected = 1
-    for n, apart in reversed(there):
-        if apart != expected:
-            return there[-1][1] == 1
-        expected *= n
-    return False
+    return not is_contiguous(runs) and [apart for _, apart in runs if apart][-1] == 1
 
 
 class Fusion:
@@ -159,7 +166,7 @@ class Fusion:
             return
         reads, writes = {v.storage for v in self.plan.reads(e)}, self.plan.writes(e)
         call = self.call(e)
-        home = self.home(call, reads | writes) if call else None
+        home = self.home(call) if call else None
         for group in self.open[:]:
             if group is not home and group.bars(reads, writes):
                 self.close(group)
@@ -219,6 +226,8 @@ class Fusion:
         if not all(type(t) is Value and t.storage.kind == "buffer" and self.large(t) for t in targets):
             return None
         first = targets[0]
+        if not e.writes and first.entry is not e:  # it gives back what it got
+            return None
         given: list[Any] = []
         for x in operands:
             if type(x) is Value:
@@ -233,19 +242,16 @@ class Fusion:
         kinds = [x.dtype for x, _ in (item for item in given if type(item) is tuple)]
         truths = [dtype.kind == "b" for dtype in kinds]
         floats = {d for d in (*kinds, *(t.dtype for t in targets)) if d.kind != "b"}
-        if len(floats) > 1 or not all(d.char in "fd" for d in floats):
+        if len(floats) > 1 or not all(d.char in "fd" and d.isnative for d in floats):
             return None
         real = floats.pop().name if floats else "float32"
         if not isinstance(op, self.kernel):
             if op not in self.known[real] or (op in self.truth and not (all(truths) and len(truths) == len(given))):
                 return None
-            if first.dtype.kind == "b" and not (
-                op in COMPARED or op in self.truth or (op == "positive" and all(truths))
-            ):
+            choice = op in COMPARED or op in self.truth or (op == "positive" and all(truths))
+            if (first.dtype.kind == "b") > choice or (op in COMPARED) > (first.dtype.kind == "b"):
                 return None
-            if (op == "where" and (not truths or not truths[0])) or (op in COMPARED) != (
-                op in COMPARED and first.dtype.kind == "b"
-            ):
+            if op == "where" and not (type(given[0]) is tuple and truths[0]):
                 return None
         if any(t.shape != first.shape or t.strides != first.strides for t in targets[1:]):
             return None
@@ -253,7 +259,7 @@ class Fusion:
 
     # --- where it belongs ---------------------------------------------------------------------------------------------
 
-    def home(self, call, storages) -> Group | None:
+    def home(self, call) -> Group | None:
         """The open group for a call, made of all with which it shares an array; a new one where there is none."""
         found = None
         whole = {x.storage for x, runs in self.arrays(call) if self.is_whole(x, runs, call)} | {
@@ -387,17 +393,22 @@ class Fusion:
         if group.calls < 2 or not fine or not inner or (far and group.written):
             self.kept += group.entries
             return
-        new = {name: f"x{k}" for k, name in enumerate(group.inputs)}
+        new: dict[Any, str] = {name: f"x{k}" for k, name in enumerate(group.inputs)}
+        numbers: dict[str, float] = {}  # that are no part of the text, which would be compiled for each of them
         lines = []
         for names, op, *operands in group.lines:
-            operands = [new[a] if isinstance(a, str) else a for a in operands]
+            for a in operands:
+                if type(a) is float and a not in PLAIN:
+                    numbers[new.setdefault(repr(a), f"k{len(numbers)}")] = a
+            operands = [new.get(a if isinstance(a, str) else repr(a), a) for a in operands]
             for name in names:
-                new[name] = f"v{len(new) - len(group.inputs)}"
+                new[name] = f"v{sum(n[0] == 'v' for n in new.values())}"
             names = tuple(new[name] for name in names)
             lines.append((names if len(names) > 1 else names[0], op, *operands))
         sizes = sizes_of(group.edges, group.size)
         inputs = {new[name]: levels_of(runs, sizes) for name, (_, runs, _) in group.inputs.items()}
         inputs = {name: pattern if "1" in pattern else "0" * len(sizes) for name, pattern in inputs.items()}
+        inputs |= dict.fromkeys(numbers, "0" * len(sizes))
         outputs, arrays = {}, []
         for s, v in outside.items():
             name = new[group.names[s]]
@@ -408,11 +419,24 @@ class Fusion:
         truths = [new[group.names[s]] for s, v in outside.items() if v.dtype.kind == "b"]
         run = self.chain(lines, inputs, outputs, [new[n] for n in group.sums], group.real, truths)
         given = [(v, laid_out(v, like, sizes, inputs[new[name]])) for name, (v, _, like) in group.inputs.items()]
+        given += [(number, None) for number in numbers.values()]
+        try:
+            samples = [
+                sample_of(v.dtype, pattern, is_contiguous(runs))
+                for pattern, (v, runs, _) in zip(inputs.values(), group.inputs.values())
+            ]
+            samples += [0.0] * len(numbers) + [sample_of(v.dtype, "1" * len(sizes)) for v, _ in arrays]
+            run.prepare(samples)
+        except Exception as error:  # of numba; the calls do as well
+            text = f"tinygrad_ms: a loop cannot be compiled, NumPy does its work: {error}"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            self.kept += group.entries
+            return
         calls = [op if isinstance(op, str) else op.name for _, op, *_ in group.lines] + ["sum"] * len(group.sums)
         loop = Fused(run, sizes, given, arrays, list(group.sums.values()), calls)
         fresh = [v for s, v in outside.items() if s in group.made]
         outs = (*fresh, *group.sums.values())
-        args = tuple(v for v, _ in given)
+        args = tuple(v for v, _ in given if type(v) is Value)
         entry = Entry("fused", loop, args, None, outs, [s for s in outside if s in group.written])
         entry.args = (*args, *(v for v, _ in arrays if v.storage in group.written))
         entry.errors, entry.label = self.plan.base, ""
@@ -472,6 +496,12 @@ def laid_out(v, like, sizes, pattern):
     index = tuple(0 if v.shape[k] > 1 and v.strides[k] == 0 else slice(None) for k in axes)
     shape = tuple(n for n, flag in zip(sizes, pattern) if flag == "1")
     return axes if axes != sorted(axes) else None, index if 0 in index else None, shape
+
+
+def sample_of(dtype, pattern, contiguous=True):
+    """An array of the kind that a loop gets there, or a number."""
+    array = numpy.zeros((2,) * pattern.count("1"), dtype)
+    return 0.0 if "1" not in pattern else array if contiguous else array[::-1]
 
 
 def laid(array, axes, index, shape):

@@ -250,6 +250,8 @@ class Source:
 
     def laid_out(self, v, how) -> str:
         """An array as a loop gets it, a number as a float."""
+        if type(v) is float:
+            return self.argument(v)
         v, name = self.plan.resolve(v), self.value(v)
         if how is None:
             return f"float({name}.item(0))"

@@ -109,7 +109,7 @@ def test_another_number_is_no_other_loop():
     for number in (0.3, 0.7, -4.0):
         f = tg.compile(lambda x: (x + number) * number - number)
         for _ in range(3):
-            y = f(np.full(N, 2.0, "f"))
+            y = f(np.full(2 * N, 2.0, "f"))
         assert len(f.last.plan.loops) == 1
         assert y.numpy()[5] == (np.float32(2) + np.float32(number)) * np.float32(number) - np.float32(number)
     assert len(chains.COMPILED) <= before + 1
@@ -122,7 +122,7 @@ def test_what_cannot_be_compiled_stays_as_it_is(monkeypatch):
         raise ValueError("no machine code")
 
     monkeypatch.setattr(chains.Chain, "prepare", broken)
-    step, eager = pulled(lambda x: (x * x + 1.5) * 0.5, normal(N))
+    step, eager = pulled(lambda x: (x * x + 1.5) * 0.5, normal(4, N))
     with pytest.warns(RuntimeWarning, match="a loop cannot be compiled, NumPy does its work: no machine code"):
         found, right = ran(step, eager)
     assert not step.last.plan.loops
@@ -367,6 +367,7 @@ def close_run(seed):
 def any_size(monkeypatch):
     monkeypatch.setattr(fusion, "LEAST", 1)
     monkeypatch.setattr(fusion, "SHORTEST", 1)
+    monkeypatch.setattr(fusion, "WORTH", 1)
 
 
 def test_random_steps_with_loops_agree(any_size, monkeypatch):

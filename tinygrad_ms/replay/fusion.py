@@ -17,6 +17,7 @@ from tinygrad_ms.replay.layout import dense, name_of, order_of, values_in
 from tinygrad_ms.replay.trace import Entry, Value
 
 PLAIN = (0.0, 0.5, 1.0, 2.0)  # numbers that stand in the text of a loop
+WORTH = 100_000  # numbers that a loop spares to write and read: below, it is not worth being compiled
 MOST = 80  # lines of one loop
 ARRAYS = 32  # arrays and numbers that one loop reads
 SHORTEST = 16  # numbers of the innermost loop
@@ -390,7 +391,8 @@ class Fusion:
         far = any(op in self.far for _, op, *_ in group.lines if isinstance(op, str))
         fine = all(dense_in_c(v) for s, v in outside.items() if s in self.plan.kept_by_user)
         inner = any(runs == ((group.size, 1),) for _, runs, _ in group.inputs.values())
-        if group.calls < 2 or not fine or not inner or (far and group.written):
+        little = group.calls < 2 or (group.calls - 1) * group.size < WORTH
+        if little or not fine or not inner or (far and group.written):
             self.kept += group.entries
             return
         new: dict[Any, str] = {name: f"x{k}" for k, name in enumerate(group.inputs)}

@@ -4,9 +4,9 @@ from sys import getrefcount
 
 
 def sole(array) -> bool:
-    """Whether nobody but the caller knows this array, which owns its memory and is contiguous.
+    """Whether the caller alone holds this array. The array must own its memory and be contiguous.
 
-    The caller is a loop as in ``_count_one``: only there CPython counts as many references as it does here.
+    The count of references is right only in a loop like that of ``_count_one``.
     """
     return getrefcount(array) == ONE and getattr(array, "base", array) is None and array.flags.c_contiguous
 

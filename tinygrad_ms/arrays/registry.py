@@ -13,13 +13,13 @@ class Backend:
     """An array library with its doors to host memory (NumPy arrays)."""
 
     name: str  # the device family: "cpu", "cuda", "strict"
-    xp: Any  # the namespace a forward takes its functions from
+    xp: Any  # the namespace with the functions that a forward calls
     array_type: type
     from_host: Callable  # (NumPy array, index of the device) -> array; always a copy
     to_host: Callable  # array -> NumPy array; NumPy's own arrays are returned as they are
     index_of: Callable = lambda array: 0  # which device of the family holds the array
-    multi_device: bool = False  # more than one device: mixing them must be checked
-    recorder: Any = None  # of ``tg.compile``, whose arrays stand for those of a library: see ``replay/traced.py``
+    multi_device: bool = False  # more than one device: each call must check that they are not mixed
+    recorder: Any = None  # that of ``tg.compile``, for its arrays: ``replay/traced.py``
 
     def device_of(self, array) -> str:
         index = self.index_of(array)
@@ -28,7 +28,7 @@ class Backend:
 
 BACKENDS: dict[type, Backend] = {}  # by exact array type
 FAMILIES: dict[str, Backend] = {}  # by device family
-_cuda_problem: str | None = None  # why CuPy is not usable, once probed
+_cuda_problem: str | None = None  # the reason why CuPy is not usable, once it was tried
 
 
 def register(backend: Backend) -> None:

@@ -212,7 +212,13 @@ def test_threads_take_turns_at_a_list():
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(set(found[i]) == {expected[i]} for i in range(4)) and replays(f) == 81
+    assert all(len(set(found[i])) == 1 for i in range(4)) and replays(f) == 81
+    for i in range(4):
+        y = np.frombuffer(found[i][0], "float32")
+        if f.last.plan.loops:  # whose tanh rounds in its own way
+            np.testing.assert_allclose(y, np.frombuffer(expected[i], "float32"), rtol=1e-5, atol=1e-6)
+        else:
+            assert found[i][0] == expected[i]
 
 
 # --- what a replay leaves ---------------------------------------------------------------------------------------------

@@ -1,10 +1,13 @@
 """Sliding windows, and what is built on them: convolution and pooling, beside loops in NumPy."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 
 import tinygrad_ms as tg
 from tests.samples import normal
+from tinygrad_ms.ops.fused import calls
 
 
 def correlate(x, weight):
@@ -123,3 +126,26 @@ def test_contractions_of_any_order_and_layout_equal_numpys(equation, turned):
     assert np.allclose(tg.einsum(equation, *arrays), expected, rtol=0, atol=1e-13)
     empty = [np.zeros([0 if c == left[0] else sizes[c] for c in letters]) for letters in (left, right)]
     assert np.array_equal(tg.einsum(equation, *empty), np.einsum(equation, *empty))
+
+
+MISSING = importlib.util.find_spec("numba") is None
+
+
+@pytest.mark.skipif(MISSING, reason='numba is missing: pip install "tinygrad-ms[fast]", or numba')
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_windows_are_added_up_by_a_kernel(dtype, monkeypatch):
+    def pulled():
+        x = tg.tensor(np.random.default_rng(0).standard_normal((6, 5, 13, 12)).astype(dtype), requires_grad=True)
+        windows = tg.sliding_window_view(x, (5, 3), (2, 3))
+        weight = np.random.default_rng(1).standard_normal((7, 5, 5, 3)).astype(dtype)
+        tg.square(tg.einsum("nchwij,kcij->nkhw", windows, weight)).sum().backward()
+        return x.grad.numpy()
+
+    used, find = [], calls.find
+    monkeypatch.setattr(calls, "find", lambda name, *arrays: used.append(name) or find(name, *arrays))
+    found = pulled()
+    monkeypatch.setattr(calls, "find", lambda name, *arrays: None)
+    right = pulled()
+    assert used == ["overlap_add"]
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(found, right, rtol=20 * eps, atol=20 * eps * abs(right).max())

@@ -20,7 +20,7 @@ import warnings
 
 import numpy
 
-from tinygrad_ms.arrays.registry import FAMILIES
+from tinygrad_ms.arrays.registry import BACKENDS, FAMILIES
 
 __all__: list[str] = []
 
@@ -36,15 +36,27 @@ def set_fused(on: bool) -> None:
     _state["on"] = bool(on)
 
 
+def is_on() -> bool:
+    """Whether compiled kernels are used, as far as one can say without loading numba."""
+    return _state["on"] and INSTALLED
+
+
+def loaded() -> dict:
+    """All kernels by name; none where they are not used."""
+    return (_state["kernels"] or _load()) if is_on() else {}
+
+
 def find(name: str, first, *others):
     """The compiled kernel of that name for these arrays; None where there is none for them.
 
-    They must be of one dtype that the kernel takes, and of one shape; those of NumPy large and contiguous.
+    They must be of one dtype that the kernel takes, and of one shape; those of NumPy large and contiguous. What
+    ``tg.compile`` records may get a kernel, too; its list then calls the kernel.
     """
     if not _state["on"]:
         return None
     if type(first) is not numpy.ndarray:
-        return _load_devices().find(name, first, *others)
+        recorder = BACKENDS[type(first)].recorder if type(first) in BACKENDS else None
+        return (recorder.kernel if recorder else _load_devices().find)(name, first, *others)
     if not INSTALLED or first.size < LEAST:
         return None
     kernel = (_state["kernels"] or _load()).get(name)
@@ -76,7 +88,15 @@ def _load() -> dict:
     """All kernels by name, none of them compiled."""
     try:
         importlib.import_module("numba")
-        from tinygrad_ms.ops.fused import activations, functions, labels, norms, rows, steps  # they fill KERNELS
+        from tinygrad_ms.ops.fused import (
+            activations,
+            functions,
+            labels,
+            layouts,
+            norms,
+            rows,
+            steps,
+        )  # they fill KERNELS
         from tinygrad_ms.ops.fused.kernels import KERNELS
     except ImportError as error:  # a numba that does not fit this NumPy, say
         warnings.warn(f"tinygrad_ms: no compiled kernels, NumPy does all: {error}", RuntimeWarning, stacklevel=4)

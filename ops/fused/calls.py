@@ -97,7 +97,7 @@ def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
     if lines is None or not (run := find("normalize_rule", g, x)):
         return None
     (line,) = lines
-    dx, sums = numpy.empty_like(x), numpy.empty((2, line.size))
+    dx, sums = numpy.empty_like(x), numpy.empty_like(x, "float64", shape=(2, line.size))
     run(*(a.reshape((-1, line.size)) for a in (g, x, dx)), line, *sums, float(eps), float(center))
     shapes = getattr(weight, "shape", ()), bias_shape
     return dx, *(
@@ -107,7 +107,7 @@ def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
 
 def _lines(x, axes, *factors):
     """Each as a vector of the last axes ``axes``, of which it has the shape, or it is a number; else None."""
-    if type(x) is not numpy.ndarray or x.size < LEAST:
+    if not isinstance(x, numpy.ndarray) or x.size < LEAST:
         return None
     shape = x.shape[x.ndim - len(axes) :]
     if sorted(axis % x.ndim for axis in axes) != [*range(x.ndim - len(axes), x.ndim)]:
@@ -116,8 +116,8 @@ def _lines(x, axes, *factors):
     for a in factors:
         if type(a) is float:
             found.append(numpy.full(prod(shape), a, x.dtype))
-        elif type(a) is numpy.ndarray and a.shape == shape and a.dtype == x.dtype:
-            found.append(numpy.ascontiguousarray(a).reshape(-1))
+        elif isinstance(a, numpy.ndarray) and a.shape == shape and a.dtype == x.dtype:
+            found.append(a.reshape(-1))
         else:
             return None
     return found
@@ -136,7 +136,21 @@ def sum_of_rows(name, array, length=4096):
     if array.size < THREADED or not (run := find(name, array)):
         return None
     flat, count = array.reshape(-1), array.size // length
-    total = numpy.zeros(count + 1)
+    total = numpy.empty_like(flat, "float64", shape=count + 1)
     run(flat[: count * length].reshape((count, length)), total[:count])
     run(flat[None, count * length :], total[count:])
     return total.sum()
+
+
+def overlap_add(g, shape, window, axes):
+    """Windows over the last two axes, laid out place by place, added up."""
+    n = len(shape)
+    if axes != (n - 2, n - 1):
+        return None
+    places = g.transpose((*range(n - 2), n, n + 1, n - 2, n - 1))
+    rows = places.reshape((-1, prod(places.shape[-4:]))) if places.flags.c_contiguous else None
+    if rows is None or not (run := find("overlap_add", rows)):
+        return None
+    y = numpy.empty_like(rows, shape=(rows.shape[0], shape[-2] * shape[-1]))
+    run(rows, y, *window, places.shape[-1], shape[-1])
+    return y.reshape(shape)

@@ -1,26 +1,38 @@
-"""One loop made of a list of elementwise NumPy calls: intermediate values never become arrays.
+"""One loop made of a list of elementwise calls: intermediate values never become arrays.
 
-    run = chain([("a", "multiply", "x", "y"), ("b", "tanh", "a"), ("c", "add", "b", 0.5)], ["x", "y"], ["c"], ["b"])
-    c, total = run(x, y)               # c, and the sum of all b
+    run = chain([("a", "multiply", "x", "y"), ("b", "tanh", "a"), ("c", "add", "b", 0.5)], {"x": "1", "y": "1"},
+                {"c": ""}, ["b"])
+    c = numpy.empty_like(x)
+    (total,) = run((x.size,), x, y, c)         # writes c, and returns the sum of all b
 
-A list is in straight-line form: each line gives a new name to a function of NumPy, of names before it and numbers.
+A list is in straight-line form: each line gives a new name to a function of names before it and numbers. A function is
+named as in NumPy, or it is a kernel that treats each element alone (then a line gives as many names as it has results).
 """
+
+import ast
+import math
 
 import numpy
 
 from tinygrad_ms.ops.fused import activations, mathematics, single
 from tinygrad_ms.ops.fused.compiler import Text, compiled
-from tinygrad_ms.ops.fused.kernels import part_size
-from tinygrad_ms.ops.fused.threads import deal_out
+from tinygrad_ms.ops.fused.kernels import Each
+from tinygrad_ms.ops.fused.threads import THREADED, deal_out, get_num_threads
 
 __all__: list[str] = []
 
 BLOCK = 8192  # numbers whose sum is taken before it is added to the others, in their order
 SIGNS = {  # functions of NumPy as expressions
     "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}", "negative": "-{}",
-    "positive": "{}", "square": "{0} * {0}", "reciprocal": "1.0 / {}", "absolute": "abs({})",
+    "positive": "{}", "square": "{0} * {0}", "reciprocal": "1.0 / {}", "absolute": "abs({})", "sqrt": "sqrt({})",
     "greater": "1.0 if {} > {} else 0.0", "greater_equal": "1.0 if {} >= {} else 0.0",
-    "less": "1.0 if {} < {} else 0.0", "less_equal": "1.0 if {} <= {} else 0.0", "where": "{1} if {0} != 0.0 else {2}",
+    "less": "1.0 if {} < {} else 0.0", "less_equal": "1.0 if {} <= {} else 0.0", "equal": "1.0 if {} == {} else 0.0",
+    "not_equal": "1.0 if {} != {} else 0.0", "isnan": "1.0 if {0} != {0} else 0.0",
+    "where": "{1} if {0} != 0.0 else {2}",
+}  # fmt: skip
+TRUTH = {  # of what is 1 or 0
+    "logical_and": "{} * {}", "bitwise_and": "{} * {}", "logical_or": "1.0 if {} + {} > 0.0 else 0.0",
+    "bitwise_or": "1.0 if {} + {} > 0.0 else 0.0", "logical_not": "1.0 - {}", "invert": "1.0 - {}",
 }  # fmt: skip
 
 
@@ -39,100 +51,159 @@ def minimum(a, b):
     return y if b == b else b
 
 
-IN_SINGLE = {"exp": single.exp, "tanh": activations.tanh, "sign": sign, "maximum": maximum, "minimum": minimum}
+def clip(x, least, most):
+    return minimum(maximum(x, least), most)
+
+
+def far_sin(x):
+    """With the library of the system, which no vector has."""
+    return math.sin(x)
+
+
+def far_cos(x):
+    return math.cos(x)
+
+
+ANY = {"sign": sign, "maximum": maximum, "minimum": minimum, "clip": clip}
+IN_SINGLE = {"exp": single.exp, "tanh": activations.tanh}
 IN_DOUBLE = {name: getattr(mathematics, name) for name in ("expm1", "log", "log1p", "sin", "cos")}
-FAR = ("sin", "cos")  # of numbers above mathematics.FAR they are left to NumPy
-KNOWN = {*SIGNS, *IN_SINGLE, *IN_DOUBLE, "sqrt"}  # functions that a list may name
+FAR = {"sin": far_sin, "cos": far_cos}  # of numbers above mathematics.FAR
+KNOWN = {  # functions that a list may name, by dtype
+    "float64": {*SIGNS, *TRUTH, *ANY},
+    "float32": {*SIGNS, *TRUTH, *ANY, *IN_SINGLE, *IN_DOUBLE},
+}
+
+
+COMPILED: dict = {}  # functions by their texts
 
 
 class Chain:
     """The loop of a list; see ``chain``."""
 
-    def __init__(self, lines, inputs, outputs, sums, numbers):
-        self.lines, self.inputs, self.outputs, self.sums, self.numbers = lines, inputs, outputs, sums, numbers
-        self.function = compiled("chain", self.text(), {"contract", "reassoc"})
-        nothing = [numpy.zeros(0, "f")] * (len(inputs) + len(outputs))
-        self.function(*nothing, numpy.zeros(len(sums) + 1), *[0.0] * len(numbers))
+    def __init__(self, lines, inputs, outputs, sums, real, truths):
+        self.lines, self.inputs, self.outputs, self.sums, self.real = lines, inputs, outputs, sums, real
+        self.levels = max(len(pattern) for pattern in inputs.values())
+        self.truths = truths
+        if (text := self.text()) not in COMPILED:
+            COMPILED[text] = compiled("chain", text, {"contract", "reassoc"})
+        self.function = COMPILED[text]
 
     def text(self) -> str:
-        text = Text("float32")
-        body, far = [], []
-        for name, op, *operands in self.lines:
-            values = [str(a) if isinstance(a, str) else f"float32({float(a)!r})" for a in operands]
-            if op in SIGNS:
-                value = SIGNS[op].format(*values).replace("1.0", "float32(1.0)").replace("0.0", "float32(0.0)")
-            elif op == "sqrt":
-                value = f"sqrt({values[0]})"
-            elif op in IN_SINGLE:
-                value = f"{text.add(IN_SINGLE[op])}({', '.join(values)})"
+        text = Text(self.real)
+        text.parts["sqrt"] = "from math import sqrt"
+        variants = ["body"] + ["careful"] * any(op in FAR for _, op, *_ in self.lines)
+        bodies = [self.body(text, name, name == "careful") for name in variants]
+        for name, body in zip(variants, bodies):
+            text.parts[name] = body
+        indices = [f"i{k}" for k in range(self.levels)]
+        rows = [name for name, pattern in self.inputs.items() if "1" in pattern]
+        made = [f"out_{name}" for name, into in self.outputs.items() if not into]
+
+        def item(name, pattern):
+            chosen = ", ".join(i for i, there in zip(indices, pattern) if there == "1")
+            return f"{'part_' if self.levels == 1 else ''}{name}[{chosen}]"
+
+        sizes = [f"size{k}" for k in range(1 if self.levels > 1 else 0, self.levels)]
+        given = ["start", "stop", *sizes, *self.inputs, *made, *(["totals"] if self.sums else [])]
+        values = [self.number(item(x, pattern)) if x in rows else x for x, pattern in self.inputs.items()]
+        results = [*(f"y_{x}" for x in self.outputs), *(f"v{k}" for k in range(len(self.sums))), "far"]
+        code = [f"def chain({', '.join(given)}):", "    widest()"]
+        code += [f"    {name} = {self.number(name)}" for name in self.inputs if name not in rows]
+        if self.levels > 1:
+            code.append("    for i0 in range(start, stop):")
+            loops = [f"for {i} in range({size}):" for i, size in zip(indices[1:], sizes)]
+        else:
+            code.append("    for block in range(start, stop):")
+            code.append(f"        last = min(size0, (block + 1) * {BLOCK})")
+            code += [f"        part_{x} = {x}[block * {BLOCK} : last]" for x in (*rows, *made)]
+            loops = [f"for i0 in range(last - block * {BLOCK}):"]
+        here = "block" if self.levels == 1 else "i0"
+        for variant in variants:
+            pad = "        " if variant == "body" else "            "
+            code += [] if variant == "body" else ["        if found != 0.0:"]
+            code += [f"{pad}s{k} = 0.0" for k in range(len(self.sums))]
+            code += [f"{pad}found = 0.0"] if len(variants) > 1 and variant == "body" else []
+            for loop in loops:
+                code.append(pad + loop)
+                pad += "    "
+            code.append(f"{pad}{', '.join(results)} = {variant}({', '.join(values)})")
+            for x, into in self.outputs.items():
+                target = item(*((into, self.inputs[into]) if into else (f"out_{x}", "1" * self.levels)))
+                code.append(f"{pad}{target} = y_{x}" + (" != 0.0" if x in self.truths else ""))
+            code += [f"{pad}s{k} += float64(v{k})" for k in range(len(self.sums))]
+            code += [f"{pad}found += far"] if len(variants) > 1 and variant == "body" else []
+        code += [f"        totals[{k}, {here}] = s{k}" for k in range(len(self.sums))]
+        return text.whole("chain", "\n".join(code))
+
+    def number(self, text):
+        return f"{self.real}({text})"
+
+    def body(self, text, name, careful):
+        """The function of one element: its outputs, what is added up, whether it has left the range of the loop."""
+        code, far = [], []
+        for names, op, *operands in self.lines:
+            values = [a if isinstance(a, str) else text.visit_Constant(ast.Constant(float(a))) for a in operands]
+            values = [a if isinstance(a, str) else ast.unparse(a) for a in values]
+            if isinstance(op, Each) or op in IN_DOUBLE:
+                function = op.body if isinstance(op, Each) else FAR[op] if careful and op in FAR else IN_DOUBLE[op]
+                wide = not isinstance(op, Each) or op.wide
+                inner = Text("float64" if wide else self.real)
+                inner.parts = text.parts
+                call = f"{inner.add(function)}({', '.join(f'{inner.real}({value})' for value in values)})"
+                names = (names,) if isinstance(names, str) else names
+                if len(names) == 1:
+                    code.append(f"{names[0]} = {self.number(call)}")
+                else:
+                    code.append(f"{', '.join(names)} = {call}")
+                    code += [f"{x} = {self.number(x)}" for x in names]
+            elif op in ANY or op in IN_SINGLE:
+                code.append(f"{names} = {text.add({**ANY, **IN_SINGLE}[op])}({', '.join(values)})")
             else:
-                wide = Text("float64")
-                function = wide.add(IN_DOUBLE[op])
-                text.parts |= wide.parts
-                value = f"float32({function}(float64({values[0]})))"
-            body.append(f"    {name} = {value}")
-            far += [f"abs({values[0]}) > {mathematics.FAR}"] if op in FAR else []
-        results = [*self.outputs, *self.sums, f"float32({' or '.join(far) or '0.0'})"]
-        parameters = [*self.inputs, *self.numbers]
-        text.parts["body"] = "\n".join(
-            ["@scalar", f"def body({', '.join(parameters)}):", *body, f"    return {', '.join(results)}"]
-        )
-        given = [*(f"in{k}" for k in range(len(self.inputs))), *(f"out{k}" for k in range(len(self.outputs)))]
-        values = [*(f"in{k}[i]" for k in range(len(self.inputs))), *self.numbers]
-        totals = [f"s{k}" for k in range(len(self.sums) + 1)]
-        targets = [*(f"out{k}[i]" for k in range(len(self.outputs))), *(f"v{k}" for k in range(len(totals)))]
-        loop = [
-            f"def chain({', '.join([*given, 'totals', *self.numbers])}):", "    widest()",
-            *(f"    {name} = float32({name})" for name in self.numbers), *(f"    {s} = 0.0" for s in totals),
-            f"    for i in range({given[0]}.size):", f"        {', '.join(targets)} = body({', '.join(values)})",
-            *(f"        {s} += float64(v{k})" for k, s in enumerate(totals)),
-            *(f"    totals[{k}] = {s}" for k, s in enumerate(totals)),
-        ]  # fmt: skip
-        text.parts = {"sqrt": "from math import sqrt", **text.parts}
-        return text.whole("chain", "\n".join(loop))
+                form = {**SIGNS, **TRUTH}[op]
+                for constant in ("1.0", "0.0"):
+                    form = form.replace(constant, self.number(constant))
+                code.append(f"{names} = {form.format(*values)}")
+            far += [f"abs({values[0]}) > {mathematics.FAR}"] if op in FAR and not careful else []
+        results = [*self.outputs, *self.sums, f"{self.number('1.0')} if {' or '.join(far)} else {self.number('0.0')}"]
+        results[-1] = results[-1] if far else self.number("0.0")
+        lines = [*code, f"return {', '.join(results)}"]
+        return "\n".join(["@as_written", f"def {name}({', '.join(self.inputs)}):", *(f"    {line}" for line in lines)])
 
-    def __call__(self, *given, out=None):
-        """The outputs, arrays like the inputs, written into ``out`` where that is given; then the sums, in float64."""
-        arrays, numbers = given[: len(self.inputs)], [float(value) for value in given[len(self.inputs) :]]
-        made = [numpy.empty_like(arrays[0]) for _ in self.outputs] if out is None else list(out)
-        rows = [a.reshape(-1) for a in (*arrays, *made)]
-        size = arrays[0].size
-        totals = numpy.zeros((-(-size // BLOCK) if self.sums else 1, len(self.sums) + 1))
-        step = BLOCK if self.sums else max(part_size(size), 1)
-        parts = -(-size // step)
+    def prepare(self, samples):
+        """Compile it, or find it on disk, for arrays of these kinds, of which none is read."""
+        totals = [numpy.zeros((1, 1))] if self.sums else []
+        self.function(0, 0, *[2] * max(self.levels - 1, 1), *samples, *totals)
 
-        def work(i):
-            part = [row[i * step : (i + 1) * step] for row in rows]
-            found = totals[i] if self.sums else numpy.zeros(1)
-            self.function(*part, found, *numbers)
-            if found[-1]:
-                found[:-1] = self.by_numpy(part, numbers)
+    def __call__(self, sizes, *given):
+        """Run it; the sums, in float64. sizes: of the levels. given: the inputs, then the arrays of new outputs."""
+        steps = sizes[0] if self.levels > 1 else -(-sizes[0] // BLOCK)
+        rest = sizes[1:] or sizes
+        more = (numpy.empty((len(self.sums), steps)),) if self.sums else ()
+        size, threads = math.prod(sizes), get_num_threads()
+        if threads == 1 or size < THREADED:
+            self.function(0, steps, *rest, *given, *more)
+        else:
+            part = max(-(-steps // (4 * threads)), 1)
 
-        deal_out(work, parts, size)
-        return [*made, *totals[:, :-1].sum(axis=0)]
+            def work(i):
+                self.function(i * part, min((i + 1) * part, steps), *rest, *given, *more)
 
-    def by_numpy(self, rows, numbers):
-        """One part as NumPy computes it, call by call; the sums."""
-        values = dict(zip([*self.inputs, *self.numbers], [*rows[: len(self.inputs)], *numbers]))
-        with numpy.errstate(all="ignore"):
-            for name, op, *operands in self.lines:
-                value = getattr(numpy, op)(*[values.get(a, a) for a in operands])
-                values[name] = value.astype("float32", copy=False)  # what is true is 1
-        for target, name in zip(rows[len(self.inputs) :], self.outputs):
-            target[...] = values[name]
-        return [values[name].sum(dtype="float64") for name in self.sums]
+            deal_out(work, -(-steps // part), size)
+        return more[0].sum(axis=1) if more else more
 
 
-def chain(lines, inputs, outputs, sums=(), numbers=()):
-    """A compiled ``Chain`` of float32 arrays; None where a line names a function that is not in ``KNOWN``.
+def chain(lines, inputs, outputs, sums=(), real="float32", truths=()):
+    """A compiled ``Chain``; None where a line names a function that is not in ``KNOWN``.
 
-    lines: tuples (new name, name of the NumPy function, names or numbers). inputs: the names of the arrays that the
-    call gets; numbers: of the numbers behind them, which may differ from call to call. outputs: the names whose arrays
-    it returns; sums: those of which it returns the sum over all elements.
-    The arrays of a call are contiguous and of one shape. Compiling takes a second or more, a second time it is found
-    on disk. exp and tanh are within 4 ulp, the other functions within 1; a product and a sum may be rounded at once;
-    comparisons give 1 and 0. sin and cos far out (above 1e6) are computed by NumPy, for a whole part of the arrays.
+    lines: tuples (new name, function, names or numbers). inputs: for each name, which levels of the loop it has: "1" an
+    array of one level, "11" a matrix, "01" one of its rows, "10" one of its columns, "00" a number. outputs: for each
+    name, the input that it is written over, or "": in a new array. sums: the names of which the call returns the sums
+    over all elements. real: the dtype; truths: the outputs that are arrays of bool.
+    Arrays are contiguous, of the levels that they have, and none overlaps another. Compiling takes a second or more, a
+    second time it is found on disk.
+    Arithmetic, comparisons, roots and choices round as NumPy does; sums are taken in float64, in blocks. exp and tanh
+    are within 4 ulp, the other functions within 1, in float32; in float64 there is none of them. There are no warnings.
     """
-    if any(op not in KNOWN for _, op, *_ in lines):
+    if any(not isinstance(op, Each) and op not in KNOWN[real] for _, op, *_ in lines):
         return None
-    return Chain(list(lines), list(inputs), list(outputs), list(sums), list(numbers))
+    return Chain(list(lines), dict(inputs), dict(outputs), list(sums), real, list(truths))

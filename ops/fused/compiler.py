@@ -213,6 +213,7 @@ def compiled(name: str, text: str, flags: set[str]):
     vars(module).update(
         intrinsics(), float32=float32, float64=float64, __file__=str(path),
         scalar=numba.njit(fastmath=flags - {"reassoc"}, forceinline=True, **common),
+        as_written=numba.njit(fastmath=False, forceinline=True, **common),
         looping=numba.njit(fastmath=flags, forceinline=True, **common),
         entry=numba.njit(fastmath=flags, cache=path is not None, **common),
     )  # fmt: skip

@@ -15,12 +15,18 @@ PIECE = 1024  # parts are multiples of so many elements
 
 
 class Kernel:
-    """A function on whole arrays, made of a body. ``dtypes``: the characters of those that it takes."""
+    """A function on whole arrays, made of a body. ``dtypes``: the characters of those that it takes.
+
+    written: the numbers of the arguments that it writes into. makes: how many arrays it returns.
+    """
 
     flags = {"contract"}  # what the compiler may do with float arithmetic
+    written: list[int]
+    makes = 0
 
     def __init__(self, body, dtypes):
         self.body, self.name, self.dtypes = body, body.__name__, [numpy.dtype(c) for c in dtypes]
+        self.__name__ = self.name
         self.made: dict = {}  # by dtype: the compiled function
         KERNELS[self.name] = self
 
@@ -62,7 +68,7 @@ class Each(Kernel):
         first = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
         self.arrays = first or [p.name for p in parameters]
         self.constants = [p.name for p in parameters if p.name not in self.arrays]
-        self.takes = len(self.arrays)
+        self.takes, self.written, self.makes = len(self.arrays), list(into), 0 if into else results
 
     def text(self, real):
         real = "float64" if self.wide else real
@@ -92,14 +98,17 @@ class Each(Kernel):
         return f"{self.name}_loop", text.whole(f"{self.name}_loop", "\n".join(lines))
 
     def nothing(self, dtype):
-        count = len(self.arrays) + (0 if self.into else self.results)
+        count = len(self.arrays) + self.makes
         return [numpy.empty(0, dtype)] * count + [0.0] * len(self.constants)
 
-    def __call__(self, *given):
-        """The results, arrays like the first one. Constants follow the arrays; the formula in NumPy may take more."""
+    def __call__(self, *given, out=None):
+        """The results, in new arrays like the first one or in ``out``.
+
+        Constants follow the arrays; the formula in NumPy may take more of them.
+        """
         arrays, constants = given[: len(self.arrays)], given[len(self.arrays) :]
         first = arrays[0]
-        made = [numpy.empty_like(first) for _ in range(0 if self.into else self.results)]
+        made = [numpy.empty_like(first) for _ in range(self.makes)] if out is None else list(out)
         function, size = self.made[first.dtype], first.size
         rows = [a.reshape(-1) for a in (*arrays, *made)]
         values = [float(value) for value, _ in zip(constants, self.constants)]
@@ -132,6 +141,7 @@ class Rows(Kernel):
 
     ROWS: a matrix. EACH, LABELS, TOTALS: a number for each row, of the dtype of the matrix, int64, or float64.
     LINE: a vector like a row. SUMS: one to which all rows of a part add. NUMBER: a number.
+    It writes into TOTALS and SUMS, and into the last of several matrices.
     """
 
     flags = {"contract", "reassoc"}  # sums become vectors
@@ -139,6 +149,8 @@ class Rows(Kernel):
     def __init__(self, body, kinds, dtypes="f"):
         super().__init__(body, dtypes)
         self.kinds, self.takes = kinds, None
+        matrices = [k for k, kind in enumerate(kinds) if kind == ROWS]
+        self.written = [k for k, kind in enumerate(kinds) if kind in (TOTALS, SUMS)] + matrices[1:][-1:]
 
     def text(self, real):
         text = Text(real)

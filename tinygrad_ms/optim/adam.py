@@ -57,7 +57,7 @@ class Adam(Optimizer):
         m, v, decay = state["exp_avg"], state["exp_avg_sq"], options["weight_decay"]
         b1, c1, b2, c2, eps, rate, root, shrink = self.numbers(p, options, state)
         if p.size >= LEAST and (run := find("adam", p, g, m, v)):
-            added, kept = (0, float(shrink)) if self.decoupled else (decay, 1)
+            added, kept = (0, shrink) if self.decoupled else (decay, 1)
             run(p, g, m, v, b1, c1, b2, c2, eps, rate, 1 / root, added, kept)
             return
         a = self.scratch(p)

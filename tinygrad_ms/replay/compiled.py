@@ -14,6 +14,7 @@ from tinygrad_ms.cards import NOWHERE, on_card
 from tinygrad_ms.engine.around.modes import current_state, hooks
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.nn.module import Module
+from tinygrad_ms.ops.fused import is_on
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.schedules import Schedule
 from tinygrad_ms.replay.agreement import run_both
@@ -46,14 +47,18 @@ def compile(step=None, *, check: bool = False) -> Any:
     and the rest writes into buffers that share memory. What changes from call to call is read anew: arguments, learning
     rates, counts of steps, random masks, parameters, buffers of modules.
     Parameters, ``.grad``, optimizers and random generators stay the user's, and are after a call what they are after
-    ``step`` itself, bit for bit. Ctrl-C leaves a whole step, or none.
+    ``step`` itself, bit for bit, but for the rounding of loops. Ctrl-C leaves a whole step, or none.
     A decision of the library that depends on values (are all labels in range?) is taken again: where it comes out
     otherwise, the step runs as it is, and is recorded in that form, too. A forward or a rule that reads numbers, as an
     adaptive msign does, runs as a whole.
+    Loops: with the extra "fast", runs of elementwise calls on large arrays of a CPU are one compiled loop each, and
+    compiled kernels are called as they are. Arithmetic, roots, comparisons round as before; exp and tanh are within 4
+    ulp, other functions within 1, in float32; sums are taken in float64. Loops give no floating-point warnings.
     Numbers, strings and None that the step reads from closure cells, globals, and attributes of its modules and objects
     are guarded: where one has changed, the step is recorded anew. What lies deeper is fixed, and so are effects on
     Python objects (``losses.append``, ``print``): they happen while a call records, never in a replay.
-    check: run both, compare all results, parameters, gradients and states bit by bit, and leave those of ``step``.
+    check: run both, compare all results, parameters, gradients and states bit by bit, and leave those of ``step``;
+        where there are loops, within 1,024 ulp of the largest number of an array.
     Raises RuntimeError, with the line, for what cannot be recorded: ``.item()``, ``if loss > 1``, ``.data``, hooks on
     gradients, observers, options of optimizers that the step sets.
 
@@ -112,7 +117,8 @@ class Compiled:
         inputs: list[Any] = []
         state = current_state()
         signature = (
-            self.sign((args, kwargs), inputs), state.recording, state.inference, state.forward_mode, default_device()
+            self.sign((args, kwargs), inputs), state.recording, state.inference, state.forward_mode, default_device(),
+            is_on(),
         )  # fmt: skip
         if state.hooks:
             raise refusal("hooks, detect_nan, profile and their like watch each op; call step.eager inside them")

@@ -4,7 +4,7 @@ from typing import Any
 
 from tinygrad_ms.graph.picture import Graph
 from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex
-from tinygrad_ms.replay.plan import name_of, values_in
+from tinygrad_ms.replay.layout import name_of, values_in
 from tinygrad_ms.replay.trace import Input
 
 
@@ -40,7 +40,7 @@ def picture(program, tensors, rankdir="TB", title="", max_nodes=200) -> Graph:
         if label not in scopes:
             scopes[label] = Scope(label, graph.root)
         arrays = [Array(v.shape, str(v.dtype)) for v in values_in(e.outs)]
-        vertex = put(Vertex("op", name_of(e.function), scopes[label], arrays))
+        vertex = put(Vertex("op", getattr(e.function, "title", name_of(e.function)), scopes[label], arrays))
         graph.edges += [Edge(other, vertex) for other in before]
         for storage in plan.writes(e):
             made[storage] = vertex

@@ -12,6 +12,9 @@ import numpy
 from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.replay.fusion import fuse
+from tinygrad_ms.replay.layout import dense, name_of, values_in
+from tinygrad_ms.replay.products import TRANSPOSED, lay_out
 from tinygrad_ms.replay.trace import Entry, Storage, Value, compute
 
 REDUCTIONS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
@@ -27,22 +30,6 @@ SAME = {"reshape", "broadcast_to", "ascontiguousarray", "squeeze"}  # these show
 SMALL = 2**14  # bytes of a result that may be kept for whoever computes it again
 EFFECTS = {"gradient", "tick", "live"}  # kinds of entries that change what is the user's
 STAYING = {"outside", "number", "constant"}
-
-
-def values_in(x):
-    """The Values in an argument, or among what an entry makes."""
-    if type(x) is Value:
-        yield x
-    elif type(x) is tuple or type(x) is list:
-        for item in x:
-            yield from values_in(item)
-    elif type(x) is dict:
-        for item in x.values():
-            yield from values_in(item)
-
-
-def name_of(function) -> str:
-    return function if isinstance(function, str) else getattr(function, "__name__", "")
 
 
 class Plan:
@@ -67,12 +54,16 @@ class Plan:
                 self.showing.setdefault(v.storage, []).append(v)
             for s in set(e.writes):
                 self.writers.setdefault(s, []).append(e)
+        self.most = most(self.spans())  # bytes that the step itself has at once, at least
         self.simplify()
         self.scalars_as_arrays()
         self.drop()
         self.fold()
         self.spare_copies()
         self.drop()
+        lay_out(self)
+        self.reuse_copies()
+        self.loops = fuse(self)
         self.place()
 
     def resolve(self, x):
@@ -216,8 +207,9 @@ class Plan:
             wanted = outside or bool(changed & needed)
             if e.kind in ("expect", "shape", "draws", *EFFECTS) or (e.outs in shown if view else wanted):
                 shown.update(self.reads(e))
-                if type(e.outs) is Value and e.outs.root and e.outs.entry is e:
-                    needed.discard(e.outs.storage)  # nothing before it has made it
+                for v in values_in(e.outs):
+                    if v.root and v.entry is e:
+                        needed.discard(v.storage)  # nothing before it has made it
                 needed |= {v.storage for v in self.reads(e)} | (set(e.writes) if e.kind != "numbers" else set())
                 kept.append(e)
         self.entries = kept[::-1]
@@ -288,16 +280,60 @@ class Plan:
                 kept.append(e)
         self.entries = kept
 
+    def reuse_copies(self):
+        """A large copy is not made again, as long as the step itself needs no less memory than the list then does."""
+        changed, kept = {s for e in self.entries for s in e.writes}, []
+        first: dict[Any, Value] = {}
+        spans = self.spans()
+        for e in self.entries:
+            x = self.resolve(e.args[0]) if e.args and type(e.args[0]) is Value else None
+            out, key = e.outs, None
+            copies = e.kind == "call" and name_of(e.function) in ("reshape", "copy", "transposed") and not e.kwargs
+            if copies and x is not None and out.root and out.entry is e and x.storage not in changed:
+                key = self.origin(x), repr(e.args[1:]), out.shape, out.strides
+            if key is None or not {out.storage}.isdisjoint(changed | self.kept_by_user):
+                kept.append(e)
+                continue
+            if key in first:
+                one, two = (spans[v.storage] for v in (first[key], out))
+                now = {**spans, first[key].storage: (one[0], two[1], one[2]), out.storage: (0, 0, 0)}
+                if most(now) <= max(self.most, most(spans)):
+                    self.alias(out, first[key])
+                    self.copies_spared += 1
+                    spans = now
+                    continue
+            first[key] = out
+            kept.append(e)
+        self.entries = kept
+
+    def origin(self, v):
+        """What a value shows, as it can be compared: two views made in one way are the same."""
+        v = self.resolve(v)
+        if v.entry is None or v.root or v.entry.writes:
+            return v
+        return name_of(v.entry.function), tuple(
+            self.origin(a) if type(a) is Value else repr(a) for a in (*v.entry.args, *v.entry.kwargs.items())
+        )
+
+    def spans(self) -> dict[Storage, tuple[int, int, int]]:
+        """From which entry to which the memory that is made here is needed, and its bytes."""
+        last, found = self.last_uses(), {}
+        for i, e in enumerate(self.entries):
+            for v in values_in(e.outs):
+                if v.root and v.entry is e and v.storage.kind == "buffer":
+                    end = len(self.entries) if v.storage in self.kept_by_user else last[v.storage]
+                    found[v.storage] = i, end, size_of(v)
+        return found
+
     # --- memory -------------------------------------------------------------------------------------------------------
 
     def place(self):
         """Which storages are buffers that stay, and the bytes of the block where each lies."""
         self.static: dict[Storage, Value] = {}
         self.backend: Any = None
-        for e in self.entries:
-            v = e.outs
-            made = type(v) is Value and v.entry is e and v.root and not v.scalar and v.storage.kind == "buffer"
-            if made and v.storage not in self.kept_by_user and has_out(e) and dense(v):
+        for v in [v for e in self.entries if has_out(e) for v in values_in(e.outs) if v.entry is e]:
+            made = v.root and not v.scalar and v.storage.kind == "buffer"
+            if made and v.storage not in self.kept_by_user and dense(v):
                 self.backend = self.backend or backend_of(v)  # of the block; what lies elsewhere is made anew each time
                 if backend_of(v) is self.backend and not self.backend.multi_device:
                     self.static[v.storage] = v
@@ -339,6 +375,19 @@ class Plan:
         return None
 
 
+def most(spans) -> int:
+    """The bytes that are needed at once."""
+    changes: dict[int, int] = {}
+    for start, end, size in spans.values():
+        changes[start] = changes.get(start, 0) + size
+        changes[end + 1] = changes.get(end + 1, 0) - size
+    now = top = 0
+    for i in sorted(changes):
+        now += changes[i]
+        top = max(top, now)
+    return top
+
+
 def alike(a, b) -> bool:
     return a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype
 
@@ -366,6 +415,8 @@ def shape_alone(e) -> bool:
 
 def has_out(e) -> bool:
     """Whether the call can write into an array that is given."""
+    if e.kind == "fused" or e.function is TRANSPOSED:
+        return True
     if e.kind != "call" or "out" in e.kwargs:
         return False
     function, name = e.function, name_of(e.function)
@@ -374,21 +425,6 @@ def has_out(e) -> bool:
     if name in MAKERS - {"arange", "eye", "asarray", "array"} or name in ("ascontiguousarray",):
         return True
     return (hasattr(function, "nin") and getattr(function, "nout", 1) == 1) or name in WITH_OUT
-
-
-def dense(v) -> bool:
-    """Whether the array fills its memory, in some order of its axes."""
-    expected = v.dtype.itemsize
-    for i in order_of(v):
-        if v.shape[i] != 1 and v.strides[i] != expected:
-            return False
-        expected *= v.shape[i]
-    return prod(v.shape) > 0
-
-
-def order_of(v):
-    """The axes from the fastest to the slowest."""
-    return sorted(range(len(v.shape)), key=lambda i: (v.strides[i], v.shape[i] != 1, -i))
 
 
 def take(free, size, plan):
@@ -416,12 +452,3 @@ def give(free, used):
         free.remove(r)
         start, stop = min(start, r[0]), max(stop, r[1])
     free.append((start, stop))
-
-
-def buffer_of(block, offset, v):
-    """The array of a Value in a block of bytes."""
-    order = order_of(v)[::-1]  # from the slowest axis
-    shape = [v.shape[i] for i in order]
-    flat = block[offset : offset + prod(v.shape) * v.dtype.itemsize].view(v.dtype)
-    back = [order.index(i) for i in range(len(order))]
-    return flat.reshape(tuple(shape)).transpose(back) if shape else flat.reshape(())

@@ -14,10 +14,12 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.tape import last_change
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.fused import is_on
 from tinygrad_ms.optim.schedules import Schedule
 from tinygrad_ms.optim.whole_steps import arithmetic_raises
 from tinygrad_ms.random import generator
-from tinygrad_ms.replay.plan import Plan, name_of
+from tinygrad_ms.replay.layout import name_of
+from tinygrad_ms.replay.plan import Plan
 from tinygrad_ms.replay.refusal import Diverged, hooked, refusal
 from tinygrad_ms.replay.source import Source
 from tinygrad_ms.replay.trace import Input, Numbers, Value
@@ -56,7 +58,7 @@ class Program:
         kinds = [e.kind for e in plan.entries]
         effects = [i for i, line in enumerate(source.lines) if line.effect]
         late = source.lines[effects[0] :] if effects else []
-        self.risky = any(not line.pieces for line in late)  # something may raise after the first change
+        self.risky = any(not line.pieces and line.raises for line in late)  # something may raise after the first change
         self.simple = self.atomic and not self.risky and not self.generators
         if "live" in kinds and {"expect", "shape"}.intersection(kinds[kinds.index("live") :]):
             raise refusal("a decision is taken from values after backward or an update; take it before", "the step")
@@ -130,7 +132,13 @@ class Program:
             "count": self.count,
             "lock": self.lock,
         }
-        names |= {"raises": arithmetic_raises, "state": current_state, "alike": alike, "device": default_device}
+        names |= {
+            "raises": arithmetic_raises,
+            "is_on": is_on,
+            "state": current_state,
+            "alike": alike,
+            "device": default_device,
+        }
 
         def bound(x):
             names[name := f"k{id(x)}"] = x
@@ -161,7 +169,7 @@ class Program:
             g = bound(group)
             tests += [f"type({g}['lr']) is float", f"0 <= {g}['lr'] < 1e300", f"len({g}['params']) == {n}"]
             tests += [f"{g}[{name!r}] is {bound(value)}" for name, value in options.items()]
-        tests += guards.conditions(bound)
+        tests += [*guards.conditions(bound), f"is_on() is {is_on()}"]
         run = f"program(({''.join(f'{x}, ' for x in given)}))"
         text = f"def call({', '.join(f'x{i}' for i in range(len(args)))}):\n    try:\n        if not (\n            "
         text += "\n            and ".join(dict.fromkeys(tests))
@@ -274,7 +282,8 @@ class Family:
         plan = program.plan
         return (
             f"{plan.recorded} calls of the array library, of which {len(program.made.lines)} are replayed,"
-            f" {plan.copies_spared} copies spared; buffers of {plan.size} bytes; {len(self.guards.entries)} guards:"
+            + (f" {sum(len(p.calls) for p in plan.loops)} calls in {len(plan.loops)} loops," if plan.loops else "")
+            + f" {plan.copies_spared} copies spared; buffers of {plan.size} bytes; {len(self.guards.entries)} guards:"
             f" {lists} lists, replayed {runs} times"
             + (f"; run as a whole: {', '.join(program.whole)}" if program.whole else "")
         )

@@ -5,6 +5,7 @@ import re
 from collections import deque
 from functools import partial
 from itertools import starmap
+from math import prod
 from types import BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType
 from typing import Any, NamedTuple
 
@@ -12,8 +13,11 @@ import numpy
 
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops.fused.threads import THREADED, get_num_threads
 from tinygrad_ms.replay.errors import QUICK, prepare
-from tinygrad_ms.replay.plan import FILLS, FREE, REDUCTIONS, STAYING, WEAK, Plan, buffer_of, has_out, name_of, values_in
+from tinygrad_ms.replay.fusion import laid
+from tinygrad_ms.replay.layout import buffer_of, name_of, values_in
+from tinygrad_ms.replay.plan import FILLS, FREE, REDUCTIONS, STAYING, WEAK, Plan, has_out
 from tinygrad_ms.replay.refusal import Diverged
 from tinygrad_ms.replay.trace import VIEWS, Input, Value
 from tinygrad_ms.tree import Slot
@@ -37,6 +41,7 @@ class Line(NamedTuple):
     pieces: str  # "" where it is no single call in C
     errors: Any  # how floating-point errors are treated; None: it has none
     note: str
+    raises: bool = True  # it may
 
 
 class Source:
@@ -48,7 +53,7 @@ class Source:
             "Tensor": Tensor, "Diverged": Diverged, "enter": QUICK[0], "leave": QUICK[1],
             "consume": consume, "tick": tick, "setattr": setattr, "setitem": operator.setitem,
             "last_change": last_change, "copyto": numpy.copyto, "asarray": numpy.asarray, "decides": set(),
-            "blank": object.__new__, "fill": Tensor.__init__,
+            "blank": object.__new__, "fill": Tensor.__init__, "laid": laid,
         }  # fmt: skip
         self.known: dict[Any, str] = {}
         self.texts: dict[Value, str] = {}
@@ -56,6 +61,8 @@ class Source:
         self.block = None
         self.make_block()
         self.lines: list[Line] = []
+        self.views: dict[str, Any] = {}  # by name: how an array is laid out for a loop
+        self.loops: list[str] = []  # what the loops compute, for people
         self.first: list[str] = []  # what is read at the start
         self.gradients: list[str] = []  # lines that make the tensors of gradients, in half the time of Tensor(...)
         self.scalars: dict[tuple, Any] = {}
@@ -146,7 +153,8 @@ class Source:
 
     def add(self, e, text, target="", effect=False, pieces="", errors=True):
         reads = tuple(dict.fromkeys(self.value(v) for v in self.plan.reads(e) if not self.stay(v)))
-        self.lines.append(Line(text, target, reads, effect, pieces, e.errors if errors else None, e.label))
+        kernel = e.kind == "fused" or hasattr(e.function, "written")  # which raises nothing
+        self.lines.append(Line(text, target, reads, effect, pieces, e.errors if errors else None, e.label, not kernel))
 
     def call(self, e, function, args, kwargs=(), target=""):
         """A line for a call whose function and arguments are given as objects and Values."""
@@ -219,6 +227,45 @@ class Source:
         text = f'{state}["step"] = {before} + {n}'
         self.add(e, text, effect=True, pieces=f'(setitem, {state}, "step", {before} + {n})', errors=False)
 
+    def do_fused(self, e):
+        """A loop: memory for what the user keeps, the call, and what it has added up."""
+        loop = e.function
+        for v in e.outs:
+            if v not in loop.sums and not self.stay(v):
+                text = f"{self.value(v)} = empty({v.shape}, {self.bound(v.dtype, 'k')})"
+                self.names["empty"] = numpy.empty
+                self.add(e, text, self.value(v), errors=False)
+        given = ", ".join(self.laid_out(v, how) for v, how in [*loop.inputs, *loop.outputs])
+        name = self.bound(loop.chain, "fused")
+        text = f"{name}({loop.sizes}, {given})"
+        self.add(e, f"sums = {text}" if loop.sums else text, errors=False)
+        for k, v in enumerate(loop.sums):
+            if self.stay(v):
+                self.add(e, f"copyto({self.value(v)}, sums[{k}])", errors=False)
+            else:
+                cast = f"sums[{k}].astype({self.bound(v.dtype, 'k')})"
+                text = f"{self.value(v)} = {f'asarray({cast})' if v.lifted else cast}"
+                self.add(e, text, self.value(v), errors=False)
+        self.loops.append(f"# {name}: {loop.text()}")
+
+    def laid_out(self, v, how) -> str:
+        """An array as a loop gets it, a number as a float."""
+        if type(v) is float:
+            return self.argument(v)
+        v, name = self.plan.resolve(v), self.value(v)
+        if how is None:
+            return f"float({name}.item(0))"
+        if not self.stay(v):
+            return f"laid({name}, {', '.join(map(str, how))})"
+        view = laid(array := self.plan.array_of(v), *how)
+        if not numpy.may_share_memory(view, array):
+            return f"laid({name}, {', '.join(map(str, how))})"
+        key = f"{name}_{'x'.join(map(str, how[2]))}"
+        while self.views.setdefault(key, how) != how:  # the same shape, seen in another way
+            key += "_"
+        self.names[key] = view
+        return key
+
     def do_call(self, e):
         function, args, kwargs, out = e.function, e.args, dict(e.kwargs), e.outs
         if type(out) is Value and out.entry is e and not out.root and not e.writes and self.stay(out):
@@ -232,6 +279,8 @@ class Source:
             self.ufunc(e, function, args, kwargs, kwargs.pop("out"))
         elif e.writes and name == "fill":
             self.call(e, numpy.copyto, (args[0], args[1]))
+        elif getattr(function, "into", None) and self.is_one_part(args):
+            self.kernel_in_place(e, function, args)
         elif e.writes:
             self.call(e, function, args, kwargs)
         elif isinstance(function, str) and name in VIEWS:
@@ -245,6 +294,25 @@ class Source:
             if type(out) is Value and out.lifted:
                 line = self.lines.pop()
                 self.lines.append(line._replace(text=line.text.replace(" = ", " = asarray(", 1) + ")"))
+
+    def is_one_part(self, args) -> bool:
+        """Whether one thread runs a kernel on these arrays, and its numbers are known before the first change."""
+        given = [self.plan.resolve(a) for a in args]
+        known = all(v.shape or v.storage.kind == "number" for v in given if type(v) is Value)
+        return known and (get_num_threads() == 1 or prod(given[0].shape) < THREADED)
+
+    def kernel_in_place(self, e, kernel, args):
+        """The machine code of a kernel that changes arrays of the user's, called as a function in C."""
+        first, code = self.plan.resolve(args[0]), []
+        for a in args[: kernel.takes]:
+            v = self.plan.resolve(a)
+            code.append(self.laid_out(v, (None, None, (prod(v.shape),))))
+        for a in args[kernel.takes : kernel.takes + len(kernel.constants)]:
+            code.append(f"float({self.argument(a)})" if type(a) is Value else self.argument(float(a)))
+        loop = kernel.made[first.dtype]
+        name = kernel.name if self.names.setdefault(kernel.name, loop) is loop else self.bound(loop, kernel.name)
+        effect = any(s.kind not in ("buffer", "number") for s in e.writes)
+        self.add(e, f"{name}({', '.join(code)})", "", effect, f"({name}, {', '.join(code)})", errors=False)
 
     def into(self, e, function, name, args, kwargs, out):
         """A call that writes into a buffer."""
@@ -333,7 +401,7 @@ class Source:
             body.append(f"    results = {result_text}")
             body += [f"    consume((({mark.rstrip(',')}),))" for mark in marks]
         body.append("    return results")
-        return "\n".join(body) + "\n"
+        return "\n".join([*body, *self.loops]) + "\n"
 
     def touched(self) -> list[str]:
         """The counters of in-place changes of what is written from outside."""

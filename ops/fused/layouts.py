@@ -1,0 +1,33 @@
+"""Kernels that lay out arrays anew."""
+
+from tinygrad_ms.ops.fused.kernels import NUMBER, ROWS, rows
+
+__all__: list[str] = []
+
+
+@rows(ROWS, ROWS, NUMBER, dtypes="fd")
+def transposed(x, y, width):
+    """Each row of x is a matrix with ``width`` columns; y gets it transposed."""
+    n = int(width)
+    m = x.shape[1] // n
+    matrices, turned = x.reshape((x.shape[0], m, n)), y.reshape((x.shape[0], n, m))
+    for i in range(x.shape[0]):
+        for j in range(n):
+            for k in range(m):
+                turned[i, j, k] = matrices[i, k, j]
+
+
+@rows(ROWS, ROWS, NUMBER, NUMBER, NUMBER, NUMBER, dtypes="fd")
+def overlap_add(g, y, high, wide, columns, width):
+    """Each row of g holds, for each place in a window, a matrix; it is added to y, a matrix, shifted by that place."""
+    kh, kw, q, w = int(high), int(wide), int(columns), int(width)
+    p = g.shape[1] // (kh * kw * q)
+    for r in range(g.shape[0]):
+        y[r, :] = 0.0
+        for i in range(kh):
+            for j in range(kw):
+                for a in range(p):
+                    start, to = ((i * kw + j) * p + a) * q, (a + i) * w + j
+                    part, sums = g[r, start : start + q], y[r, to : to + q]
+                    for b in range(q):
+                        sums[b] += part[b]

@@ -490,7 +490,9 @@ def test_device_computes_the_same_without_synchronising(name, sample, device):
     with nullcontext() if sample.sync or device != "strict" else forbid_sync():
         found = everything(name, sample, device, expected)
     assert all(y.device == device for y in found if isinstance(y, tg.Tensor))
-    assert_all_close(found, expected, 1e-10 if device == "strict" else 1e-8)
+    for y, right in zip(found, expected, strict=True):  # a kernel of a device may round float32 to the next number
+        single = right is not None and right.dtype == "float32"
+        assert_close(y, right, 1e-6 if single else 1e-10 if device == "strict" else 1e-8)
 
 
 def is_largest(name, sample):

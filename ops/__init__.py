@@ -42,6 +42,7 @@ from tinygrad_ms.ops.smooth_activations import *
 from tinygrad_ms.ops.special import *
 from tinygrad_ms.ops.trigonometric import *
 from tinygrad_ms.ops.windows import *
+from tinygrad_ms.spelling import spelled
 
 __all__ = [  # written out, because type checkers cannot read a sum of lists
     "abs", "acos", "acosh", "acot", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin", "asinh",
@@ -68,4 +69,5 @@ __all__ = [  # written out, because type checkers cannot read a sum of lists
     "vecdot", "vector_norm", "vstack", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 
+globals().update(spelled({name: globals()[name] for name in __all__}))
 attach({**vars(creation), **vars(conversions), **vars(indexing), **globals()})

@@ -96,7 +96,12 @@ def _softmax(xp, x, axis=-1):
 
 
 def softmax(x, axis=-1):
-    """e^x divided by its sum along ``axis`` (an int or a tuple), without overflow."""
+    """e^x divided by its sum along ``axis`` (an int or a tuple), without overflow.
+
+    >>> tg.softmax([[0.0, 0.0], [1000.0, 0.0]])
+    Tensor([[0.5, 0.5],
+            [1. , 0. ]], dtype=float32)
+    """
     return _in_float32(_softmax, x, axis)
 
 

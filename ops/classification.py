@@ -88,6 +88,13 @@ def softmax_cross_entropy(
     reduction: "mean" divides by the samples (with labels: by the sum of their weights).
     Raises TypeError and ValueError for wrong dtypes and shapes, and for labels out of range. On a GPU the check of the
     labels would make the host wait. There a label out of range makes the loss NaN.
+
+    >>> logits = tg.tensor([[2.0, 0.0], [0.0, 2.0]], requires_grad=True)
+    >>> loss = tg.cross_entropy(logits, [0, 0])
+    >>> loss.backward()
+    >>> round(loss.item(), 4), tg.round(logits.grad, 3)
+    (1.1269, Tensor([[-0.06,  0.06],
+            [-0.44,  0.44]], dtype=float32))
     """
     logits, target, weight, ignore_index = _prepare("softmax_cross_entropy", logits, target, weight, axis, ignore_index)
     check_reduction("softmax_cross_entropy", reduction)

@@ -65,7 +65,11 @@ isfinite = unary("isfinite", "Whether an element is neither infinite nor NaN.", 
     " Keep the argument of that branch inside its domain with a second where.",
 )
 def where(xp, condition, a, b):
-    """a where the condition holds (is nonzero), else b; the three broadcast."""
+    """a where the condition holds (is nonzero), else b; the three broadcast.
+
+    >>> tg.where([True, False], [1.0, 2.0], 0.0)
+    Tensor([1., 0.], dtype=float32)
+    """
     y = xp.where(condition, a, b)
     numbers_only = type(a) in NUMBERS and type(b) in NUMBERS
     return y.astype(DEFAULT_FLOAT) if numbers_only and y.dtype.kind == "f" else y
@@ -129,6 +133,9 @@ def clip(x, min=None, max=None):
 
     On the closed interval the gradient goes to x. Outside it goes to the bound, if the bound is a Tensor. Where ``min``
     is above ``max`` the result is ``max``.
+
+    >>> tg.clip([-1.0, 0.5, 2.0], 0, 1)
+    Tensor([0. , 0.5, 1. ], dtype=float32)
     """
     if not (isinstance(min, Tensor) or isinstance(max, Tensor)):
         return _clip(x, min=min, max=max)

@@ -20,6 +20,7 @@ from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops import numpy_functions
 from tinygrad_ms.ops.operands import raw_like
 from tinygrad_ms.ops.watch import note_crossing, note_read
+from tinygrad_ms.spelling import NAMES
 
 __all__: list[str] = []
 
@@ -132,6 +133,9 @@ class Crossings:
             called = self.node.parents[0] if isinstance(self.node, Output) else self.node
             facts.append("requires_grad=True" if self.is_leaf else f"op={called.op}")
         return f"Tensor({format_array(self.data, len('Tensor('))}, {', '.join(facts)})"
+
+    def __dir__(self):
+        return sorted({*object.__dir__(self)} - NAMES["Tensor"].keys())
 
     # --- copies ----------------------------------------------------------------------------------------------------
 

@@ -156,7 +156,7 @@ hypot = binary("hypot", "sqrt(a^2 + b^2) without overflow.", derivative=(lambda 
 
 # --- exponentials and logarithms ------------------------------------------------------------------------------------
 
-exp: Unary = unary("exp", "e to the power x.", derivative=lambda y: y,
+exp: Unary = unary("exp", "e to the power x.\n\n>>> tg.exp(0.0).item()\n1.0", derivative=lambda y: y,
             formula=r"\frac{dy}{dx} = e^x = y", source="ai-edu, equations 6 and 7", floats=True, notation="e^{{{0}}}")
 expm1 = unary("expm1", "e^x - 1, accurate for small x.",
               rule=lambda g, x: times_slope(g, x, exp, _times_exp, _quick_times_exp, beyond=MANY),

@@ -47,6 +47,11 @@ def max(xp, x, axis=None, keepdims=False):
     """The largest element over ``axis``; NaN if there is one. Equal ones share the gradient equally.
 
     Raises ValueError for no elements.
+
+    >>> x = tg.tensor([1.0, 3.0, 3.0], requires_grad=True)
+    >>> x.max().backward()
+    >>> x.grad.tolist()
+    [0.0, 0.5, 0.5]
     """
     y = folded(numpy.maximum, x, axis, keepdims) if x.size >= MANY else None
     return x.max(axis=axis, keepdims=keepdims) if y is None else y

@@ -324,6 +324,10 @@ def index_update(x, index, value):
     into integers).
     If ``index`` names an element twice, the array library decides which value stays (in NumPy the last one), but each
     of them receives the gradient. So use distinct indices, or ``index_add``.
+
+    >>> x = tg.zeros(3)
+    >>> tg.index_update(x, 1, 5.0), x
+    (Tensor([0., 5., 0.], dtype=float32), Tensor([0., 0., 0.], dtype=float32))
     """
     x, index = _on_device("index_update", as_operand(x), index, value)
     return _index_update(x, _ready("index_update", x, value), index=index)

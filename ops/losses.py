@@ -145,6 +145,9 @@ def mse(input, target, weight=None, reduction="mean"):
 
     weight: factor of each element; the mean is then sum(weight loss) / sum(weight).
     Raises ValueError where the shapes differ: a (n, 1) against a (n,) would silently broadcast to (n, n).
+
+    >>> tg.mse([1.0, 2.0], [1.0, 4.0]).item()
+    2.0
     """
     input, target, dtype = _alike("mse", input, target)
     return _reduce("mse", squared_error(input, target), weight, reduction, dtype)

@@ -10,9 +10,10 @@ from typing import Any
 from tinygrad_ms.engine.tape import Leaf
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.crossings import Crossings
-from tinygrad_ms.ops.numpy_functions import PUBLIC
+from tinygrad_ms.ops.numpy_functions import PUBLIC, ArrayUfunc
 from tinygrad_ms.ops.on_tape import OnTape
 from tinygrad_ms.ops.rows import ArrayLike
+from tinygrad_ms.spelling import NAMES, Missing
 
 Axis = int | tuple[int, ...] | None
 
@@ -177,7 +178,8 @@ def axes_of(op, as_shape):
 
 def attach(ops: dict[str, Any]) -> None:
     """Give Tensor what ``Methods`` declares; ``ops`` are the functions of this room by name."""
-    PUBLIC.update(ops["__all__"])
+    PUBLIC.update({name: ops[name] for name in ops["__all__"]})
+    Tensor.__array_ufunc__ = ArrayUfunc()
     as_shape, reshape, permute_dims = ops["as_shape"], ops["reshape"], ops["permute_dims"]
     others = {
         **{f"__r{symbol}__": reflected(ops[name]) for symbol, name in OPERATORS.items()},
@@ -194,6 +196,8 @@ def attach(ops: dict[str, Any]) -> None:
     for name, declared in vars(Methods).items():
         if (callable(declared) or isinstance(declared, property)) and name != "backward":
             setattr(Tensor, name, others[name] if name in others else ops[SPELLED.get(name, name)])
+    for name in NAMES["Tensor"]:
+        setattr(Tensor, name, Missing(name))
     for name, method in [*vars(Crossings).items(), *vars(OnTape).items()]:
         if callable(method) or isinstance(method, property):
             setattr(Tensor, name, method)

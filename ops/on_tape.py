@@ -10,6 +10,7 @@ from functools import partial
 
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, tape_of
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.lines import monospaced
 
 __all__: list[str] = []
 
@@ -84,6 +85,9 @@ class HookHandle:
 
 class Tape(list):
     """The nodes of a result in recording order; ``print`` shows them as a Wengert list."""
+
+    def _repr_html_(self):
+        return monospaced(str(self))
 
     def __str__(self):
         number = {node: f"v{i}" for i, node in enumerate(self)}

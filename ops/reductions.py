@@ -75,7 +75,13 @@ def _as_of(y, x):
     notation=r"\sum {0}",
 )
 def sum(xp, x, axis=None, keepdims=False):
-    """The sum over ``axis``. The sum of no elements is 0. Booleans are counted."""
+    """The sum over ``axis``. The sum of no elements is 0. Booleans are counted.
+
+    >>> tg.sum([[1.0, 2.0], [3.0, 4.0]], axis=0)
+    Tensor([4., 6.], dtype=float32)
+    >>> tg.sum([[1.0, 2.0], [3.0, 4.0]], axis=1, keepdims=True).shape
+    (2, 1)
+    """
     if x.dtype.char in HALF:
         return wide(x, count(x.shape, axis)).sum(axis=axis, keepdims=keepdims).astype(x.dtype)
     return x.sum(axis=axis, keepdims=keepdims)
@@ -94,6 +100,9 @@ def mean(xp, x, axis=None, keepdims=False):
     """The mean over ``axis``, for integers in float32. The mean of no elements is NaN.
 
     Where the sum is beyond the range of the dtype, the mean is right on the CPU; on a GPU it is infinite.
+
+    >>> tg.mean([[1.0, 2.0], [3.0, 4.0]], axis=1)
+    Tensor([1.5, 3.5], dtype=float32)
     """
     z = _wide(x, axis)
     if BACKENDS[type(x)].name != "cpu":

@@ -77,6 +77,10 @@ def reshape(xp, x, /, shape):
 
     The result is a view where the memory layout allows it. The method takes ``x.reshape(2, 3)``, too. Raises ValueError
     if the numbers of elements differ.
+
+    >>> tg.arange(6).reshape(2, -1)
+    Tensor([[0, 1, 2],
+            [3, 4, 5]], dtype=int64)
     """
     return x.reshape(shape)
 
@@ -349,6 +353,9 @@ def concat(xs, axis=0):
     """The arrays of the sequence ``xs`` one after another along ``axis`` (None: of the flattened arrays).
 
     They must agree in all other sizes. Raises ValueError where they do not, or where there is none.
+
+    >>> tg.concat([[1.0, 2.0], [3.0]])
+    Tensor([1., 2., 3.], dtype=float32)
     """
     if not len(xs):
         raise ValueError("concat: the sequence xs is empty; expected at least one array")
@@ -371,7 +378,12 @@ def _stack(xp, *xs, axis=0):
 
 
 def stack(xs, axis: int = 0):
-    """The arrays of the sequence ``xs``, all of one shape, along a new axis of the result, ``axis``."""
+    """The arrays of the sequence ``xs``, all of one shape, along a new axis of the result, ``axis``.
+
+    >>> tg.stack([[1.0, 2.0], [3.0, 4.0]], axis=1)
+    Tensor([[1., 3.],
+            [2., 4.]], dtype=float32)
+    """
     if not len(xs):
         raise ValueError("stack: the sequence xs is empty; expected at least one array")
     return _stack(*xs, axis=axis)

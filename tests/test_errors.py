@@ -78,7 +78,11 @@ CASES = {
         TypeError,
         r"multiply: b is NoneType; expected a Tensor, an array or a number",
     ),
-    "unknown keyword": (lambda: tg.sum(ones(2), axes=0), TypeError, r"sum\(.*unexpected keyword argument 'axes'"),
+    "unknown keyword": (
+        lambda: tg.sum(ones(2), axes=0),
+        TypeError,
+        "sum: there is no argument axes; its .* axis, keep",
+    ),
     "integers want gradients": (
         lambda: tg.tensor([1, 2], requires_grad=True),
         TypeError,

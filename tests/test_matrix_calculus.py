@@ -8,6 +8,7 @@ central differences, and docs/matrix_calculus.md must list exactly these.
 import contextlib
 import re
 import runpy
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -260,31 +261,51 @@ def test_the_page_lists_exactly_the_slips_tested_here():
 # --- the lessons ------------------------------------------------------------------------------------------
 
 
-def run_example(name, capsys):
+def run_example(name, capsys, *arguments):
     """What the example prints, and the exit status it asks for (0 where it runs to its end)."""
-    status = 0
+    status, before = 0, list(sys.argv)
+    sys.argv[:] = [name, *map(str, arguments)]
     try:
         runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
     except SystemExit as stop:
         status = stop.code
+    finally:
+        sys.argv[:] = before
     return status, capsys.readouterr().out
 
 
-def test_backprop_by_hand_agrees_in_every_line(capsys):
-    status, out = run_example("backprop_by_hand.py", capsys)
-    assert status == 0 and "DIFFER" not in out
-    lines = re.findall(r"^(.+?) +(?:\d+ x \d+|1) +(-?\d+\.\d{9}) +(-?\d+\.\d{9})  (\S+)$", out, re.MULTILINE)
-    assert len(lines) == 1 + 3 * 3 + 9 + 4
-    assert all(hand == tape and float(gap) <= 1e-12 for _, hand, tape, gap in lines)
+def test_backprop_by_hand_shows_whole_matrices_that_agree(capsys, tmp_path):
+    status, out = run_example("backprop_by_hand.py", capsys, "--out", tmp_path)
+    assert status == 0 and "DIFFER" not in out and "Microsoft ai-edu" in out
+    gaps = [float(gap) for gap in re.findall(r"difference (\S+)$", out, re.MULTILINE)]
+    assert len(gaps) == 1 + 3 * 3 + 9 + 4 and max(gaps) <= 1e-12
     assert all(f"({n})" in out for n in (80, 81, 82, 83))
+    block = out.partition("a of the layer below, 5 x 4:")[2].splitlines()[2:7]
+    pairs = [(line.split()[:4], line.split()[4:]) for line in block]
+    assert all(left == right and len(left) == 4 for left, right in pairs)
+    assert {name: out.count(f"  {name}, ") for name in "Wbzay"} == dict(W=3, b=3, z=3, a=4, y=1)
+    drawn = next(tmp_path.glob("two_neurons.*")).read_text()
+    assert all(name in drawn for name in ("w11", "w22", "v1", "b3"))
 
 
-def test_backprop_by_hand_fails_where_the_tape_differs(capsys, monkeypatch):
+def test_backprop_by_hand_fails_where_the_tape_differs(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(
         tg, "softmax_cross_entropy", lambda *a, f=tg.softmax_cross_entropy, **k: f(*a, **k) * (1 + 1e-9)
     )
-    status, out = run_example("backprop_by_hand.py", capsys)
+    status, out = run_example("backprop_by_hand.py", capsys, "--out", tmp_path)
     assert status == 1 and out.count("DIFFERENT") == 2 and "THEY DIFFER" in out
+    assert run_example("backprop_by_hand.py", capsys, "--nonsense")[0] == 2
+
+
+def test_thirty_lines_train_a_network(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out = run_example("train.py", capsys)
+    text = (ROOT / "examples" / "train.py").read_text(encoding="utf-8")
+    code = [line for line in text.split('"""')[2].splitlines() if line.strip()]
+    assert status == 0 and len(code) <= 30 and "argv" not in text
+    accuracies = [float(number) for number in re.findall(r"test accuracy (\S+)%", out)]
+    assert len(accuracies) == 10 and accuracies[-1] > 95
+    assert tg.load("digits.npz")["0.weight"].shape == (128, 64)
 
 
 def test_the_tour_agrees_in_every_section(capsys):

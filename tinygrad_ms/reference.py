@@ -74,7 +74,7 @@ def entry(name: str, show=as_math) -> str:
             module = primitive.forward.__module__
             facts.append(f"Not public: behind the functions of {_file(module)}." if _public(module) else "Not public.")
         about.append("\n".join(f"- {fact}" for fact in facts))
-    signature = f"```python\n{name}{_plain_signature(what)}\n```"
+    signature = f"```python\n{name}{plain_signature(what)}\n```"
     return "\n\n".join([f"### {name}", signature, *about])
 
 
@@ -119,7 +119,7 @@ def _first_paragraph(documented) -> str:
     return " ".join(paragraph.split()).replace("``", "`")
 
 
-def _plain_signature(function) -> inspect.Signature:
+def plain_signature(function) -> inspect.Signature:
     """The signature without annotations."""
     signature = inspect.signature(function)
     parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]

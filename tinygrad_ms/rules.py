@@ -32,6 +32,12 @@ def custom_vjp(vjp, jvp=None, **facts) -> Callable[[Callable[P, Any]], Op[P]]:
 
     The function may call anything (SciPy, a solver, another language). The rule is written as for ``primitive``. If the
     rule is made of operators and ops, it can be differentiated in turn.
+
+    >>> @tg.custom_vjp(lambda g, x: g * 2 * x)
+    ... def square(x):
+    ...     return x * x
+    >>> tg.grad(square)(3.0).item()
+    6.0
     """
 
     def decorate(function):

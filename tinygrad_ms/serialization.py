@@ -61,6 +61,11 @@ def save(path, state):
     Raises TypeError for a value, dtype or dict key that the file cannot hold, naming its place; ValueError
     for an unknown suffix or a state that contains itself; FileNotFoundError if the folder is not there;
     ImportError if safetensors is wanted and not installed.
+
+    >>> model = tg.nn.Linear(2, 1, rng=0)
+    >>> tg.save("model.npz", {"model": model.state_dict(), "epoch": 3})
+    >>> tg.load("model.npz")["epoch"]
+    3
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"save: path is a {type(path).__name__}; the path comes first: save(path, state)")
@@ -140,6 +145,10 @@ def load(path):
     no header can make this reserve more memory than the file has bytes.
     Raises CheckpointError, a ValueError that names the file and what is wrong with it; FileNotFoundError;
     MemoryError; ImportError if safetensors is needed and not installed.
+
+    >>> tg.save("numbers.npz", {"a": [1, 2], "b": tg.ones(2)})
+    >>> tg.load("numbers.npz")
+    {'a': [1, 2], 'b': array([1., 1.], dtype=float32)}
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"load: path is a {type(path).__name__}, expected the name of a file")

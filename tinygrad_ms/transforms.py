@@ -185,6 +185,10 @@ def value_and_grad(f, argnums=0, has_aux=False):
     """``(x, ...) -> (f(x, ...), df/dx)`` for a scalar f; with ``has_aux``, ``((value, aux), gradient)``.
 
     argnums: which argument, or a tuple of them. The gradient has the structure of the argument.
+
+    >>> value, slope = tg.value_and_grad(lambda x: x**3)(2.0)
+    >>> value.item(), slope.item()
+    (8.0, 12.0)
     """
 
     @wraps(f)
@@ -198,7 +202,13 @@ def value_and_grad(f, argnums=0, has_aux=False):
 
 
 def grad(f, argnums=0, has_aux=False):
-    """``x -> df/dx`` for a scalar function; composes: ``grad(grad(f))``. With ``has_aux``: ``(gradient, aux)``."""
+    """``x -> df/dx`` for a scalar function; composes: ``grad(grad(f))``. With ``has_aux``: ``(gradient, aux)``.
+
+    >>> tg.grad(lambda x: tg.sin(x))(0.0).item()
+    1.0
+    >>> tg.grad(lambda p: (p["w"] * p["b"]).sum())({"w": np.ones(2), "b": 3.0})
+    {'w': Tensor([3., 3.], dtype=float64), 'b': Tensor(2., dtype=float64)}
+    """
     both = value_and_grad(f, argnums, has_aux)
 
     @wraps(f)
@@ -210,7 +220,12 @@ def grad(f, argnums=0, has_aux=False):
 
 
 def vjp(f, *args):
-    """``f(*args)`` and the function v -> v^T J (one tree per argument), where J = df/dargs."""
+    """``f(*args)`` and the function v -> v^T J (one tree per argument), where J = df/dargs.
+
+    >>> y, pull = tg.vjp(lambda x: x * x, np.array([1.0, 2.0]))
+    >>> pull(np.array([1.0, 10.0]))
+    (Tensor([ 2., 40.], dtype=float64),)
+    """
     run = _Run("vjp", f, args)
 
     def pull(cotangent):
@@ -258,6 +273,10 @@ def jvp(f, primals, tangents):
     """``f(*primals)`` and its derivative J t along ``tangents``, by the JVP rules on the tape from its start.
 
     primals and tangents: tuples of trees of the same structure and shapes.
+
+    >>> y, t = tg.jvp(lambda x: x * x, (np.array([1.0, 2.0]),), (np.array([1.0, 10.0]),))
+    >>> y.tolist(), t.tolist()
+    ([1.0, 4.0], [2.0, 40.0])
     """
     if not (isinstance(primals, (tuple, list)) and isinstance(tangents, (tuple, list))):
         raise TypeError("jvp: primals and tangents must be tuples, with an item for each argument: jvp(f, (x,), (t,))")
@@ -295,6 +314,10 @@ def jacobian(f, *args, argnums=0, layout="tensor", mode=None):
     mode: "reverse" has a cotangent per element of y; their stack goes through one backward walk, or through several if
     it is large. "forward" makes one forward walk per element of x. None takes the smaller number. f may also return a
     tree of tensors, and argnums may be a tuple; then the result has their structure.
+
+    >>> tg.jacobian(lambda x: x * x, np.array([1.0, 2.0]))
+    Tensor([[2., 0.],
+            [0., 4.]], dtype=float64)
     """
     if layout not in _LAYOUTS:
         raise ValueError(f"jacobian: layout={layout!r}; expected one of {', '.join(map(repr, _LAYOUTS))}")
@@ -388,13 +411,22 @@ def _lay_out(matrix, y_shape, x_shape, layout):
 
 
 def hessian(f, *args, argnums=0):
-    """Second derivatives of a scalar function, shape (*x.shape, *x.shape): ``jacobian(grad(f))``."""
+    """Second derivatives of a scalar function, shape (*x.shape, *x.shape): ``jacobian(grad(f))``.
+
+    >>> tg.hessian(lambda x: (x**3).sum(), np.array([1.0, 2.0]))
+    Tensor([[ 6.,  0.],
+            [ 0., 12.]], dtype=float64)
+    """
     derivative = jacobian(grad(f, argnums), argnums=argnums)
     return derivative(*args) if args else derivative
 
 
 def hvp(f, x, v):
-    """The Hessian of a scalar function of one argument times v, forward over reverse: two gradients' worth of work."""
+    """The Hessian of a scalar function of one argument times v, forward over reverse: two gradients' worth of work.
+
+    >>> tg.hvp(lambda x: (x**3).sum(), np.array([1.0, 2.0]), np.array([1.0, 1.0]))
+    Tensor([ 6., 12.], dtype=float64)
+    """
     return jvp(grad(f), (x,), (v,))[1]
 
 
@@ -409,6 +441,10 @@ def checkpoint(f):
     Backward raises RuntimeError if a tensor that f read was changed in place since, if f reads other tensors that want
     a gradient than the first time, and if it draws more or fewer random numbers. It cannot see attributes, numbers and
     raw arrays that f reads. These must stay as they are until backward.
+
+    >>> block = tg.checkpoint(lambda x: tg.tanh(tg.exp(x)))
+    >>> tg.grad(block)(0.5).item() == tg.grad(lambda x: tg.tanh(tg.exp(x)))(0.5).item()
+    True
     """
 
     @wraps(f)

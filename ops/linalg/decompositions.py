@@ -331,6 +331,10 @@ def svd(xp, x, full_matrices=False):
 
     k = min(n, m), and s is descending. u_i and v_i are fixed up to a common sign. full_matrices: u (..., n, n) and
     vh (..., m, m); after the first k come vectors of the null space, which have no derivative.
+
+    >>> u, s, vh = tg.svd(np.array([[0.0, 2.0], [1.0, 0.0]]))
+    >>> s.tolist()
+    [2.0, 1.0]
     """
     return tuple(lapack("svd", xp.linalg.svd, x, full_matrices=bool(full_matrices)))
 

@@ -21,6 +21,9 @@ def einsum(subscripts, *operands):
     A letter that is not in the result is summed over; one that repeats within an operand takes its diagonal;
     ``...`` stands for leading axes that broadcast. Without ``->`` the result has the letters that occur once,
     in alphabetical order. Raises ValueError where subscripts and shapes do not fit.
+
+    >>> tg.einsum("ij,j->i", [[1.0, 2.0], [3.0, 4.0]], [1.0, 1.0])
+    Tensor([3., 7.], dtype=float32)
     """
     if not isinstance(subscripts, str):
         raise TypeError(f'einsum: subscripts is {type(subscripts).__name__}; expected a string first, as "ij,jk->ik"')

@@ -60,6 +60,9 @@ def matmul(xp, a, b):
 
     Leading dimensions are a batch and broadcast. Half precision is multiplied in float32 and rounded once.
     Raises ValueError where the inner dimensions differ, where batches do not broadcast, and for numbers.
+
+    >>> tg.matmul([[1.0, 2.0], [3.0, 4.0]], [1.0, 1.0])
+    Tensor([3., 7.], dtype=float32)
     """
     try:
         if a.itemsize < 4 and are_half(a, b):

@@ -89,6 +89,9 @@ def solve(a, b):
     """The y with a y = b, for square matrices a (..., n, n) and b a vector (n,) or matrices (..., n, k).
 
     Batches broadcast. One matrix a is factorised once for all of b. Raises ValueError where a is singular.
+
+    >>> tg.solve([[2.0, 0.0], [0.0, 4.0]], [2.0, 2.0])
+    Tensor([1. , 0.5], dtype=float32)
     """
     return of_vectors(_solve, a, b)
 

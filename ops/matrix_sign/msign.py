@@ -81,6 +81,14 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
     rank r. float16 and bfloat16 are computed in float32 and rounded once: values, and derivatives of every order.
     Raises ValueError for vectors, bad options and pairs that do not fit.
     Source: Su Jianlin; docs/msign.md.
+
+    >>> M = tg.tensor([[3.0, 0.0], [0.0, -2.0]], dtype="float64", requires_grad=True)
+    >>> O = tg.msign(M)
+    >>> tg.round(O.detach(), 12) + 0.0
+    Tensor([[ 1.,  0.],
+            [ 0., -1.]], dtype=float64)
+    >>> tg.testing.gradcheck(tg.msign, [M])
+    True
     """
     if method not in METHODS:
         raise ValueError(f"msign: method={method!r}; expected {' or '.join(map(repr, METHODS))}")

@@ -80,6 +80,11 @@ def solve_sylvester(A, B, C, /, steps=None, spectrum="complex"):
     Raises ValueError for shapes that do not fit, and for larger equations where no shift helps. An equation without a
     unique solution gives NaN or large numbers. The scale of A, B and C does not matter. SciPy's function of this name
     takes no batches.
+
+    >>> A, B, C = np.diag([1.0, 2.0]), np.diag([3.0, 4.0]), np.ones((2, 2))
+    >>> X = tg.solve_sylvester(A, B, C)
+    >>> bool(np.allclose(A @ X + X @ B, C))
+    True
     """
     A, B, C = map(as_operand, (A, B, C))
     s, t = into_range(A, B) if A.shape[:-2] == B.shape[:-2] else None, into_range(C)
@@ -160,6 +165,10 @@ def mcsgn(x, /, steps=None, spectrum=None, *, normalise="norm", coefficients=Non
     mcsgn is not ``msign``; the two agree for symmetric matrices. Raises ValueError unless x is square. An eigenvalue on
     the imaginary axis has no sign. The result is NaN there, also where rounding decides the sign; with ``steps`` it is
     arbitrary.
+
+    >>> tg.mcsgn(np.array([[2.0, 1.0], [0.0, -3.0]])).round(12) + 0.0
+    array([[ 1. ,  0.4],
+           [ 0. , -1. ]])
     """
     if normalise not in ("norm", "trace"):
         raise ValueError(f"mcsgn: normalise={normalise!r}; expected 'norm' (x / ||x||_F) or 'trace' (x / (tr x^2)^.5)")

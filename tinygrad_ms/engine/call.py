@@ -16,6 +16,7 @@ from tinygrad_ms.engine.around.modes import current_state, notify
 from tinygrad_ms.engine.around.sentences import complaint, shape_of
 from tinygrad_ms.engine.tape import Constant, Node, Output
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.spelling import respelled
 
 # Two calls do what Tensor(y) and Node(...) do, in half the time: an empty object, then its __init__.
 blank, fill_tensor, fill_node = object.__new__, Tensor.__init__, Node.__init__
@@ -34,13 +35,13 @@ def make_op(primitive) -> Callable:
     expected = "f" if floats else "fiub"  # kinds of dtypes that need no conversion
 
     def op(first=MISSING, /, *rest, **constants):
-        if door and not rest:  # a raw array, as in rules: run the forward and nothing else
-            run = None if constants else direct(type(first))
-            if (run or type(first) in BACKENDS) and first.dtype.kind == "f" and not current_state().hooks:
-                try:
-                    return run(first) if run else through_the_door(primitive, first, constants)
-                except Exception as error:
-                    raise complaint(primitive, (first,), constants, error) from error.__cause__
+        # The door for a raw array, as in rules: run the forward and nothing else.
+        if (door and not rest and ((run := None if constants else direct(type(first))) or type(first) in BACKENDS)
+            and first.dtype.kind == "f" and not current_state().hooks):  # fmt: skip
+            try:
+                return run(first) if run else through_the_door(primitive, first, constants)
+            except Exception:  # below it is raised again, as a sentence
+                pass
         args = (first,) + rest if rest else (first,) * (first is not MISSING)
         if len(args) != count and count is not None:
             args, constants = primitive.bind(args, constants)
@@ -82,6 +83,8 @@ def make_op(primitive) -> Callable:
                 watch = backend.recorder  # the recorder of tg.compile, if it records
                 y = watch.run(primitive, arrays, constants) if watch else forward(backend.xp, *arrays, **constants)
         except Exception as error:
+            if renamed := respelled(primitive.name, constants, primitive.constants, error):
+                return op(*args, **renamed)
             raise complaint(primitive, arrays, constants, error) from error.__cause__
 
         # Wrap and record.
@@ -149,7 +152,7 @@ def record(plan, parents, args, arrays, result, cached, constants, state, frame)
     if plan.extras:
         saved = (*saved, *plan.read_extras(arrays, constants, cached))
     y, code = (result[0] if several else result).data, frame.f_code
-    while is_ours.get(code.co_filename, True) and frame.f_back and ours(frame):
+    while (known := is_ours.get(code.co_filename)) is not False and frame.f_back and (known or ours(frame)):
         frame = frame.f_back
         code = frame.f_code
     node = blank(Node)

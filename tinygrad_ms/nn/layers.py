@@ -27,6 +27,12 @@ class Linear(Module):
     U(-1/sqrt(in_features), 1/sqrt(in_features)), as in PyTorch. rng, dtype: see ``nn.init``. For other initial values
     write ``layer.weight = nn.Parameter(nn.init.he_normal(layer.weight.shape))``.
     Raises ValueError for an input whose last axis is not in_features.
+
+    >>> layer = tg.nn.Linear(3, 2, rng=0)
+    >>> layer
+    Linear(in_features=3, out_features=2, bias=True)
+    >>> layer(np.ones((5, 3), "float32")).shape
+    (5, 2)
     """
 
     weight: Parameter
@@ -52,6 +58,9 @@ class Embedding(Module):
     weight (num_embeddings, embedding_dim) starts as N(0, 1), as in PyTorch. The row ``padding_idx`` starts as zeros and
     gets no gradient; it is for the padding of short sequences. Raises IndexError for an integer outside
     0 ... num_embeddings - 1 (the host waits for a GPU to know it) and for values that are not integers.
+
+    >>> tg.nn.Embedding(10, 4)([1, 2, 1]).shape
+    (3, 4)
     """
 
     weight: Parameter

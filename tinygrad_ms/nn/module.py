@@ -7,7 +7,6 @@ from collections import ChainMap, UserDict, UserList, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial, reduce
-from html import escape
 from threading import Condition, get_ident
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,8 +21,10 @@ from tinygrad_ms.dlpack import array_from_dlpack
 from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.lines import monospaced
 from tinygrad_ms.ops.conversions import is_dtype
 from tinygrad_ms.options import is_int
+from tinygrad_ms.spelling import check_arguments
 from tinygrad_ms.surroundings import surrounded
 from tinygrad_ms.tree import flatten, tree_map
 
@@ -104,6 +105,15 @@ class Module:
     which they were set, under names such as "blocks.0.weight". What appears twice is visited once, so cycles end. Plain
     Tensors are not state. Raises TypeError for plain Tensors among Parameters in one list, and for sets of modules or
     state, because a set has no order.
+
+    >>> class Scale(tg.nn.Module):
+    ...     def __init__(self):
+    ...         self.factor = tg.nn.Parameter([2.0])
+    ...
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> Scale()([3.0]).tolist(), Scale().state_dict()
+    ([6.0], {'factor': array([2.], dtype=float32)})
     """
 
     training = True
@@ -114,6 +124,7 @@ class Module:
 
     def __new__(cls, *args, **kwargs):
         CHANGES[0] += 1
+        check_arguments(cls, kwargs)
         return super().__new__(cls)
 
     def __setattr__(self, name, value):
@@ -377,7 +388,7 @@ class Module:
 
     def _repr_html_(self) -> str:
         """Jupyter shows a module as its table."""
-        return f"<pre>{escape(str(self.summary()))}</pre>"
+        return monospaced(self.summary())
 
     def summary(self, *inputs) -> "Table":
         """A table of the modules: layer, shape of the output, parameters, and how many of them are trainable.

@@ -21,6 +21,7 @@ from tinygrad_ms.ops.live import live
 from tinygrad_ms.optim.flat import Flat, Layout
 from tinygrad_ms.optim.whole_steps import ELEMENTWISE, RAISE_NOTHING, arithmetic_raises, undone_on_error
 from tinygrad_ms.options import is_real
+from tinygrad_ms.spelling import check_arguments
 
 
 class Optimizer:
@@ -39,6 +40,10 @@ class Optimizer:
     """
 
     starts_late = False  # a saved state may lack the buffers: an option that asks for them was set later
+
+    def __new__(cls, *args, **options):
+        check_arguments(cls, options)
+        return super().__new__(cls)
 
     def __init__(self, params: Iterable, **defaults):
         self.defaults = defaults

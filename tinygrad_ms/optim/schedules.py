@@ -138,6 +138,15 @@ class CosineLR(Schedule):
     factor(t) = min(1, (t + 1) / warmup_steps) in the warm-up, then $f + (1 - f)(1 + \cos \pi s) / 2$ with f =
     ``final`` and s = (t - warmup_steps) / (total_steps - warmup_steps), and f after the end.
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts.
+
+    >>> optimizer = tg.optim.SGD([tg.nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = tg.optim.CosineLR(optimizer, 4)
+    >>> rates = []
+    >>> for _ in range(4):
+    ...     rates.append(round(optimizer.param_groups[0]["lr"], 4))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.8536, 0.5, 0.1464]
     """
 
     def __init__(self, optimizer, total_steps: int, warmup_steps: int = 0, final: float = 0.0):

@@ -69,7 +69,14 @@ class Mode:
 
 
 class no_grad(Mode):
-    """Ops inside record nothing; their results require no gradient. ``with no_grad():`` or ``@no_grad()``."""
+    """Ops inside record nothing; their results require no gradient. ``with no_grad():`` or ``@no_grad()``.
+
+    >>> w = tg.tensor([1.0, 2.0], requires_grad=True)
+    >>> with tg.no_grad():
+    ...     w -= 0.5
+    >>> (w * w).requires_grad, w.tolist()
+    (True, [0.5, 1.5])
+    """
 
     def change(self, state):
         return state.replace(recording=False)

@@ -49,8 +49,7 @@ def freed_error(node) -> RuntimeError:
 
 
 def in_place_error(node, argument: int) -> RuntimeError:
-    primitive = node.plan.primitive
-    what = f"argument {primitive.argument_name(argument)}" if argument >= 0 else "the result"
+    what = f"argument {node.plan.primitive.argument_name(argument)}" if argument >= 0 else "the result"
     return RuntimeError(
         f"backward: {what} of {node.op} (recorded at {node.line}) was changed in place after it had been saved for the"
         " gradient; change a copy (.clone()) or change it after backward"

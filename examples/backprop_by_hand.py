@@ -6,18 +6,26 @@
 2. A network so small that every chain rule can be written out: two hidden neurons, one output.
 3. Softmax with cross-entropy, where the whole derivative is softmax(Z) - Y.
 
-Every number is found twice and must agree to 1e-12; otherwise the program ends with exit status 1. Equation
-numbers are those of Microsoft ai-edu, Basic derivative formulas. The ``# %%`` lines divide the file into
-cells for editors that run them.
+Every matrix is found twice, is shown whole, and must agree to 1e-12 in each element; otherwise the program ends with
+exit status 1. The graph of network 2, with all values and gradients, is drawn into --out. The ``# %%`` lines divide the
+file into cells for editors that run them.
+
+Source of the equations, by whose numbers they are called: Microsoft ai-edu, "Basic derivative formulas",
+https://github.com/microsoft/ai-edu.
 """
 
 # %% Two columns that must agree
+import argparse
 import sys
+from pathlib import Path
 
 import numpy as np
 
 import tinygrad_ms as tg
 
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--out", type=Path, default=Path("runs/backprop_by_hand"), help="folder of the picture")
+folder = parser.parse_args().out
 TOLERANCE = 1e-12
 worst = 0.0
 tg.set_default_device("cpu")  # beside plain NumPy arrays, also where there is a GPU
@@ -25,19 +33,36 @@ tg.set_default_device("cpu")  # beside plain NumPy arrays, also where there is a
 
 def title(text):
     print(f"\n{text}\n{'-' * len(text)}")
-    print(f"{'':34}{'shape':>8}  {'by hand':>13}  {'by the tape':>13}  difference")
+
+
+def rows_of(matrix):
+    """The rows of a matrix as text, every element in it."""
+    return ["".join(f"{number:10.5f}" for number in row) for row in np.atleast_2d(matrix)]
+
+
+def show(**matrices):
+    """Matrices below their names."""
+    for name, matrix in matrices.items():
+        print(f"  {name}, {' x '.join(map(str, matrix.shape))}:")
+        print("\n".join(f"    {row}" for row in rows_of(matrix)))
 
 
 def compare(name, by_hand, by_tape):
-    """One line of the table: the first element of each, and the largest difference of all elements."""
+    """Both matrices, whole, and the largest difference of all elements."""
     global worst
     by_hand, by_tape = np.asarray(by_hand), by_tape.numpy()
     assert by_hand.shape == by_tape.shape, f"{name}: {by_hand.shape} by hand, {by_tape.shape} by the tape"
     difference = float(abs(by_hand - by_tape).max())
     worst = max(worst, difference if np.isfinite(difference) else np.inf)
-    shape = " x ".join(map(str, by_hand.shape)) or "1"
-    numbers = f"{by_hand.flat[0]:>13.9f}  {by_tape.flat[0]:>13.9f}"
-    print(f"{name:34}{shape:>8}  {numbers}  {difference:.1e}{'' if difference <= TOLERANCE else '  DIFFERENT'}")
+    verdict = f"difference {difference:.1e}{'' if difference <= TOLERANCE else '  DIFFERENT'}"
+    if not by_hand.shape:
+        print(f"  {name:38} by hand {by_hand:9.5f}, by the tape {by_tape:9.5f}, {verdict}")
+        return
+    print(f"  {name}, {' x '.join(map(str, by_hand.shape))}: largest {verdict}")
+    pairs = list(zip(rows_of(by_hand), rows_of(by_tape)))
+    width = max(len("by hand"), len(pairs[0][0]))
+    print(f"    {'by hand':>{width}}   {'by the tape':>{width}}")
+    print("\n".join(f"    {left:>{width}}   {right:>{width}}" for left, right in pairs))
 
 
 def variable(array, name):
@@ -46,6 +71,8 @@ def variable(array, name):
     x.name = name
     return x
 
+
+print('Numbers such as (80) are those of Microsoft ai-edu, "Basic derivative formulas", github.com/microsoft/ai-edu')
 
 # %% 1. A sigmoid network, 4 inputs, hidden layers of 5 and 3, 2 outputs
 #
@@ -95,14 +122,25 @@ for l in range(2, L + 1):
 C_tape = ((y - activation) ** 2).sum() / 2
 C_tape.backward()
 
-title("1. Sigmoid network 4-5-3-2")
-compare("C", C, C_tape)
+title("1. Sigmoid network 4-5-3-2: z = W a + b, a = sigma(z), cost C = |y - a|^2 / 2")
+print("  a1 (4)", *(f"-- W{l} {W[l].shape}, b{l} -> sigma -> a{l} ({sizes[l - 1]})" for l in W), "-> C\n")
+print("layer 1, the input a, and the target y of the last layer")
+show(a=a1, y=y)
+for l in W:
+    print(f"layer {l}: weights from layer {l - 1}, biases, and what the forward pass makes of them")
+    show(W=W[l], b=b[l], z=z[l], a=a[l])
+print("the cost at the output")
+compare("C = |y - a|^2 / 2", C, C_tape)
 for l in range(L, 1, -1):
-    rule = "(80) delta = (a - y) * sigma'(z)" if l == L else "(81) delta = W^T delta * sigma'(z)"
-    print(f"layer {l}: {rule}")
-    compare("     delta", delta[l], z_tape[l].grad)
+    print(f"layer {l}, on the way back")
+    rule = (
+        "(80) delta = (a - y) * sigma'(z)"
+        if l == L
+        else "(81) delta = W^T delta * sigma'(z), W and delta of the layer above"
+    )
+    compare(rule, delta[l], z_tape[l].grad)
     compare("(82) dC/db = delta", dC_db[l], b_tape[l].grad)
-    compare("(83) dC/dW = delta a^T", dC_dW[l], W_tape[l].grad)
+    compare("(83) dC/dW = delta a^T, a of the layer below", dC_dW[l], W_tape[l].grad)
 
 # %% 2. Two hidden neurons, every chain rule written out
 #
@@ -120,7 +158,7 @@ hidden1 = tg.sigmoid(p["w11"] * x1 + p["w12"] * x2 + p["b1"])
 hidden2 = tg.sigmoid(p["w21"] * x1 + p["w22"] * x2 + p["b2"])
 output = tg.sigmoid(p["v1"] * hidden1 + p["v2"] * hidden2 + p["b3"])
 e = (target - output) ** 2 / 2
-e.backward()
+e.backward(retain_graph=True)  # only to draw it below
 
 w11, w12, w21, w22, b1, b2, v1, v2, b3 = value.values()
 h1, h2 = sigma(w11 * x1 + w12 * x2 + b1), sigma(w21 * x1 + w22 * x2 + b2)
@@ -140,8 +178,18 @@ by_hand = {
     "b2": ("de/dz3 v2 sigma'(z2)", de_dz2),
 }
 title("2. Two hidden neurons and one output")
+print(f"  x1 = {x1}, x2 = {x2}, target {target}, " + ", ".join(f"{name} = {v}" for name, v in value.items()))
 for name, (formula, derivative) in by_hand.items():
     compare(f"de/d{name:3} = {formula}", derivative, p[name].grad)
+
+# %% The picture of it: black is the way forward, red the way back, each arrow with its number
+folder.mkdir(parents=True, exist_ok=True)
+graph = tg.graph.build(e, view="both", values=True, gradients=True, rankdir="LR")
+try:
+    picture = graph.render(folder / "two_neurons.svg")
+except RuntimeError:  # no renderer
+    picture = graph.render(folder / "two_neurons.dot")
+print(f"\n  the graph of these {len(e.tape())} steps, with values and gradients: {picture}")
 
 # %% 3. Softmax with cross-entropy: l = -Y^T log softmax(Z), one column per sample
 #
@@ -162,7 +210,8 @@ Z_op = variable(Z, "Z")
 loss_op = tg.softmax_cross_entropy(Z_op.T, Y.T, reduction="sum")  # one op, which takes samples as rows
 loss_op.backward()
 
-title("3. Softmax and cross-entropy, 4 classes, 3 samples")
+title("3. Softmax and cross-entropy, 4 classes, 3 samples: a column each")
+show(Z=Z, Y=Y)
 compare("l, from exp, sum and log", loss, loss_parts)
 compare("l, softmax_cross_entropy", loss, loss_op)
 compare("dl/dZ = softmax(Z) - Y, from parts", softmax - Y, Z_parts.grad)

@@ -15,6 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 import train_mlp
+from common import Silent, count, pyplot, save_figure
 
 import tinygrad_ms as tg
 
@@ -25,9 +26,8 @@ COLOURS = {"adamw": "#D55E00", "muon": "#0072B2"}
 def curves(optimizer, seed, epochs):
     """Test accuracy after each epoch, and the number of steps in one."""
     run = train_mlp.Run(train_mlp.parse(["--optimizer", optimizer, "--seed", str(seed), "--epochs", str(epochs)]))
-    bar = train_mlp.progress(0, 0, quiet=True)
     for _ in range(epochs):
-        run.epoch(bar)
+        run.epoch(Silent())
     return [h["accuracy"] for h in run.history], len(run.loader)
 
 
@@ -48,25 +48,20 @@ def steps_to(accuracy, curve, steps):
 
 
 def draw(means, steps, path):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
     for optimizer, curve in means.items():
         axis.plot(np.arange(1, len(curve) + 1) * steps, 100 * curve, color=COLOURS[optimizer], label=optimizer)
     axis.set(xlabel="step", ylabel="test accuracy (%), mean over the seeds", ylim=(90, 100))
     axis.grid(alpha=0.3)
     axis.legend()
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    save_figure(plt, figure, path)
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=train_mlp.count(0), nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=train_mlp.count(1), default=40)
+    parser.add_argument("--seeds", type=count(0), nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=count(1), default=40)
     parser.add_argument("--out", type=Path, default=Path("runs/optimizers"))
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)

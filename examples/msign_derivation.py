@@ -2,11 +2,11 @@
 
     python examples/msign_derivation.py
 
-Source: Su Jianlin, The derivative of msign, https://spaces.ac.cn/archives/11025 (in Chinese); called 000 in this
-project. Each line prints one equation and how far its two sides are apart, for a square M (5 x 5) and a wide one
-(4 x 7). What holds a differential is held against central differences of an SVD. The program ends with exit status 1
-where a gap is wider than the bar beside it. Where the source is not exact, the line says so. docs/msign.md derives the
-same in words, with our own way beside it. The ``# %%`` lines divide the file into cells.
+Source: Su Jianlin, The derivative of msign, https://spaces.ac.cn/archives/11025 (in Chinese). Each line prints one
+equation and how far its two sides are apart, for a square M (5 x 5) and a wide one (4 x 7). What holds a
+differential is held against central differences of an SVD. The program ends with exit status 1 where a gap is wider
+than the bar beside it. Where the source is not exact, the line says so. docs/msign.md derives the same in words, with
+our own way beside it. The ``# %%`` lines divide the file into cells.
 """
 
 # %% The matrices, and what the lines are held against

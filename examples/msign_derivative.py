@@ -10,11 +10,15 @@ Written to --out: error.png, cost.png (with matplotlib) and result.json. The mat
 import argparse
 import gc
 import json
+import sys
 import time
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from common import pyplot, save_figure
 
 import tinygrad_ms as tg
 from tinygrad_ms.ops.iterations.coefficients import POLISH, TABLES
@@ -133,11 +137,7 @@ def typo(n=16):
 
 
 def plot(path, kappas, tables, costs):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     looks = [
         "o-#0072B2",
         "s--#E69F00",
@@ -150,12 +150,14 @@ def plot(path, kappas, tables, costs):
         for (name, row), look in zip(table.items(), looks, strict=True):
             if look:  # through a checkpoint it is the same gradient
                 axis.loglog(kappas[title], row, look[:-7], color=look[-7:], label=name)
+        axis.axhline(1, color="grey", linewidth=0.8)
+        axis.text(1.1, 2, "1: no digit is right", fontsize=8, color="grey")
         axis.set(title=title, xlabel="condition number", ylim=(1e-17, 1e2))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("relative error of the gradient")
     axes[-1].legend(fontsize=9, loc="lower right")
     figure.tight_layout()
-    figure.savefig(path / "error.png", dpi=130)
+    save_figure(plt, figure, path / "error.png")
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.6))
     for axis, what, unit in zip(axes, ("ms", "copies of M"), ("forward + gradient, ms", "memory held, copies of M")):
         names = list(next(iter(costs.values())))
@@ -167,7 +169,7 @@ def plot(path, kappas, tables, costs):
         axis.invert_yaxis()
         axis.legend()
     figure.tight_layout()
-    figure.savefig(path / "cost.png", dpi=130)
+    save_figure(plt, figure, path / "cost.png")
 
 
 def main(size=128, out="runs/msign", seed=0):
@@ -176,7 +178,7 @@ def main(size=128, out="runs/msign", seed=0):
     path.mkdir(parents=True, exist_ok=True)
     tables, kappas = {}, {}
     for title, n, m, dtype, largest in (
-        ("square, float64", 16, 16, "float64", 8), ("1:4, float64", 16, 64, "float64", 8),
+        ("square, float64", 16, 16, "float64", 8), ("four times as wide, float64", 16, 64, "float64", 8),
         ("square, float32", 16, 16, "float32", 4),
     ):  # fmt: skip
         kappas[title] = [10.0**k for k in range(largest + 1)]

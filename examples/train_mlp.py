@@ -20,6 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+import common
+from common import Diverged, begin, count, end, number, progress, pyplot, read, save_figure, say, settings
+
 import tinygrad_ms as tg
 from tinygrad_ms import distributed, nn, optim
 from tinygrad_ms.data import DataLoader, load_digits, load_fashion_mnist, load_mnist, train_test_split
@@ -31,35 +35,6 @@ OPTIMIZERS = {
     "adamw": lambda params, lr=2e-3: optim.AdamW(params, lr=lr, weight_decay=0.05),
     "muon": lambda params, lr=0.02: optim.Muon(params, lr=lr, adamw_lr=2e-3, weight_decay=0.05),
 }
-
-
-def number(least, below=math.inf, least_itself=True):
-    """The type of an option: a number from ``least`` to ``below``, without the latter."""
-
-    def convert(text):
-        value = float(text)
-        if not (least <= value if least_itself else least < value) or not value < below:
-            bound = f"{'of at least' if least_itself else 'above'} {least:g}"
-            raise argparse.ArgumentTypeError(
-                f"{text} is no number {bound}" + (f" and below {below:g}" if below < math.inf else "")
-            )
-        return value
-
-    convert.__name__ = "number"  # in argparse's own sentence
-    return convert
-
-
-def count(least):
-    """The type of an option: an integer of at least ``least``."""
-
-    def convert(text):
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-        return value
-
-    convert.__name__ = "integer"
-    return convert
 
 
 def parse(arguments=None):
@@ -89,10 +64,7 @@ def parse(arguments=None):
     add("--out", type=Path, help="folder of the results; default runs/DATA")
     add("--resume", type=Path, metavar="CHECKPOINT", help="go on from a checkpoint, with the settings it was made with")
     add("--quiet", action="store_true", help="no progress bar")
-    options = parser.parse_args(arguments)
-    unset = object()
-    given = parser.parse_args(arguments, argparse.Namespace(**dict.fromkeys(vars(options), unset)))
-    options.given = {name for name, value in vars(given).items() if value is not unset}
+    options = read(parser, arguments)
     if options.epochs < 1 or options.batch_size < 1:
         parser.error("--epochs and --batch-size must be at least 1")
     if options.device:
@@ -155,7 +127,7 @@ def evaluate(model, x, y):
     return sum(losses) / len(x), np.concatenate(predictions)
 
 
-class Run:
+class Run(common.Run):
     """Everything a checkpoint holds: the run can stop after any epoch and go on as if it had not."""
 
     def __init__(self, options):
@@ -184,14 +156,10 @@ class Run:
     parts = ("model", "optimizer", "schedule", "loader")
     records = ("history",)
 
-    def save(self, path):
-        state = {part: getattr(self, part).state_dict() for part in self.parts}
-        distributed.save(path, {**state, "history": self.history, "settings": settings(self.options)})
-
-    def restore(self, state):
-        for part in self.parts:
-            getattr(self, part).load_state_dict(state[part])
-        self.history = state["history"]
+    @property
+    def done(self):
+        """How many epochs are."""
+        return len(self.history)
 
     def epoch(self, bar):
         losses = []
@@ -199,7 +167,8 @@ class Run:
             before = [p.data.copy() for p in self.model.parameters()]
             losses.append(self.model.average(self.update(x, y)).item())
             if not math.isfinite(losses[-1]):
-                raise Diverged(len(self.history), self.first_nan(before, x, y))
+                cause = self.first_nan(before, x, y)
+                raise Diverged(f"training diverged in epoch {self.done + 1}: {cause}. Try a smaller --lr")
             accuracy = f"{self.history[-1]['accuracy']:.1%}" if self.history else "-"
             bar.set_postfix(loss=f"{losses[-1]:.3f}", accuracy=accuracy, refresh=False)
             bar.update()
@@ -221,26 +190,6 @@ class Run:
         return "the loss is infinite, no op made a NaN: the numbers overflowed"
 
 
-def settings(options):
-    return {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k != "given"}
-
-
-class Diverged(Exception):
-    def __init__(self, epoch, cause):
-        super().__init__(f"training diverged in epoch {epoch + 1}: {cause}. Try a smaller --lr")
-
-
-def say(text):
-    """Print, on one of the processes."""
-    if distributed.rank() == 0:
-        print(text)
-
-
-def end(text):
-    """Stop with an error, which one of the processes prints."""
-    sys.exit(text if distributed.rank() == 0 else 1)
-
-
 # %% What to show at the end
 def confusion_matrix(labels, predictions, classes):
     counts = np.zeros((classes, classes), int)
@@ -257,11 +206,7 @@ def print_confusion(counts):
 
 
 def draw_curves(history, path):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     epochs = np.arange(1, len(history) + 1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     left.plot(
@@ -270,25 +215,23 @@ def draw_curves(history, path):
         "o-",
         ms=3,
         color="#0072B2",
-        label="training (with dropout and label smoothing)",
+        label="training (dropout and label smoothing included)",
     )
     left.plot(epochs, [h["test_loss"] for h in history], "s--", ms=3, color="#D55E00", label="test")
-    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
+    losses = [h[kind] for h in history for kind in ("loss", "test_loss")]
+    scale = "log" if max(losses) > 10 * min(losses) else "linear"  # with few ticks a log scale is hard to read
+    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale=scale)
     left.legend()
     right.plot(epochs, [100 * h["accuracy"] for h in history], "s--", ms=3, color="#D55E00")
     right.set(xlabel="epoch", ylabel="test accuracy (%)")
     for axis in (left, right):
         axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    save_figure(plt, figure, path)
 
 
 def draw_misclassified(images, labels, predictions, path, most=24):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     wrong = np.flatnonzero(labels != predictions)[:most]
     columns = min(8, max(3, len(wrong)))
     rows = max(1, -(-len(wrong) // columns))
@@ -297,13 +240,12 @@ def draw_misclassified(images, labels, predictions, path, most=24):
         axis.axis("off")
     for axis, i in zip(axes.flat, wrong):
         axis.imshow(images[i], cmap="gray_r")
-        axis.set_title(f"{labels[i]}, not {predictions[i]}", fontsize=10)
+        axis.set_title(f"is {labels[i]}, said {predictions[i]}", fontsize=10)
     total = int((labels != predictions).sum())
     figure.suptitle(
         f"{total} of {len(labels)} test images misclassified" + (f"; the first {most}" if total > most else "")
     )
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    save_figure(plt, figure, path)
 
 
 def draw_graph(run, folder):
@@ -347,47 +289,6 @@ def finish(run, predictions, seconds):
 
 
 # %% The command
-def progress(total, done, quiet):
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        say("no progress bar: tqdm is not installed (pip install tqdm)")
-        quiet = True
-    if quiet or distributed.rank() > 0:
-
-        class Silent:
-            update = set_postfix = close = lambda self, *args, **kwargs: None
-
-        return Silent()
-    return tqdm(total=total, initial=done, unit="batch", dynamic_ncols=True)
-
-
-def resume(options, state, kept):
-    """Take the settings of a checkpoint, but for those in ``kept``, and say what was given and is ignored.
-
-    Raises ValueError for a state that is none of this program.
-    """
-    settings = state.get("settings") if isinstance(state, dict) else None
-    known = vars(options).keys() - {"given"}
-    lacking = [
-        name for name in (*Run.parts, *Run.records, "settings") if not isinstance(state, dict) or name not in state
-    ]
-    if not lacking and (not isinstance(settings, dict) or known - settings.keys()):
-        lacking = ["settings of this program"]
-    if lacking:
-        raise ValueError(f"{options.resume} is no checkpoint of {Path(__file__).name}: it has no {', '.join(lacking)}")
-    for name in sorted(known - {"resume", "out", "quiet", "device"}):
-        given, saved = getattr(options, name), settings[name]
-        if name not in options.given:
-            setattr(options, name, saved)
-        elif name not in kept and given != saved:
-            was = "the default" if saved is None else saved
-            say(f"--{name.replace('_', '-')} {given} is ignored: the run goes on with {was}, as it was started")
-            setattr(options, name, saved)
-    if "out" not in options.given:
-        options.out = options.resume.parent
-
-
 def main(arguments=None):
     options = parse(arguments)
     try:
@@ -396,38 +297,19 @@ def main(arguments=None):
         end(f"error: {error}")
 
 
-def begin(options):
-    """The run, from its beginning or from a checkpoint."""
-    if not options.resume:
-        return Run(options)
-    try:
-        state = tg.load(options.resume)
-        resume(options, state, kept={"epochs"})
-        run = Run(options)
-        run.restore(state)
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-        end(f"error: cannot resume: {error}")
-    if options.epochs < len(run.history):
-        end(f"error: --epochs {options.epochs} is less than the {len(run.history)} that the checkpoint has")
-    say(f"resumed after epoch {len(run.history)} of {options.epochs}")
-    if options.epochs != state["settings"]["epochs"]:
-        say(f"it was to have {state['settings']['epochs']}; the learning rate goes on along a cosine of the new length")
-    return run
-
-
 def stop(number, frame):
     raise KeyboardInterrupt
 
 
 def train(options):
-    run = begin(options)
+    run = begin(Run, options, "epochs")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)  # as Ctrl-C
     options.out.mkdir(parents=True, exist_ok=True)
     say(f"{options.data}: {len(run.x)} training and {len(run.x_test)} test images; on {run.device}")
     say(run.model.summary(run.x[:1]))
     checkpoint = options.out / "checkpoint.npz"
-    bar = progress(options.epochs * len(run.loader), len(run.history) * len(run.loader), options.quiet)
+    bar = progress(options.epochs * len(run.loader), len(run.history) * len(run.loader), options.quiet, "batch")
     start = time.perf_counter()
     predictions = None
     try:

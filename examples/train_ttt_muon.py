@@ -26,6 +26,10 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+import common
+from common import Diverged, begin, count, end, number, progress, pyplot, read, save_figure, say, settings
+
 import tinygrad_ms as tg
 from tinygrad_ms import distributed, nn, optim
 from tinygrad_ms.data import MQAR, load_text, windows
@@ -37,35 +41,6 @@ UPDATES = {  # of the fast weights
     "frozen": dict(update="frozen"),
 }
 COLOURS = {"muon": "#0072B2", "ns5": "#E69F00", "plain": "#D55E00", "frozen": "#666666"}
-
-
-def number(least, below=math.inf, least_itself=True):
-    """The type of an option: a number from ``least`` to ``below``, without the latter."""
-
-    def convert(text):
-        value = float(text)
-        if not (least <= value if least_itself else least < value) or not value < below:
-            bound = f"{'of at least' if least_itself else 'above'} {least:g}"
-            raise argparse.ArgumentTypeError(
-                f"{text} is no number {bound}" + (f" and below {below:g}" if below < math.inf else "")
-            )
-        return value
-
-    convert.__name__ = "number"  # in argparse's own sentence
-    return convert
-
-
-def count(least):
-    """The type of an option: an integer of at least ``least``."""
-
-    def convert(text):
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-        return value
-
-    convert.__name__ = "integer"
-    return convert
 
 
 def parse(arguments=None):
@@ -96,10 +71,7 @@ def parse(arguments=None):
     add("--compare", action="store_true", help="train every update from the same seeds")
     add("--seeds", type=count(0), nargs="+", help="of the comparison; default: --seed alone")
     add("--quiet", action="store_true", help="no progress bar")
-    options = parser.parse_args(arguments)
-    unset = object()
-    given = parser.parse_args(arguments, argparse.Namespace(**dict.fromkeys(vars(options), unset)))
-    options.given = {name for name, value in vars(given).items() if value is not unset}
+    options = read(parser, arguments)
     if options.dim % options.heads:
         parser.error(f"--dim is {options.dim}, which is no multiple of the {options.heads} --heads")
     if options.compare and options.resume:
@@ -244,7 +216,7 @@ def update_of(model, optimizer, schedule):
 
 
 # %% One run
-class Run:
+class Run(common.Run):
     """Everything a checkpoint holds: the run can stop after any step and go on as if it had not."""
 
     def __init__(self, options):
@@ -268,51 +240,21 @@ class Run:
     records = ("losses", "history", "seconds")
 
     @property
-    def steps(self):
-        """How many are done."""
+    def done(self):
+        """How many steps are."""
         return len(self.losses)
-
-    def save(self, path):
-        state = {part: getattr(self, part).state_dict() for part in self.parts}
-        state |= {name: getattr(self, name) for name in self.records}
-        distributed.save(path, {**state, "settings": settings(self.options)})
-
-    def restore(self, state):
-        for part in self.parts:
-            getattr(self, part).load_state_dict(state[part])
-        for name in self.records:
-            setattr(self, name, state[name])
 
     def step(self):
         start = time.perf_counter()
-        loss, norm = self.update(*distributed.shard(*self.task.batch(self.steps)))
+        loss, norm = self.update(*distributed.shard(*self.task.batch(self.done)))
         if not math.isfinite(norm.item()):
-            raise Diverged(f"the gradient of step {self.steps + 1} has norm {norm.item()}; try a smaller --lr")
+            raise Diverged(f"the gradient of step {self.done + 1} has norm {norm.item()}; try a smaller --lr")
         self.losses.append(self.model.average(loss).item())
         self.seconds += time.perf_counter() - start
 
     @tg.no_grad()
     def evaluate(self, batches=4):
-        self.history.append({"step": self.steps, **self.task.evaluate(self.model, batches)})
-
-
-class Diverged(Exception):
-    pass
-
-
-def say(text):
-    """Print, on one of the processes."""
-    if distributed.rank() == 0:
-        print(text)
-
-
-def end(text):
-    """Stop with an error, which one of the processes prints."""
-    sys.exit(text if distributed.rank() == 0 else 1)
-
-
-def settings(options):
-    return {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k != "given"}
+        self.history.append({"step": self.done, **self.task.evaluate(self.model, batches)})
 
 
 class Stop:
@@ -322,16 +264,16 @@ class Stop:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {which: signal.signal(which, self.ask) for which in (signal.SIGINT, signal.SIGTERM)}
         else:
             self.before = {}
         return self
 
     def __exit__(self, *error):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        for which, handler in self.before.items():
+            signal.signal(which, handler)
 
-    def ask(self, number, frame):
+    def ask(self, which, frame):
         if self.wanted:
             raise KeyboardInterrupt
         self.wanted = True
@@ -346,24 +288,24 @@ def train(run):
     options = run.options
     options.out.mkdir(parents=True, exist_ok=True)
     checkpoint, every = options.out / "checkpoint.npz", max(1, options.steps // 20)
-    bar = progress(options.steps, run.steps, options.quiet)
-    saved = run.steps
+    bar = progress(options.steps, run.done, options.quiet, "step")
+    saved = run.done
     try:
         run.save(checkpoint)  # only ever between two steps: a checkpoint is of whole ones
         with Stop() as stop:
-            while run.steps < options.steps and not stop.anywhere():
+            while run.done < options.steps and not stop.anywhere():
                 run.step()
                 bar.update()
-                if run.steps % every == 0 and run.steps < options.steps:
+                if run.done % every == 0 and run.done < options.steps:
                     run.evaluate()
                     run.save(checkpoint)
-                    saved = run.steps
-                if run.steps % 10 == 0:
+                    saved = run.done
+                if run.done % 10 == 0:
                     latest = {k: f"{v:.3f}" for k, v in (run.history or [{}])[-1].items() if k != "step"}
                     bar.set_postfix(loss=f"{np.mean(run.losses[-10:]):.3f}", **latest)
-            if run.steps < options.steps:
+            if run.done < options.steps:
                 run.save(checkpoint)
-                saved = run.steps
+                saved = run.done
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         bar.close()
@@ -372,7 +314,7 @@ def train(run):
         bar.close()
         end(f"error: {error}")
     bar.close()
-    if not run.history or run.history[-1]["step"] < run.steps:
+    if not run.history or run.history[-1]["step"] < run.done:
         run.evaluate(batches=32)
     run.save(checkpoint)
     return finish(run)
@@ -384,14 +326,14 @@ def finish(run):
     figures = {k: v for k, v in last.items() if k != "step"}
     if distributed.rank() > 0:
         return figures
-    per_step = 1000 * run.seconds / max(1, run.steps)
+    per_step = 1000 * run.seconds / max(1, run.done)
     reached = ", ".join(f"{k} {v:.4f}" for k, v in figures.items())
     print(
-        f"{options.task}, {options.update}, seed {options.seed}: {reached} after {run.steps} steps,"
+        f"{options.task}, {options.update}, seed {options.seed}: {reached} after {run.done} steps,"
         f" {run.seconds:.0f} s ({per_step:.0f} ms a step)"
     )
     result = {
-        "settings": settings(options), **figures, "steps": run.steps, "seconds": run.seconds, "ms per step": per_step,
+        "settings": settings(options), **figures, "steps": run.done, "seconds": run.seconds, "ms per step": per_step,
         "parameters": sum(p.size for p in run.model.parameters()), "device": run.model.device,
         "version": tg.__version__,
         "history": run.history, "losses": [round(loss, 5) for loss in run.losses],
@@ -404,12 +346,10 @@ def finish(run):
 def draw(results, task, path):
     """Loss and the measure of the task over the steps: {update: [result of each seed]}."""
     try:
-        import matplotlib
+        plt = pyplot()
     except ImportError:
         print("no PNG picture: matplotlib is not installed (pip install matplotlib)")
         return
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for update, runs in results.items():
@@ -427,8 +367,7 @@ def draw(results, task, path):
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    save_figure(plt, figure, path)
 
 
 def compare(options):
@@ -458,72 +397,15 @@ def write_comparison(results, task, folder):
 
 
 # %% The command
-def progress(total, done, quiet):
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        say("no progress bar: tqdm is not installed (pip install tqdm)")
-        quiet = True
-    if quiet or distributed.rank() > 0:
-
-        class Silent:
-            update = set_postfix = close = lambda self, *args, **kwargs: None
-
-        return Silent()
-    return tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
-
-
-def resume(options, state, kept):
-    """Take the settings of a checkpoint, but for those in ``kept``, and say what was given and is ignored.
-
-    Raises ValueError for a state that is none of this program.
-    """
-    settings = state.get("settings") if isinstance(state, dict) else None
-    known = vars(options).keys() - {"given"}
-    lacking = [
-        name for name in (*Run.parts, *Run.records, "settings") if not isinstance(state, dict) or name not in state
-    ]
-    if not lacking and (not isinstance(settings, dict) or known - settings.keys()):
-        lacking = ["settings of this program"]
-    if lacking:
-        raise ValueError(f"{options.resume} is no checkpoint of {Path(__file__).name}: it has no {', '.join(lacking)}")
-    for name in sorted(known - {"resume", "out", "quiet", "device"}):
-        given, saved = getattr(options, name), settings[name]
-        if name not in options.given:
-            setattr(options, name, saved)
-        elif name not in kept and given != saved:
-            was = "the default" if saved is None else saved
-            say(f"--{name.replace('_', '-')} {given} is ignored: the run goes on with {was}, as it was started")
-            setattr(options, name, saved)
-    if "out" not in options.given:
-        options.out = options.resume.parent
-
-
-def begin(options):
-    """The run, from its beginning or from a checkpoint."""
-    if not options.resume:
-        run = Run(options)
-        say(run.model.summary(run.task.batch(0)[0][:1]))
-        return run
-    try:
-        state = tg.load(options.resume)
-        resume(options, state, kept={"steps"})
-        run = Run(options)
-        run.restore(state)
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-        end(f"error: cannot resume: {error}")
-    if options.steps < run.steps:
-        end(f"error: --steps {options.steps} is less than the {run.steps} that the checkpoint has")
-    say(f"resumed after step {run.steps} of {options.steps}")
-    if options.steps != state["settings"]["steps"]:
-        say(f"it was to have {state['settings']['steps']}; the learning rate goes on along a cosine of the new length")
-    return run
-
-
 def main(arguments=None):
     options = parse(arguments)
     try:
-        return compare(options) if options.compare else train(begin(options))
+        if options.compare:
+            return compare(options)
+        run = begin(Run, options, "steps")
+        if not options.resume:
+            say(run.model.summary(run.task.batch(0)[0][:1]))
+        return train(run)
     except (OSError, tg.CheckpointError) as error:
         end(f"error: {error}")
 

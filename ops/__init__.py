@@ -42,8 +42,9 @@ from tinygrad_ms.ops.smooth_activations import *
 from tinygrad_ms.ops.special import *
 from tinygrad_ms.ops.trigonometric import *
 from tinygrad_ms.ops.windows import *
+from tinygrad_ms.spelling import spelled
 
-__all__ = [  # all that the files list: type checkers read no sum of lists
+__all__ = [  # written out, because type checkers cannot read a sum of lists
     "abs", "acos", "acosh", "acot", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin", "asinh",
     "astype", "atan", "atan2", "atanh", "binary_cross_entropy_with_logits", "bitwise_and", "bitwise_invert",
     "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "broadcast_to", "cbrt", "ceil",
@@ -68,4 +69,5 @@ __all__ = [  # all that the files list: type checkers read no sum of lists
     "vecdot", "vector_norm", "vstack", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 
+globals().update(spelled({name: globals()[name] for name in __all__}))
 attach({**vars(creation), **vars(conversions), **vars(indexing), **globals()})

@@ -84,12 +84,12 @@ def _softmax_vjp(g, y, axis):
     jvp=_softmax_vjp,
     batched=True,
     formula=r"dy_i = y_i \Big( dx_i - \sum_j y_j\,dx_j \Big)",
-    source="002 (103)",
+    source="ai-edu, equation 103",
     floats=True,
     notes="NaN along an axis that is -inf everywhere.",
 )
 def _softmax(xp, x, axis=-1):
-    """e^x over its sum, in the precision of x."""
+    """e^x divided by its sum, in the precision of x."""
     if (x.size >= LEAST or type(x) is not ndarray) and (y := along_rows("softmax", x, axis=axis)) is not None:
         return y
     columns = as_columns(x, axis)
@@ -104,7 +104,12 @@ def _softmax(xp, x, axis=-1):
 
 
 def softmax(x, axis=-1):
-    """e^x over its sum along ``axis`` (an int or a tuple); without overflow."""
+    """e^x divided by its sum along ``axis`` (an int or a tuple), without overflow.
+
+    >>> tg.softmax([[0.0, 0.0], [1000.0, 0.0]])
+    Tensor([[0.5, 0.5],
+            [1. , 0. ]], dtype=float32)
+    """
     return _in_float32(_softmax, x, axis)
 
 
@@ -121,12 +126,12 @@ def _log_softmax_vjp(g, y, axis):
     jvp=lambda t, y, axis: t - (exp(y) * t).sum(axis=from_the_end(axis, y.ndim), keepdims=True),
     batched=True,
     formula=r"dy_i = dx_i - \sum_j e^{y_j}\,dx_j",
-    source="002 (102)",
+    source="ai-edu, equation 102",
     floats=True,
     notes="NaN along an axis that is -inf everywhere.",
 )
 def _log_softmax(xp, x, axis=-1):
-    """The logarithm of that."""
+    """The logarithm of softmax."""
     return log_probabilities(xp, x, axis)
 
 
@@ -150,12 +155,12 @@ def log_softmax(x, axis=-1):
 
 
 def _in_float32(op, x, axis):
-    """Half precision is converted on the tape: derivatives of any order never see the rounded result."""
+    """Half precision is converted on the tape. So derivatives of any order never see the rounded result."""
     if getattr(getattr(x, "dtype", None), "char", "-") in HALF:
         return op(wide(x, x.size), axis=axis).astype(x.dtype)
-    return op(x) if type(axis) is int and axis == -1 else op(x, axis=axis)  # a call with its defaults takes less time
+    return op(x) if type(axis) is int and axis == -1 else op(x, axis=axis)  # a call without keywords takes less time
 
 
 def _shifted(xp, x, axis):
-    """x minus its maximum along ``axis``: the same softmax, but e^x cannot overflow."""
+    """x minus its maximum along ``axis``. It has the same softmax, and e^x cannot overflow."""
     return x - xp.max(x, axis=axis, keepdims=True) if x.size else x.copy()

@@ -1,4 +1,4 @@
-"""Rows added up at places that may repeat: what the gradient of an embedding is made of."""
+"""Rows are added up at places that may repeat. The gradient of an embedding is such a sum."""
 
 from functools import cache
 from math import prod
@@ -7,15 +7,15 @@ from tinygrad_ms.arrays.registry import BACKENDS
 
 __all__: list[str] = []
 
-LARGE = 1 << 16  # elements from which SciPy's product pays, where it is installed
+LARGE = 1 << 16  # from so many elements on SciPy's product is faster, if it is installed
 
 
 def add_rows(xp, values, index, shape):
     """Zeros of ``shape`` with ``values`` added at the integer arrays ``index`` of the first axes.
 
-    As the product P^T values with a sparse matrix P of ones, or as one addition into a vector: there NumPy's
-    ``add.at`` takes a half to a third of the time that it takes on the rows of a matrix
-    (benchmarks/bench_embedding.py). Both add up in the order of ``index``: the result is the same.
+    It is the product P^T values with a sparse matrix P of ones, or one addition into a vector. NumPy's ``add.at`` into
+    a vector takes a half to a third of the time that it takes on the rows of a matrix (benchmarks/bench_embedding.py).
+    Both ways add in the order of ``index``, so the result is the same.
     """
     row = index[0].astype("int64")
     for item, n in zip(index[1:], shape[1:]):
@@ -34,7 +34,7 @@ def add_rows(xp, values, index, shape):
 
 @cache
 def _sparse_matrix():
-    """SciPy's sparse matrix, None where it is not installed; its import takes time, so only where it is used."""
+    """SciPy's sparse matrix, or None without SciPy. It is imported here because the import takes time."""
     try:
         from scipy.sparse import csr_array
     except ImportError:

@@ -1,4 +1,4 @@
-"""The affine map of a fully connected layer as one op: no transposed weight, the bias added in place."""
+"""The affine map of a fully connected layer as one op. It copies no transposed weight and adds the bias in place."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -27,18 +27,18 @@ def _rows(x, stacked=()):
     vjp=(
         lambda g, weight: matmul(g, weight),
         lambda g, x: over_rows(_rows(g, before(g, x.ndim)), _rows(x)),
-        lambda g: g,  # the engine sums it over the rows
+        lambda g: g,  # the engine sums it over the rows of x
     ),
     jvp=(lambda t, weight: matmul(t, weight.T), lambda t, x: matmul(x, t.T), lambda t: t),
     formula=r"Y = X W^T + b:\quad \bar X = \bar Y W,\quad \bar W = \bar Y^T X,\quad \bar b = \sum_i \bar Y_i",
-    source="004, section 5; Giles 2008, section 2.2.2",
+    source="AIDIY, section 5; Giles 2008, section 2.2.2",
     batched=True,
     floats=True,
-    flops=product,  # the bias is one of the 2 k operations of each element
+    flops=product,  # 2 k operations for each element, the bias included
     notation=r"{0} \, {1}^T + {2}",
 )
 def affine(xp, x, weight, bias, /):
-    """x weight^T + bias, of (..., n), (m, n) and (m,) or a number."""
+    """x weight^T + bias for x (..., n), weight (m, n) and bias (m,) or a number."""
     _check(x, weight, bias)
     if x.itemsize < 4 and are_half(x, weight, *([bias] if hasattr(bias, "dtype") else [])):
         bias = wide(bias) if hasattr(bias, "dtype") else bias
@@ -64,7 +64,7 @@ def _check(x, weight, bias):
 
 
 def told_apart(function: F) -> F:
-    """``function``, that says so where it is taken for the decorator of the same name in ``tg.rules``."""
+    """``function``. If it is used like the decorator ``tg.rules.linear``, its error says so."""
 
     @wraps(function)
     def called(*args, **facts):

@@ -1,4 +1,4 @@
-"""Kernels of elementwise functions, run over blocks of a large array that stay in the cache of a CPU."""
+"""Kernels of elementwise functions. They run over blocks of a large array that fit the cache of a CPU."""
 
 import numpy
 
@@ -9,24 +9,25 @@ from tinygrad_ms.ops.fused.references import REFERENCES
 
 __all__: list[str] = []
 
-SMALL = 256  # elements: up to here the number of calls decides how long a kernel takes
-MANY = 1 << 16  # elements: from here on the passes over memory decide
+SMALL = 256  # up to so many elements the number of calls decides the time of a kernel
+MANY = 1 << 16  # from so many elements on the passes over memory decide it
 BLOCK = 96 << 10  # bytes of one block: a few temporaries of that size fit the second cache
 
 
 def in_blocks(
     xp, kernel, x, *constants, double=True, quick=None, quick_in="fd", beyond=SMALL, results=1, spare=0, beside=None
 ):  # fmt: skip
-    """kernel(xp, x, *constants), a tuple of ``results`` arrays like x, each in the dtype of x.
+    """kernel(xp, x, *constants): a tuple of ``results`` arrays like x, each in the dtype of x.
 
-    double: float32 and half precision are computed in float64 and rounded once; else half precision in float32.
-    quick: quick(xp, x, out, *constants) is the same for the dtypes ``quick_in`` on a CPU, faster for more than
-        ``beyond`` elements, where no number of it overflows or is below the smallest normal one. ``out`` holds an array
-        for each result and ``spare`` more to work in: what NumPy writes into memory that it has just used takes half
-        the time. NumPy notes where a block of numbers is not of that kind: it is computed by ``kernel`` in float64.
-    beside: an array like x, which the kernels get in blocks as well, before the constants.
+    double: float32 and half precision are computed in float64 and rounded once. Else half precision is computed in
+        float32.
+    quick: quick(xp, x, out, *constants) computes the same for the dtypes ``quick_in`` on a CPU. It is faster for more
+        than ``beyond`` elements. It serves blocks in which nothing overflows or is subnormal; NumPy's flags show other
+        blocks, and ``kernel`` computes these in float64. ``out`` holds an array for each result, and ``spare`` more to
+        work in: NumPy writes about twice as fast into memory that it has just used.
+    beside: an array like x. The kernels get its blocks, too, before the constants.
     """
-    if not x.ndim:  # arithmetic would make NumPy scalars of it
+    if not x.ndim:  # arithmetic on 0-d arrays makes NumPy scalars
         beside = beside if beside is None else beside.reshape((1,))
         found = in_blocks(
             xp, kernel, x.reshape((1,)), *constants, double=double, quick=quick, results=results, beside=beside
@@ -59,9 +60,9 @@ def in_blocks(
 
 
 def fused(name, takes=1, sample=(), wide=False):
-    """Mark a kernel in NumPy: large arrays go to the compiled one of that name in its place, where there is one.
+    """Mark a kernel in NumPy. Large arrays go to the compiled kernel of the same name, where there is one.
 
-    Arrays of a device go to that of ``on_devices``, which has the other arguments.
+    Arrays of a device go to the kernel of ``on_devices``, which takes the other arguments.
     """
 
     def mark(kernel):
@@ -86,7 +87,7 @@ def on_devices(name, takes=1, sample=(), wide=False):
 
 
 def compiled(kernel, x, beside):
-    """The compiled kernel in the place of ``kernel`` for these arrays, or None."""
+    """The compiled kernel that replaces ``kernel`` for these arrays, or None."""
     name = getattr(kernel, "fused" if isinstance(x, numpy.ndarray) else "on_devices", "")
     return find(name, x) if name and beside is None else find(name, x, beside) if name else None
 
@@ -104,9 +105,10 @@ def _store(found, out):
 
 
 def times_slope(g, x, slope, kernel, quick=None, double=False, spare=0, beyond=SMALL):
-    """g slope(x): of more than ``beyond`` elements on a CPU block by block, without an array for the slope.
+    """g slope(x). More than ``beyond`` elements on a CPU are computed in blocks, without an array for the slope.
 
-    slope: the op. kernel, quick, double, spare: of its forward, as for ``in_blocks``; g (there 1) stands behind x.
+    slope: the op. kernel, quick, double, spare: those of its forward, as in ``in_blocks``. They get g after x; the
+    forward passes 1 for it.
     """
     if (
         type(g) is type(x) and type(x) in BACKENDS and BACKENDS[type(x)].name == "cpu" and x.size > beyond
@@ -121,21 +123,21 @@ def times_slope(g, x, slope, kernel, quick=None, double=False, spare=0, beyond=S
 
 
 def is_small(x):
-    """Whether x is an array of NumPy, single or double, for which the number of calls decides."""
+    """Whether x is a small float32 or float64 array of NumPy."""
     return isinstance(x, numpy.ndarray) and x.size <= SMALL and x.dtype.char in "fd"
 
 
 def over_square(g, function, x):
-    """g / function(x)^2 in a few calls; of float32 in float64, for the function is 2 ulp off there, its square 4."""
+    """g / function(x)^2 in a few calls. float32 is computed in float64: the function is 2 ulp off, its square 4."""
     if x.dtype.char == "f":
         c = function(x.astype("float64"))
         return (g / (c * c)).astype("float32")
     c = function(x)
-    return g / c / c  # the square of c could overflow where c does not
+    return g / c / c  # twice by c, because c^2 may overflow
 
 
 def _parts(step, x, others, made, work):
-    """x, the others, and what is made with ``work``: arrays of one layout, in parts of at most ``step`` elements."""
+    """x, the others and ``work`` as arrays of one layout, in parts of at most ``step`` elements."""
     flat, *rows = (a.reshape(-1, order="A") for a in (x, *others, *made))
     for start in range(0, x.size, step):
         stop = min(start + step, x.size)
@@ -147,12 +149,12 @@ def _parts(step, x, others, made, work):
 
 
 def none(condition):
-    """Whether no element is true, as far as the host knows: on a device it would have to wait for the answer."""
+    """Whether the host knows that no element is true. On a device it would have to wait, so it does not know."""
     return isinstance(condition, numpy.ndarray) and not condition.any()
 
 
 def decay(xp, z, itemsize=8):
-    """e^z, and a function p -> p e^z, which has its digits also where e^z is subnormal."""
+    """e^z, and a function p -> p e^z. That one keeps its digits where e^z is subnormal."""
     limit = 600 if z.dtype.itemsize == 8 else 80
     if itemsize < 8 or none(z < -limit):
         w = xp.exp(z)
@@ -162,9 +164,9 @@ def decay(xp, z, itemsize=8):
 
 
 def decay_and_rest(xp, x):
-    """v = e^-|x| and 1 - v^2 in float64, of numbers in float32: there the difference has digits enough for them.
+    """v = e^-|x| and 1 - v^2 in float64, for x in float32. In float64 the difference has enough digits for float32.
 
-    Raises FloatingPointError for numbers so near 0 that it has not: that block is computed in another way.
+    Raises FloatingPointError for an x so near 0 that it has not. Such a block is computed in another way.
     """
     v = xp.abs(x).astype("float64")
     v = xp.exp(xp.negative(v, out=v), out=v)
@@ -181,7 +183,7 @@ def step(x):
 
 
 def over_bump(xp, e, out):
-    """(1 + e)^2 / e = 1 / e + e + 2. With e = e^x: the reciprocal of the slope of the logistic function."""
+    """(1 + e)^2 / e = 1 / e + e + 2. e = e^x gives the reciprocal of the slope of the logistic function."""
     xp.divide(1, e, out=out)
     out += e
     out += 2
@@ -189,7 +191,7 @@ def over_bump(xp, e, out):
 
 
 def bump(w):
-    """w / (1 + w)^2 for 0 <= w <= 1, the square rounded once. With w = e^-|x|: the slope of the logistic function."""
+    """w / (1 + w)^2 for 0 <= w <= 1. The square is rounded once. w = e^-|x| gives the slope of the sigmoid."""
     q = w + 2
     q *= w
     q += 1
@@ -205,8 +207,8 @@ _ATANH = [  # (2 atanh(v / 2) / v - 1) / v^2 for v <= 2 / 3 by powers of v^2 in 
 def log1p(xp, w, out=None, v=None, u=None):
     """ln(1 + w) for 0 <= w <= 1. ``out``, ``v``, ``u``: arrays like w for the result and to work in.
 
-    In float64 ln u, u = 1 + w rounded, plus the first order of what was rounded away. In float32, where NumPy's
-    logarithm is 2 ulp off, 2 atanh(v / 2), v = w / (1 + w / 2).
+    In float64 it is ln u with the rounded u = 1 + w, plus a first-order term for the rounding error of u. In float32,
+    where NumPy's logarithm is 2 ulp off, it is 2 atanh(v / 2) with v = w / (1 + w / 2).
     """
     if w.dtype.itemsize == 8:
         u = xp.add(w, 1, out=u)
@@ -230,7 +232,7 @@ def log1p(xp, w, out=None, v=None, u=None):
 
 
 def expm1(xp, m):
-    """e^m - 1 for m <= 0 by tanh(m / 2), which is several times as fast."""
+    """e^m - 1 for m <= 0 by tanh(m / 2), which is several times as fast as expm1."""
     t = 0.5 * m
     xp.tanh(t, out=t)
     q = 1 - t

@@ -65,12 +65,12 @@ def _cross_entropy_jvp(
     outputs=("loss", "log_probabilities"),
     cache=("count",),
     formula=r"L = -\sum_c t_c \ln p_c,\ p = \mathrm{softmax}(z):\quad \frac{dL}{dz} = p - t",
-    source="002 (103)",
+    source="ai-edu, equation 103",
     notes="the second output keeps log p for the gradient; classes are the last axis;"
     " ignored samples have gradient zero",
 )
 def _cross_entropy(xp, logits, target, /, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=None):
-    """The loss, and log p, which its gradient needs, in float32 at least; classes in the last axis.
+    """The loss, and log p for its gradient, at least in float32. The classes are in the last axis.
 
     It leaves what the mean was divided by, if a kernel did that.
     """
@@ -90,14 +90,21 @@ def softmax_cross_entropy(
 
     Also called ``cross_entropy``.
 
-    logits: (..., classes), of any size: the largest is subtracted first.
-    target: integer labels, of the shape of logits without ``axis``; or probabilities, of the shape of logits.
-    weight: (classes,), factor of each class. label_smoothing: t becomes (1 - s) t + s / classes.
-    ignore_index: samples with this label count neither in the loss nor in the mean; where none counts the
-    mean is 0.
+    logits: (..., classes). They may be large: the largest one is subtracted first.
+    target: integer labels with the shape of logits without ``axis``, or probabilities with the shape of logits.
+    weight: (classes,), a factor for each class. label_smoothing: a number s; t becomes (1 - s) t + s / classes.
+    ignore_index: samples with this label count neither in the loss nor in the mean. If no sample counts, the mean is
+    0.
     reduction: "mean" divides by the samples (with labels: by the sum of their weights).
-    Raises TypeError and ValueError for wrong dtypes and shapes, and for labels out of range. On a GPU that
-    last check would make the host wait; there such a label makes the loss NaN instead.
+    Raises TypeError and ValueError for wrong dtypes and shapes, and for labels out of range. On a GPU the check of the
+    labels would make the host wait. There a label out of range makes the loss NaN.
+
+    >>> logits = tg.tensor([[2.0, 0.0], [0.0, 2.0]], requires_grad=True)
+    >>> loss = tg.cross_entropy(logits, [0, 0])
+    >>> loss.backward()
+    >>> round(loss.item(), 4), tg.round(logits.grad, 3)
+    (1.1269, Tensor([[-0.06,  0.06],
+            [-0.44,  0.44]], dtype=float32))
     """
     logits, target, weight, ignore_index = _prepare("softmax_cross_entropy", logits, target, weight, axis, ignore_index)
     check_reduction("softmax_cross_entropy", reduction)
@@ -137,9 +144,9 @@ def nll(log_probabilities, target, weight=None, *, axis=-1, reduction="mean", ig
 
 
 def _prepare(op, logits, target, weight, axis, ignore_index):
-    """Checked arguments, the classes in the last axis; ``ignore_index`` is None where nothing is ignored."""
+    """The checked arguments, with the classes in the last axis. ``ignore_index`` is None if nothing is ignored."""
     if weight is None and type(logits) is Tensor and axis == -1 and type(labels := raw(target)) is type(logits.data):
-        shape = logits.data.shape  # nearly always it is as plain as this, and costs little
+        shape = logits.data.shape  # nearly all calls are as plain as this one, and cost little
         if shape and labels.dtype.kind in "iu" and is_float(logits.data.dtype) and labels.shape == shape[:-1]:
             return logits, target, None, _checked(op, labels, shape[-1], ignore_index)
     logits = as_operand(logits)
@@ -164,7 +171,7 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
         if type(raw(weight)) not in BACKENDS:
             weight = asarray(weight, device=logits.device if isinstance(logits, Tensor) else None)
         note_read(weight)
-        weight = raw(weight).copy()  # the gradient reads it again, whatever happens to it
+        weight = raw(weight).copy()  # a copy, because the gradient reads it again
         if weight.shape != (classes,):
             raise ValueError(f"{op}: weight has shape {weight.shape}; with {classes} classes it must be ({classes},)")
     if is_float(dtype):
@@ -186,10 +193,10 @@ def _prepare(op, logits, target, weight, axis, ignore_index):
 
 
 def _checked(op, labels, classes, ignore_index):
-    """``ignore_index``, or None where no label can be it: then the samples need no mask.
+    """``ignore_index``, or None if no label is equal to it. Then the samples need no mask.
 
-    On the CPU one reduction answers whether all labels are in range (negative ones are huge as unsigned
-    numbers). On a device the host would have to wait for that answer, so there the mask is always used.
+    On the CPU one reduction finds whether all labels are in range: as unsigned numbers, negative labels are huge. On a
+    device the host would have to wait for it, so there the mask is always used.
     """
     if BACKENDS[type(labels)].name != "cpu":
         return ignore_index

@@ -1,7 +1,7 @@
 """Collectives: ops that read the arrays of all ranks of a job. ``tinygrad_ms.distributed`` has them for nested dicts.
 
-A derivative is that of the sum of all ranks' results: the transpose is a collective, too, and every rank must run it.
-In a job of one rank each gives a copy.
+Derivatives are those of the sum of all ranks' results. The transpose of a collective is a collective, too, and every
+rank must run it. In a job of one rank each collective returns a copy.
 """
 
 import numpy
@@ -86,7 +86,7 @@ def reduce_scatter(xp, x):
 
 
 def summed(what, x, shape, post):
-    """A collective that adds up; half precision in float32."""
+    """A collective that adds up, half precision in float32."""
     if x.dtype.kind not in "fiu":
         raise TypeError(f"{what}: x is {x.dtype}, which has no sum; use x.astype('int64')")
     if world().size == 1:

@@ -15,7 +15,7 @@ __all__ = [
 
 
 def _maximum_vjp(g, mine, other):
-    """The gradient of the larger of two: all of it where mine is, half of it at a tie."""
+    """The part of the gradient for the argument ``mine``: all where it is the larger one, half at a tie."""
     return where(mine == other, g / 2, where(mine < other, 0, g))
 
 
@@ -65,7 +65,11 @@ isfinite = unary("isfinite", "Whether an element is neither infinite nor NaN.", 
     " Keep the argument of that branch inside its domain with a second where.",
 )
 def where(xp, condition, a, b):
-    """a where the condition holds (is nonzero), else b; the three broadcast."""
+    """a where the condition holds (is nonzero), else b; the three broadcast.
+
+    >>> tg.where([True, False], [1.0, 2.0], 0.0)
+    Tensor([1., 0.], dtype=float32)
+    """
     y = xp.where(condition, a, b)
     numbers_only = type(a) in NUMBERS and type(b) in NUMBERS
     return y.astype(DEFAULT_FLOAT) if numbers_only and y.dtype.kind == "f" else y
@@ -116,7 +120,7 @@ def _clip_vjp(g, x, min, max):
     notes="The gradient is 1 on the closed interval, bounds included, and 0 for NaN.",
 )
 def _clip(xp, x, min=None, max=None):
-    """x limited to the interval between two bounds that are no tensors."""
+    """x limited to an interval whose bounds are not tensors."""
     if min is None and max is None:
         return x.copy()
     if x.dtype.kind != "f" and (type(min) is float or type(max) is float):  # weak scalars, as in x + 0.5
@@ -127,8 +131,11 @@ def _clip(xp, x, min=None, max=None):
 def clip(x, min=None, max=None):
     """x limited to the interval from ``min`` to ``max``: numbers, arrays or Tensors that broadcast; None: no bound.
 
-    The gradient goes to x on the closed interval, and beyond it to the bound, if that is a Tensor. Where ``min`` lies
-    above ``max`` the result is ``max``.
+    On the closed interval the gradient goes to x. Outside it goes to the bound, if the bound is a Tensor. Where ``min``
+    is above ``max`` the result is ``max``.
+
+    >>> tg.clip([-1.0, 0.5, 2.0], 0, 1)
+    Tensor([0. , 0.5, 1. ], dtype=float32)
     """
     if not (isinstance(min, Tensor) or isinstance(max, Tensor)):
         return _clip(x, min=min, max=max)

@@ -1,4 +1,4 @@
-"""Copies of a tensor: in another dtype, on another device, or plain. All linear: gradients travel back."""
+"""Copies of a tensor: in another dtype, on another device, or plain. All are linear, so gradients travel back."""
 
 import numpy
 
@@ -21,7 +21,7 @@ def clone(xp, x):
 
 
 @linear(
-    transpose=lambda g: g,  # the engine returns it to the dtype of x
+    transpose=lambda g: g,  # the engine casts the gradient back to the dtype of x
     batched=True,
     formula=r"\bar x = \bar y",
     source="linear map; its transpose",
@@ -42,7 +42,7 @@ def cast_discrete(xp, x, /, dtype):
 def astype(x, dtype) -> Tensor:
     """A copy of x in another dtype (a NumPy dtype or its name), of the same shape.
 
-    Differentiable between floats, the gradient returning in the dtype of x; integers and booleans carry none.
+    Between floats it is differentiable, and the gradient has the dtype of x. Integers and booleans carry no gradient.
     """
     return (cast if is_float(as_dtype(dtype)) else cast_discrete)(x, dtype=dtype)
 
@@ -55,7 +55,7 @@ def astype(x, dtype) -> Tensor:
     moves=True,
 )
 def copy_to(xp, x, /, device, source):
-    """x of device ``source``, copied to ``device`` (itself if it is there); the gradient travels back."""
+    """x of device ``source``, copied to ``device``, or x itself if it is there. The gradient travels back."""
     return to_device(x, device)
 
 
@@ -67,7 +67,7 @@ def to(x, *targets, device=None, dtype=None) -> Tensor:
     """
     x = as_operand(x)
     for target in targets:
-        if target is None:  # which NumPy would take for float64
+        if target is None:  # NumPy would take None for float64
             continue
         if isinstance(target, Tensor):
             device, dtype = target.device, target.dtype

@@ -47,7 +47,7 @@ def _place(host, device, requires_grad, made_by="") -> Tensor:
 
 
 def _default_dtype(host):
-    """Python floats make float32; integers and booleans keep what NumPy gives them."""
+    """Python floats become float32; integers and booleans get NumPy's dtype."""
     return host.astype(DEFAULT_FLOAT, copy=False) if host.dtype.kind == "f" else host
 
 
@@ -75,7 +75,7 @@ def ones(shape, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
 
 @live("makes")
 def full(shape, value, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
-    """The number ``value`` in every element; float32, or int64 or bool for such a value, unless given."""
+    """The number ``value`` in every element. Without ``dtype``: float32, or int64 or bool for such a value."""
     host = _filled("full", shape, value, dtype, None)
     return _place(host if dtype or is_host_value(value) else _default_dtype(host), device, requires_grad)
 

@@ -20,6 +20,7 @@ from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops import numpy_functions
 from tinygrad_ms.ops.operands import raw_like
 from tinygrad_ms.ops.watch import note_crossing, note_read
+from tinygrad_ms.spelling import NAMES
 
 __all__: list[str] = []
 
@@ -30,15 +31,15 @@ class Crossings:
     # --- what Python and NumPy ask for -----------------------------------------------------------------------------
 
     def numpy(self):
-        """The values as a NumPy array; on the CPU it shares this tensor's memory. Writes to it are not seen."""
+        """The values as a NumPy array. On the CPU it shares the memory; the tape does not see writes to it."""
         note_crossing(self)
         host = BACKENDS[type(self.data)].to_host(self.data)
         if host is self.data:
-            shared_counter(host, self.version_counter())  # ``asarray`` of it counts with this tensor
+            shared_counter(host, self.version_counter())  # an ``asarray`` of it shares the change counter
         return host
 
     def __array__(self, dtype=None, copy=None):
-        """Of a tensor on the tape only under ``no_grad``: NumPy would lose its gradient in silence."""
+        """A tensor on the tape becomes an array only under ``no_grad``: NumPy would lose its gradient in silence."""
         refuse_tracked("conversion to a NumPy array", self, "use tg's functions (tg.stack for a list), or x.detach()")
         if BACKENDS[type(self.data)].name != "cpu":
             raise TypeError(f"a tensor on {self.device} is not converted to NumPy silently: call .numpy() or .cpu()")
@@ -113,7 +114,7 @@ class Crossings:
         note_read(self)
         return bool((self.data == raw_like(value, self, "in")).any().item())
 
-    __hash__ = object.__hash__  # == compares elements; a tensor as a dict key is itself
+    __hash__ = object.__hash__  # == compares elements, but as a dict key a tensor is equal to itself alone
 
     def __format__(self, spec):
         if spec and self.size != 1:
@@ -132,6 +133,9 @@ class Crossings:
             called = self.node.parents[0] if isinstance(self.node, Output) else self.node
             facts.append("requires_grad=True" if self.is_leaf else f"op={called.op}")
         return f"Tensor({format_array(self.data, len('Tensor('))}, {', '.join(facts)})"
+
+    def __dir__(self):
+        return sorted({*object.__dir__(self)} - NAMES["Tensor"].keys())
 
     # --- copies ----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The largest and the smallest elements along axes, and where they are. ``axis``, ``keepdims``: as of reductions.py."""
+"""The largest and the smallest elements along axes, and their places. ``axis``, ``keepdims``: as in reductions.py."""
 
 from functools import reduce
 
@@ -36,7 +36,7 @@ def _extreme(name):
         vjp=lambda g, x, y, axis, keepdims: to_extremes(g, x, y, axis, keepdims),
         jvp=lambda t, x, y, axis, keepdims: (t * tie_weights(x, y, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
         formula=rf"y = \{name}_i x_i:\quad \bar x_i = \bar y \, \frac{{[x_i = y]}}{{\#\{{j : x_j = y\}}}}",
-        source="001, section 5; the mean of the subgradients at ties",
+        source="Parr and Howard, section 5; the mean of the subgradients at ties",
         batched=True,
         notes="k equal extremes receive 1/k of the gradient each",
     )
@@ -47,6 +47,11 @@ def max(xp, x, axis=None, keepdims=False):
     """The largest element over ``axis``; NaN if there is one. Equal ones share the gradient equally.
 
     Raises ValueError for no elements.
+
+    >>> x = tg.tensor([1.0, 3.0, 3.0], requires_grad=True)
+    >>> x.max().backward()
+    >>> x.grad.tolist()
+    [0.0, 0.5, 0.5]
     """
     y = folded(numpy.maximum, x, axis, keepdims) if x.size >= MANY else None
     return x.max(axis=axis, keepdims=keepdims) if y is None else y
@@ -64,11 +69,11 @@ def min(xp, x, axis=None, keepdims=False):
 
 @no_derivative(formula=r"\arg\max_i x_i")
 def argmax(xp, x, axis=None, keepdims=False):
-    """The index of the largest element along ``axis`` (None: in the flattened x), of ties the first."""
+    """The index of the largest element along ``axis`` (None: in the flattened x). Of equal ones it is the first."""
     return xp.argmax(x, axis=axis, keepdims=keepdims)
 
 
 @no_derivative(formula=r"\arg\min_i x_i")
 def argmin(xp, x, axis=None, keepdims=False):
-    """The index of the smallest element along ``axis`` (None: in the flattened x), of ties the first."""
+    """The index of the smallest element along ``axis`` (None: in the flattened x). Of equal ones it is the first."""
     return xp.argmin(x, axis=axis, keepdims=keepdims)

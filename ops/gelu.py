@@ -1,4 +1,4 @@
-"""gelu, exact and with the tanh; both accurate in the tails."""
+"""gelu, the exact one and the tanh approximation. Both are accurate in the tails."""
 
 import math
 
@@ -30,7 +30,7 @@ _P = [  # p by powers of (a - 5) / (a + 5), lowest first: in Chebyshev points up
 
 def _less_line(xp, a, tail, itemsize):
     """n(a) for 0 <= a <= 40 and tail = R(a)."""
-    if itemsize < 8:  # float64 has digits to lose
+    if itemsize < 8:  # float64 has digits to spare
         slope = DENSITY * a
         return xp.subtract(tail, slope, out=slope)
     slope = horner(turned(a), _P)
@@ -41,8 +41,8 @@ def _less_line(xp, a, tail, itemsize):
 
 _CUBIC = 0.044715
 _ROOT = math.sqrt(2 / math.pi)
-_END = 100.0  # beyond, the tanh of the approximation is -1 or 1
-_LINE = 1.5957691216057308, -9.96930880911092e-17  # 2 sqrt(2 / pi) and, of that, what the float has rounded away
+_END = 100.0  # beyond this the tanh of the approximation is -1 or 1
+_LINE = 1.5957691216057308, -9.96930880911092e-17  # 2 sqrt(2 / pi), and the rounding error of this float
 _CUBE = 0.07135481627260025, -6.175149918155315e-19  # 0.044715 times that
 _IN_FLOAT32 = tuple((high := float(numpy.float32(c)), c - high) for c, _ in (_LINE, _CUBE))  # the same
 
@@ -55,7 +55,7 @@ def _gelu_kernel(xp, x, itemsize):
     q = bell(xp, size, 0.5, itemsize)
     slope = _less_line(xp, size, tail, itemsize)
     slope *= q
-    part = slope * above  # at a it is 1 minus that at -a
+    part = slope * above  # the value at a is 1 minus the value at -a
     slope -= part
     slope -= part
     slope += above
@@ -122,7 +122,7 @@ def _quick_gelu_tanh(xp, x, out):
 def _decay_of_cubic(xp, a):
     """e^-v and a function p -> p e^-v, for v = 2 sqrt(2 / pi) (a + 0.044715 a^3), a >= 0.
 
-    v has twice the digits of a, for its rounding would be magnified by v.
+    v has twice the digits of a, because e^-v magnifies the rounding error of v by v.
     """
     line, factor = (_LINE, _CUBE) if a.dtype.itemsize == 8 else _IN_FLOAT32
     square, d = product(a, a)

@@ -10,7 +10,7 @@ __all__ = ["csch", "sech"]
 @elementwise(
     rule=lambda g, x: times_slope(g, x, sech_slope, _sech_slope, _quick_sech_slope, spare=1),
     formula=r"\frac{dy}{dx} = -\operatorname{sech} x \tanh x",
-    source="002 (20)",
+    source="ai-edu, equation 20",
     floats=True,
 )
 def sech(xp, x):
@@ -53,7 +53,7 @@ def _quick_sech_slope(xp, x, out, g):
     derivative=lambda x: sech(x) - 2 * power(sech(x), 3),
     formula=r"y = -\operatorname{sech} x \tanh x, \quad"
     r" \frac{dy}{dx} = \operatorname{sech} x (1 - 2 \operatorname{sech}^2 x)",
-    source="002 (18), (20): the derivative of sech, from x, so that it is rounded once",
+    source="ai-edu, equations 18 and 20: the derivative of sech, from x, so that it is rounded once",
     floats=True,
 )
 def sech_slope(xp, x):
@@ -64,7 +64,7 @@ def sech_slope(xp, x):
 @elementwise(
     rule=lambda g, x: times_slope(g, x, csch_slope, _csch_slope, _quick_csch_slope, double=True),
     formula=r"\frac{dy}{dx} = -\operatorname{csch} x \coth x",
-    source="002 (21)",
+    source="ai-edu, equation 21",
     floats=True,
     notes="At 0: value inf, gradient -inf.",
 )
@@ -112,7 +112,7 @@ def _csch_slope(xp, x, g):
     derivative=lambda x: csch(x) + 2 * power(csch(x), 3),
     formula=r"y = -\operatorname{csch} x \coth x, \quad"
     r" \frac{dy}{dx} = \operatorname{csch} x (1 + 2 \operatorname{csch}^2 x)",
-    source="002 (19), (21): the derivative of csch, from x, so that it is rounded once",
+    source="ai-edu, equations 19 and 21: the derivative of csch, from x, so that it is rounded once",
     floats=True,
 )
 def csch_slope(xp, x):

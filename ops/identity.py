@@ -1,4 +1,4 @@
-"""The identity as a node of its own: transforms open their inputs through it."""
+"""The identity as an op: transforms give their inputs a new place on the tape with it."""
 
 from tinygrad_ms.engine.primitive import linear
 
@@ -7,5 +7,5 @@ __all__: list[str] = []
 
 @linear(transpose=lambda g: g, batched=True, formula=r"\frac{dy}{dx} = 1", source="identity", view=True, moves=True)
 def identity(xp, x):
-    """The same array at a new place on the tape, so that derivatives of nested transforms cannot be confused."""
+    """The same array at a new place on the tape. So derivatives of nested transforms cannot be confused."""
     return x

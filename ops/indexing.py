@@ -4,9 +4,9 @@ Selection is a linear map y = P x; its transpose P^T adds every element of y at 
 from. The basic index (numbers, slices, None, ...) selects each element once, so its transpose assigns; an
 index with arrays may select an element several times, so its transpose accumulates.
 
-Index arrays live on the device of x; lists in an index are host data and are copied to it. On the CPU an
-index out of range raises IndexError everywhere. On a GPU the host would have to wait for that answer: there ``take``
-and ``embedding`` of floats give NaN for it, and ``one_hot`` zeros; x[index] wraps around in silence, as in CuPy.
+Index arrays live on the device of x. Lists in an index are host data and are copied to it. On the CPU an index out of
+range raises IndexError everywhere. On a GPU the host would have to wait for that answer. There ``take`` and
+``embedding`` of floats give NaN, and ``one_hot`` gives zeros; x[index] wraps around in silence, as in CuPy.
 """
 
 from types import EllipsisType, NoneType
@@ -63,7 +63,7 @@ def getitem(x, index):
 def _getitem(xp, x, /, index):
     """x[index] for numbers, slices, None and Ellipsis: a view of x."""
     y = x[index]
-    if isinstance(y, numpy.generic):  # NumPy copies a single element, unless the index has an Ellipsis
+    if isinstance(y, numpy.generic):  # with an Ellipsis NumPy gives a view of a single element, too
         y = x[(*index, ...) if isinstance(index, tuple) else (index, ...)]
     return y
 
@@ -104,12 +104,12 @@ def gather(xp, x, /, index):
     transpose=lambda g, index: gather(g, index=index),
     formula=r"y_j = \sum_{k:\, i_k = j} g_k:\quad \bar g_k = \bar y_{i_k}",
     source=SELECTION,
-    flops=lambda arrays, outputs, constants: arrays[0].size,  # one addition each
+    flops=lambda arrays, outputs, constants: arrays[0].size,  # one addition for each element
 )
 def scatter_add(xp, g, /, index, shape):
     """Zeros of ``shape`` with the elements of g added at their places in ``index``: the transpose of gather.
 
-    float16 is accumulated as float32. On a GPU the order of the additions varies, and so the rounding.
+    float16 is accumulated in float32. On a GPU the order of the additions varies, and with it the rounding.
     """
     if "i" not in map(_role, index):  # masks select each element once
         y = xp.zeros(shape, g.dtype)
@@ -141,7 +141,7 @@ def _role(item) -> str:
 def _on_device(op: str, x, index, value=None) -> tuple:
     """x, and ``index`` as a tuple of basic items and of raw arrays on the device of x.
 
-    Where x or ``value`` wants a gradient the arrays are copied: changed afterwards, they would change the gradient.
+    If x or ``value`` wants a gradient, index arrays are copied: a later change of them must not change the gradient.
     """
     items = index if isinstance(index, tuple) else (index,)
     if not isinstance(x, Tensor):
@@ -198,9 +198,9 @@ def _check_range(op: str, indices, low: int, stop: int, what: str, why: str, on_
 def take(x, indices, axis=None):
     """The elements of x at ``indices`` along ``axis`` (None: of the flattened x).
 
-    The shape of ``indices``, an int or an array of them, takes the place of that axis; negative ones count
-    from the end. Raises IndexError for one out of range. On a GPU it gives NaN instead, without gradient (where x is of
-    integers, which have no NaN, it raises, and the host waits for this).
+    indices: an integer or an integer array. Its shape replaces that axis. Negative indices count from the end.
+    Raises IndexError for an index out of range. A GPU gives NaN instead, without gradient. (An integer x has no NaN:
+    there it raises on a GPU, too, and the host waits for this check.)
     """
     x = as_operand(x)
     if axis is None:
@@ -222,10 +222,10 @@ def _only(known, y, axes_behind: int):
 
 
 def take_along_axis(x, indices, axis: int = -1):
-    """For each place the element of x that ``indices`` names along ``axis``: y[i, j] = x[i, indices[i, j]].
+    """The elements of x that ``indices`` names along ``axis``, one for each place: y[i, j] = x[i, indices[i, j]].
 
-    indices: integers, with as many axes as x, and sizes that are equal or one in the other axes: the results
-    of ``argsort``, or of ``argmax`` with keepdims.
+    indices: integers, with as many axes as x. In the other axes its sizes are those of x, or one. ``argsort`` gives
+    such indices, and ``argmax`` with keepdims.
     """
     x, grid = places_along("take_along_axis", x, indices, axis)
     return gather(x, index=grid)
@@ -248,7 +248,7 @@ def places_along(op: str, x, indices, axis: int) -> tuple:
 
 
 def _integers(op: str, indices):
-    """``indices`` as one item of an index, where a tuple would mean several axes."""
+    """``indices`` as one item of an index. A tuple would mean several axes, so it becomes an array."""
     if isinstance(indices, (list, tuple)):
         indices = list(indices)
     elif type(indices) is bool or getattr(indices, "dtype", INT).kind not in "iu":
@@ -260,8 +260,8 @@ def _integers(op: str, indices):
 def embedding(weight, indices, padding_idx=None):
     """Rows of ``weight``, (n, ...), for integer ``indices`` of any shape: y[k] = weight[indices[k]].
 
-    The gradient adds the rows of equal indices; that of row ``padding_idx`` (from -n to n - 1) is 0. Raises IndexError
-    for indices outside 0 to n - 1. On a GPU their rows are NaN instead, without gradient: nothing waits for a check.
+    The gradient adds up the rows of equal indices. The gradient of row ``padding_idx`` (-n to n - 1) is 0.
+    Raises IndexError for indices outside 0 to n - 1. A GPU gives NaN instead, without gradient: nothing waits.
     """
     weight, (indices,) = _on_device("embedding", as_operand(weight), (_integers("embedding", indices),))
     n = weight.shape[0] if weight.ndim else 0
@@ -318,19 +318,23 @@ def _index_update(xp, x, value, /, index):
 
 
 def index_update(x, index, value):
-    """A copy of x with x[index] = value, differentiable in both: what ``x[index] = value`` would do in place.
+    """A copy of x in which x[index] = value. It is differentiable in x and in value.
 
     value: a number, or an array that broadcasts to x[index]; it takes the dtype of x (TypeError for floats
     into integers).
-    Where ``index`` names an element twice, which of the values stays is up to the array library (NumPy: the
-    last), and each of them receives the gradient of the place: use distinct indices, or ``index_add``.
+    If ``index`` names an element twice, the array library decides which value stays (in NumPy the last one), but each
+    of them receives the gradient. So use distinct indices, or ``index_add``.
+
+    >>> x = tg.zeros(3)
+    >>> tg.index_update(x, 1, 5.0), x
+    (Tensor([0., 5., 0.], dtype=float32), Tensor([0., 0., 0.], dtype=float32))
     """
     x, index = _on_device("index_update", as_operand(x), index, value)
     return _index_update(x, _ready("index_update", x, value), index=index)
 
 
 def _ready(op: str, x, value):
-    """``value`` as it can be put into x: a list on the device of x; floats only into floats."""
+    """``value`` in the form in which it can be put into x. A list goes to the device of x. Floats need a float x."""
     if isinstance(value, (list, tuple)):
         refuse_tracked(f"{op}: value", value, "join tensors with tg.stack")
         value = to_device(host_array(value), BACKENDS[type(x)].device_of(x) if type(x) in BACKENDS else x.device)
@@ -364,7 +368,7 @@ def index_add(x, index, value):
 
 @no_derivative(formula=r"\{i : x_i \ne 0\}", outputs="*")
 def nonzero(xp, x):
-    """Where x is not zero: a tuple with one integer vector for each axis. The host waits for the device."""
+    """The places where x is not zero: a tuple with one integer vector for each axis. The host waits for the device."""
     return xp.nonzero(x)
 
 
@@ -382,6 +386,6 @@ def argsort(xp, x, axis=-1, descending=False):
 
 
 def sort(x, axis: int = -1, descending: bool = False):
-    """x sorted along ``axis``, equal elements in their order. The gradient goes to where each came from."""
+    """x sorted along ``axis``. Equal elements keep their order. The gradient goes to where each element came from."""
     x = as_operand(x)
     return take_along_axis(x, argsort(x, axis=axis, descending=descending), axis)

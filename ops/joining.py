@@ -1,6 +1,6 @@
 """Functions that lay arrays beside each other or subtract neighbours: hstack, vstack, meshgrid, diff, put_along_axis.
 
-They are made of other ops, and their derivatives of those.
+They are made of other ops, which give them their derivatives.
 """
 
 from tinygrad_ms.ops.indexing import index_update, places_along
@@ -12,7 +12,7 @@ __all__ = ["diff", "hstack", "meshgrid", "put_along_axis", "vstack"]
 
 
 def hstack(xs):
-    """The arrays of the sequence ``xs`` side by side: along axis 1, vectors and numbers along axis 0, as in NumPy."""
+    """The arrays of the sequence ``xs`` side by side, along axis 1. As in NumPy, vectors are joined along axis 0."""
     xs = [reshape(x, shape=(1,)) if not x.ndim else x for x in map(as_operand, xs)]
     return concat(xs, axis=min(1, xs[0].ndim - 1) if xs else 0)
 
@@ -24,7 +24,7 @@ def vstack(xs):
 
 
 def meshgrid(*xs, indexing: str = "xy") -> tuple:
-    """Coordinates of a grid: for vectors of sizes n_1, n_2, ... as many arrays (n_1, n_2, ...), read-only views.
+    """The coordinates of a grid. k vectors of sizes n_1, ..., n_k give k arrays (n_1, ..., n_k), read-only views.
 
     indexing: "ij", or "xy" with the first two axes swapped, as in NumPy. Raises ValueError for another word, or for
     arrays with more than one axis.
@@ -55,10 +55,10 @@ def diff(x, n: int = 1, axis: int = -1):
 
 
 def put_along_axis(x, indices, values, axis: int = -1):
-    """A copy of x with y[i, indices[i, j]] = values[i, j], differentiable in x and values: undoes ``take_along_axis``.
+    """A copy y of x with y[i, indices[i, j]] = values[i, j]. It is differentiable in x and in values.
 
     indices: integers, with as many axes as x. values: a number, or an array that broadcasts to the shape of indices.
-    Where an index repeats, which value stays is up to the array library.
+    If an index repeats, the array library decides which value stays. ``take_along_axis`` takes the values out again.
     """
     x, grid = places_along("put_along_axis", x, indices, axis)
     return index_update(x, grid, values)

@@ -1,7 +1,7 @@
 """Softmax cross-entropy of a few samples with plain integer labels: one op, in few calls of the array library.
 
-What ``ops/classification.py`` does for any target, it does here for the case that small networks meet at each step.
-Classes are the last axis.
+``ops/classification.py`` does this for any target. Here is the case that small networks meet at every step. The classes
+are the last axis.
 """
 
 from tinygrad_ms.arrays.sums import wide
@@ -12,11 +12,11 @@ from tinygrad_ms.ops.targets import softmax_minus_one_hot
 
 __all__: list[str] = []
 
-MOST = 1 << 16  # logits up to which the number of calls decides
+MOST = 1 << 16  # up to so many logits the number of calls decides the time
 
 
 def _scale(g, target, reduction):
-    """The gradient of the loss of each sample, which comes from that of the result; it has an axis for the classes."""
+    """The gradient of the loss of each sample, from that of the result. It has an axis of size one for the classes."""
     g = wide(g)
     g = g / (target.size or 1) if reduction == "mean" else g
     return g.reshape((*target.shape, 1) if reduction == "none" else (1,) * (target.ndim + 1))
@@ -28,7 +28,7 @@ def _label_loss_rule(g, logits, target, e, rest, total, entries, reduction):
         return softmax_minus_one_hot(scale, log_softmax(wide(logits)), labels=target)
     scale = scale.reshape((-1, 1) if total.shape[1] == 1 else (1, -1)) / total
     y = e * scale
-    y.reshape((-1,))[entries] = -(rest * scale).reshape((-1,))  # not p - 1, which has no digits where p is near 1
+    y.reshape((-1,))[entries] = -(rest * scale).reshape((-1,))  # p - 1 would lose its digits where p is near 1
     return (y if total.shape[1] == 1 else y.T).reshape(logits.shape)
 
 
@@ -43,13 +43,14 @@ def _label_loss_jvp(t, logits, target, reduction):
     jvp=(_label_loss_jvp, None),
     cache=("e", "rest", "total", "entries"),
     formula=r"L = -\ln p_t,\ p = \mathrm{softmax}(z):\quad \frac{dL}{dz_c} = p_c - [c = t]",
-    source="002 (103)",
+    source="ai-edu, equation 103",
     notes="classes are the last axis",
 )
 def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
-    """-ln softmax(logits)[target] of each sample, in float32 at least; their mean, their sum or all of them.
+    """-ln softmax(logits)[target] of each sample, at least in float32: their mean, their sum or all of them.
 
-    It leaves e^z without the labelled entries, its sums, the sums with them, and the places of those entries.
+    z are the logits minus their maximum. The cache has e^z without the labelled entries, its sums over the classes, the
+    sums with the labelled entries, and the places of these entries.
     """
     n, classes = target.size, logits.shape[-1]
     labels = target.reshape((-1,)).astype("int64", copy=False)

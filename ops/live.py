@@ -1,6 +1,6 @@
-"""What stays a call of its own when a step is recorded to run again: ``tg.compile`` calls it anew at each replay.
+"""Functions that a replay of ``tg.compile`` calls anew each time, instead of replaying their array calls.
 
-Updates of parameters, clipping, and random numbers.
+They are updates of parameters, clipping, and random numbers.
 """
 
 from collections.abc import Callable

@@ -21,7 +21,7 @@ __all__ = ["binary_cross_entropy_with_logits", "huber", "l1", "mse"]
 @elementwise(
     derivative=(lambda input, target: 2 * (input - target), lambda input, target: 2 * (target - input)),
     formula=r"l = (x - t)^2,\quad \frac{dl}{dx} = 2 (x - t)",
-    source="002 (80) with the quadratic cost",
+    source="ai-edu, equation 80 with the quadratic cost",
     floats=True,
 )
 def squared_error(xp, input, target):
@@ -33,7 +33,7 @@ def squared_error(xp, input, target):
 @elementwise(
     derivative=(lambda input, target: sign(input - target), lambda input, target: sign(target - input)),
     formula=r"l = |x - t|,\quad \frac{dl}{dx} = \mathrm{sign}(x - t)",
-    source="002 (1)",
+    source="ai-edu, equation 1",
     floats=True,
     notes="gradient 0 where input equals target",
 )
@@ -63,12 +63,12 @@ def huber_error(xp, input, target, delta=1.0):
 @elementwise(
     derivative=(lambda input, target: sigmoid_minus(input, target), lambda input: -input),
     formula=r"l = -t \ln \sigma(x) - (1 - t) \ln (1 - \sigma(x)),\quad \frac{dl}{dx} = \sigma(x) - t",
-    source="002 (100); the stable form max(x, 0) - x t + ln(1 + exp(-|x|))",
+    source="ai-edu, equation 100; the stable form max(x, 0) - x t + ln(1 + exp(-|x|))",
     floats=True,
 )
 def logistic_error(xp, input, target):
     """The cross-entropy of the probability sigmoid(input) and the target, without overflow for any logit."""
-    with numpy.errstate(invalid="ignore"):  # 0 inf
+    with numpy.errstate(invalid="ignore"):  # 0 times infinity
         return _by_blocks(xp, _logistic_kernel, _quick_logistic, 4, input, target)
 
 
@@ -107,11 +107,11 @@ def _by_blocks(xp, kernel, quick, spare, x, t):
 @elementwise(
     derivative=(lambda input: sigmoid_slope(input), lambda: -1.0),
     formula=r"y = \sigma(x) - t",
-    source="002 (100)",
+    source="ai-edu, equation 100",
     floats=True,
 )
 def sigmoid_minus(xp, input, target):
-    """sigmoid(input) - target; as (1 - target) - sigmoid(-input) above 0, with its digits where the target is 1."""
+    """sigmoid(input) - target. For input > 0 it is (1 - target) - sigmoid(-input), which keeps its digits."""
     return _by_blocks(xp, _minus_kernel, _quick_minus, 1, input, target)
 
 
@@ -147,6 +147,9 @@ def mse(input, target, weight=None, reduction="mean"):
 
     weight: factor of each element; the mean is then sum(weight loss) / sum(weight).
     Raises ValueError where the shapes differ: a (n, 1) against a (n,) would silently broadcast to (n, n).
+
+    >>> tg.mse([1.0, 2.0], [1.0, 4.0]).item()
+    2.0
     """
     input, target, dtype = _alike("mse", input, target)
     return _reduce("mse", squared_error(input, target), weight, reduction, dtype)
@@ -185,9 +188,9 @@ def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None
 
 
 def _alike(op, input, target):
-    """The arguments, once their shapes are known to be equal (a number fits any), and the dtype of the loss.
+    """The arguments, whose shapes must be equal (a number fits any), and the dtype of the loss.
 
-    Half precision is left for float32, where the squares have room, and rounded once: the dtype is None if not needed.
+    Half precision is computed in float32, where squares cannot overflow, and rounded once. Else the dtype is None.
     """
     refuse_lists(op, input, target)
     here, there = getattr(input, "shape", None), getattr(target, "shape", None)

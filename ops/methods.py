@@ -1,8 +1,8 @@
 # mypy: disable-error-code="empty-body"
-"""The operators and methods of Tensor that are ops: one table, which editors read and which ``attach`` carries out.
+"""The operators and methods of Tensor that are ops, in one table. Editors read it, and ``attach`` carries it out.
 
-``engine/tensor.py`` inherits ``Methods`` when types are checked. At run time Tensor gets a function for each name that
-is declared there: the op so called, or what ``SPELLED`` and the functions below it say.
+When types are checked, Tensor inherits ``Methods``. At run time Tensor gets a function for each name that is declared
+there: the op of that name, or the one that ``SPELLED`` and the functions below it give.
 """
 
 from typing import Any
@@ -10,17 +10,18 @@ from typing import Any
 from tinygrad_ms.engine.tape import Leaf
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.crossings import Crossings
-from tinygrad_ms.ops.numpy_functions import PUBLIC
+from tinygrad_ms.ops.numpy_functions import PUBLIC, ArrayUfunc
 from tinygrad_ms.ops.on_tape import OnTape
 from tinygrad_ms.ops.rows import ArrayLike
+from tinygrad_ms.spelling import NAMES, Missing
 
 Axis = int | tuple[int, ...] | None
 
 
 class Methods(Crossings, OnTape):
-    """What each method of Tensor takes and gives."""
+    """The arguments and the result of each method of Tensor."""
 
-    def backward(  # the engine's
+    def backward(  # of the engine
         self, gradient: Any = None, *, retain_graph: bool | None = None, create_graph: bool = False
     ) -> None: ...
 
@@ -143,15 +144,15 @@ SPELLED = {  # methods that are not called as their ops
 
 
 def reflected(op):
-    """``number + tensor`` comes as ``tensor.__radd__(number)``: the op with its arguments in their order."""
+    """Python makes ``tensor.__radd__(number)`` of ``number + tensor``. The op gets its arguments in order."""
     return lambda b, a: op(a, b)
 
 
 def in_place(op):
-    """``p -= v`` changes a leaf in place under ``no_grad`` and raises on it while ops record; else p is bound anew."""
+    """``p -= v`` changes a leaf in place under ``no_grad``, and raises while ops record. Others are bound anew."""
 
     def change(x, value):
-        if isinstance(x.node, Leaf) and x.node.tensor is not None:  # that of a transform has no tensor
+        if isinstance(x.node, Leaf) and x.node.tensor is not None:  # the leaf of a transform has no tensor
             x._check_writable(f"{op.__name__} in place", "write p = p - v, or the like, for a new tensor")
             y = op(x, value)
             if y.shape != x.shape:
@@ -177,7 +178,8 @@ def axes_of(op, as_shape):
 
 def attach(ops: dict[str, Any]) -> None:
     """Give Tensor what ``Methods`` declares; ``ops`` are the functions of this room by name."""
-    PUBLIC.update(ops["__all__"])
+    PUBLIC.update({name: ops[name] for name in ops["__all__"]})
+    Tensor.__array_ufunc__ = ArrayUfunc()
     as_shape, reshape, permute_dims = ops["as_shape"], ops["reshape"], ops["permute_dims"]
     others = {
         **{f"__r{symbol}__": reflected(ops[name]) for symbol, name in OPERATORS.items()},
@@ -194,6 +196,8 @@ def attach(ops: dict[str, Any]) -> None:
     for name, declared in vars(Methods).items():
         if (callable(declared) or isinstance(declared, property)) and name != "backward":
             setattr(Tensor, name, others[name] if name in others else ops[SPELLED.get(name, name)])
+    for name in NAMES["Tensor"]:
+        setattr(Tensor, name, Missing(name))
     for name, method in [*vars(Crossings).items(), *vars(OnTape).items()]:
         if callable(method) or isinstance(method, property):
             setattr(Tensor, name, method)

@@ -9,7 +9,7 @@ from tinygrad_ms.ops.smooth_activations import kept
 
 __all__ = ["mish"]
 
-_LARGE = 40.0  # from here on tanh(softplus(x)) is 1
+_LARGE = 40.0  # above this tanh(softplus(x)) is 1
 
 
 # With u = 1 + e the slope is 4 e u n / (u^2 + 1)^2, n = x + (u^2 + u + 1 + 1 / u) / 4. With d = x - c, and u_c at c,
@@ -24,7 +24,7 @@ def _mish_kernel(xp, x, itemsize):
     e, times_e = decay(xp, z, itemsize)
     q = e + 2
     m = e * q + 2
-    if itemsize < 8:  # float64 has digits to lose
+    if itemsize < 8:  # float64 has digits to spare
         r = 1 / m
         q *= r
         r *= r

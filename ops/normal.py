@@ -13,7 +13,7 @@ from tinygrad_ms.ops.blocks import in_blocks, on_devices
 __all__: list[str] = []
 
 DENSITY = 1 / math.sqrt(2 * math.pi)  # of the normal distribution at 0
-FAR = 40.0  # where e^(-a^2 / 2) is 0
+FAR = 40.0  # beyond this e^(-a^2 / 2) is 0
 # fmt: off
 _NUMERATOR = [  # of R in float32, lowest first: minimax up to 14
     0.5000000025458818, 0.43716394836167727, 0.18239227018028853, 0.04034764584048629, 0.004073499451987923]
@@ -30,7 +30,7 @@ _SCALED = [  # (a + 1) R(a) by powers of (a - 5) / (a + 5), lowest first: in Che
 
 
 def product(a, b):
-    """a b, and what it has rounded away (Dekker 1971), of float64 or float32."""
+    """The product a b of float64 or float32, and its rounding error (Dekker 1971)."""
     p, wide = a * b, a.dtype.itemsize == 8
     (a, low), (b, tail) = _halves(a, wide), _halves(b, wide)
     return p, ((a * b - p) + a * tail + low * b) + low * tail
@@ -82,11 +82,11 @@ def horner(x, coefficients):
 @elementwise(
     derivative=lambda x, y, c: -2 * c * x * y,
     formula=r"\frac{dy}{dx} = -2 c x y",
-    source="002 (6) and the chain rule",
+    source="ai-edu, equation 6 and the chain rule",
     floats=True,
 )
 def gaussian(xp, x, *, c):
-    """e^(-c x^2), also far out, where c x^2 as a float would have too few digits."""
+    """e^(-c x^2). It is accurate also for large x, where c x^2 as a float has too few digits."""
     return in_blocks(xp, _bell_kernel, x, c, x.dtype.itemsize, quick=_quick_bell, quick_in="f")[0]
 
 
@@ -117,5 +117,5 @@ def _normal_kernel(xp, x, itemsize):
     floats=True,
 )
 def normal_cdf(xp, x):
-    """The normal distribution function, also far out at the left, where it is small."""
+    """The normal distribution function. It is accurate also in the left tail, where it is small."""
     return in_blocks(xp, _normal_kernel, x, x.dtype.itemsize)[0]

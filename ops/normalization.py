@@ -2,8 +2,8 @@
 
 With c the features centred (layer_norm) or as they are (rms_norm), r = (mean(c^2) + eps)^(-1/2) and h = r c,
 the Jacobian of h is symmetric: dh = r (P dx - c r^2 mean(c dx)), where P subtracts the mean, or nothing. So VJP and
-JVP share one function. What has one number per row is multiplied first: the large arrays are read few times. Only
-the arguments are saved: computing c and r again costs less than keeping them.
+JVP share one function. Factors with one number per row are multiplied first, so that each large array is read as few
+times as possible. Only the arguments are saved, because computing c and r again costs less than keeping them.
 """
 
 from math import prod
@@ -29,7 +29,7 @@ def _mean(x, axes):
 
 
 def _centred(x, axes, eps, center):
-    """c, r and None; or, where squares leave the range of the dtype, those of x / s, and s, a power of two per row.
+    """c, r and None. Where squares leave the range of the dtype: c and r of x / s, and s, a power of two per row.
 
     Half precision is left for float32.
     """
@@ -40,7 +40,7 @@ def _centred(x, axes, eps, center):
             return c, r, None
     xp = BACKENDS[type(raw(x))].xp
     s = power_of_two(xp, raw(x), tuple(axes))
-    s = xp.maximum(s, 1) if eps else s  # of smaller x the constant eps decides
+    s = xp.maximum(s, 1) if eps else s  # for smaller x the constant eps decides
     return *_moments(x / s, axes, eps / s / s, center), s
 
 
@@ -52,16 +52,16 @@ def _moments(x, axes, eps, center):
 def _one_per_row(weight, x, axes):
     """Whether the weight is constant along ``axes``, as r is."""
     shape = getattr(weight, "shape", ())
-    behind = (axis - x.ndim if axis >= 0 else axis for axis in axes)  # from the last axis, where shapes are aligned
+    behind = (axis - x.ndim if axis >= 0 else axis for axis in axes)  # counted from the last axis, as in broadcasting
     return all(-axis > len(shape) or shape[axis] == 1 for axis in behind)
 
 
 def _jacobian(u, along, c, r, s, scale, axes, center):
-    """scale (P u - c r^2 mean(c u)) / s, given mean(c u): for scale = r w the Jacobian of h times w u."""
+    """scale (P u - c r^2 mean(c u)) / s, from a given mean(c u). For scale = r w it is the Jacobian of h times w u."""
     if s is not None:
         scale = scale / s
     v = u * scale
-    v -= c * (scale * (r * (r * along)))  # in this order nothing overflows that the result does not
+    v -= c * (scale * (r * (r * along)))  # in this order no step overflows unless the result does
     return v - scale * _mean(u, axes) if center else v
 
 
@@ -101,7 +101,7 @@ def _normalize_jvp(tangents, x, weight, y, axes, eps, center):
     floats=True,
 )
 def normalize(xp, x, weight, bias, /, axes, eps, center):
-    """weight * (x over ``axes`` with mean 0, if ``center``, and mean square 1) + bias."""
+    """weight h + bias, where h is x with mean square 1 over ``axes``, and with mean 0 if ``center``."""
     if any(not -x.ndim <= axis < x.ndim for axis in axes):
         raise ValueError(f"normalize: x has shape {x.shape}, which has not all of the axes {axes}")
     if (y := calls.normalize(x, weight, bias, axes, eps, center)) is not None:

@@ -1,12 +1,13 @@
-"""NumPy's functions on tensors: they see the values of those off the tape; on the tape the name of ours is the answer.
+"""NumPy's functions on tensors. They compute on tensors off the tape. For one on the tape the error names our function.
 
-``np.dot(A, w)`` would otherwise be an array, and the gradient of that path 0 without a word.
+Otherwise ``np.dot(A, w)`` would be an array, and the gradient of that path would silently be 0. NumPy's universal
+functions, such as ``np.sin``, call ours, which record.
 """
 
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.tensor import Tensor
 
-NAMES = {  # NumPy's, where ours is spelled in another way
+NAMES = {  # our names of NumPy's functions, where they differ
     "amax": "max", "amin": "min", "append": "concat", "arccos": "acos", "arcsin": "asin", "arctan": "atan",
     "array_split": "split", "average": "mean", "around": "round", "block": "concat", "broadcast_arrays": "broadcast_to",
     "column_stack": "stack", "concatenate": "concat", "copy": "clone", "copyto": "index_update", "dot": "matmul",
@@ -15,18 +16,24 @@ NAMES = {  # NumPy's, where ours is spelled in another way
     "fill_diagonal": "index_update", "put": "index_update", "putmask": "where", "place": "where", "select": "where",
     "choose": "where", "compress": "take", "extract": "take", "delete": "take", "rot90": "flip",
 }  # fmt: skip
-WRITE = {"copyto", "fill_diagonal", "put", "put_along_axis", "putmask", "place"}  # into their first argument
-HARMLESS = {  # no gradient is lost in these
+WRITE = {"copyto", "fill_diagonal", "put", "put_along_axis", "putmask", "place"}  # written into
+HARMLESS = {  # these have no gradient to lose
     "all", "allclose", "any", "argmax", "argmin", "argpartition", "argsort", "argwhere", "array2string", "array_equal",
     "array_equiv", "array_repr", "array_str", "can_cast", "count_nonzero", "digitize", "empty_like", "flatnonzero",
     "histogram", "isclose", "iscomplexobj", "isin", "isrealobj", "may_share_memory", "ndim", "nonzero", "ones_like",
     "result_type", "searchsorted", "shape", "shares_memory", "size", "unique", "zeros_like",
 }  # fmt: skip
-PUBLIC: set[str] = set()  # names of our functions, which ``methods`` fills in
+UNIVERSAL = {
+    "absolute": "abs", "arccosh": "acosh", "arcsinh": "asinh", "arctan2": "atan2", "arctanh": "atanh", "fabs": "abs",
+    "float_power": "power", "fmax": "maximum", "fmin": "minimum", "fmod": "remainder", "invert": "bitwise_invert",
+    "left_shift": "bitwise_left_shift", "right_shift": "bitwise_right_shift", "rint": "round",
+}  # fmt: skip
+EXACT = UNIVERSAL.keys() - {"fmax", "fmin", "fmod", "float_power"}  # those that are the same function
+PUBLIC: dict = {}  # our functions by name, which ``methods`` fills in
 
 
 def call(function, args, kwargs):
-    """``function``, of NumPy, on the arrays of the tensors among its arguments; TypeError for those on the tape."""
+    """``function`` of NumPy, with arrays in the place of tensors. Raises TypeError for a tensor on the tape."""
     name = function.__name__
     spelled = f"{function.__module__.replace('numpy', 'np', 1)}.{name}"
     ours = NAMES.get(name, name)
@@ -39,6 +46,31 @@ def call(function, args, kwargs):
         if isinstance(value, Tensor):
             raise TypeError(f"{spelled}: NumPy cannot write into a Tensor: the change would not be counted; {instead}")
     return function(*plain(args), **{key: plain(value) for key, value in kwargs.items()})
+
+
+class ArrayUfunc:
+    """``Tensor.__array_ufunc__``: a function for NumPy, which asks the class, and None for CuPy, which asks a tensor.
+
+    CuPy then leaves ``cupy_array * tensor`` to our operator, as it should.
+    """
+
+    def __get__(self, tensor, cls):
+        return universal if tensor is None else None
+
+
+def universal(tensor, ufunc, method, *inputs, **kwargs):
+    """Our function for ``ufunc`` of NumPy. Raises TypeError where there is none, and for ``out=``."""
+    name = ufunc.__name__
+    ours = UNIVERSAL.get(name, NAMES.get(name, name))
+    if ours in PUBLIC and method == "__call__" and not kwargs and (name not in UNIVERSAL or name in EXACT):
+        return PUBLIC[ours](*inputs)
+    spelled = f"np.{name}" + (f".{method}" if method != "__call__" else "")
+    why = "NumPy cannot write into its array here" if "out" in kwargs else "it takes no Tensor"
+    ours = (
+        {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min"}.get(ours) if method == "reduce" else ours
+    )
+    instead = f"use tg.{ours}" if ours in PUBLIC else "use tinygrad_ms's functions"
+    raise TypeError(f"{spelled}: {why}; {instead}, or x.detach().numpy() for the values")
 
 
 def plain(value):

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="attr-defined, return-value"
-"""Tensor's methods that speak of the tape: hooks, retained gradients, the recorded ops as text.
+"""Methods of Tensor about the tape: hooks, retained gradients, the recorded ops as text.
 
 ``methods`` attaches what ``OnTape`` defines to Tensor, which inherits it when types are checked.
 """
@@ -10,6 +10,7 @@ from functools import partial
 
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, tape_of
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.lines import monospaced
 
 __all__: list[str] = []
 
@@ -22,17 +23,17 @@ class OnTape:
         return Tape(tape_of([self.node]) if self.node is not None else [])
 
     def detach(self) -> Tensor:
-        """The same memory without history; in-place changes are counted in common."""
+        """A tensor with the same memory that is not on the tape. The two share the change counter."""
         result = Tensor(self.data)
         result.count_with(self.version_counter())
         return result
 
     def place(self) -> tuple:
-        """What makes this Tensor this value at this place on the tape, for ``take_place``."""
+        """The value of this Tensor and its place on the tape, for ``take_place``."""
         return self.data, self.node, self.as_constant()
 
     def take_place(self, place: tuple) -> None:
-        """Stand for another tensor, of which ``place()`` gave this, until told otherwise."""
+        """Take the value and the place that ``place()`` of another tensor gave."""
         self.data, self.node, self._constant = place
 
     def requires_grad_(self, wanted: bool = True) -> Tensor:
@@ -43,15 +44,15 @@ class OnTape:
         self.grad = None
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> "HookHandle":
-        """Call ``hook(gradient)`` once the gradient of this tensor is complete; its result, if any, takes its place.
+        """Call ``hook(gradient)`` once the gradient of this tensor is complete. A result replaces the gradient.
 
-        The gradient is the hook's own: what it writes there changes the gradient of this tensor and no other.
+        The hook gets a copy. What it writes there changes the gradient of this tensor and of no other.
         """
         if self.node is None:
             raise RuntimeError("register_hook: this tensor is not on the tape (requires_grad is False)")
         if not callable(hook):
             raise TypeError(f"register_hook: hook is {type(hook).__name__}; expected a function of the gradient")
-        entry = partial(hook)  # an object of its own: the same function may be registered twice
+        entry = partial(hook)  # a new object, because the same function may be registered twice
         self.node.hooks = [*(self.node.hooks or ()), entry]
         return HookHandle(self.node, entry)
 
@@ -63,7 +64,7 @@ class OnTape:
             mine = weakref.ref(self)
 
             def keep(gradient):
-                if (tensor := mine()) is not None:  # ``.grad`` owns its memory: what flows on is shared, or read-only
+                if (tensor := mine()) is not None:  # a copy: the gradient that flows on may be shared or read-only
                     on_tape = gradient.node is not None
                     tensor.grad = gradient.clone() if on_tape else Tensor(gradient.data.copy())
 
@@ -84,6 +85,9 @@ class HookHandle:
 
 class Tape(list):
     """The nodes of a result in recording order; ``print`` shows them as a Wengert list."""
+
+    def _repr_html_(self):
+        return monospaced(str(self))
 
     def __str__(self):
         number = {node: f"v{i}" for i, node in enumerate(self)}

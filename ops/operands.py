@@ -1,4 +1,4 @@
-"""Arguments of functions that are made of several ops: lists and numbers, looked at before the first op is called."""
+"""Arguments of functions that are made of several ops. Lists and numbers are checked before the first op runs."""
 
 import sys
 
@@ -31,7 +31,7 @@ def refuse_lists(op: str | None, *values) -> None:
 
 
 def as_number(value, what: str) -> float:
-    """The Python float of an option. ``what``: the op and the argument, for the TypeError of a list or on the tape."""
+    """An option as a Python float. ``what``: op and argument, for the TypeError of a list or a tracked tensor."""
     refuse_tracked(what, value, "it has no derivative here; pass a number or .detach()")
     try:
         return float(value)
@@ -54,7 +54,7 @@ def raw_like(value, like: Tensor, op: str):
 
 
 def _called() -> str:
-    """The function of this room that the user called: the outermost frame of those that led here."""
+    """The name of the op that the user called: the outermost frame of ``ops`` on the way here."""
     frame, name = sys._getframe(2), ""
     while frame is not None and frame.f_globals.get("__name__", "").startswith("tinygrad_ms.ops"):
         frame, name = frame.f_back, frame.f_code.co_name

@@ -1,7 +1,7 @@
 """Functions of the order of elements along an axis: topk, median, cummax, cummin.
 
-Each finds places with an op that has no derivative and takes the elements from there, so that the gradient goes to the
-elements that were taken.
+Each finds places by an op without a derivative, and then takes the elements at these places. So the gradient goes to
+the elements that were taken.
 """
 
 from math import prod
@@ -17,9 +17,9 @@ __all__ = ["cummax", "cummin", "median", "topk"]
 
 
 def topk(x, k: int, axis: int = -1, largest: bool = True):
-    """The k largest (or smallest) elements along ``axis``, the first of them first, and their int64 indices.
+    """The k largest (or smallest) elements along ``axis``, in order, and their int64 indices.
 
-    x (..., n, ...) gives two results (..., k, ...). Equal elements come in their order in x; NaN counts as the largest.
+    x (..., n, ...) gives two results (..., k, ...). Equal elements keep their order; NaN counts as the largest.
     The gradient goes to where each element came from. Raises ValueError unless 0 <= k <= n.
     """
     x = as_operand(x)
@@ -31,10 +31,10 @@ def topk(x, k: int, axis: int = -1, largest: bool = True):
 
 
 def median(x, axis=None, keepdims: bool = False):
-    """The median over ``axis`` (None: all; an int or a tuple): of an even number, the mean of the two in the middle.
+    """The median over ``axis`` (None: all; an int or a tuple). For an even number it is the mean of the middle two.
 
-    As in NumPy: NaN where an element is NaN. The two in the middle share the gradient. Raises ValueError where there
-    are no elements.
+    It is NaN where an element is NaN, as in NumPy. The middle two share the gradient. Raises ValueError if there are no
+    elements.
     """
     x = as_operand(x)
     axes = all_axes("median", axis, x.ndim)
@@ -50,15 +50,15 @@ def median(x, axis=None, keepdims: bool = False):
 
 
 def _better(xp, a, b, largest):
-    """Where a stands before b: it is NaN, or beyond b; equal elements go to the later one."""
+    """Where a is chosen over b: a is NaN, or a is beyond b. Of equal elements the later one is chosen."""
     return xp.isnan(a) | ((a > b) if largest else (a < b))
 
 
 @no_derivative(formula=r"k_i = \arg\max_{j \le i} x_j")
 def _running_index(xp, x, /, axis, largest):
-    """For each element the index of the largest (or smallest) up to it; of equal ones the last.
+    """For each element the index of the largest (or smallest) one up to it. Of equal elements it is the last.
 
-    By doubling distances: after the step with distance d, each place knows the best of the last 2 d elements.
+    The distance doubles: after the step with distance d, each place knows the best of the last 2 d elements.
     """
     n, d = x.shape[axis], 1
     shape = tuple(n if a == axis else 1 for a in range(x.ndim))
@@ -80,7 +80,7 @@ def _running(op: str, x, axis: int, largest: bool):
 
 
 def cummax(x, axis: int = -1):
-    """The largest element so far along ``axis``, and its int64 index: of equal ones the last, as in PyTorch.
+    """The largest element so far along ``axis``, and its int64 index. As in PyTorch, of equal elements it is the last.
 
     Both results have the shape of x. After a NaN everything is NaN. The gradient goes to the elements taken.
     """
@@ -88,5 +88,5 @@ def cummax(x, axis: int = -1):
 
 
 def cummin(x, axis: int = -1):
-    """The smallest element so far along ``axis``, and its int64 index; else as ``cummax``."""
+    """The smallest element so far along ``axis``, and its int64 index. All else is as in ``cummax``."""
     return _running("cummin", x, axis, False)

@@ -1,4 +1,4 @@
-"""The kernels of gelu for many ordinary numbers on a CPU: few passes over memory that stays in its cache."""
+"""The kernels of gelu for large arrays of ordinary numbers on a CPU. They make few passes, in the cache."""
 
 from tinygrad_ms.ops.normal import DENSITY, MILLS_IN_FLOAT32
 
@@ -31,7 +31,7 @@ def quick_gelu(xp, x, out, itemsize=4):
     y -= above
     above[...] = x >= 0
     slope[...] = n.reshape(x.shape)
-    n = slope * above  # at a it is 1 minus that at -a
+    n = slope * above  # the value at a is 1 minus the value at -a
     slope -= n
     slope -= n
     slope += above
@@ -47,10 +47,10 @@ _EXP = 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0
 
 
 def quick_gelu_tanh(xp, x, out):
-    """y and its slope in float64, |x| < 32: e^v to its last digits, though v is large.
+    """y and its slope in float64, |x| < 32. e^v is right to its last digits, though v is large.
 
-    h is x to 12 bits behind the point, and k(h) = _LINE + _CUBE h^2 in its first parts exact. To 28 bits it is times h
-    exact, too: that is most of v, and the rest is small.
+    h is x rounded to 12 bits behind the point, so the leading parts of k(h) = _LINE + _CUBE h^2 are exact. Rounded to
+    28 bits, k(h) times h is exact, too. This product is most of v, and the rest is small.
     """
     y, slope, h, p, k, rest = out
     xp.add(x, _TO_12_BITS, out=h)

@@ -1,8 +1,8 @@
-"""Reductions over axes: sums, products, moments. Sources: 001 Parr and Howard, 2018.
+"""Reductions over axes: sums, products, moments. Sources: Parr and Howard, 2018.
 
-``axis`` is None (all axes), an int or a tuple, negative ones counting from the end; ``keepdims`` keeps the
-reduced axes with size one. Empty arrays and integers are summed as NumPy sums them. Half precision is reduced in
-float32, in float64 above 4,096 terms, and rounded once. Bad axes raise ValueError.
+``axis`` is None (all axes), an int or a tuple; negative axes count from the end. ``keepdims`` keeps the reduced axes
+with size one. Empty arrays and integers are summed as in NumPy. Half precision is reduced in float32, above 4,096 terms
+in float64, and rounded once. Bad axes raise ValueError.
 """
 
 import builtins
@@ -14,6 +14,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import linear, no_derivative, primitive
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.ops.blocks import SMALL
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.creation import ones_like, zeros_like
 from tinygrad_ms.ops.elementwise import exp
@@ -40,7 +41,12 @@ __all__ = [
 def _sum_vjp(g, x_shape, axis, keepdims):
     """The cotangent of a sum: every element that was summed receives that of its sum."""
     g = restore_axes(g, x_shape, axis, keepdims)
-    return broadcast_to(g, shape=before(g, len(x_shape)) + x_shape)
+    shape = before(g, len(x_shape)) + x_shape
+    if type(g) is not numpy.ndarray or math.prod(shape) > SMALL:
+        return broadcast_to(g, shape=shape)
+    y = numpy.empty(shape, g.dtype)  # NumPy takes five times as long to make a view
+    y[...] = g
+    return y
 
 
 def count(x_shape, axis) -> int:
@@ -54,7 +60,7 @@ def _wide(x, axis):
 
 
 def _as_of(y, x):
-    """The result y of a reduction of x, once rounded, where x has half precision."""
+    """The result y of a reduction, rounded to the dtype of x if x has half precision."""
     return y.astype(x.dtype) if x.dtype.char in HALF else y
 
 
@@ -65,11 +71,17 @@ def _as_of(y, x):
     transpose=_sum_vjp,
     batched=True,
     formula=r"y = \sum_i x_i:\quad \bar x_i = \bar y",
-    source="001, section 4.4",
+    source="Parr and Howard, section 4.4",
     notation=r"\sum {0}",
 )
 def sum(xp, x, axis=None, keepdims=False):
-    """The sum over ``axis``; 0 of no elements. Booleans are counted."""
+    """The sum over ``axis``. The sum of no elements is 0. Booleans are counted.
+
+    >>> tg.sum([[1.0, 2.0], [3.0, 4.0]], axis=0)
+    Tensor([4., 6.], dtype=float32)
+    >>> tg.sum([[1.0, 2.0], [3.0, 4.0]], axis=1, keepdims=True).shape
+    (2, 1)
+    """
     if x.dtype.char in HALF:
         return wide(x, count(x.shape, axis)).sum(axis=axis, keepdims=keepdims).astype(x.dtype)
     return x.sum(axis=axis, keepdims=keepdims)
@@ -81,13 +93,16 @@ def sum(xp, x, axis=None, keepdims=False):
     ),
     batched=True,
     formula=r"y = \frac{1}{n} \sum_i x_i:\quad \bar x_i = \frac{\bar y}{n}",
-    source="001, section 4.4",
+    source="Parr and Howard, section 4.4",
     floats=True,
 )
 def mean(xp, x, axis=None, keepdims=False):
-    """The mean over ``axis``, of integers as float32; NaN of no elements.
+    """The mean over ``axis``, for integers in float32. The mean of no elements is NaN.
 
     Where the sum is beyond the range of the dtype, the mean is right on the CPU; on a GPU it is infinite.
+
+    >>> tg.mean([[1.0, 2.0], [3.0, 4.0]], axis=1)
+    Tensor([1.5, 3.5], dtype=float32)
     """
     z = _wide(x, axis)
     if BACKENDS[type(x)].name != "cpu":
@@ -101,13 +116,13 @@ def mean(xp, x, axis=None, keepdims=False):
 
 
 def _or_again(xp, y, again):
-    """The result y of a reduction on the CPU; where it is not finite, ``again()``: a sum may have left the range."""
+    """The result y of a reduction on the CPU. Where it is not finite it is ``again()``: a sum may overflow."""
     finite = numpy.isfinite(y)
     return y if finite.all() else xp.where(finite, y, again())
 
 
 def _cumsum_vjp(g, x_shape, axis):
-    """The sums from each element to the end; of an array of NumPy with no copy of the reversed one."""
+    """The sums from each element to the end. For a NumPy array the reversed array is not copied."""
     if isinstance(g, numpy.ndarray) and g.dtype.char not in HALF and (axis is not None or g.ndim == len(x_shape) == 1):
         if (y := running_sums(g, axis, backwards=True)) is not None:
             return y
@@ -120,7 +135,7 @@ def _cumsum_vjp(g, x_shape, axis):
 @linear(
     transpose=_cumsum_vjp,
     formula=r"y_i = \sum_{j \le i} x_j:\quad \bar x_j = \sum_{i \ge j} \bar y_i",
-    source="001, section 4.4",
+    source="Parr and Howard, section 4.4",
 )
 def cumsum(xp, x, axis=None):
     """The running sums along ``axis`` (None: of the flattened x)."""
@@ -136,16 +151,16 @@ def cumsum(xp, x, axis=None):
     vjp=lambda g, x, axis, keepdims: restore_axes(g, x.shape, axis, keepdims) * product_of_others(wide(x), axis),
     jvp=lambda t, x, axis, keepdims: (t * product_of_others(wide(x), axis)).sum(axis=axis, keepdims=keepdims),
     formula=r"y = \prod_i x_i:\quad \bar x_i = \bar y \prod_{j \ne i} x_j",
-    source="001, section 2: the product rule",
+    source="Parr and Howard, section 2: the product rule",
     batched=True,
 )
 def prod(xp, x, axis=None, keepdims=False):
-    """The product over ``axis``; 1 of no elements. Its derivatives are right at zeros, too."""
+    """The product over ``axis``. The product of no elements is 1. Its derivatives are right at zeros, too."""
     return _as_of(_wide(x, axis).prod(axis=axis, keepdims=keepdims), x)
 
 
 def product_of_others(x, axis):
-    """For each element the product of those reduced with it: all before it times all after it."""
+    """For each element the product of the others: of all before it and of all after it."""
     axes = all_axes("prod", axis, x.ndim)
     order = tuple(a for a in range(x.ndim) if a not in axes) + axes
     moved = permute_dims(x, axes=order)
@@ -158,7 +173,7 @@ def product_of_others(x, axis):
 
 
 def shifted_product(y, axis: int):
-    """Running products moved one place on: 1, y_0, y_1, ..."""
+    """Running products, shifted by one place: 1, y_0, y_1, ..."""
     axis %= y.ndim
     return concat([ones_like(y[along(axis, 0, 1)]), y[along(axis, 0, -1)]], axis)
 
@@ -179,7 +194,7 @@ def recurrence(a, b, axis: int):
 
 
 def _cumprod_vjp(g, x, y, axis):
-    """Backpropagation through y_i = y_{i-1} x_i: s_i = g_i + x_{i+1} s_{i+1} is all that reaches y_i."""
+    """The gradient through y_i = y_{i-1} x_i. In all, y_i receives s_i = g_i + x_{i+1} s_{i+1}."""
     x, y, g = wide(x), wide(y), wide(g)
     if axis is None or not x.shape:
         return _cumprod_vjp(g, x.reshape((x.size,)), y, 0).reshape(x.shape)
@@ -202,7 +217,7 @@ def _cumprod_jvp(t, x, y, axis):
     vjp=_cumprod_vjp,
     jvp=_cumprod_jvp,
     formula=r"y_i = y_{i-1} x_i:\quad s_i = \bar y_i + x_{i+1} s_{i+1}, \; \bar x_i = y_{i-1} s_i",
-    source="001, section 4.5.1: the chain rule along the recurrence",
+    source="Parr and Howard, section 4.5.1: the chain rule along the recurrence",
 )
 def cumprod(xp, x, axis=None):
     """The running products along ``axis`` (None: of the flattened x). Its derivatives are right at zeros."""
@@ -226,15 +241,15 @@ def scaled_deviation(x, axis, correction):
         2 * (t * scaled_deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims)
     ),
     formula=r"y = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{2 (x_i - m)}{n - c}",
-    source="001, section 4.5.2: the path through the mean m cancels",
+    source="Parr and Howard, section 4.5.2: the path through the mean m cancels",
     batched=True,
     floats=True,
 )
 def var(xp, x, axis=None, correction=0, keepdims=False):
     """The variance over ``axis``: the sum of squared deviations from the mean, divided by n - correction.
 
-    correction: 0 by default, as in NumPy and the array API (``numpy.var`` calls it ddof); PyTorch's default
-    is 1, the estimate without bias. Of no more than ``correction`` elements the result is NaN or infinite.
+    correction: 0 by default, as in NumPy (which calls it ddof) and the array API. PyTorch's default is 1, the unbiased
+    estimate. With no more than ``correction`` elements the result is NaN or infinite.
     """
     z = _wide(x, axis)
     if BACKENDS[type(x)].name != "cpu":
@@ -258,7 +273,7 @@ def var(xp, x, axis=None, correction=0, keepdims=False):
         t * over_norm(scaled_deviation(x, axis, correction), restore_axes(y, x.shape, axis, keepdims))
     ).sum(axis=axis, keepdims=keepdims),
     formula=r"y^2 = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{x_i - m}{(n - c)\,y}",
-    source="001, section 4.5.1: the square root of the variance",
+    source="Parr and Howard, section 4.5.1: the square root of the variance",
     batched=True,
     floats=True,
     notes="The gradient where all elements are equal (y = 0) is 0.",
@@ -266,7 +281,7 @@ def var(xp, x, axis=None, correction=0, keepdims=False):
 def std(xp, x, axis=None, correction=0, keepdims=False):
     """The standard deviation over ``axis``, the square root of ``var``. Where it is 0, its gradient is 0.
 
-    For its gradient the deviations from the mean must be in the range of the dtype, as for that of ``var``.
+    Its gradient needs deviations from the mean that are in the range of the dtype, like that of ``var``.
     """
     return homogeneous(xp, x, axis, keepdims, lambda z: z.std(axis=axis, ddof=correction, keepdims=True))
 
@@ -277,8 +292,8 @@ def std(xp, x, axis=None, correction=0, keepdims=False):
 def softmax_weights(x, axis):
     """exp(x_i) / sum(exp(x)), the derivative of logsumexp; 0 where all x are -inf.
 
-    Not exp(x_i - y): y = logsumexp(x) is rounded to its own size, and the exponential would magnify that. The
-    largest x, taken out, is a constant here, as the result does not depend on it.
+    It is not exp(x_i - y), because the exponential would magnify the rounding error of y = logsumexp(x). The largest x
+    is subtracted first. It is a constant here, because the result does not depend on it.
     """
     if 0 in x.shape:
         return zeros_like(x)
@@ -293,13 +308,13 @@ def softmax_weights(x, axis):
     vjp=lambda g, x, axis, keepdims: restore_axes(g, x.shape, axis, keepdims) * softmax_weights(x, axis),
     jvp=lambda t, x, axis, keepdims: (t * softmax_weights(x, axis)).sum(axis=axis, keepdims=keepdims),
     formula=r"y = \log \sum_i e^{x_i}:\quad \bar x_i = \bar y \, \frac{e^{x_i}}{\sum_j e^{x_j}}",
-    source="002 (4), (6) and the chain rule",
+    source="ai-edu, equations 4 and 6 and the chain rule",
     batched=True,
     floats=True,
     notes="The gradient is 0 where all elements are -inf, and NaN where one is inf.",
 )
 def logsumexp(xp, x, axis=None, keepdims=False):
-    """log(sum(exp(x))) over ``axis`` without overflow, as the largest element is taken out; -inf of none."""
+    """log(sum(exp(x))) over ``axis``. It cannot overflow. For no elements it is -inf."""
     axes = all_axes("logsumexp", axis, x.ndim)
     if 0 in x.shape:
         return x.sum(axis=axes, keepdims=keepdims) - math.inf
@@ -315,13 +330,13 @@ def logsumexp(xp, x, axis=None, keepdims=False):
 
 @no_derivative(formula=r"\exists i: x_i \ne 0")
 def any(xp, x, axis=None, keepdims=False):
-    """Whether an element over ``axis`` is not zero; False of no elements."""
+    """Whether an element over ``axis`` is not zero. For no elements it is False."""
     return x.any(axis=axis, keepdims=keepdims)
 
 
 @no_derivative(formula=r"\forall i: x_i \ne 0")
 def all(xp, x, axis=None, keepdims=False):
-    """Whether no element over ``axis`` is zero; True of no elements."""
+    """Whether no element over ``axis`` is zero. For no elements it is True."""
     return x.all(axis=axis, keepdims=keepdims)
 
 

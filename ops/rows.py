@@ -1,9 +1,9 @@
-"""Ops in a row each: a function of the array library with its docstring, derivative, formula and source.
+"""Ops that are one row each: a function of the array library with its docstring, derivative, formula and source.
 
-    sin = unary("sin", "The sine of x in radians.", derivative=lambda x: cos(x), formula=r"...", source="002 (8)")
+    sin = unary("sin", "The sine of x in radians.", derivative=lambda x: cos(x), formula=r"...", source="...")
 
-A row makes the forward ``def sin(xp, x): return xp.sin(x)`` and defines the op by the kind that its rule belongs to:
-``derivative`` or ``rule`` make it elementwise, ``transpose`` linear; without one of these it has no derivative.
+A row makes the forward ``def sin(xp, x): return xp.sin(x)`` and the op. With ``derivative`` or ``rule`` the op is
+elementwise, with ``transpose`` it is linear, and without one of these it has no derivative.
 """
 
 import inspect
@@ -36,7 +36,7 @@ ArrayLike = Tensor | Array | float | list[Any] | tuple[Any, ...]
 
 
 class Unary(Protocol):
-    """An op of one array: a Tensor of a Tensor, a number or a list, an array of an array."""
+    """An op of one array. For a Tensor, a number or a list it returns a Tensor, for an array an array."""
 
     primitive: Primitive
     __name__: str
@@ -54,9 +54,9 @@ class Binary(Protocol):
 
 
 def unary(name: str, doc: str, forward: str | Callable = "", **facts) -> Unary:
-    """An op of one array. ``forward``: what the array library calls it, unless ``name``; or a function (xp, x).
+    """An op of one array. ``forward``: its name in the array library (default: ``name``), or a function (xp, x).
 
-    facts: as for the kinds in ``engine/primitive.py``; ``kind`` names another one than the rule says.
+    facts: as for the decorators of ``engine/primitive.py``. ``kind``: the decorator, if it is not the one of the rule.
     """
 
     def same_name(xp, x):
@@ -79,8 +79,8 @@ _SIGNATURES = {2: inspect.Signature(_PARAMETERS[:2]), 3: inspect.Signature([_PAR
 
 
 def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -> Any:
-    plain = "" if callable(forward) else forward or name  # a function of the array library as it is
-    if plain:  # as fast as if it were written out, which getattr is not
+    plain = "" if callable(forward) else forward or name  # just a function of the array library
+    if plain:  # code made from text, because getattr is slower
         code, place = same_name.__code__, row.f_code
         same_name.__code__ = code.replace(
             co_names=(plain,), co_name=name, co_filename=place.co_filename, co_firstlineno=row.f_lineno
@@ -88,14 +88,16 @@ def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -
         forward = same_name
     forward.__name__ = forward.__qualname__ = name
     forward.__doc__, forward.__module__ = doc, row.f_globals["__name__"]
-    forward.__signature__ = _SIGNATURES[forward.__code__.co_argcount]  # one for all: reading it takes import time
+    forward.__signature__ = _SIGNATURES[
+        forward.__code__.co_argcount
+    ]  # all rows share it, because reading a signature takes time
     if kind is None:
         kind = (
             linear if "transpose" in facts else elementwise if {"derivative", "rule"} & facts.keys() else no_derivative
         )
     op = kind(**facts)(forward)
     alone = [pair for pair in BACKENDS.items() if not pair[1].multi_device]
-    for array_type, backend in alone:  # no frame of Python between the call and the array library
+    for array_type, backend in alone:  # the call goes straight to the array library
         op.primitive.direct[array_type] = getattr(backend.xp, plain) if plain else partial(forward, backend.xp)
     if plain in COMPILED and INSTALLED and not widest(plain):
         op.primitive.direct[numpy.ndarray] = large_or(getattr(numpy, plain), plain)
@@ -106,13 +108,13 @@ COMPILED = {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh"}  # functions o
 
 
 def widest(name) -> bool:
-    """Whether NumPy has a loop of AVX-512 for that function of float32: then a kernel is no faster."""
+    """Whether NumPy has an AVX-512 loop for this function of float32. Then a kernel is no faster."""
     loops = numpy.lib.introspect.opt_func_info(func_name=f"^{name}$", signature="float32")
     return any(mark in loop["current"] for kinds in loops.values() for loop in kinds.values() for mark in ("V4", "512"))
 
 
 def large_or(function, name):
-    """``function`` of NumPy for all but what the compiled kernel of that name can take."""
+    """The compiled kernel of that name for the arrays that it takes, and ``function`` of NumPy for all others."""
 
     def run(x):
         if x.size >= LEAST and (compiled := find(name, x)):

@@ -1,17 +1,18 @@
-"""Running sums of long rows of float32, which NumPy adds up one by one, in which each addition waits for the last."""
+"""Running sums of long rows of float32. NumPy adds one by one, and each addition has to wait for the one before."""
 
 import numpy
 
 __all__: list[str] = []
 
-_FEW, _LONG = 32, 1 << 14  # elements added up by one product; of a row from which that pays
+_FEW, _LONG = 32, 1 << 14  # elements added up by one product; the row length from which this is faster
 
 
 def running_sums(x, axis, backwards=False):
-    """cumsum of the raw array x along ``axis`` (None: of all), ``backwards`` from the end; None where NumPy is as fast.
+    """cumsum of the raw array x along ``axis`` (None: flattened), or from the end. None if NumPy is as fast.
 
-    Each few elements are multiplied by a triangle of ones, and the sums before them are added: half of NumPy's time and
-    a smaller error. 0 inf in that product would be NaN, so that a sum which ends in no number is left to NumPy.
+    Each group of ``_FEW`` elements is multiplied by a triangle of ones, and the sum before the group is added. It takes
+    half of NumPy's time and has a smaller error. An infinite x would give NaN in the product, as 0 inf is NaN. So a
+    result that is not finite is left to NumPy.
     """
     n = x.size if axis is None else x.shape[-1] if x.ndim and axis in (-1, x.ndim - 1) else 0
     if n < _LONG or n % _FEW or type(x) is not numpy.ndarray or x.dtype.char != "f":

@@ -1,4 +1,4 @@
-"""Scale: powers of two taken out of an array before its elements are squared, and put back.
+"""Scale: powers of two are taken out of an array before its elements are squared, and put back afterwards.
 
 Squares leave the range of the dtype long before norms do: in float32 above 1e19 and below 1e-19.
 """
@@ -16,9 +16,9 @@ __all__: list[str] = []
 
 
 def power_of_two(xp, x, axes):
-    """For each slice of the raw array x over ``axes``, kept as 1, a power of two at most its largest element.
+    """A power of two for each slice of the raw array x over ``axes`` (kept as 1), at most its largest element.
 
-    1 where that is 0 or not finite.
+    It is 1 where the largest element is 0 or not finite.
     """
     largest = xp.maximum(x.max(axis=axes, keepdims=True), -x.min(axis=axes, keepdims=True))
     usable = (largest > 0) & xp.isfinite(largest)
@@ -27,9 +27,9 @@ def power_of_two(xp, x, axes):
 
 
 def in_range(sizes, x) -> bool:
-    """Whether the squares that made ``sizes`` (norms, deviations) stayed in range; False where the host cannot look.
+    """Whether the squares behind ``sizes`` (norms, deviations) stayed in range.
 
-    On a device the host would have to wait for the answer.
+    It is False on a device, where the host would have to wait for the answer.
     """
     if BACKENDS[type(x)].name != "cpu":
         return False
@@ -38,7 +38,7 @@ def in_range(sizes, x) -> bool:
 
 
 def homogeneous(xp, x, axis, keepdims, function):
-    """function(x) with f(s x) = s f(x) for s > 0, a reduction over ``axis`` that keeps it, of x of any scale.
+    """function(x) for x of any scale. It is a reduction that keeps ``axis``, with f(s x) = s f(x) for s > 0.
 
     Half precision is reduced in a wider dtype. The function may overflow or lose small squares.
     """

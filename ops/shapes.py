@@ -36,7 +36,7 @@ def all_axes(op: str, axis, ndim: int) -> tuple[int, ...]:
     """``axis`` (None: all; an int or a tuple) as distinct axes counted from the left. Raises ValueError."""
     if axis is None:
         return tuple(range(ndim))
-    if ndim == 0 and axis in (0, -1):  # NumPy lets a reduction name the axis that a 0-d array has not
+    if ndim == 0 and axis in (0, -1):  # as in NumPy: a reduction of a 0-d array may name axis 0 or -1
         return ()
     axes = tuple(one_axis(op, a, ndim) for a in (axis if isinstance(axis, (tuple, list)) else (axis,)))
     if len(set(axes)) < len(axes):
@@ -45,17 +45,17 @@ def all_axes(op: str, axis, ndim: int) -> tuple[int, ...]:
 
 
 def along(axis: int, start=None, stop=None, step=None) -> tuple:
-    """The index that slices one axis and takes the others whole."""
+    """The index with a slice of one axis and the whole of the others."""
     return (slice(None),) * axis + (slice(start, stop, step),)
 
 
 def before(g, ndim: int) -> tuple[int, ...]:
-    """The sizes of the axes of the cotangent g before its last ``ndim``: that of the stack, if g is one."""
+    """The shape of the cotangent g before its last ``ndim`` axes: the size of the stack, if g is a stack."""
     return g.shape[: len(g.shape) - ndim]
 
 
 def from_the_end(axis, ndim: int):
-    """``axis`` (None: all; an int or a tuple) counted from the right, where the axes of a stack stand as before."""
+    """``axis`` (None: all; an int or a tuple) counted from the right, so that it is right for a stack, too."""
     if axis is None or not ndim:
         return tuple(range(-ndim, 0))
     return tuple(from_the_end(a, ndim) for a in axis) if isinstance(axis, tuple) else axis - ndim * (axis >= 0)
@@ -75,14 +75,18 @@ def from_the_end(axis, ndim: int):
 def reshape(xp, x, /, shape):
     """x with the same elements, in row-major order, in another shape, where one size may be -1.
 
-    A view where the memory allows. The method takes ``x.reshape(2, 3)``, too. Raises ValueError where the
-    numbers of elements differ.
+    The result is a view where the memory layout allows it. The method takes ``x.reshape(2, 3)``, too. Raises ValueError
+    if the numbers of elements differ.
+
+    >>> tg.arange(6).reshape(2, -1)
+    Tensor([[0, 1, 2],
+            [3, 4, 5]], dtype=int64)
     """
     return x.reshape(shape)
 
 
 def flatten(x, start_axis: int = 0, end_axis: int = -1):
-    """The axes from ``start_axis`` to ``end_axis`` made one: (2, 3, 4) becomes (24,), from axis 1 (2, 12)."""
+    """x with the axes from ``start_axis`` to ``end_axis`` made one: (2, 3, 4) becomes (24,), or from axis 1 (2, 12)."""
     x = as_operand(x)
     if not x.shape:
         return reshape(x, shape=(1,))
@@ -140,7 +144,7 @@ def _transpose(xp, x):
 
 
 def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:
-    """The permutation that undoes ``axes``, behind as many axes ``before`` them that stay."""
+    """The permutation that undoes ``axes``. As many axes as ``before`` says stand before them and stay."""
     inverse = [0] * len(axes)
     for i, axis in enumerate(axes, before):
         inverse[axis] = i
@@ -148,7 +152,7 @@ def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:
 
 
 def transpose(x, axes=None):
-    """The axes of x reversed, or in the order ``axes``, as in NumPy. Of a matrix: its transpose."""
+    """The axes of x reversed, or in the order ``axes``, as in NumPy. For a matrix it is the transpose."""
     x = as_operand(x)
     if axes is None and len(x.shape) == 2:
         return _transpose(x)
@@ -185,15 +189,15 @@ def moveaxis(x, source, destination):
 
 
 @linear(
-    transpose=lambda g: g,  # the engine sums over the axes that were broadcast, for every rule
+    transpose=lambda g: g,  # for every rule the engine sums over the axes that were broadcast
     batched=True,
     formula=r"\bar x = \sum_{\text{broadcast axes}} \bar y",
-    source="001, section 4.3",
+    source="Parr and Howard, section 4.3",
     view=True,
     moves=True,
 )
 def broadcast_to(xp, x, /, shape):
-    """x repeated along new axes and axes of size one, without a copy: the result is a read-only view."""
+    """x repeated along new axes and axes of size one. Nothing is copied; the result is a read-only view."""
     try:
         return xp.broadcast_to(x, shape)
     except ValueError:
@@ -231,7 +235,7 @@ def flip(xp, x, axis=None):
     moves=True,
 )
 def roll(xp, x, /, shift, axis=None):
-    """The elements moved ``shift`` places along ``axis``, those at the end coming in at the start.
+    """The elements moved ``shift`` places along ``axis``. Those that leave at the end come in at the start.
 
     With axis None the flattened x is rolled. Tuples roll several axes.
     """
@@ -250,7 +254,7 @@ def _negated(shift):
     moves=True,
 )
 def _pad(xp, x, /, widths, value=0):
-    """x in the middle of an array full of ``value``."""
+    """x with margins that are full of ``value``."""
     y = xp.full(tuple(a + n + b for (a, b), n in zip(widths, x.shape)), value, x.dtype)
     y[tuple(slice(a, a + n) for (a, _), n in zip(widths, x.shape))] = x
     return y
@@ -278,7 +282,7 @@ def pad(x, pad_width, mode: str = "constant", value=0):
         raise ValueError(f"pad: mode {mode!r} is unknown; expected constant, edge, reflect, symmetric or wrap")
     for axis, width in enumerate(widths):
         if any(width):
-            places = numpy.pad(numpy.arange(x.shape[axis]), width, mode)  # where each element comes from
+            places = numpy.pad(numpy.arange(x.shape[axis]), width, mode)  # the place from which each element comes
             x = x[(slice(None),) * axis + (places.tolist(),)]
     return x
 
@@ -349,6 +353,9 @@ def concat(xs, axis=0):
     """The arrays of the sequence ``xs`` one after another along ``axis`` (None: of the flattened arrays).
 
     They must agree in all other sizes. Raises ValueError where they do not, or where there is none.
+
+    >>> tg.concat([[1.0, 2.0], [3.0]])
+    Tensor([1., 2., 3.], dtype=float32)
     """
     if not len(xs):
         raise ValueError("concat: the sequence xs is empty; expected at least one array")
@@ -371,14 +378,19 @@ def _stack(xp, *xs, axis=0):
 
 
 def stack(xs, axis: int = 0):
-    """The arrays of the sequence ``xs``, all of one shape, along a new axis of the result, ``axis``."""
+    """The arrays of the sequence ``xs``, all of one shape, along a new axis of the result, ``axis``.
+
+    >>> tg.stack([[1.0, 2.0], [3.0, 4.0]], axis=1)
+    Tensor([[1., 3.],
+            [2., 4.]], dtype=float32)
+    """
     if not len(xs):
         raise ValueError("stack: the sequence xs is empty; expected at least one array")
     return _stack(*xs, axis=axis)
 
 
 def _parts_or_zeros(parts, shapes):
-    """Cotangents of several outputs in order, with zeros for those nobody used."""
+    """The cotangents of several outputs in order. Outputs that nobody used get zeros."""
     some = next(iter(parts.values()))
     return [parts[i] if i in parts else zeros_like(some, shape=shape) for i, shape in enumerate(shapes)]
 
@@ -400,7 +412,7 @@ def _split(xp, x, /, sizes, axis):
 
 
 def split(x, indices_or_sections, axis: int = 0) -> tuple:
-    """x cut along ``axis`` into a tuple of views, as in NumPy; their gradients are put together in one step.
+    """x cut along ``axis`` into a tuple of views, as in NumPy. One step joins their gradients.
 
     indices_or_sections: a number of equal parts, or the places to cut at ([2, 5]: before elements 2 and 5).
     Raises ValueError where x does not divide equally, or where the places decrease.
@@ -438,9 +450,9 @@ def _unstack(xp, x, /, axis):
 
 
 def unstack(x, axis: int = 0) -> tuple:
-    """The slices of x along ``axis`` as a tuple: views, whose gradients are put together in one step.
+    """The slices of x along ``axis`` as a tuple of views. One step joins their gradients.
 
-    Iteration over a tensor uses it: backward, n times ``x[i]`` would cost n arrays of the size of x.
+    Iteration over a tensor uses it. The backward pass of n times ``x[i]`` would make n arrays of the size of x.
     """
     x = as_operand(x)
     axis = one_axis("unstack", axis, x.ndim)

@@ -1,4 +1,4 @@
-"""Rows that are laid as columns, where NumPy's reductions are faster so: it reduces several columns at once."""
+"""Short rows are copied into columns where that makes reductions faster: NumPy reduces several columns at once."""
 
 from functools import reduce
 from itertools import product
@@ -11,11 +11,11 @@ from tinygrad_ms.arrays.sums import ones
 
 __all__: list[str] = []
 
-SHORT = 64  # elements of a row up to which the two copies cost less than they save
+SHORT = 64  # up to so many elements of a row the two copies save time
 
 
 def as_columns(x, axis):
-    """A copy of the raw array x whose columns are the rows of x along ``axis``; None where that is slower."""
+    """A copy of the raw array x. Its columns are the rows of x along ``axis``. None if that would be slower."""
     n = x.shape[-1] if axis == -1 and x.shape else 0
     if 1 < n <= SHORT and x.size >= 16 * n and BACKENDS[type(x)].name == "cpu":
         return x.reshape((-1, n)).T.copy()
@@ -23,28 +23,27 @@ def as_columns(x, axis):
 
 
 def as_rows(columns, shape):
-    """The columns as rows again, of an array of ``shape``."""
+    """The columns as rows again, in an array of ``shape``."""
     return columns.T.copy().reshape(shape)
 
 
 def most(columns):
-    """The largest of each column; without the frames of Python in ``columns.max``."""
+    """The largest element of each column. ``columns.max`` would add Python frames."""
     return numpy.maximum.reduce(columns, 0)
 
 
 def total(columns):
-    """The sum of each column; BLAS takes half of the time of a reduction."""
+    """The sum of each column by BLAS, in half of the time of a reduction."""
     return ones(columns.dtype)[: len(columns)] @ columns
 
 
-FEW, MANY = 8, 1 << 12  # elements of axes up to which they are taken one by one, in an array that is large enough
+FEW, MANY = 8, 1 << 12  # axes of up to FEW elements go one by one, in arrays of more than MANY
 
 
 def slices(x, axis):
-    """The indices of the elements along the short ``axis`` of the raw array x, each for a slice that keeps all axes.
+    """An index for each element along the short ``axis`` of the raw array x. Its slice keeps all axes.
 
-    None where NumPy's own reductions and broadcasts are as fast: they make a loop of its own for every row of an array,
-    however short.
+    None where NumPy's own reductions and broadcasts are as fast. NumPy runs a loop for every row, even for short ones.
     """
     if axis is None or x.size < MANY or BACKENDS[type(x)].name != "cpu":
         return None
@@ -56,7 +55,7 @@ def slices(x, axis):
 
 
 def folded(function, x, axis, keepdims):
-    """The raw array x reduced over ``axis`` by ``function`` of two arrays, slice by slice; None as above."""
+    """The raw array x reduced over ``axis``, slice by slice, by ``function`` of two arrays. None as above."""
     places = slices(x, axis)
     if places is None:
         return None

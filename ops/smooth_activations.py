@@ -1,8 +1,8 @@
-"""Smooth activation functions, with logaddexp (the smooth maximum) that softplus is a case of.
+"""Smooth activation functions, and logaddexp, the smooth maximum; softplus is a special case of it.
 
-Each is made of one exponential of a number that is not positive, so that nothing overflows and no tail is rounded away.
-A forward leaves its derivative, made of the same exponential, for the rule (``cache=``).
-docs/accuracy.md has the errors that were measured.
+Each is made of one exponential of a number that is not positive. So nothing overflows, and no tail is rounded away. The
+forward makes the derivative of the same exponential and leaves it for the rule (``cache=``). docs/accuracy.md has the
+measured errors.
 """
 
 import math
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def kept(y, slope):
-    """What a forward returns: the result, and what the rule may read."""
+    """The return value of a forward: the result, and what the rule may read."""
     return y, (slope,)
 
 
@@ -60,7 +60,7 @@ def _quick_slope(xp, x, out, g):
 @elementwise(
     derivative=lambda x, y: -y * tanh(0.5 * x),
     formula=r"y = \frac{e^{-|x|}}{(1 + e^{-|x|})^2}, \quad \frac{dy}{dx} = -y \tanh \frac{x}{2}",
-    source="002 (70): the derivative of sigmoid, not rounded to 0 where sigmoid x is rounded to 1",
+    source="ai-edu, equation 70: the derivative of sigmoid, not rounded to 0 where sigmoid x is rounded to 1",
     floats=True,
 )
 def sigmoid_slope(xp, x):
@@ -73,12 +73,12 @@ _NUMBERS = (0.0, 1.0, -1.0, 0.5, 0.25)
 
 @cache
 def _arrays_of(dtype):
-    """They as arrays: beside a small array, NumPy takes as long to convert a number as to compute."""
+    """The numbers as arrays. Beside a small array, NumPy takes as long to convert a number as to compute."""
     return tuple(numpy.array(value, dtype) for value in _NUMBERS)
 
 
 def _sigmoid_rule(g, x):
-    """g / (4 cosh^2 (x / 2)), of small arrays as in the rule of tanh."""
+    """g / (4 cosh^2 (x / 2)). Small arrays are computed as in the rule of tanh."""
     if is_small(x):
         *_, half, quarter = _arrays_of(x.dtype)
         return over_square(quarter * g, numpy.cosh, half * x)
@@ -88,7 +88,7 @@ def _sigmoid_rule(g, x):
 @elementwise(
     rule=_sigmoid_rule,
     formula=r"\frac{dy}{dx} = y (1 - y) = \frac{e^{-|x|}}{(1 + e^{-|x|})^2}",
-    source="002 (70)",
+    source="ai-edu, equation 70",
     floats=True,
 )
 def sigmoid(xp, x):
@@ -191,10 +191,10 @@ def _softplus_slope(x, beta):
     cache=("slope",),
     floats=True,
     formula=r"y = \tfrac{1}{\beta} \ln(1 + e^{\beta x}), \quad \frac{dy}{dx} = \sigma(\beta x)",
-    source="002 (4), (6), (51)",
+    source="ai-edu, equations 4, 6 and 51",
 )
 def softplus(xp, x, beta=1.0):
-    """ln(1 + e^(beta x)) / beta without overflow: a smooth relu; for beta = 1 it is logaddexp(x, 0)."""
+    """ln(1 + e^(beta x)) / beta, without overflow. It is a smooth relu. For beta = 1 it is logaddexp(x, 0)."""
     return kept(*in_blocks(xp, _softplus_kernel, x, beta, double=False, quick=_quick_softplus, results=2, spare=4))
 
 
@@ -204,7 +204,7 @@ def log_sigmoid(x) -> Tensor:
 
 
 def _gap(a, b):
-    """a - b, at least in float32; -inf, whose sigmoid is 0, where both are -inf."""
+    """a - b, at least in float32. Where both are -inf it is -inf, whose sigmoid is 0."""
     a, b = (x if type(x) in NUMBERS else wide(x) for x in (a, b))
     if isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray):
         with numpy.errstate(invalid="ignore"):
@@ -220,6 +220,6 @@ def _gap(a, b):
 logaddexp = binary("logaddexp", "ln(e^a + e^b) without overflow: a smooth maximum.",
                    derivative=(lambda a, b: sigmoid(_gap(a, b)), lambda a, b: sigmoid(_gap(b, a))),
                    formula=r"y = \ln(e^a + e^b), \quad dy = \sigma(a - b)\,da + \sigma(b - a)\,db",
-                   source="002 (4), (6), (51)", floats=True, symmetric=True,
+                   source="ai-edu, equations 4, 6 and 51", floats=True, symmetric=True,
                    notes="The gradients where both are -inf are 0, as of logsumexp; NaN where both are inf.")
 # fmt: on

@@ -16,7 +16,7 @@ __all__ = ["erf", "erfc", "logit", "sinc"]
 
 # --- the error function -----------------------------------------------------------------------------------
 #
-# -ln(1 - erf x) grows from 0 like s x, s = 2 / sqrt(pi), and at last like x^2, so that its ratio to x (x + s)
+# -ln(1 - erf x) grows like s x near 0, s = 2 / sqrt(pi), and like x^2 far from it. So its ratio to x (x + s)
 # is a smooth function between 0.85 and 1. A polynomial p in a variable u that maps [0, 6] to [-1, 1] fits it
 # to the last digit; erf x = 1 - exp(-x (x + s) p(u)) then is accurate near 0, too, and 1 beyond 6.
 
@@ -27,7 +27,7 @@ _SCALE = (_END + 2 * _CENTER) / _END  # u(x) = (_SCALE x - _CENTER) / (x + _CENT
 
 @functools.cache
 def _erf_polynomial(degree: int) -> list[float]:
-    """The coefficients of p, lowest first: interpolation of math.erf in the Chebyshev points."""
+    """The coefficients of p, lowest first, by interpolation of math.erf in the Chebyshev points."""
     from numpy.polynomial.chebyshev import cheb2poly
 
     def ratio(u):
@@ -86,7 +86,7 @@ def _erfc_kernel(xp, x, itemsize):
     floats=True,
 )
 def erfc(xp, x):
-    """1 - erf(x) with its digits also far out at the right, where 1 - erf(x) has none, down to the smallest number.
+    """1 - erf(x). It keeps its digits in the right tail, down to the smallest number, where erf(x) is rounded to 1.
 
     The error is below 4 ulp in float64; float32 and float16 are rounded once. Its derivative is as accurate.
     """
@@ -111,23 +111,23 @@ def _logit_kernel(xp, x, eps):
 def _logit_slope(x, eps):
     low, value = (0, math.nan) if eps is None else (eps, 0)
     outside = (x < low) | (1 - x < low)
-    z = where(outside, 0.5, x) + 0  # of -0.0 too the gradient is inf
+    z = where(outside, 0.5, x) + 0  # the gradient at -0.0 is inf, too
     return where(outside, value, 1 / (z * (1 - z)))
 
 
 @elementwise(
     derivative=_logit_slope,
     formula=r"y = \ln \frac{x}{1 - x}, \quad \frac{dy}{dx} = \frac{1}{x (1 - x)}",
-    source="002 (3)",
+    source="ai-edu, equation 3",
     floats=True,
     notes="At 0 and 1 the value is -inf and inf, the gradient inf; outside, without eps, both are NaN. With eps the"
     " gradient outside eps ... 1 - eps is 0.",
 )
 def logit(xp, x, eps=None):
-    """ln(x / (1 - x)), the inverse of sigmoid, for x in [0, 1]; with ``eps``, of x clipped to [eps, 1 - eps].
+    """ln(x / (1 - x)), the inverse of sigmoid, for x in [0, 1]. ``eps``: x is clipped to [eps, 1 - eps] first.
 
-    Accurate near 0, 1 / 2 and 1: the error is below 3 ulp in float64; float32 and float16 are rounded once.
-    Raises ValueError for an eps that is not from 0 to 1 / 2.
+    It is accurate near 0, 1 / 2 and 1. The error is below 3 ulp in float64; float32 and float16 are rounded once.
+    Raises ValueError unless eps lies in [0, 1 / 2].
     """
     if eps is not None and not 0 <= eps <= 0.5:
         raise ValueError(f"logit: eps is {eps}; it must be from 0 to 0.5")
@@ -139,7 +139,7 @@ def logit(xp, x, eps=None):
 # fmt: off
 sinc = unary("sinc", "sin(pi x) / (pi x), as in NumPy.", derivative=lambda x: sinc_derivative(x, order=1),
              formula=r"y = \frac{\sin \pi x}{\pi x}, \quad \frac{dy}{dx} = \frac{\cos \pi x - y}{x}",
-             source="002 (8), (33)", floats=True,
+             source="ai-edu, equations 8 and 33", floats=True,
              notes="Smooth at 0, with value 1 and derivative 0; derivatives of every order are exact there.")
 # fmt: on
 
@@ -152,10 +152,10 @@ sinc = unary("sinc", "sin(pi x) / (pi x), as in NumPy.", derivative=lambda x: si
     floats=True,
 )
 def sinc_derivative(xp, x, *, order):
-    """The derivative of sinc of any order, also near 0, where the quotient rule would divide noise by 0.
+    """The derivative of sinc of any order. It is right near 0, too, where the quotient rule would divide noise by 0.
 
-    The integral I_n, with z = pi x: near 0 by the power series of the cosine; farther out by parts,
-    I_n = (sin(z + n pi / 2) - n I_(n-1)) / z.
+    Let z = pi x. Near 0 the integral I_n comes from the power series of the cosine. Elsewhere it comes from integration
+    by parts, I_n = (sin(z + n pi / 2) - n I_(n-1)) / z.
     """
     z = math.pi * x
     near = xp.abs(z) <= order + 1

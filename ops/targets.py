@@ -22,7 +22,7 @@ __all__: list[str] = []
 
 
 def _entries(xp, x, labels):
-    """The places of the labelled entries in x as one row."""
+    """The places of the labelled entries in the flattened x."""
     classes = max(x.shape[-1], 1)
     return xp.arange(0, prod(labels.shape) * classes, classes) + labels.reshape((-1,))
 
@@ -34,7 +34,7 @@ def _entries(xp, x, labels):
     moves=True,
 )
 def pick_label(xp, x, /, labels):
-    """The entry of each row that its integer label names: (..., classes), (...) -> (...)."""
+    """The entry of each row at its integer label: (..., classes), (...) -> (...)."""
     return x.reshape((-1,))[_entries(xp, x, labels)].reshape(labels.shape)
 
 
@@ -73,7 +73,7 @@ def _minus_sum_at_label(y, labels):
         lambda t, scale, log_probabilities, labels: _minus_sum_at_label(t * scale * exp(log_probabilities), labels),
     ),
     formula=r"Y_{nc} = s_n \Big( p_{nc} - [c = t_n] \sum_k p_{nk} \Big)",
-    source="002 (103); the probabilities p of a row sum to 1",
+    source="ai-edu, equation 103; the probabilities p of a row sum to 1",
 )
 def softmax_minus_one_hot(xp, scale, log_probabilities, /, labels):
     """The gradient of the cross-entropy with integer labels, in one buffer; ``scale`` has shape (..., 1)."""
@@ -82,7 +82,7 @@ def softmax_minus_one_hot(xp, scale, log_probabilities, /, labels):
     y = xp.ascontiguousarray(xp.exp(log_probabilities))
     row, entries = y.reshape((-1,)), _entries(xp, y, labels)
     row[entries] = 0
-    total = xp.matmul(y, xp.ones(y.shape[-1], y.dtype))  # not p - 1, which has no digits where p is near 1
+    total = xp.matmul(y, xp.ones(y.shape[-1], y.dtype))  # p - 1 would lose its digits where p is near 1
     row[entries] = -total.reshape((-1,))
     return xp.multiply(y, scale, out=y)
 
@@ -95,10 +95,10 @@ class HardTargets:
 
     def __init__(self, labels, factor, count, reduction):
         self.labels, self.factor, self.reduction = labels, factor, reduction
-        self.count = count  # what the mean divides by
+        self.count = count  # the divisor of the mean
 
     def loss(self, a, xp=None):
-        """The loss as a function of a = log p, in which it is linear. ``xp``: given in a forward, on raw arrays."""
+        """The loss as a function of a = log p; it is linear in a. A forward, on raw arrays, gives ``xp``."""
         pick, choose = (pick_label, where) if xp is None else (_forward(pick_label, xp), xp.where)
         losses = pick(a, labels=self.labels)
         if self.factor is not None:
@@ -118,21 +118,23 @@ class SoftTargets:
         self.factor, self.count, self.reduction = factor, count, reduction
 
     def loss(self, a, xp=None):
-        """The loss as a function of a = log p, in which it is linear; 0 of a class with factor 0, also if a is -inf."""
+        """The loss as a function of a = log p; it is linear in a. A class with factor 0 adds 0, also if a is -inf."""
         choose = where if xp is None else xp.where
         return _reduced(-(self.factor * choose(self.factor == 0, 0.0, a)).sum(axis=-1), self)
 
     def gradient(self, log_p, scale):
         """``scale`` times the derivative of the loss by the logits, y = p sum_c factor_nc - factor."""
         total = self.factor.sum(axis=-1, keepdims=True)
-        return scale * _balanced(total * exp(log_p) - self.factor, log_p > -0.69)  # p > 1 / 2: y may have lost digits
+        return scale * _balanced(
+            total * exp(log_p) - self.factor, log_p > -0.69
+        )  # where p > 1 / 2, y may have lost digits
 
 
 def _balanced(y, likely):
-    """y, whose rows add up to 0, with its likely entries, at most one in a row, made of the others."""
+    """y with rows that add up to 0. The likely entry of a row, if there is one, is made of the others."""
     if type(y) not in BACKENDS or BACKENDS[type(y)].name != "cpu":
         return where(likely, -where(likely, 0.0, y).sum(axis=-1, keepdims=True), y)
-    index = numpy.unravel_index(likely.ravel().nonzero()[0], likely.shape)  # nonzero of one axis is fast
+    index = numpy.unravel_index(likely.ravel().nonzero()[0], likely.shape)  # nonzero is fast for one axis
     if index[0].size:
         y[index] = 0
         y[index] = -sum_over(y, (y.ndim - 1,))[(*index[:-1], 0)]

@@ -1,7 +1,7 @@
-"""Where the values of tensors leave the tape as Python numbers or NumPy arrays while a transform runs.
+"""Notes where the values of tensors leave the tape, as Python numbers or NumPy arrays, while a transform runs.
 
-A transform whose result is off the tape cannot know whether that is right: a constant has the gradient 0. But where a
-value left the tape before, the gradient was lost: the transform names that line.
+If the result of a transform is off the tape, it may be a constant, whose gradient is 0. But if a value left the tape
+before, the gradient was lost. Then the transform raises and names that line.
 """
 
 from contextlib import contextmanager
@@ -17,9 +17,9 @@ _watches: ContextVar[tuple] = ContextVar("tinygrad_ms.watches", default=())
 
 @contextmanager
 def watched(depends):
-    """The list in which the first line stands where, inside this block, a user read the numbers of a tensor.
+    """A list that gets the first line of this block in which the user reads the numbers of a tensor.
 
-    depends: (node) -> whether that tensor matters: whether it depends on the inputs of the transform.
+    depends: (node) -> whether the tensor depends on the inputs of the transform; others do not count.
     """
     lines: list[str] = []
     token = _watches.set((*_watches.get(), (depends, lines)))
@@ -30,13 +30,13 @@ def watched(depends):
 
 
 def note_read(x) -> None:
-    """Tell observers that the values of x are read here, if x is a Tensor, in another way than by an op."""
+    """Tell observers that the values of x are read here, not by an op. x may be no Tensor; then nothing happens."""
     if (hooks := current_state().hooks) and isinstance(x, Tensor):
         notify(hooks, "read", x)
 
 
 def note_crossing(x) -> None:
-    """Say that the numbers of the tensor x leave the tape here; ``item`` and its kind do so."""
+    """Note that the numbers of the tensor x leave the tape here. ``item`` and its like call this."""
     note_read(x)
     if x.node is None or not _watches.get() or not current_state().recording:
         return

@@ -1,4 +1,4 @@
-"""Sliding windows, what convolutions multiply, and their transpose, which adds up where windows overlap."""
+"""Sliding windows, for convolutions, and their transpose, which adds up overlapping windows."""
 
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import linear
@@ -27,10 +27,10 @@ def _sliding_window_view(xp, x, /, window, axes):
     transpose=lambda g, window, axes: _sliding_window_view(g, window=window, axes=axes),
     formula=r"y_i = \sum_{p+q=i} g_{p,q}:\quad \bar g_{p,q} = \bar y_{p+q}",
     source=SOURCE,
-    flops=lambda arrays, outputs, constants: arrays[0].size,  # one addition each
+    flops=lambda arrays, outputs, constants: arrays[0].size,  # one addition for each element
 )
 def overlap_add(xp, g, /, shape, window, axes):
-    """Zeros of ``shape`` with the windows g added where they come from: one axis after the other, in long runs."""
+    """Zeros of ``shape`` with the windows g added at their places, one axis after the other, in long runs."""
     y = wide(g) if axes else g.copy()
     for axis, size in zip(axes, window):
         parts = [y[along(len(shape), i, i + 1)].squeeze(len(shape)) for i in range(size)]
@@ -42,11 +42,11 @@ def overlap_add(xp, g, /, shape, window, axes):
 
 
 def sliding_window_view(x, window_shape, axis=None):
-    """Every window of ``window_shape`` along ``axis`` (None: all axes), in new axes at the end: a read-only view.
+    """Every window of ``window_shape`` along ``axis`` (None: all axes), in new axes at the end. A read-only view.
 
     (..., n) with windows of k along the last axis becomes (..., n - k + 1, k), as in NumPy. A convolution is a sum over
-    windows, ``einsum("nchwij,kcij->nkhw", sliding_window_view(x, (5, 5), (2, 3)), weight)``; with a step s, take every
-    s-th of them by ``[:, :, ::s, ::s]``. Raises ValueError where a window is longer than its axis.
+    windows, ``einsum("nchwij,kcij->nkhw", sliding_window_view(x, (5, 5), (2, 3)), weight)``. For a step s take every
+    s-th window by ``[:, :, ::s, ::s]``. Raises ValueError where a window is longer than its axis.
     """
     x = as_operand(x)
     sizes = window_shape if isinstance(window_shape, (tuple, list)) else (window_shape,)

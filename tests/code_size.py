@@ -7,6 +7,7 @@ A line counts if a token of code stands on it. The lines of a docstring (a strin
 """
 
 import ast
+import functools
 import io
 import os
 import sys
@@ -33,6 +34,7 @@ def code_lines(path: Path) -> int:
     return len(lines)
 
 
+@functools.cache
 def library(root: Path) -> dict[str, int]:
     """{path: lines of code} of everything that is installed; ``ops/`` once, not again behind its symlink."""
     sizes = {}

@@ -9,7 +9,7 @@ NUMERIC = 1e-8  # central differences with h = 1e-5 in float64 against formula
 
 
 def differences(f, x, layout="tensor", h=1e-5):
-    """dy_i/dx_k of ``f`` on plain arrays, in the layouts of 004: matrices are flattened row by row."""
+    """dy_i/dx_k of ``f`` on plain arrays, in the layouts of AIDIY: matrices are flattened row by row."""
     x = np.asarray(x, dtype=float)
     columns = []
     for k in range(x.size):

@@ -1,4 +1,4 @@
-"""References of higher precision for msign and its derivative: an 80-bit SVD by one-sided Jacobi rotations."""
+"""The two references for msign and its derivative: an 80-bit SVD by one-sided Jacobi rotations, and the closed form."""
 
 import numpy as np
 
@@ -77,6 +77,25 @@ def msign_and_gradient(M, G, e=0):
     inner = (plus * (C - C.T) + minus * (C + C.T)) / 2
     gradient = U @ inner @ V.T + U @ ((B - C @ V.T) / h[:, None])
     return (U * f) @ V.T, gradient
+
+
+def closed_form(U, s, V, G, e=0.0):
+    """The derivative of msign along matrices of its rank, from all of U and V, one pair of singular vectors at a time.
+
+    With e > 0: that of the smooth msign at constant e. It is its own adjoint. M may be tall or wide.
+    """
+    E, (n, m) = U.T @ G @ V, G.shape
+    row, column = (np.append(s, np.zeros(k - len(s))) for k in (n, m))
+    inner = np.zeros((n, m))
+    for i in range(n):
+        for j in range(m):
+            h_i, h_j = np.hypot(row[i], e), np.hypot(column[j], e)
+            f_i, f_j = (row[i] / h_i if h_i else 0), (column[j] / h_j if h_j else 0)
+            if f_i:
+                inner[i, j] = f_i * (f_i * E[i, j] - (f_j * E[j, i] if f_j else 0)) / (h_i + h_j)
+            if h_j:
+                inner[i, j] += (1 - f_i * f_i) * E[i, j] / h_j
+    return U @ inner @ V.T
 
 
 def error(value, reference):

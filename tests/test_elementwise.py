@@ -1,4 +1,4 @@
-"""Elementary functions beyond the derivative suite: the tables of 002, every order, the edges of their
+"""Elementary functions beyond the derivative suite: the tables of ai-edu, every order, the edges of their
 domains."""
 
 import math
@@ -31,7 +31,7 @@ def derivative(f, x, order=1):
     return y.numpy()
 
 
-# --- the table of 002 -------------------------------------------------------------------------------------
+# --- the table of ai-edu ----------------------------------------------------------------------------------
 
 UNIT = np.linspace(-0.9, 0.9, 7)
 LINE = np.linspace(-2.6, 2.7, 8)
@@ -94,7 +94,7 @@ def test_derivative_is_the_one_of_the_table(row):
 
 
 def test_partial_derivatives_and_the_total_derivative():
-    """002 (40), (41), (52): Z = U^2 V with U = sin(x y), V = x + y^2."""
+    """ai-edu, equations 40, 41 and 52: Z = U^2 V with U = sin(x y), V = x + y^2."""
     x, y = (
         tg.tensor([0.7], dtype="float64", requires_grad=True),
         tg.tensor([-1.2], dtype="float64", requires_grad=True),

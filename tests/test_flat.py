@@ -21,6 +21,8 @@ METHODS = {
     "adam": (optim.Adam, dict(lr=0.02)),
     "adam-decay": (optim.Adam, dict(lr=0.02, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1)),
     "adamw": (optim.AdamW, dict(lr=0.02, weight_decay=0.3)),
+    "rmsprop": (optim.RMSprop, dict(lr=0.01, weight_decay=0.1)),
+    "rmsprop-centered": (optim.RMSprop, dict(lr=0.01, alpha=0.9, eps=1e-4, momentum=0.5, centered=True)),
     "muon": (optim.Muon, dict(lr=0.02, weight_decay=0.1, steps=2)),
 }
 methods = pytest.mark.parametrize("method", METHODS)

@@ -3,8 +3,8 @@
 The floors, from the bottom:
 
 0. `_version`; `lines`: of source files; `options`: numbers as options; `random`: the generator that initial values and
-   masks come from; `sole`: whether an array has one owner; `surroundings`: what must surround a call that runs again;
-   `tree`: nested containers
+   masks come from; `sole`: whether an array has one owner; `spelling`: PyTorch's names; `surroundings`: what must
+   surround a call that runs again; `tree`: nested containers
 1. `arrays`: which array library an array belongs to; above it `cards`: machines with several cards, `precision`: of
    their products, `launches`: products and kernels of one launch, and `world`: the ranks of a job
 2. `engine`: Tensor and tape
@@ -12,7 +12,8 @@ The floors, from the bottom:
 4. `nn`, `optim`, `graph`, `data`, `testing`, `transforms`, `serialization`, `anomaly`, `reference`, `own_primitives`
 5. `replay`: record once, run many; `distributed`: several processes; `interop`: inside PyTorch and JAX; `notebook`,
    `rules`; `doctor`: of this machine; `moved`: where old paths lead
-6. `tinygrad_ms` itself: the public names; above it `__main__`, the command line
+6. `tinygrad_ms` itself: the public names; above it `learn`, exercises, and `play`, a playground, which use them as
+   everybody does, `api`, the pages of their docstrings, and `__main__`, the command line
 """
 
 import ast
@@ -29,6 +30,7 @@ FLOORS = {
     "tinygrad_ms.options": 0,
     "tinygrad_ms.random": 0,
     "tinygrad_ms.sole": 0,
+    "tinygrad_ms.spelling": 0,
     "tinygrad_ms.surroundings": 0,
     "tinygrad_ms.tree": 0,
     "tinygrad_ms.arrays": 1,
@@ -59,6 +61,9 @@ FLOORS = {
     "tinygrad_ms.doctor": 5,
     "tinygrad_ms.moved": 5,
     "tinygrad_ms": 6,
+    "tinygrad_ms.learn": 6.5,
+    "tinygrad_ms.play": 6.5,
+    "tinygrad_ms.api": 6.5,
     "tinygrad_ms.__main__": 7,
 }
 

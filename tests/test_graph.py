@@ -1,7 +1,11 @@
 """tg.graph: the structure read off the tape, its DOT text, folding, values and gradients."""
 
+import os
 import re
 import shutil
+import struct
+import sys
+import types
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -13,6 +17,8 @@ from tinygrad_ms.graph import build, recording
 from tinygrad_ms.graph.dot_text import write
 from tinygrad_ms.graph.latex import to_text
 from tinygrad_ms.graph.renderer import draw, find_renderer
+from tinygrad_ms.graph.titles import CLUSTER, EDGE, band, clear_titles, justified, points_of
+from tinygrad_ms.graph.values import Summary
 
 GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = [
@@ -437,7 +443,7 @@ def test_large_arrays_as_statistics_and_a_strip():
     assert summary.small is None and (summary.low, summary.high, summary.mean) == (0.0, 599.0, 299.5)
     levels = np.array(summary.levels())
     assert levels.shape == (4, 12) and levels.min() == 0 and levels.max() == 1
-    assert graph.dot().count('fixedsize="true" bgcolor') == 48
+    assert graph.dot().count('fixedsize="true" bgcolor') == 48 + 7  # and the scale in the legend
     wrong = tg.tensor([np.nan, np.inf, 1.0] * 5, requires_grad=True)
     assert "10 not finite" in build(wrong.sum(), values=True).find("")[0].arrays[0].value.text
 
@@ -565,6 +571,164 @@ def test_pictures(tmp_path):
     assert ["".join(e.itertext()).strip() for e in above] == ["fc"] and svg.index("titles") > svg.rindex('class="edge')
     assert graph.render(tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in graph._repr_mimebundle_()["image/svg+xml"]
+
+
+def numbers_of(svg, name):
+    return [float(value) for value in re.findall(rf'{name}="([\d.]+)(?:pt)?"', svg)]
+
+
+@pytest.mark.skipif(not find_renderer(), reason="no renderer: pip install graphviz-pure")
+def test_a_picture_is_as_large_as_asked_for(tmp_path):
+    graph = build(mlp()[0])
+    plain, twice = (graph.render(tmp_path / "g.svg", scale=s).read_text(encoding="utf-8") for s in (1, 2))
+    assert numbers_of(twice, "width")[0] == 2 * numbers_of(plain, "width")[0]
+    assert re.sub('(width|height)="[^"]*"', "", plain) == re.sub('(width|height)="[^"]*"', "", twice)
+    sizes = [struct.unpack(">II", graph.render(tmp_path / "g.png", scale=s).read_bytes()[16:24]) for s in (1, 2)]
+    assert all(abs(two - 2 * one) <= 2 for one, two in zip(*sizes))
+    for scale in (0, -1, True, "2", float("nan")):
+        with pytest.raises(ValueError, match="expected a number above 0"):
+            graph.render(tmp_path / "g.svg", scale=scale)
+
+
+def test_letters_are_as_large_as_asked_for():
+    plain, large = (build(mlp()[0], font_size=size).dot() for size in (12, 24))
+    for attribute in ("point-size", "fontsize"):
+        before, after = (re.findall(rf'{attribute}="?([\d.]+)', text) for text in (plain, large))
+        assert before and [float(size) for size in after] == [2 * float(size) for size in before]
+    for size in (3, 1000, True, "12", float("nan")):
+        with pytest.raises(ValueError, match="font_size"):
+            build(mlp()[0], font_size=size)
+
+
+def test_signs_stand_for_arithmetic_and_operands_have_names_that_are_free():
+    def texts(*names):
+        p, q = (tg.tensor([3.0], requires_grad=True, name=name) for name in names)
+        outputs = [(p * q / 4 + 1 - q) / p, (1 - p) ** 2, tg.maximum(q, 0.5)]
+        return re.findall(r"<(?:b|font[^>]*)>([^<>]+)</", build(outputs, formulas=True).dot())
+
+    found = texts("a", "b")
+    assert {"×", "/ 4", "+ 1", "−", "/", "1 −", "y=2", "y=0.5", "x", "y"} <= set(found)
+    assert not any(re.search(r"\b[ab]=|\bd?[ab]\b.*=", text) for text in found)
+    assert {"a", "b", "b=2"} <= set(texts("x", "y")) and {"u", "v", "v=2"} <= set(texts("a", "x"))
+
+
+def test_the_legend_explains_heat_strips():
+    x = tg.tensor(np.arange(64.0), requires_grad=True)
+    loss = (x * x).sum()
+    assert "low to high" in build(loss, values=True).dot() and "low to high" not in build(loss).dot()
+
+
+def test_a_constant_without_a_name_says_what_it_is():
+    layer = tg.nn.Linear(3, 2, rng=0)
+    with tg.scope("model"):
+        loss = tg.mse(layer(tg.tensor(np.ones((4, 3)))), tg.tensor(np.zeros((4, 2))))
+    constants = [v for v in build(loss, params=layer).vertices if v.kind == "constant"]
+    assert [(v.name, v.title, v.scope.name) for v in constants] == [("input", "", ""), ("target", "", "")]
+    named = tg.tensor(np.ones((4, 3)), name="images")
+    assert [v.name for v in build(layer(named), params=layer).vertices if v.kind == "constant"] == [""]
+    M = leaf(3, 2, name="M")
+    higher = build((tg.msign(M) * tg.tensor(np.ones((3, 2)), name="C")).sum(), view="higher")
+    assert "gradient that arrives" in {v.name for v in higher.vertices if v.kind == "constant"}
+
+
+def test_a_mean_that_is_rounding_is_zero():
+    assert "mean 0," in Summary(np.tile([0.1, -0.1, 1e-12], 5)).text
+    assert "mean 1e-12," in Summary(np.full(10, 1e-12)).text
+
+
+def rectangles(svg):
+    """{title: (x, y, width, height)} of the titles of scopes, and points of all arrows."""
+    titles = {text: band(box, text, []) for _, box, text in CLUSTER.findall(svg)}
+    y = {text: float(re.findall(r' y="([^"]*)"', text)[0]) for text in titles}
+    return {re.sub("<[^>]*>", "", t): (x, y[t] - 9, w, 9) for t, (_, _, x, w, _) in titles.items()}, [
+        point for path in EDGE.findall(svg) for point in points_of(path)
+    ]
+
+
+@pytest.mark.skipif(not find_renderer(), reason="no renderer: pip install graphviz-pure")
+def test_arrows_leave_titles_alone():
+    """In a box that is wide enough the title moves; where there is no room it stands above the arrow, on a halo."""
+    x = tg.tensor([1.0, 2.0], requires_grad=True, name="an input of some width")
+    with tg.scope("s"):
+        y = tg.tanh(x) + tg.exp(x) * tg.sin(x)
+    for rankdir in ("TB", "BT"):
+        svg = build(y, rankdir=rankdir).svg()
+        where, points = rectangles(svg)
+        ((x0, y0, w, h),) = where.values()
+        assert points and not any(x0 < px < x0 + w and y0 < py < y0 + h for px, py in points)
+    assert "paint-order" not in svg and svg.count(">s</text>") == 2 and "tg-halo" not in svg
+    text = '<text x="8" y="-5" font-size="12">abcd</text>'
+    box = f'<g id="scope0" class="cluster"><path fill="red" d="M0,0L40,0"/>{text}</g>'
+    arrow = '<g id="e0" class="edge"><path d="M20,-20C20,-10 20,-5 20,5"/></g>'
+    crowded = clear_titles(f'<svg>\n<g id="graph0">{box}{arrow}</g></svg>')
+    assert crowded.index('class="tg-halo" fill="red"') < crowded.index('class="titles"') and crowded.count("abcd") == 3
+
+
+@pytest.mark.skipif(not find_renderer(), reason="no renderer: pip install graphviz-pure")
+def test_a_box_grows_for_a_title_without_room(tmp_path):
+    x = tg.tensor([1.0, 2.0], requires_grad=True, name="x")
+    with tg.scope("a title about as wide as its box"):
+        y = tg.exp(tg.tanh(x))
+    svg = build(y).svg()
+    where, points = rectangles(svg)
+    ((x0, y0, w, h),) = where.values()
+    assert not any(x0 < px < x0 + w and y0 < py < y0 + h for px, py in points)
+
+
+def test_a_label_that_an_arrow_crosses_stands_above_it():
+    """An SVG in the form of Graphviz: the second arrow crosses the label of the first, not that of the third."""
+    one = '<g id="e{}" class="edge value"><path d="M{},0C{},10 {},20 {},30"/>{}</g>\n'
+    label = '<text x="5" y="15" font-size="10" fill="#333333">label</text>'
+    edges = [
+        one.format(0, *[0] * 4, label),
+        one.format(1, *[12] * 4, ""),
+        one.format(2, *[90] * 4, label.replace("5", "95", 1)),
+    ]
+    svg = f'<svg>\n<g id="graph0">\n{"".join(edges)}</g>\n</svg>'
+    root = ElementTree.fromstring(clear_titles(svg))
+    groups = [g for g in root.iter("g") if g.get("class") == "edge value"]
+    assert [g.get("id") for g in groups] == ["e1", "e2", "e0"]
+    assert [[t.get("class") for t in g.iter("text")] for g in groups] == [[], [None], ["tg-halo", None]]
+
+
+def test_titles_stand_where_the_arrows_of_a_png_leave_room():
+    box = (
+        '<g id="scope0" class="cluster"><path d="M0,0C0,0 200,0 200,100"/><text x="8" y="-5" font-size="12">abcd</text>'
+    )
+    arrow = '<g id="e0" class="edge"><path d="M{0},-20C{0},-10 {0},-5 {0},5"/>'
+    dot = 'label=<abcd> labelloc=t labeljust=l style="filled" id="scope0"'
+    for x, side in ((150, "l"), (20, "r")):
+        assert f"labeljust={side} " in justified(dot, box + arrow.format(x))
+    assert "labeljust=c " in justified(dot, box + arrow.format(20) + arrow.format(180))
+    assert justified(dot, box + "".join(arrow.format(x) for x in (20, 100, 180))) == dot
+
+
+@pytest.mark.skipif(not find_renderer(), reason="no renderer: pip install graphviz-pure")
+def test_chinese_names(tmp_path, monkeypatch):
+    """Boxes are as wide as the letters; a PNG is made by a program that has them, or warns."""
+    monkeypatch.setenv("PATH", os.defpath)
+    x = tg.tensor([1.0], requires_grad=True, name="神经元的权重和偏置 é")
+    graph = build(tg.exp(x))
+    svg = graph.svg()
+    (width,) = (max(xs) - min(xs) for xs in [numbers_of_box(svg)])
+    assert svg.count("神经元的权重和偏置 é") >= 1 and width > 9 * 12
+    pure = Path(find_renderer()).stem == "graphviz-pure"
+    monkeypatch.setitem(sys.modules, "cairosvg", None)
+    monkeypatch.setattr(shutil, "which", lambda name, which=shutil.which, **more: (
+        None if name in ("rsvg-convert", "inkscape") else which(name, **more)))  # fmt: skip
+    if pure:
+        with pytest.warns(UserWarning, match="no font for '.' .* write .svg") as warned:
+            graph.render(tmp_path / "g.png")
+        assert warned[0].filename == __file__
+    converter = types.SimpleNamespace(svg2png=lambda svg, scale: b"\x89PNG %g" % scale + svg)
+    monkeypatch.setitem(sys.modules, "cairosvg", converter)
+    if pure:
+        assert graph.render(tmp_path / "g.png", scale=3).read_bytes().startswith(b"\x89PNG 3<?xml")
+
+
+def numbers_of_box(svg):
+    points = re.search(r'id="n0".*?points="([^"]*)"', svg, re.DOTALL)[1]
+    return [float(pair.split(",")[0]) for pair in points.split()]
 
 
 @pytest.mark.skipif(not shutil.which("dot"), reason="pdf needs Graphviz's dot (apt-get install graphviz)")

@@ -9,6 +9,7 @@ import pytest
 from tests.test_graph import check_dot
 from tinygrad_ms.graph.dot_text import EDGES, GRADIENT_TEXT, GREY, HEAT, LOOKS, STRIP
 from tinygrad_ms.graph.renderer import find_renderer
+from tinygrad_ms.graph.titles import CLUSTER, EDGE, band, points_of
 
 GALLERY = Path(__file__).parents[1] / "docs" / "gallery"
 spec = importlib.util.spec_from_file_location("gallery", GALLERY / "draw.py")
@@ -39,6 +40,17 @@ def test_pictures(picture):
         assert min(x - w / 2, width - x - w / 2, y - h / 2, height - y - h / 2) > -0.01
         for X, Y, W, H in boxes[:i]:
             assert abs(x - X) >= (w + W) / 2 - 0.01 or abs(y - Y) >= (h + H) / 2 - 0.01
+
+
+@pytest.mark.parametrize("path", sorted(GALLERY.glob("*.svg")), ids=lambda path: path.stem)
+def test_no_arrow_crosses_a_title(path):
+    svg = path.read_text(encoding="utf-8")
+    arrows = [points_of(arrow) for arrow in EDGE.findall(svg)]
+    found = CLUSTER.findall(svg)
+    assert len(found) == svg.count('class="cluster')
+    for _, box, text in found:
+        _, right, x, width, crossings = band(box, text, arrows)
+        assert x + width <= right and not [c for c in crossings if x < c < x + width], text
 
 
 def test_the_page_of_the_gallery(tmp_path):

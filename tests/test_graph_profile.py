@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +177,11 @@ def test_graph_of_a_script(script, tmp_path, capsys):
     assert main(["graph", str(script), "-o", str(out), "--step", "2", "--view", "both", "--", "3"]) == 0
     assert sys.argv == argv and "both" in capsys.readouterr().out
     dot = out.read_text(encoding="utf-8")
-    assert "a=2.5" in dot or "b=2.5" in dot
+    assert "2.5 ×" in dot or "× 2.5" in dot
+    sized = ["--scale", "2", "--font-size", "24"]
+    assert main(["graph", str(script), "-o", str(out), "--step", "2", *sized, "--", "3"]) == 0
+    assert "fontsize=24 " in out.read_text(encoding="utf-8")
+    assert main(["graph", str(script), "-o", str(out), "--font-size", "1", "--", "3"]) == 1
     assert main(["graph", str(script), "-o", str(out), "--values"]) == 0  # no backward: the tensors it left
     assert "2.718" in out.read_text(encoding="utf-8")
     assert main(["graph", str(script), "-o", str(tmp_path / "out.html"), "--", "3"]) == 0
@@ -211,11 +216,13 @@ def test_ops_and_info(capsys):
 
 
 def test_tensors_and_modules_in_a_notebook(profiled):
-    _, loss, net = profiled
+    p, loss, net = profiled
     assert "result of sum" in loss._repr_html_()
     weight = net.parameters()[0]._repr_html_()
     assert "0.weight" in weight and "heat strip" in weight and "gradient:" in weight
-    assert "Linear" in net._repr_html_() and net._repr_html_().startswith("<pre>")
+    for shown, text in ((net, net.summary()), (loss.tape(), loss.tape()), (p, p)):  # columns stand below each other
+        page = shown._repr_html_()
+        assert page.startswith('<pre style="font-family: monospace') and escape(str(text)) in page
     evil = tg.tensor([1.0], name="<script>")._repr_html_()
     assert "<script>" not in evil
     h = tg.tensor([1.0], requires_grad=True)

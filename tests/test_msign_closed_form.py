@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tinygrad_ms as tg
-from tests.msign_oracle import LONG, error, msign_and_gradient
+from tests.msign_oracle import LONG, closed_form, error, msign_and_gradient
 from tests.msign_oracle import orthonormal as long_orthonormal
 from tests.test_msign import gradient, pushed
 from tinygrad_ms.ops.linalg.definite import _solve_by_eigenvalues
@@ -38,21 +38,6 @@ def of_spectrum(n, m, s, random):
     S = np.zeros((n, m))
     np.fill_diagonal(S, np.append(s, np.zeros(min(n, m) - len(s))))
     return U @ S @ V.T, U, V
-
-
-def closed_form(U, s, V, G):
-    """The derivative along matrices of the rank of M, from exact factors, one pair of singular vectors at a time."""
-    E, (n, m) = U.T @ G @ V, G.shape
-    s_row, s_column = np.append(s, np.zeros(n - len(s))), np.append(s, np.zeros(m - len(s)))
-    inner = np.zeros((n, m))
-    for i in range(n):
-        for j in range(m):
-            si, sj = s_row[i], s_column[j]
-            if si and sj:
-                inner[i, j] = (E[i, j] - E[j, i]) / (si + sj)
-            elif si or sj:
-                inner[i, j] = E[i, j] / (si + sj)
-    return U @ inner @ V.T
 
 
 def relative(x, right):

@@ -9,7 +9,7 @@ import pytest
 
 import tinygrad_ms as tg
 from tests.msign_oracle import error, matrix, msign_and_gradient
-from tests.test_msign import closed_form, gradient, pushed
+from tests.test_msign import gradient, pushed, smooth_of_any_rank
 from tinygrad_ms.ops.iterations.coefficients import TABLES, fixed_rows
 from tinygrad_ms.ops.matrix_sign.rules import FIT, RULES
 from tinygrad_ms.ops.matrix_sign.sylvester import msign_dense_vjp
@@ -70,7 +70,7 @@ def test_every_pair_has_the_value_of_its_method_bit_for_bit_and_the_derivative_o
         M, G = gaussian(n, m)
         f = lambda x, **options: tg.msign(x, eps=eps, method=method, steps=11, **options)
         np.testing.assert_array_equal(f(tg.tensor(M), vjp=vjp).numpy(), f(tg.tensor(M)).numpy())
-        _, expected, forward = closed_form(M, G, eps)
+        _, expected, forward = smooth_of_any_rank(M, G, eps)
         bar = 3e-2 if vjp == "dense" else 3e-14
         assert error(gradient(lambda x: f(x, vjp=vjp), M, G), expected) < bar
         assert error(pushed(lambda x: f(x, vjp=vjp), M, G), forward) < bar
@@ -263,7 +263,7 @@ def test_closed_forms_run_on_the_strict_device(vjp):
 
 
 def block(n=3, m=4, seed=0):
-    """A block triangular matrix as 000 (22) has it, not normal: real eigenvalues of both signs."""
+    """A block triangular matrix as Su Jianlin, equation 22 has it, not normal: real eigenvalues of both signs."""
     random = np.random.default_rng(seed)
     spd = lambda k: (x := random.standard_normal((k, k))) @ x.T / k + 0.3 * np.eye(k)
     return np.block([[spd(n), random.standard_normal((n, m))], [np.zeros((m, n)), -spd(m)]])
@@ -306,7 +306,7 @@ def test_mcsgn_refuses_what_does_not_fit(options, message):
 
 @pytest.mark.parametrize("rank", [1, 3, 4])
 def test_the_pseudo_inverse_root_makes_msign_of_every_rank(rank):
-    """000 (2): msign(M) = (M M^T)^{-1/2} M, with its derivatives along matrices of that rank."""
+    """Su Jianlin, equation 2: msign(M) = (M M^T)^{-1/2} M, with its derivatives along matrices of that rank."""
     random = np.random.default_rng(rank)
     L, R, E = random.standard_normal((4, rank)), random.standard_normal((rank, 6)), random.standard_normal((4, 6))
 

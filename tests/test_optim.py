@@ -21,6 +21,8 @@ METHODS = {
     "adam": (optim.Adam, dict(lr=0.02)),
     "adam-decay": (optim.Adam, dict(lr=0.02, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1)),
     "adamw": (optim.AdamW, dict(lr=0.02, weight_decay=0.3)),
+    "rmsprop": (optim.RMSprop, dict(lr=0.01, weight_decay=0.1)),
+    "rmsprop-centered": (optim.RMSprop, dict(lr=0.01, alpha=0.9, eps=1e-4, momentum=0.5, centered=True)),
 }
 methods = pytest.mark.parametrize("method", METHODS)
 
@@ -50,9 +52,21 @@ def run(optimizer, params, first, last):
 def reference(method, values):
     """The published formulas, written out plainly in float64."""
     kind, o = METHODS[method]
-    o = dict(momentum=0, dampening=0, weight_decay=0, nesterov=False, betas=(0.9, 0.999), eps=1e-8) | o
+    o = (
+        dict(
+            momentum=0,
+            dampening=0,
+            weight_decay=0,
+            nesterov=False,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            alpha=0.99,
+            centered=False,
+        )
+        | o
+    )
     values = [v.astype("float64") for v in values]
-    moments = [[0 * v, 0 * v] for v in values]
+    moments, means = [[0 * v, 0 * v] for v in values], [[0 * v, 0 * v] for v in values]
     for t in range(STEPS):
         for i, g in enumerate(gradients(values, t)):
             p, (m, v), lr = values[i], moments[i], o["lr"]
@@ -63,6 +77,11 @@ def reference(method, values):
             if kind is optim.SGD:
                 m = g if t == 0 else o["momentum"] * m + (1 - o["dampening"]) * g
                 values[i] = p - lr * (g + o["momentum"] * m if o["nesterov"] else m)
+            elif kind is optim.RMSprop:
+                a, b = means[i]
+                v, a = o["alpha"] * v + (1 - o["alpha"]) * g * g, o["alpha"] * a + (1 - o["alpha"]) * g
+                b = o["momentum"] * b + g / (np.sqrt(v - a * a if o["centered"] else v) + o["eps"])
+                values[i], means[i] = p - lr * b, [a, b]
             else:
                 beta1, beta2 = o["betas"]
                 m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
@@ -245,7 +264,11 @@ ERRORS = {
         lambda: optim.SGD([{"params": [leaf()], "learning_rate": 1}]),
         "SGD: unknown option learning_rate; its options are lr, momentum, dampening, weight_decay, nesterov",
     ),
-    "option": (TypeError, lambda: optim.SGD([leaf()], beta=1), "unexpected keyword argument 'beta'"),
+    "option": (
+        TypeError,
+        lambda: optim.SGD([leaf()], beta=1),
+        "SGD: there is no argument beta; its arguments are params, lr, momentum",
+    ),
     "mixed groups": (TypeError, lambda: optim.SGD([{"params": [leaf()]}, leaf()]), "SGD: a group is a dict such as"),
     "empty group": (ValueError, lambda: optim.SGD([{"params": []}]), "the list of parameters of group 0 is empty"),
     "infinite": (ValueError, lambda: optim.SGD([leaf()], lr=inf), "SGD: lr is inf, expected at least 0"),
@@ -306,7 +329,7 @@ STEPS_THAT_RAISE = {
 }
 
 
-@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW, optim.Muon])
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW, optim.Muon, optim.RMSprop])
 @pytest.mark.parametrize("case", STEPS_THAT_RAISE)
 def test_a_step_that_raises_has_changed_nothing(kind, case):
     wrong, error, message = STEPS_THAT_RAISE[case]
@@ -376,7 +399,7 @@ def test_a_momentum_that_is_switched_on_later_begins_with_the_gradient(dampening
     assert p.item() == expected and q.item() == expected
 
 
-@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW, optim.Muon])
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW, optim.Muon, optim.RMSprop])
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 0)])
 def test_empty_parameters_are_passed_over(kind, shape):
     p, q = Parameter(np.zeros(shape)), Parameter(np.ones((2, 2)))
@@ -646,6 +669,7 @@ METHODS_THAT_FAIL = {
     "Adam": (optim.Adam, {}),
     "AdamW": (optim.AdamW, {}),
     "Muon": (optim.Muon, {}),
+    "RMSprop": (optim.RMSprop, dict(momentum=0.9, centered=True)),
 }
 
 

@@ -114,6 +114,7 @@ def test_wheel_holds_each_file_once_and_nothing_else(wheel):
         [metadata] = [archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA")]
     library = [name for name in names if ".dist-info/" not in name]
     data = ["tinygrad_ms/py.typed", "tinygrad_ms/data/digits.npz", "tinygrad_ms/data/NOTICE"]
+    data += ["tinygrad_ms/graph/page.html", "tinygrad_ms/play/page.html"]
     assert sorted(library) == sorted([*modules(), *data])
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert any(name.endswith("/licenses/tinygrad_ms/data/NOTICE") for name in names)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tinygrad_ms as tg
+from tests.code_size import core, library
 from tinygrad_ms.engine import backward
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +58,26 @@ def test_backward_leads_to_the_line_that_adds_gradients_in_three_files():
         "engine/backward.py", "engine/tensor.py", "engine/tape.py",
     }  # fmt: skip
     assert "grads[parent] = " in inspect.getsource(backward.step)
+
+
+def test_the_sizes_it_names_are_those_of_the_code():
+    sizes = library(ROOT)
+    engine = sum(n for name, n in sizes.items() if name.startswith(("tinygrad_ms/engine/", "tinygrad_ms/arrays/")))
+    ops = sum(n for name, n in sizes.items() if name.startswith("ops/"))
+    found = re.search(r": ([\d,]+) in the five files of the core, ([\d,]+) with all of the\nengine, ([\d,]+) more in.*?"
+                      r"about ([\d,]+) in everything", README, re.S)  # fmt: skip
+    named = [int(number.replace(",", "")) for number in found.groups()]
+    for number, true in zip(named, [sum(core(sizes).values()), engine, ops, sum(sizes.values())], strict=True):
+        assert abs(number / true - 1) < 0.05, (number, true)
+
+
+@pytest.mark.parametrize("picture", re.findall(r"!\[.*?\]\((.*?\.svg)\)", README))
+def test_a_picture_is_readable_in_the_column_of_github(picture):
+    """The column is 830 pixels wide and a picture shrinks to it; a point of SVG is 4/3 of a pixel."""
+    svg = (ROOT / picture).read_text()
+    width = float(re.search(r'<svg[^>]*width="([\d.]+)pt"', svg)[1]) * 4 / 3
+    smallest = min(map(float, re.findall(r'font-size="([\d.]+)"', svg))) * 4 / 3
+    assert smallest * min(1, 830 / width) >= 10
 
 
 def test_links_lead_somewhere():

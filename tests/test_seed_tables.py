@@ -1,7 +1,7 @@
 """Every row of the tables of three documents, by the tape and by central differences.
 
-001 Parr and Howard, The Matrix Calculus You Need For Deep Learning; 002 Microsoft ai-edu, Basic derivative
-formulas (its table of functions of one variable is in test_elementwise); 004 AIDIY, Matrix derivatives.
+Parr and Howard, The Matrix Calculus You Need For Deep Learning; Microsoft ai-edu, Basic derivative
+formulas (its table of functions of one variable is in test_elementwise); AIDIY, Matrix derivatives.
 A row stands here in the layout in which it is true. Rows that are printed otherwise: test_matrix_calculus.
 """
 
@@ -16,7 +16,7 @@ ONES = np.ones(3)
 I = np.eye(3)
 w, x = RNG.standard_normal(3), RNG.standard_normal(3) + 3.0
 z = np.float64(0.7)
-POINT = np.array([1.3, 0.8])  # x and y of 001 section 3
+POINT = np.array([1.3, 0.8])  # x and y of Parr and Howard section 3
 
 A = RNG.standard_normal((3, 3))
 X = RNG.standard_normal((3, 3)) + 3 * I
@@ -35,7 +35,7 @@ def rows(**tables):
     ]
 
 
-# --- 001: vectors, numerator layout throughout ------------------------------------------------------------
+# --- Parr and Howard: vectors, numerator layout throughout ------------------------------------------------------------
 
 THREE = {  # section 3 and the two functions of section 4
     "gradient of 3 x^2 y": (lambda p: 3 * p[0] ** 2 * p[1], POINT, [[6 * POINT.prod(), 3 * POINT[0] ** 2]]),
@@ -183,7 +183,7 @@ def test_rows_of_001(f, at, formula):
 
 
 def test_the_derivative_of_max_at_zero_is_zero_for_relu_and_shared_for_maximum():
-    """001 section 5 gives 0 at z = 0, and so does relu; maximum divides a tie as PyTorch does."""
+    """Parr and Howard section 5 gives 0 at z = 0, and so does relu; maximum divides a tie as PyTorch does."""
     zero = np.float64(0)
     assert tg.grad(tg.relu)(zero) == 0 and tg.grad(lambda v: tg.maximum(0, v))(zero) == 0.5
 
@@ -207,7 +207,7 @@ def test_the_vector_chain_rule_of_001_covers_every_case(f, inner, at):
     check(lambda v: f(inner(v)), at, "numerator", product)
 
 
-# --- 004: matrices, each row in every layout --------------------------------------------------------------
+# --- AIDIY: matrices, each row in every layout --------------------------------------------------------------
 
 
 def commute(m, n):
@@ -338,7 +338,7 @@ def test_network_rows_of_004(f, at, formula):
     check(f, at, "tensor", formula)
 
 
-# --- 002: matrix derivatives, traces and differentials ----------------------------------------------------
+# --- ai-edu: matrix derivatives, traces and differentials ----------------------------------------------------
 
 B22, B34 = RNG.standard_normal((2, 2)), RNG.standard_normal((3, 4))
 C34, D24 = RNG.standard_normal((3, 4)), RNG.standard_normal((2, 4))

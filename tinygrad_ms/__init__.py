@@ -26,8 +26,10 @@ from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops import *
 from tinygrad_ms.ops import mcsgn as signm  # SciPy's name of the matrix sign function
 from tinygrad_ms.ops.fused import set_fused
+from tinygrad_ms.ops.numpy_functions import NAMES as _NAMES
 from tinygrad_ms.precision import matmul_precision
 from tinygrad_ms.rules import custom_vjp, elementwise, multilinear, no_derivative, primitive
+from tinygrad_ms.spelling import missing as _missing
 from tinygrad_ms.transforms import (
     checkpoint,
     grad,
@@ -90,7 +92,7 @@ else:
             module, _, now = f"{__name__}.{_INTERNAL[name]}".rpartition(".")
             _warnings.warn(f"{__name__}.{name} goes in 0.3; it is {module}.{now}", DeprecationWarning, stacklevel=2)
             return getattr(_importlib.import_module(module), now)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise _missing(f"module {__name__!r}", "torch", name, __all__, _NAMES)
 
 
 def __dir__():

@@ -1,4 +1,4 @@
-"""The command line: ``python -m tinygrad_ms graph script.py -o out.svg``, ``ops``, ``doctor``."""
+"""The command line, ``python -m tinygrad_ms``: ``graph``, ``learn``, ``play``, ``ops``, ``api``, ``doctor``."""
 
 import argparse
 import runpy
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import tinygrad_ms as tg
+from tinygrad_ms.api import PAGES, write
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.latex import to_text
 from tinygrad_ms.reference import as_math, entry, page
@@ -34,18 +35,30 @@ def main(arguments=None) -> int:
     graph.add_argument("--collapse", action="append", default=[], metavar="SCOPE", help="a scope that becomes a box")
     graph.add_argument("--values", action="store_true")
     graph.add_argument("--gradients", action="store_true")
-    graph.add_argument("--rankdir", default="TB", help="TB, LR, BT or RL")
+    graph.add_argument("--rankdir", help="TB, LR, BT or RL (default: TB, of a page what fits)")
     graph.add_argument("--max-nodes", type=int, default=200, help="0: no limit")
     graph.add_argument("--title", default="")
+    graph.add_argument("--scale", type=float, default=1, help="how many times as large (svg, png)")
+    graph.add_argument("--font-size", type=float, default=12, help="of the titles, in points")
     ops = commands.add_parser("ops", help="every op with its formula, rule and source, in Markdown")
     ops.add_argument("name", nargs="?", help="only this one")
+    learn = commands.add_parser("learn", help="the exercises of the lessons, which check themselves")
+    learn.add_argument("lesson", nargs="?", type=int, help="print its tasks, as a file to fill in")
+    learn.add_argument("answers", nargs="?", type=Path, help="check this file; the exit status is 1 if it is wrong")
+    learn.add_argument("--sheet", action="store_true", help="all tasks in Markdown, to hand out")
+    learn.add_argument("--solutions", action="store_true", help="the sheet with the model answers, for the teacher")
+    api = commands.add_parser("api", help="write the pages of all other names, from their docstrings")
+    api.add_argument("folder", nargs="?", type=Path, default=Path("docs/api"))
     commands.add_parser("doctor", aliases=["info"], help="what this machine can compute on, and what is wrong with it")
+    playground = commands.add_parser("play", help="a playground in the browser: train a small network and watch")
+    playground.add_argument("--port", type=int, default=0, help="of this machine (default: a free one)")
+    playground.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     own = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:own])
     options.arguments = arguments[own + 1 :]
     try:
-        return {"graph": draw_script, "ops": list_ops}.get(options.command, examine)(options)
+        return COMMANDS[options.command](options)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -89,16 +102,20 @@ def draw_script(options) -> int:
 def draw(outputs, options, gradient=None):
     choices = {
         "depth": options.depth, "fold": not options.unfold, "collapse": options.collapse, "title": options.title,
-        "rankdir": options.rankdir, "max_nodes": options.max_nodes or None, "gradient": gradient,
+        "rankdir": options.rankdir or "TB", "max_nodes": options.max_nodes or None, "gradient": gradient,
     }  # fmt: skip
     if options.output.suffix == ".html":
         choices["title"] = choices["title"] or options.script.name
         depths = None if choices.pop("depth") is None else [options.depth]
-        tg.graph.page(outputs, options.output, depths=depths, **choices)
+        if options.rankdir is None:
+            del choices["rankdir"]
+        tg.graph.page(outputs, options.output, depths=depths, gradients=options.gradients or None, **choices)
         print(f"{options.output}: a page to step through")
         return
-    graph = tg.graph.build(outputs, view=options.view, values=options.values, gradients=options.gradients, **choices)
-    print(f"{graph.render(options.output)}: {graph!r}")
+    choices |= {"values": options.values, "gradients": options.gradients, "font_size": options.font_size}
+    graph = tg.graph.build(outputs, view=options.view, **choices)
+    scale = {} if options.scale == 1 else {"scale": options.scale}
+    print(f"{graph.render(options.output, **scale)}: {graph!r}")
 
 
 def list_ops(options) -> int:
@@ -109,11 +126,35 @@ def list_ops(options) -> int:
     return 0
 
 
+def start_playground(options) -> int:
+    from tinygrad_ms.play import play
+
+    play(options.port, not options.no_browser)
+    return 0
+
+
+def write_api(options) -> int:
+    write(options.folder)
+    print(f"{len(PAGES) + 1} pages in {options.folder}")
+    return 0
+
+
 def examine(options) -> int:
     from tinygrad_ms.doctor import show
 
     return show()
 
+
+def do_exercises(options) -> int:
+    from tinygrad_ms.learn.command import learn
+
+    return learn(options.lesson, options.answers, options.sheet, options.solutions)
+
+
+COMMANDS = {
+    "graph": draw_script, "learn": do_exercises, "play": start_playground,
+    "ops": list_ops, "api": write_api, "doctor": examine, "info": examine,
+}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

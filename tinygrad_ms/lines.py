@@ -1,4 +1,4 @@
-"""Which line of a source file an instruction belongs to."""
+"""Lines: which one of a source file an instruction belongs to, and lines of text as a notebook shows them."""
 
 from bisect import bisect_right
 from functools import lru_cache
@@ -9,6 +9,14 @@ def line_of(code: CodeType, offset: int) -> str:
     """``file:line`` of the instruction at ``offset`` in the bytes of ``code``."""
     starts, lines = _table(code)
     return f"{code.co_filename}:{lines[bisect_right(starts, offset) - 1] or code.co_firstlineno}"
+
+
+def monospaced(text: str) -> str:
+    """HTML in which the columns of a text stand below each other, whatever the style of the page."""
+    from html import escape
+
+    style = "font-family: monospace; white-space: pre; line-height: 1.3; overflow-x: auto; text-align: left"
+    return f'<pre style="{style}">{escape(text)}</pre>'
 
 
 @lru_cache(maxsize=32)  # the functions of one model; those that come later take the place of earlier ones

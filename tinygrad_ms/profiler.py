@@ -9,6 +9,7 @@ from time import perf_counter
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.modes import current_state, hooks
 from tinygrad_ms.engine.tape import Output
+from tinygrad_ms.lines import monospaced
 
 
 @dataclass
@@ -66,6 +67,12 @@ class profile(hooks):
     FLOPs are estimates: 2 m n k for a product of matrices, one per element for most others, ten steps for
     iterations on matrices, none for ops that only move data; a rule
     counts as much as its forward for each argument it serves.
+
+    >>> x = tg.tensor(np.ones((2, 2)), requires_grad=True)
+    >>> with tg.profile() as p:
+    ...     tg.tanh(x @ x).sum().backward()
+    >>> [record.op for record in p.records if not record.backward]
+    ['matmul', 'tanh', 'sum']
     """
 
     def __init__(self):
@@ -170,7 +177,7 @@ class profile(hooks):
         return f"{self.table('op')}\n\n{self.table('module')}"
 
     def _repr_html_(self):
-        return f"<pre>{self}</pre>"
+        return monospaced(str(self))
 
 
 def row(name, records, whole) -> tuple[str, ...]:

@@ -27,9 +27,9 @@ source has them: `g` is the gradient with respect to the result (of several resu
 result, `x_shape` the shape of the argument x, and `needed` says which arguments want a gradient. The engine
 sums over axes that were broadcast. The JVP rules stand beside them in the source.
 
-Sources: 000 is Su Jianlin, [The derivative of msign](https://spaces.ac.cn/archives/11025); 001 Parr and
-Howard, [The Matrix Calculus You Need For Deep Learning](https://arxiv.org/abs/1802.01528); 002 Microsoft
-ai-edu, Derivatives of basic functions; 004 Matrix derivatives; Giles 2008, [Collected matrix derivative
+Sources: The source is Su Jianlin, [The derivative of msign](https://spaces.ac.cn/archives/11025); Parr and
+Howard, [The Matrix Calculus You Need For Deep Learning](https://arxiv.org/abs/1802.01528); Microsoft
+ai-edu, Derivatives of basic functions; AIDIY, Matrix derivatives; Giles 2008, [Collected matrix derivative
 results for forward and reverse mode algorithmic
 differentiation](https://people.maths.ox.ac.uk/gilesm/files/NA-08-01.pdf). The other works are named in full
 in the files.
@@ -74,7 +74,7 @@ def entry(name: str, show=as_math) -> str:
             module = primitive.forward.__module__
             facts.append(f"Not public: behind the functions of {_file(module)}." if _public(module) else "Not public.")
         about.append("\n".join(f"- {fact}" for fact in facts))
-    signature = f"```python\n{name}{_plain_signature(what)}\n```"
+    signature = f"```python\n{name}{plain_signature(what)}\n```"
     return "\n\n".join([f"### {name}", signature, *about])
 
 
@@ -119,7 +119,7 @@ def _first_paragraph(documented) -> str:
     return " ".join(paragraph.split()).replace("``", "`")
 
 
-def _plain_signature(function) -> inspect.Signature:
+def plain_signature(function) -> inspect.Signature:
     """The signature without annotations."""
     signature = inspect.signature(function)
     parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]

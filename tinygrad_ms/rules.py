@@ -1,6 +1,6 @@
 """The decorators that make primitives, together: ``@tg.rules.linear(...)``, where ``tg.linear`` is the affine op.
 
-They are the engine's, but what they make is checked in every call (``own_primitives``).
+They are those of the engine, but each call of what they make is checked (``own_primitives``).
 """
 
 import inspect
@@ -16,7 +16,7 @@ __all__ = ["custom_vjp", "elementwise", "linear", "multilinear", "no_derivative"
 
 
 def checked(kind):
-    """The decorator ``kind``, whose primitives are held to ``CHECKS``."""
+    """The decorator ``kind``. Its primitives must satisfy ``CHECKS``."""
     return wraps(kind)(lambda *rules, **facts: kind(*rules, checks=CHECKS, **facts))
 
 
@@ -30,8 +30,14 @@ else:
 def custom_vjp(vjp, jvp=None, **facts) -> Callable[[Callable[P, Any]], Op[P]]:
     """Hide a black box behind a rule: ``@custom_vjp(lambda g, x, y: ...)`` above a function of raw arrays.
 
-    The function may call anything (SciPy, a solver, another language); the rule is written as for ``primitive``. It is
-    differentiated in turn where it is made of operators and ops, so the order of derivatives is its own.
+    The function may call anything (SciPy, a solver, another language). The rule is written as for ``primitive``. If the
+    rule is made of operators and ops, it can be differentiated in turn.
+
+    >>> @tg.custom_vjp(lambda g, x: g * 2 * x)
+    ... def square(x):
+    ...     return x * x
+    >>> tg.grad(square)(3.0).item()
+    6.0
     """
 
     def decorate(function):

@@ -1,16 +1,16 @@
-"""Checkpoints: nested state in one file, written whole or not at all, read without executing anything.
+"""Checkpoints: nested state in one file. It is written whole or not at all, and reading executes nothing.
 
 A state is what `state_dict()` gives: dicts, lists and tuples of arrays, Tensors, numbers, strings, booleans
 and None. A file holds its arrays as they are, named by their place in the state (`model.0.weight`), and one
 JSON text that describes everything else:
 
-- `.npz`: an uncompressed zip of structure.json and one .npy file per array. Built in; `numpy.load` opens it.
-- `.safetensors`: the JSON is in the metadata. Needs the package safetensors; others can read the arrays.
+- `.npz`: an uncompressed zip of structure.json and one .npy file per array. It is built in; `numpy.load` opens it.
+- `.safetensors`: the JSON is in the metadata. It needs the package safetensors. Other programs can read the arrays.
 
-Both are checked when they are loaded: a zip has a CRC-32 of each member; the safetensors that `save` writes have
-one of each array and of the JSON in the metadata. (Those of version 1 have none, and load with no such claim.
-So do the .safetensors of other programs: as a dict of their arrays, by name.)
-Neither format uses pickle, since a pickle may run any code when it is loaded.
+Both are checked when they are loaded. A zip has a CRC-32 of each member. The safetensors that `save` writes have one
+for each array and one for the JSON in the metadata. Files of version 1 have none, and load unchecked. So do the
+.safetensors of other programs, as a dict of their arrays by name. Neither format uses pickle, because loading a pickle
+may run any code.
 """
 
 import glob
@@ -46,7 +46,7 @@ DTYPES = {".npz": NPY_DTYPES, ".safetensors": NPY_DTYPES - {"complex128"} | {"bf
 
 
 class CheckpointError(ValueError):
-    """A checkpoint file is damaged, hostile, or was not written by `save`."""
+    """The file is damaged, hostile, or was not written by `save`."""
 
 
 def save(path, state):
@@ -55,12 +55,17 @@ def save(path, state):
     The file is first written under another name in the same folder and then moved, so that a crash leaves
     the old file or the new one, never half of one. Tensors and device arrays are copied to the host. Dtypes,
     shapes, Python's and NumPy's kinds of number, lists, tuples, dicts and their keys (strings or integers)
-    come back as they were; subclasses of them come back as the plain kind. The file keeps the permissions of one
-    that it replaces. What writers that died left beside the file is removed.
+    come back as they were; subclasses of them come back as the plain kind. The file keeps the permissions of a file
+    that it replaces. Temporary files of writers that died are removed.
 
     Raises TypeError for a value, dtype or dict key that the file cannot hold, naming its place; ValueError
     for an unknown suffix or a state that contains itself; FileNotFoundError if the folder is not there;
     ImportError if safetensors is wanted and not installed.
+
+    >>> model = tg.nn.Linear(2, 1, rng=0)
+    >>> tg.save("model.npz", {"model": model.state_dict(), "epoch": 3})
+    >>> tg.load("model.npz")["epoch"]
+    3
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"save: path is a {type(path).__name__}; the path comes first: save(path, state)")
@@ -135,11 +140,15 @@ def _remove_if_dead(path):
 def load(path):
     """The nested state in a file that `save` wrote, with NumPy arrays where it had arrays or Tensors.
 
-    Of a .safetensors file that another program wrote: the dict of its arrays. Nothing says whether they are intact.
-    The arrays are on the host: `load_state_dict` puts them where they belong. Nothing in the file is
-    executed, and no header makes this reserve more memory than the file has bytes.
+    A .safetensors file of another program gives the dict of its arrays; nothing says whether they are intact.
+    The arrays are on the host; `load_state_dict` copies them to their devices. Nothing in the file is executed, and
+    no header can make this reserve more memory than the file has bytes.
     Raises CheckpointError, a ValueError that names the file and what is wrong with it; FileNotFoundError;
     MemoryError; ImportError if safetensors is needed and not installed.
+
+    >>> tg.save("numbers.npz", {"a": [1, 2], "b": tg.ones(2)})
+    >>> tg.load("numbers.npz")
+    {'a': [1, 2], 'b': array([1., 1.], dtype=float32)}
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"load: path is a {type(path).__name__}, expected the name of a file")

@@ -4,9 +4,9 @@ from sys import getrefcount
 
 
 def sole(array) -> bool:
-    """Whether nobody but the caller knows this array, or the memory that it shows all of; and it is contiguous.
+    """Whether the caller alone holds this array, or all of the memory that it shows. The array must be contiguous.
 
-    The caller is a loop as in ``_count_one``: only there CPython counts as many references as it does here.
+    The count of references is right only in a loop like that of ``_count_one``.
     """
     if getrefcount(array) != ONE or not hasattr(array, "flags"):
         return False

@@ -1,4 +1,4 @@
-"""Backward for many cotangents at once: the rows of a Jacobian in one walk, which is prepared once.
+"""Backward for many cotangents at once. One walk, prepared once, gives many rows of a Jacobian.
 
 The cotangents are a stack, with the rows along a new first axis. The rules of a primitive with ``batched=True`` take
 the stack as they take one cotangent. The rules of another run row by row, and what they send is stacked again.
@@ -17,11 +17,11 @@ from tinygrad_ms.engine.backward import hand_on, saved_as_tensors, step
 from tinygrad_ms.engine.tape import Output, nodes_reaching, tape_of
 from tinygrad_ms.ops.shapes import stack
 
-MOST_ELEMENTS = 1 << 22  # of the cotangents of one node: more rows are walked in several stacks
+MOST_ELEMENTS = 1 << 22  # bytes of the cotangents of one node; more rows go in several stacks
 
 
 class StackedWalk:
-    """The walk from ``roots`` to ``targets``: the order of the nodes between them, and nothing else."""
+    """The walk from ``roots`` to ``targets``: the nodes between them, in their order."""
 
     def __init__(self, roots, targets, since=0):
         self.targets = set(targets)
@@ -33,7 +33,7 @@ class StackedWalk:
         self.most_rows = max(1, MOST_ELEMENTS // max(1, largest))
 
     def pull(self, root, seed, create_graph=False) -> dict:
-        """The stacks of cotangents of the targets, for a stack ``seed`` of cotangents of ``root``, by target."""
+        """For a stack ``seed`` of cotangents of ``root``: the stack of cotangents of each target, by target."""
         grads, found = {root: seed}, {}
         with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():  # as in backward.walk
             for node in on_cards(self.nodes, grads):
@@ -72,7 +72,7 @@ def at_once(node, g, wanted_by, create_graph, rows):
 
 
 def one_by_one(node, g, wanted_by, create_graph, rows):
-    """The same from rules that take one cotangent."""
+    """The same for rules that take one cotangent at a time."""
     sent: list[dict] = [{} for _ in range(rows)]
     for i, row in enumerate(sent):
         one = {k: s[i, ...] for k, s in g.items()} if node.plan.several else g[i, ...]

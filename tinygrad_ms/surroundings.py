@@ -1,4 +1,4 @@
-"""What surrounds a call: context managers as decorators, and those ``checkpoint`` enters again for a second run."""
+"""Context managers around a call: as decorators, and as ``checkpoint`` enters them again for a second run."""
 
 import inspect
 from contextlib import ExitStack, contextmanager
@@ -7,12 +7,12 @@ from functools import update_wrapper
 
 _entered: ContextVar[tuple] = ContextVar("tinygrad_ms.surroundings", default=())
 
-current = _entered.get  # what was entered here, outermost first
+current = _entered.get  # the managers that were entered here, outermost first
 
 
 @contextmanager
 def surrounded(enter):
-    """Run the block inside the context manager ``enter()``, which can be made again."""
+    """Run the block inside the context manager ``enter()``. ``checkpoint`` can make it again."""
     token = _entered.set((*_entered.get(), enter))
     try:
         with enter():
@@ -23,7 +23,7 @@ def surrounded(enter):
 
 @contextmanager
 def again(entered):
-    """Run the block inside all that ``current()`` gave."""
+    """Run the block inside all managers that ``current()`` gave."""
     with ExitStack() as stack:
         for enter in entered:
             stack.enter_context(surrounded(enter))
@@ -34,10 +34,10 @@ def again(entered):
 
 
 def inside(mode, function):
-    """``function``, of any of the four kinds, with its body inside the context manager ``mode``.
+    """``function`` (plain, coroutine, or a generator of either kind) with its body inside the manager ``mode``.
 
     A generator of either kind is inside only while its body runs, not while it is suspended.
-    Raises TypeError for a class, of which only the making of objects would be inside, and for what is no function.
+    Raises TypeError for a class, because only the making of objects would be inside, and for other values.
     """
     if isinstance(function, type) or not callable(function):
         kind = f"the class {function.__name__}" if isinstance(function, type) else f"a {type(function).__name__}"

@@ -1,9 +1,9 @@
 """Functions of functions: grad, vjp, jvp, jacobian, hessian, hvp, checkpoint. They nest in any order.
 
-Arguments and results may be nested dicts, lists and tuples of tensors, arrays and numbers. Every transform opens its
-inputs through fresh nodes (``identity``), so that inner and outer derivatives cannot be confused, and records its own
-derivative only where somebody outside could ask for it: inside another transform, or where the function touches a
-tensor that requires a gradient.
+Arguments and results may be nested dicts, lists and tuples of tensors, arrays and numbers. Every transform gives its
+inputs fresh nodes (``identity``), so that inner and outer derivatives cannot be confused. It records its own derivative
+only where somebody outside could ask for it: inside another transform, or if the function reads a tensor that requires
+a gradient.
 """
 
 from contextlib import nullcontext, suppress
@@ -65,7 +65,7 @@ class _Run:
         leaves, self.result_structure = flatten(result)
         self.outputs = [leaf if isinstance(leaf, Tensor) else asarray(leaf) for leaf in leaves]
         off = [y for y in self.outputs if is_float(y.dtype) and not (y.node and self._depends(y.node))] if lines else []
-        if off and name != "checkpoint":  # which gives the derivative that the plain call of f has
+        if off and name != "checkpoint":  # it gives the derivative that the plain call of f has
             raise RuntimeError(
                 f"{name}: a result is off the tape, and a tensor that depends on the inputs became a number or an array"
                 f" at {lines[0]} (float, item, numpy, tolist); keep it a tensor, or .detach() it there"
@@ -80,7 +80,7 @@ class _Run:
         return not own.isdisjoint(tape_of([node], until=own, since=self.since))
 
     def _find_externals(self):
-        """The nodes from before this run that its tape hangs on: outer variables and parameters."""
+        """The nodes from before this run that its tape depends on: outer variables and parameters."""
         own = {x.node for x in self.inputs}
         found = {p: None for x in self.inputs for p in x.node.parents}
         for node in self.tape:
@@ -136,7 +136,7 @@ class _Run:
 
 
 def _open(name, value, i, wide):
-    """A float tensor of ``value`` with a node of its own; of a Python float as float64 where others are (``wide``)."""
+    """A float tensor of ``value`` with a new node. A Python float becomes float64 where others are (``wide``)."""
     x = value
     if type(value) in BACKENDS:  # arrays stay on their device
         x = Tensor(value)
@@ -159,7 +159,7 @@ def _as_tensor(value, like):
 
 
 def _owned(results, given) -> list:
-    """Results that own their memory: rules hand on what they were given, views of it, and one array to several."""
+    """Results that own their memory. A rule may return its argument, a view of it, or one array for several."""
     seen, owned = {id(raw(x)) for x in given}, []
     for t in results:
         if t is not None and (id(t.data) in seen or t.data.base is not None):
@@ -185,6 +185,10 @@ def value_and_grad(f, argnums=0, has_aux=False):
     """``(x, ...) -> (f(x, ...), df/dx)`` for a scalar f; with ``has_aux``, ``((value, aux), gradient)``.
 
     argnums: which argument, or a tuple of them. The gradient has the structure of the argument.
+
+    >>> value, slope = tg.value_and_grad(lambda x: x**3)(2.0)
+    >>> value.item(), slope.item()
+    (8.0, 12.0)
     """
 
     @wraps(f)
@@ -198,7 +202,13 @@ def value_and_grad(f, argnums=0, has_aux=False):
 
 
 def grad(f, argnums=0, has_aux=False):
-    """``x -> df/dx`` for a scalar function; composes: ``grad(grad(f))``. With ``has_aux``: ``(gradient, aux)``."""
+    """``x -> df/dx`` for a scalar function; composes: ``grad(grad(f))``. With ``has_aux``: ``(gradient, aux)``.
+
+    >>> tg.grad(lambda x: tg.sin(x))(0.0).item()
+    1.0
+    >>> tg.grad(lambda p: (p["w"] * p["b"]).sum())({"w": np.ones(2), "b": 3.0})
+    {'w': Tensor([3., 3.], dtype=float64), 'b': Tensor(2., dtype=float64)}
+    """
     both = value_and_grad(f, argnums, has_aux)
 
     @wraps(f)
@@ -210,7 +220,12 @@ def grad(f, argnums=0, has_aux=False):
 
 
 def vjp(f, *args):
-    """``f(*args)`` and the function v -> v^T J (one tree per argument), where J = df/dargs."""
+    """``f(*args)`` and the function v -> v^T J (one tree per argument), where J = df/dargs.
+
+    >>> y, pull = tg.vjp(lambda x: x * x, np.array([1.0, 2.0]))
+    >>> pull(np.array([1.0, 10.0]))
+    (Tensor([ 2., 40.], dtype=float64),)
+    """
     run = _Run("vjp", f, args)
 
     def pull(cotangent):
@@ -223,11 +238,11 @@ def vjp(f, *args):
 
 
 def gradients(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=False, allow_unused=False):
-    """d(sum of outputs)/d(inputs) on the tape as recorded, in the manner of torch.autograd.grad.
+    """d(sum of outputs)/d(inputs) on the recorded tape, like torch.autograd.grad.
 
-    outputs, inputs: a Tensor or a tree of them, interior ones included; grad_outputs: the cotangents, needed where
-    an output is no scalar. An input the outputs do not depend on raises, or gives None with ``allow_unused``.
-    ``.grad`` stays as it is.
+    outputs, inputs: a Tensor or a tree of Tensors, which may be interior ones. grad_outputs: the cotangents; they are
+    needed if an output is not a scalar. If the outputs do not depend on an input, this raises RuntimeError, or with
+    ``allow_unused`` gives None. ``.grad`` stays as it is.
     """
     ys, _ = flatten(outputs)
     xs, structure = flatten(inputs)
@@ -258,6 +273,10 @@ def jvp(f, primals, tangents):
     """``f(*primals)`` and its derivative J t along ``tangents``, by the JVP rules on the tape from its start.
 
     primals and tangents: tuples of trees of the same structure and shapes.
+
+    >>> y, t = tg.jvp(lambda x: x * x, (np.array([1.0, 2.0]),), (np.array([1.0, 10.0]),))
+    >>> y.tolist(), t.tolist()
+    ([1.0, 4.0], [2.0, 40.0])
     """
     if not (isinstance(primals, (tuple, list)) and isinstance(tangents, (tuple, list))):
         raise TypeError("jvp: primals and tangents must be tuples, with an item for each argument: jvp(f, (x,), (t,))")
@@ -266,7 +285,7 @@ def jvp(f, primals, tangents):
 
 
 def linearize(f, *primals):
-    """``f(*primals)`` and the linear map t -> J t, which walks the recorded tape without running f again."""
+    """``f(*primals)`` and the linear map t -> J t. The map walks the recorded tape; f does not run again."""
     run = _Run("jvp", f, primals, mode=forward_mode)
     expected = [structure for structure, _ in run.structure]
 
@@ -288,12 +307,17 @@ _LAYOUTS = ("tensor", "numerator", "denominator")
 def jacobian(f, *args, argnums=0, layout="tensor", mode=None):
     """The Jacobian of a function of one tensor; ``jacobian(f)`` is a function, ``jacobian(f, x)`` its value at x.
 
-    layout: "tensor", shape (*y.shape, *x.shape) with [i..., k...] = dy_i/dx_k (004, section 1, mixed layout);
-    "numerator", shape (y.size, x.size), rows run over y; "denominator", its transpose (004, section 2; 001, section 4).
-    Matrices are flattened row by row, as 004 writes them out.
-    mode: "reverse" (a cotangent per element of y, whose stack goes through one backward walk; through several where it
-    would be large), "forward" (one forward walk per element of x); None: the fewer. f may also return a tree of
-    tensors, and argnums be a tuple: the result then has their structure.
+    layout: "tensor", shape (*y.shape, *x.shape) with [i..., k...] = dy_i/dx_k (AIDIY, section 1, mixed layout);
+    "numerator", shape (y.size, x.size), rows run over y; "denominator", its transpose
+    (AIDIY, section 2; Parr and Howard, section 4).
+    Matrices are flattened row by row, as AIDIY writes them out.
+    mode: "reverse" has a cotangent per element of y; their stack goes through one backward walk, or through several if
+    it is large. "forward" makes one forward walk per element of x. None takes the smaller number. f may also return a
+    tree of tensors, and argnums may be a tuple; then the result has their structure.
+
+    >>> tg.jacobian(lambda x: x * x, np.array([1.0, 2.0]))
+    Tensor([[2., 0.],
+            [0., 4.]], dtype=float64)
     """
     if layout not in _LAYOUTS:
         raise ValueError(f"jacobian: layout={layout!r}; expected one of {', '.join(map(repr, _LAYOUTS))}")
@@ -328,7 +352,7 @@ def _basis(x):
 def _by_rows(run):
     inside = [y.node if y.node is not None and y.node.seq >= run.since else None for y in run.outputs]
     walk = StackedWalk([node for node in inside if node is not None], [x.node for x in run.inputs], run.since)
-    watched_by = walk.hooked or current_state().hooks  # who is called for each rule wants to see one row
+    watched_by = walk.hooked or current_state().hooks  # observers of rules expect one cotangent at a time
     return [
         _row_by_row(run, i) if watched_by else _rows_at_once(run, walk, y, node)
         for i, (y, node) in enumerate(zip(run.outputs, inside))
@@ -336,7 +360,7 @@ def _by_rows(run):
 
 
 def _rows_at_once(run, walk, y, node):
-    """dy/dx for each input x, as matrices; the rows in stacks that are not too large."""
+    """dy/dx for each input x, as matrices. The rows are computed in stacks of limited size."""
     stacks = []
     for start in range(0, y.size if node is not None else 0, walk.most_rows):
         e = there(BACKENDS[type(y.data)].xp.eye, y)(min(walk.most_rows, y.size - start), y.size, start, dtype=y.dtype)
@@ -387,13 +411,22 @@ def _lay_out(matrix, y_shape, x_shape, layout):
 
 
 def hessian(f, *args, argnums=0):
-    """Second derivatives of a scalar function, shape (*x.shape, *x.shape): ``jacobian(grad(f))``."""
+    """Second derivatives of a scalar function, shape (*x.shape, *x.shape): ``jacobian(grad(f))``.
+
+    >>> tg.hessian(lambda x: (x**3).sum(), np.array([1.0, 2.0]))
+    Tensor([[ 6.,  0.],
+            [ 0., 12.]], dtype=float64)
+    """
     derivative = jacobian(grad(f, argnums), argnums=argnums)
     return derivative(*args) if args else derivative
 
 
 def hvp(f, x, v):
-    """The Hessian of a scalar function of one argument times v, forward over reverse: two gradients' worth of work."""
+    """The Hessian of a scalar function of one argument times v, forward over reverse: two gradients' worth of work.
+
+    >>> tg.hvp(lambda x: (x**3).sum(), np.array([1.0, 2.0]), np.array([1.0, 1.0]))
+    Tensor([ 6., 12.], dtype=float64)
+    """
     return jvp(grad(f), (x,), (v,))[1]
 
 
@@ -401,13 +434,17 @@ def hvp(f, x, v):
 
 
 def checkpoint(f):
-    """``f`` that keeps only its inputs for backward and runs again when its gradient is wanted.
+    """``f`` that keeps only its inputs for backward. It runs again when its gradient is wanted.
 
-    Works for every order and in forward mode; parameters that f closes over get their gradients, too. f must compute
-    the same when it runs again. Dropout drops the same again, and ``functional_call`` around f is made again.
-    Backward raises RuntimeError where a tensor that f read was changed in place since, where f reads other tensors
-    that want a gradient than the first time, and where it draws more or fewer random numbers. It cannot see
-    attributes, numbers and raw arrays that f reads: these must stay as they are until backward.
+    It works for every order and in forward mode. Parameters that f closes over get their gradients, too. f must compute
+    the same when it runs again. Dropout drops the same elements again, and ``functional_call`` around f is made again.
+    Backward raises RuntimeError if a tensor that f read was changed in place since, if f reads other tensors that want
+    a gradient than the first time, and if it draws more or fewer random numbers. It cannot see attributes, numbers and
+    raw arrays that f reads. These must stay as they are until backward.
+
+    >>> block = tg.checkpoint(lambda x: tg.tanh(tg.exp(x)))
+    >>> tg.grad(block)(0.5).item() == tg.grad(lambda x: tg.tanh(tg.exp(x)))(0.5).item()
+    True
     """
 
     @wraps(f)
@@ -422,14 +459,14 @@ def checkpoint(f):
             return first.value()
         outputs = _recomputed(*inputs, *call.stand_ins(), f=call)
         for y, same in zip(outputs, first.outputs):
-            y.count_with(same.version_counter())  # y may be a view of an input, or of what f closes over
+            y.count_with(same.version_counter())  # y may be a view of an input, or of a tensor that f closes over
         return unflatten(first.result_structure, outputs)
 
     return checkpointed
 
 
 class _Checkpointed:
-    """One call of a checkpointed function: what it takes to run it again. Nothing here refers to its own node."""
+    """One call of a checkpointed function, with all that it needs to run again. It does not refer to its own node."""
 
     def __init__(self, f, args, kwargs):
         leaves, self.structure = flatten(args)
@@ -459,7 +496,7 @@ class _Checkpointed:
         return run
 
     def take_values(self):
-        """The results of the first run, which are kept by nobody afterwards."""
+        """The results of the first run. They are handed over once, and nothing keeps them."""
         values, self.values = self.values, None
         return values
 
@@ -468,7 +505,7 @@ class _Checkpointed:
         return [self.places.pop(node) if node in self.places else _shell(node) for node in self.closed]
 
     def run_again(self, xs, mode):
-        """The same run on ``xs``. Raises RuntimeError where it cannot be the same."""
+        """Run again on ``xs``. Raises RuntimeError where the run cannot be the same."""
         for counter, version, where, shape in self.read:
             if counter[0] != version:
                 raise RuntimeError(
@@ -480,7 +517,7 @@ class _Checkpointed:
             run = self._run(xs[: len(self.floats)], mode)
             run.outputs = [
                 Tensor(y.data, y.node) for y in run.outputs
-            ]  # a parameter itself stands elsewhere afterwards
+            ]  # not the parameter, which may have another place on the tape by then
         before, now = set(self.closed), set(_closed_over(run))
         if now - before or any(not _is_frozen(node) for node in before - now):
             raise RuntimeError(
@@ -501,10 +538,10 @@ class _Inside(Mode):
 
 
 class _Reads:
-    """An observer of the tensors from outside that a function reads."""
+    """An observer that notes the outside tensors that a function reads."""
 
     def __init__(self):
-        self.before = Leaf((), None, None).seq  # what has a larger number was recorded inside
+        self.before = Leaf((), None, None).seq  # nodes with larger numbers were recorded inside
         self.counters, self.places = {}, {}
 
     def called(self, primitive, args, constants):
@@ -525,7 +562,7 @@ class _Reads:
 
 
 def _named_by(f) -> list:
-    """What the code of ``f`` names outside: it may read a tensor there without an op, as an index or a number."""
+    """The outside values that the code of ``f`` names. It may read a tensor there without an op, say as an index."""
     code, names = getattr(f, "__code__", None), getattr(f, "__globals__", {})
     found = [names[name] for name in code.co_names if name in names] if code else []
     for cell in getattr(f, "__closure__", None) or ():
@@ -554,7 +591,7 @@ def _is_frozen(node):
 
 
 def _shell(node):
-    """Stands for a tensor that nobody saw: only its place matters."""
+    """Stands for a tensor that nobody holds. Only its place on the tape matters."""
     xp = node.backend.xp
     return Tensor(xp.broadcast_to(xp.zeros((), dtype=node.dtype), node.shape), node)
 
@@ -574,10 +611,10 @@ def _pull_through_checkpoint(needed, g, xs, f):
         for k, c in g.items()
     ]
     nodes, since = [x.node for x in run.inputs] + f.closed, run.since
-    del run  # its values are freed as the walk goes
+    del run  # the walk frees its values as it goes
     seeds = [(node, seed) for node, seed in seeds if node is not None]
     targets = [node for node, wanted in zip(nodes, needed) if wanted]
-    # the hooks of what f closes over run in the walk outside, once, on the whole gradient
+    # outer hooks run once, in the walk outside, on the whole gradient
     _, found = walk(seeds, targets, retain=nested, create_graph=nested, since=since, others=f.closed)
     return tuple(found.get(node) for node in nodes)
 
@@ -592,7 +629,7 @@ def _push_through_checkpoint(tangents, xs, f):
 
 
 _forward_of_checkpoint.__name__ = "checkpoint"
-# One primitive for all calls, so that a call leaves no primitive, plan and op that refer to each other.
+# All calls share one primitive. Else each would leave a primitive, a plan and an op that refer to each other.
 _recomputed = make_op(Primitive(
     _forward_of_checkpoint, formula=r"\bar x = \left(\frac{\partial f}{\partial x}\right)^T \bar y",
     source="recomputation of f", vjp=Rule.of(_pull_through_checkpoint), jvp=Joint(_push_through_checkpoint),

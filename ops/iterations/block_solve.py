@@ -1,6 +1,6 @@
 """Newton-Schulz on [[A, K], [0, -A]]: the equation P W + W P = C, for symmetric positive definite P, on raw arrays.
 
-Source: 000 (Su Jianlin, the derivative of msign), equations (6) and (21); docs/msign.md, section 2.
+Source: Su Jianlin, The derivative of msign, equations (6) and (21); docs/msign.md, section 2.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ from tinygrad_ms.ops.linalg.parts import per_matrix
 
 
 class InverseOf:
-    """P^{-1} as a raw array, for P whose eigenvalues lie in [1 / spread, spread]: a constant of the tape."""
+    """P^{-1} as a raw array, a constant of the tape. The eigenvalues of P lie in [1 / spread, spread]."""
 
     __slots__ = ("matrix", "spread")
 
@@ -34,7 +34,7 @@ class InverseOf:
 
     @property
     def top(self):
-        """The largest eigenvalue of (P + P^{-1}) / 2, and a little more; the least is one."""
+        """A bound, a little above the largest eigenvalue of (P + P^{-1}) / 2. The least eigenvalue is one."""
         return 1.01 * (self.spread + 1 / self.spread) / 2
 
     def __getitem__(self, part):
@@ -55,9 +55,9 @@ class LyapunovSolve(Iteration):
         [T, Q] = [R, D] R      N = Q + R D      T += q I
         [K, A] = [N, T] A      K += T K         J = J T
 
-    Rounding leaves the iterates slightly off their symmetry: a polishing step maps such errors to zero to first
-    order, so only the result is projected. Where P^{-1} is known, Newton's step A <- (A + A^{-1}) / 2 and
-    K <- (K + A^{-1} K A^{-1}) / 2 comes first: two products in the place of two or three rows.
+    Rounding makes the iterates slightly unsymmetric. A polishing step removes such errors up to second order, so the
+    symmetry is restored once, at the end. Where P^{-1} is known, Newton's step A <- (A + A^{-1}) / 2 and
+    K <- (K + A^{-1} K A^{-1}) / 2 comes first. It takes two products, and saves two or three rows.
     """
 
     arrays = ("KA", "back", "NTQRD", "J", "J_next", "norm", "power")
@@ -86,7 +86,7 @@ class LyapunovSolve(Iteration):
             (xp.add if parity > 0 else xp.subtract)(C, C.mT, out=self.Q)
         else:
             xp.multiply(C, 2, out=self.Q)
-        self.power = scale_by_power_of_two(xp, self.Q, K)[0]  # K enters linearly: any scale will do
+        self.power = scale_by_power_of_two(xp, self.Q, K)[0]  # the solution is linear in K, so K may have any scale
         if inverse is not None:
             xp.matmul(inverse.matrix, K, out=self.Q)
             xp.matmul(self.Q, inverse.matrix, out=self.D)
@@ -100,9 +100,10 @@ class LyapunovSolve(Iteration):
         self.T_diagonal, self.R_diagonal = diagonal(blocks[1], n), diagonal(blocks[3], n)
 
     def times(self, pair, X, out):
-        """out <- pair X for two blocks. Of one matrix they make one tall matrix: BLAS has more to share.
+        """out <- pair X for a pair of blocks. For a single matrix the pair is one tall matrix: one product, not two.
 
-        Of a batch NumPy takes them at once; CuPy, which computes pointers for products that broadcast, one by one.
+        For a batch NumPy multiplies both blocks in one call. CuPy gets two calls, because it computes pointers for
+        products that broadcast.
         """
         xp, n = self.xp, X.shape[-1]
         if X.shape[0] == 1:
@@ -118,7 +119,7 @@ class LyapunovSolve(Iteration):
         self.times(self.KA, self.KA[1], out=self.QR)
 
     def other_side(self, X, K, sign, out):
-        """out <- Q + sign X K, where Q = K X. For K of a parity s X K = s Q^T; D in its place has the parity -s."""
+        """out <- Q + sign X K, where Q = K X. If K has the parity s, then X K = s Q^T. D has the parity -s."""
         xp, Q = self.xp, self.Q
         if self.parity:
             (xp.add if self.parity < 0 else xp.subtract)(Q, Q.mT, out=out)
@@ -160,7 +161,7 @@ class LyapunovSolve(Iteration):
             self.J *= factor
 
     def write(self, end, W, J):
-        """Write the solution, and the inverse of P where asked, for the scale ``end`` of the iterates."""
+        """Write the solution, and the inverse of P if it is wanted, from iterates of the scale ``end``."""
         xp, K = self.xp, self.KA[0]
         inverse_norm = xp.where(self.norm == 0, 0, 1 / self.norm)  # P = 0 gives zero by convention
         if self.parity:
@@ -175,10 +176,10 @@ class LyapunovSolve(Iteration):
 def solve_symmetric(xp, P, C, parity=0, with_inverse=False, steps=None, coefficients=None, inverse=None):
     """The solution W of P W + W P = C for symmetric positive definite P, by mcsgn; with P^{-1} where asked.
 
-    P and C are (..., n, n) and broadcast no dimensions. P stands for its symmetric part; ``parity`` -1 or +1 takes the
-    skew or symmetric part of C. After the fixed steps of a truncated schedule, W is that part of the derivative of the
-    truncated iteration, so it stays bounded however ill-conditioned P is. ``inverse``: P^{-1} where it is
-    known (an ``InverseOf``), which also determines the rows.
+    P and C have the same shape (..., n, n). P stands for its symmetric part. ``parity`` -1 or +1 takes the skew or the
+    symmetric part of C. If a fixed number of steps ends before convergence, W is that part of the derivative of the
+    truncated iteration. So it stays bounded however ill-conditioned P is. ``inverse``: P^{-1} where it is known (an
+    ``InverseOf``); it also determines the rows.
     """
     if inverse is not None:
         steps, coefficients = None, rows_to_one(1 / inverse.top, 64 * roundoff(P.dtype))

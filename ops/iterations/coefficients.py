@@ -1,6 +1,6 @@
 """Odd quintics x <- a x + b x^3 + c x^5 for Newton-Schulz: tables of coefficients, minimax rows, which rows to run.
 
-Sources: 000 (Su Jianlin, the derivative of msign), the table after (5); Amsel et al., Polar Express, arXiv 2505.16932.
+Sources: Su Jianlin, The derivative of msign, the table after (5); Amsel et al., Polar Express, arXiv 2505.16932.
 The iterations that run them are ``polar`` and ``block_solve``.
 """
 
@@ -14,17 +14,17 @@ from tinygrad_ms.options import is_int
 
 __all__ = ["minimax_coefficients"]
 
-POLISH = (1.875, -1.25, 0.375)  # x (15 - 10 x^2 + 3 x^4) / 8: cubic convergence to one, e -> 5/2 e^3
+POLISH = (1.875, -1.25, 0.375)  # x (15 - 10 x^2 + 3 x^4) / 8 converges to one with e -> 5/2 e^3
 
 
 def with_safety(rows, factor=1.01):
-    """The rows of p(x / factor): for inputs up to ``factor`` times too large, so that rounding does no harm."""
+    """The rows of p(x / factor). They take inputs that rounding has made up to ``factor`` times too large."""
     return tuple((a / factor, b / factor**3, c / factor**5) for a, b, c in rows)
 
 
 TABLES = {
-    # 000, the table after (5), for singular values in [1e-3, 1] of M / ||M||_F. Row 6 is printed with +1.268 there.
-    # The safety factor stays off the last two rows, where it would move the fixed point to 1 - 2.4e-6.
+    # Su Jianlin, the table after (5), for singular values in [1e-3, 1] of M / ||M||_F. It has +1.268 in row 6.
+    # The last two rows have no safety factor: it would move the fixed point to 1 - 2.4e-6.
     "su": (
         *with_safety((
             (8.28721, -23.5959, 17.3004), (4.10706, -2.94785, 0.544843), (3.94869, -2.9089, 0.551819),
@@ -60,7 +60,7 @@ def odd_quintic(row, x):
 
 def minimax_quintic(lower: float, upper: float) -> tuple[float, float, float]:
     """(a, b, c) of the odd quintic closest to one on [lower, upper], by Remez exchange."""
-    if lower >= upper * (1 - 1e-5):  # nearly a point: Taylor's quintic is exact to rounding, exchange ill-conditioned
+    if lower >= upper * (1 - 1e-5):  # nearly a point: Taylor's quintic is exact up to rounding
         a, b, c = POLISH
         return a / upper, b / upper**3, c / upper**5
     q, r, error = (3 * lower + upper) / 4, (lower + 3 * upper) / 4, 0.0
@@ -79,10 +79,11 @@ def minimax_quintic(lower: float, upper: float) -> tuple[float, float, float]:
 def minimax_coefficients(lower, steps=None, *, cushion=0.02407327424182761, safety=1.0):
     """Rows (a, b, c) whose composition brings singular values in [lower, 1] to one: the Polar Express construction.
 
-    Each row is the minimax quintic on the interval that the rows before it leave, but on no wider a one than
-    [``cushion`` u, u]: then small values grow a little slower and large ones stay near one.
-    ``steps=None``: as many rows as bring all of [lower, 1] within 1e-3 of one. ``safety`` divides the rows as
-    ``with_safety``. Raises ValueError unless 0 < lower <= 1. Source: Amsel et al., arXiv 2505.16932, algorithm 1.
+    Each row is the minimax quintic on the interval that the rows before it leave. If that is wider than
+    [``cushion`` u, u], the row is made for this smaller one. Then small values grow a little slower, and large ones
+    stay near one. ``steps=None`` makes as many rows as bring all of [lower, 1] within 1e-3 of one. ``safety`` is the
+    factor of ``with_safety``. Raises ValueError unless 0 < lower <= 1.
+    Source: Amsel et al., arXiv 2505.16932, algorithm 1.
     """
     if not 0 < lower <= 1:
         raise ValueError(f"minimax_coefficients: lower is {lower}; expected the least singular value, 0 < lower <= 1")
@@ -100,7 +101,7 @@ def minimax_coefficients(lower, steps=None, *, cushion=0.02407327424182761, safe
 
 @lru_cache
 def rows_to_one(lower: float, tolerance: float):
-    """As few minimax rows as bring all of [lower, 1] within ``tolerance`` of one."""
+    """The fewest minimax rows that bring all of [lower, 1] within ``tolerance`` of one."""
     steps, left = 0, lower
     while not steps or 1 - left > tolerance:
         steps, left = steps + 1, lower
@@ -135,8 +136,9 @@ def hashable(coefficients):
 def shifts(rows, end=1.0):
     """The scale to start from and the shifts (p, q) of each row, so that X = scale * Y ends with scale ``end``.
 
-    With x = s y a row reads s_next y_next = c s^5 ((y^2 + p)^2 + q) y: the factor is one where c s^5 = s_next. Solved
-    from the last row backwards, so the scales stay near one. A row with c = 0 is y_next = (y^2 + p) y, and q is None.
+    Write x = s y. Then a row is s' y' = c s^5 ((y^2 + p)^2 + q) y, where s' and y' belong to the next row. We choose s
+    so that c s^5 = s', and the factor disappears. The last scale is given, so the scales are computed from the last row
+    backwards. A row with c = 0 is y' = (y^2 + p) y, and its q is None.
     """
     scale, pairs = end, []
     for a, b, c in reversed(rows):
@@ -161,7 +163,10 @@ def fixed_rows(steps, coefficients):
 
 
 def noise_floor(n, m, precision):
-    """What stands out of the rounding noise of an n x m matrix of ||M||_F = 1, measured at 1 to 2 sqrt(max(n, m)) u."""
+    """The least singular value above the rounding noise, for an n x m matrix with ||M||_F = 1.
+
+    The noise was measured as 1 to 2 sqrt(max(n, m)) u, where u is the unit roundoff.
+    """
     return 25 * sqrt(max(n, m, 1)) * precision
 
 
@@ -179,7 +184,7 @@ def converge(steps, coefficients, lower, n, m, precision) -> bool:
 
 
 class Schedule(NamedTuple):
-    """What to run: ``chunks`` of (start scale, shifts); then, if given, the shifts ``polishing`` until convergence."""
+    """The rows to run: ``chunks`` of (start scale, shifts); then, if given, ``polishing`` until convergence."""
 
     chunks: tuple
     end: float = 1.0  # the scale after each chunk
@@ -191,9 +196,9 @@ class Schedule(NamedTuple):
 def make_schedule(steps, coefficients, n: int, m: int, precision: float) -> Schedule:
     """The rows for an n x m matrix of roundoff ``precision``; ``coefficients`` is a table's name, rows or None.
 
-    Adaptive without ``steps`` and ``coefficients``. The table "su" lifts singular values by 1,820, so further chunks
-    follow while the residual is large, down to the ``noise_floor``. That cap keeps rank-deficient matrices safe: their
-    noise stays below about 0.1 and is never lifted to one.
+    Without ``steps`` and ``coefficients`` the schedule is adaptive. The table "su" makes small singular values 1,820
+    times larger. While the residual is large, further chunks follow, until values at the ``noise_floor`` are near one.
+    The noise of a rank-deficient matrix then stays below about 0.1; it never comes near one.
     """
     rows = fixed_rows(steps, coefficients)
     if rows is not None:
@@ -202,7 +207,7 @@ def make_schedule(steps, coefficients, n: int, m: int, precision: float) -> Sche
     table = TABLES["su"][:6]
     gain, floor = prod(row[0] for row in table), noise_floor(n, m, precision)
     chunks, lower = [table], floor * gain
-    while lower < 0.5:  # what is left of the range below
+    while lower < 0.5:  # the part of the range that is still below
         short = lower < 1e-3
         chunks.append(table if short else minimax_coefficients(lower, safety=1.01))
         lower = lower * gain if short else 1.0
@@ -210,12 +215,13 @@ def make_schedule(steps, coefficients, n: int, m: int, precision: float) -> Sche
     return Schedule(tuple(shifts(rows, end) for rows in chunks), end, polishing, sqrt(n) * precision)
 
 
+@lru_cache
 def roundoff(dtype) -> float:
     """The unit roundoff u of a float dtype."""
     return float(numpy.finfo(dtype.name).eps) / 2
 
 
 def schedule_for(shape, dtype, steps, coefficients) -> Schedule:
-    """``make_schedule`` for matrices of this shape, in whichever orientation."""
+    """``make_schedule`` for matrices of this shape, tall or wide."""
     n, m = sorted(shape[-2:])
     return make_schedule(steps, hashable(coefficients), n, m, roundoff(dtype))

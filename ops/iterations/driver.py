@@ -1,4 +1,4 @@
-"""What the iterations on batches of raw matrices share: scaling, slices that fit a cache, buffers, and the driver.
+"""What all iterations on batches of raw matrices use: scaling, slices that fit a cache, buffers, the loop.
 
 An iteration runs rows of ``coefficients`` on a batch: ``polar`` for msign, ``block_solve`` for an equation.
 """
@@ -35,9 +35,9 @@ def squared_norm(xp, x):
 
 
 def scale_by_power_of_two(xp, M, out):
-    """out <- M times a power of two per matrix that brings its largest element to [1/2, 1); returns (power, element).
+    """out <- M times a power of two per matrix, so that its largest element lies in [1/2, 1). Returns (power, element).
 
-    Squares of the result stay in range.
+    The squares of the result are in range.
     """
     largest = xp.maximum(M.max(axis=(1, 2)), -M.min(axis=(1, 2)))
     limit = xp.finfo(M.dtype).maxexp - 4
@@ -49,7 +49,7 @@ def scale_by_power_of_two(xp, M, out):
 def normalise(xp, M, out, scale=1.0, work=None):
     """out <- M / (scale ||M||_F) per matrix and return ||M||_F, without overflow or underflow; 0 stays 0.
 
-    ``work`` holds M in range in between (contiguous; default: out). A matrix with an infinite element has norm NaN.
+    ``work`` holds M in range for a while (contiguous; default: out). A matrix with an infinite element has norm NaN.
     """
     work = out if work is None else work
     power, largest = scale_by_power_of_two(xp, M, work)
@@ -72,7 +72,7 @@ def largest_elements(*matrices):
 
 
 def power_of_two(xp, largest, step=1):
-    """The power of two, a multiple of ``step``, that brings ``largest`` near one; one for 0, infinity and NaN."""
+    """The power of two that brings ``largest`` near one; one for 0, infinity and NaN. ``step`` divides its exponent."""
     limit = xp.finfo(largest.dtype).maxexp // 8 * 8 - 8
     power = xp.frexp(xp.where(xp.isfinite(largest), largest, 0))[1]
     power = xp.minimum(xp.maximum(power, -limit), limit) // step * step
@@ -81,10 +81,10 @@ def power_of_two(xp, largest, step=1):
 
 @on_its_card
 def into_range(*matrices, step=1):
-    """The powers of two s (..., 1, 1) for matrices whose scale is extreme, one for others; None where all are ordinary.
+    """Powers of two s (..., 1, 1) that bring matrices of extreme scale into range. None if no scale is extreme.
 
-    Ordinary: the square of the largest element is far from the ends of the range. Several matrices get one s together.
-    A GPU is not asked, as the host would wait: there s is always an array.
+    A scale is ordinary if the square of the largest element is far from the ends of the range. Several matrices get
+    one s together. On a GPU the host would have to wait for the answer, so there s is always an array.
     """
     arrays = [raw(x) for x in matrices]
     if len(arrays) == 1 and isinstance(arrays[0], numpy.ndarray) and is_ordinary(arrays[0]):
@@ -114,7 +114,7 @@ def factor_on_device(xp, arrays, step):
 
 
 def is_ordinary(x: numpy.ndarray) -> bool:
-    """Whether the scale of every matrix is ordinary, none zero or NaN: the fast answer for NumPy arrays."""
+    """Whether every matrix has an ordinary scale, and none is zero or NaN. It is fast, for NumPy arrays alone."""
     if x.ndim < 2 or not x.size or x.dtype.char not in ORDINARY:
         return False
     low, high = ORDINARY[x.dtype.char]
@@ -128,17 +128,17 @@ def is_ordinary(x: numpy.ndarray) -> bool:
 
 
 def is_tracked(x) -> bool:
-    """Whether a derivative may be asked of what is computed from x."""
+    """Whether x is on the tape, so that a derivative may be wanted."""
     return getattr(x, "node", None) is not None
 
 
 # --- slices and buffers ---------------------------------------------------------------------------------------------
 
-SLICE_BYTES = 7 * 2**18  # 1.75 MiB: measured best with second-level caches of 1 and 2 MiB
+SLICE_BYTES = 7 * 2**18  # 1.75 MiB was the fastest with second-level caches of 1 and 2 MiB
 
 
 def cache_slices(x, arrays: int):
-    """Even slices of the batch whose ``arrays`` of the size of x fit a CPU's cache; one slice on a GPU."""
+    """Slices of the batch of equal size. ``arrays`` arrays like x fit a CPU's cache; on a GPU there is one slice."""
     count = x.shape[0]
     if not isinstance(x, numpy.ndarray):
         return [slice(0, count)]
@@ -148,11 +148,10 @@ def cache_slices(x, arrays: int):
 
 
 class Workspace:
-    """Arrays by name that the slices of a batch share; the first slice is the largest.
+    """Arrays by name. The slices of a batch share them; the first slice is the largest.
 
-    With ``pad`` rows whose length is a multiple of 512 bytes lie one or two cache lines further apart, where a CPU
-    reads columns about twice as fast: they no longer fall on the same few cache sets. (CuPy's products would copy
-    such arrays.)
+    Rows whose length is a multiple of 512 bytes fall on the same few cache sets. With ``pad`` such rows lie one or two
+    cache lines further apart, and a CPU reads columns about twice as fast. (CuPy's products would copy such arrays.)
     """
 
     def __init__(self, xp, dtype):
@@ -167,12 +166,12 @@ class Workspace:
 
 
 def is_numpy(xp) -> bool:
-    """Whether the arrays are NumPy's, also where their calls are being recorded."""
-    return getattr(xp, "records", xp) is numpy
+    """Whether the arrays are NumPy's, also while ``tg.compile`` records their calls."""
+    return xp is numpy or getattr(xp, "records", None) is numpy  # numpy is slow to say that it lacks a name
 
 
 def host(x) -> numpy.ndarray:
-    """The values of a raw array as a NumPy array: the host waits for them."""
+    """The values of a raw array as a NumPy array. The host waits for them."""
     return BACKENDS[type(x)].to_host(x)
 
 
@@ -180,7 +179,7 @@ def host(x) -> numpy.ndarray:
 
 
 class Iteration:
-    """A batch in progress; ``arrays`` names what has one entry per matrix, ``results`` what a sub-batch returns."""
+    """A batch in progress. ``arrays`` names what has an entry per matrix, ``results`` what a sub-batch returns."""
 
     arrays: tuple = ()
     results: tuple = ()
@@ -189,7 +188,7 @@ class Iteration:
         """Make the views into the arrays."""
 
     def take(self, index):
-        """The matrices at ``index`` as an iteration of their own."""
+        """A new iteration with the matrices at ``index``."""
         part = copy(self)
         for name in self.arrays:
             if (array := getattr(self, name)) is not None:
@@ -204,7 +203,7 @@ class Iteration:
 
 
 def of_batch(array, index):
-    """The key of the entries ``index`` along the batch, the third axis from the end of matrices."""
+    """The key for the entries ``index`` of a batch. In matrices the batch is the third axis from the end."""
     return index if array.ndim == 1 else (..., index, slice(None), slice(None))
 
 
@@ -221,11 +220,11 @@ def residual(xp, S, S_diagonal, scale, norm) -> numpy.ndarray:
 def iterate(xp, schedule: Schedule, iteration) -> bool:
     """Run ``schedule`` on an iteration: ``square()`` then ``update(p, q, last)`` for each row.
 
-    Fixed rows run blindly. Adaptive ones read one residual per matrix and step once the first chunk is through: the
-    matrices whose residual is below 0.9 polish (all their singular values are above 0.3, none above one by then), the
-    others go through the next chunk. Each group goes on by itself: iterating converged float32 matrices further would
-    fill them with denormal numbers, which are slow. Polishing takes a residual r to 5/8 r^3: the last step is known
-    beforehand. Returns whether adaptive steps have come to the last chunk without convergence.
+    With fixed rows nothing is read back. With adaptive rows the host reads the residual of every matrix after the first
+    chunk. A matrix with a residual below 0.9 is polished: its singular values lie in [0.3, 1] by then. The others get
+    the next chunk. Each group goes on alone, because further steps fill a converged float32 matrix with denormal
+    numbers, which are slow. Polishing takes a residual r to 5/8 r^3, so the last step is known beforehand. Returns
+    whether adaptive steps have come to the last chunk without convergence.
     """
     if schedule.polishing is None:
         run_rows(iteration, schedule.chunks[0][1], last=True)
@@ -242,11 +241,11 @@ def run_rows(iteration, pairs, last=False):
 
 
 def polish(xp, schedule, iteration, chunks) -> bool:
-    """Polish what a chunk has brought near one, and give the rest the next of ``chunks``; True where none is left."""
+    """Polish the matrices that are near one, and give the others the next of ``chunks``. True if no chunk was left."""
     capped = False
     for polished in range(1, 13):
         iteration.square()
-        residual = iteration.residual(schedule.end)  # NaN, as of zero matrices, counts as done
+        residual = iteration.residual(schedule.end)  # NaN, as zero matrices have it, counts as done
         large = residual > 0.9
         groups = [g for g in (large, ~large & (residual > 0.02), ~(residual > 0.02)) if g.any()]
         if polished == 1 and len(groups) > 1:
@@ -261,7 +260,7 @@ def polish(xp, schedule, iteration, chunks) -> bool:
             iteration.rescale(schedule.end / start)
             run_rows(iteration, pairs)
             return polish(xp, schedule, iteration, chunks[1:])
-        # past the last chunk a large residual means rank deficiency: stop before the noise has grown
+        # After the last chunk a large residual means rank deficiency. We stop before the noise has grown.
         capped |= bool(polished == 1 and large.any())
         done = not (0.625 * residual**3 > schedule.tolerance).any() or polished == (3 if large.any() else 12)
         iteration.update(*schedule.polishing, last=done)

@@ -1,7 +1,7 @@
-"""Scaled Newton on raw arrays: the matrix sign mcsgn of any spectrum, and the equation A X + X B = C that it solves.
+"""Scaled Newton on raw arrays, for the matrix sign mcsgn of any spectrum and for the equation A X + X B = C.
 
-X <- (g X + X^{-1} / g) / 2 converges to mcsgn(X) for every X without eigenvalues on the imaginary axis, where the
-quintic tables need real ones. Source: Higham, Functions of Matrices, 2008, equations (5.34) and (5.35).
+X <- (g X + X^{-1} / g) / 2 converges to mcsgn(X) for every X without eigenvalues on the imaginary axis. The quintic
+tables need real eigenvalues. Source: Higham, Functions of Matrices, 2008, equations (5.34) and (5.35).
 """
 
 import numpy
@@ -10,11 +10,11 @@ from tinygrad_ms.ops.iterations.coefficients import roundoff
 from tinygrad_ms.ops.iterations.driver import host, normalise, squared_norm
 from tinygrad_ms.ops.linalg.parts import per_matrix
 
-KRONECKER = 1024  # up to this many unknowns an equation is solved as one dense system, where the sign cannot
+KRONECKER = 1024  # up to this many unknowns a dense system solves an equation that the sign cannot
 
 
 def inverses(xp, X):
-    """The inverse of each matrix; NaN where there is none (CuPy does not raise, NumPy raises for the whole batch)."""
+    """The inverse of each matrix; NaN where there is none. (CuPy does not raise; NumPy raises for the whole batch.)"""
     try:
         return xp.linalg.inv(X)
     except numpy.linalg.LinAlgError:
@@ -24,14 +24,14 @@ def inverses(xp, X):
 
 
 def newton(xp, A, B=None, K=None, steps=None):
-    """mcsgn(A) for a batch (b, n, n), steps of at most 60, until the change squared is below the roundoff.
+    """mcsgn(A) for a batch (b, n, n), by at most 60 steps, until the square of the change is below the roundoff.
 
     With ``B`` (b, m, m) and ``K`` (b, n, m): the iteration on [[A, K], [0, -B]] by its blocks; returns the limits of A,
     B and K, twice the solution of A Y + Y B = K where A and B have their spectra in the right half plane. Adaptive
-    steps leave NaN in A where they have not converged, or so late that rounding has decided the sign of an eigenvalue.
+    steps put NaN into A where they have not converged, and where rounding has decided the sign of an eigenvalue.
     """
     change, best, lost = None, numpy.inf, None
-    late = int(-0.9 * numpy.log2(roundoff(A.dtype)))  # an eigenvalue this many bits nearer to the axis than to zero
+    late = int(-0.9 * numpy.log2(roundoff(A.dtype)))  # an eigenvalue is so many bits nearer to the axis than to zero
     for step in range(60 if steps is None else steps):
         A_inverse = inverses(xp, A)
         size, size_inverse = squared_norm(xp, A), squared_norm(xp, A_inverse)
@@ -54,8 +54,8 @@ def newton(xp, A, B=None, K=None, steps=None):
             if step >= late:
                 lost = ~(change < 1e-2) if lost is None or step == 59 else lost | ~(change < 1e-2)
             now = host(change)
-            now = float(numpy.nanmax(now, initial=0.0))  # a NaN matrix is done
-            if now**2 < roundoff(A.dtype) or now < 1e-2 and now > best / 2:  # converged, or stagnating at its rounding
+            now = float(numpy.nanmax(now, initial=0.0))  # a matrix of NaN counts as converged
+            if now**2 < roundoff(A.dtype) or now < 1e-2 and now > best / 2:  # converged, or stopped by rounding
                 break
             best = min(best, now)
     if lost is not None:
@@ -88,10 +88,10 @@ def newton_sylvester(xp, A, B, C, steps=None, shifted=False):
 
 
 def proven(xp, A, B, C, sign_a, sign_b, X, steps=None, shifted=False):
-    """X where it solves A X + X B = C; -X where both spectra lie in the left half plane; else another method's X.
+    """X if it solves A X + X B = C, -X if both spectra lie in the left half plane, else the X of another method.
 
-    ``sign_a`` and ``sign_b`` are what the iteration made of A and B: I or -I, if X is right. Where the host must not
-    wait (a GPU, with ``steps``), and for matrices that are ``shifted`` already, NaN stands in its place.
+    ``sign_a`` and ``sign_b`` are the signs of A and B from the iteration. They are I or -I if X is right. Where the
+    host must not wait (a GPU, with ``steps``), and for matrices that are ``shifted`` already, a wrong X becomes NaN.
     """
 
     def near(S, sign):
@@ -112,9 +112,9 @@ def proven(xp, A, B, C, sign_a, sign_b, X, steps=None, shifted=False):
 
 
 def other_solution(xp, A, B, C):
-    """The X with A X + X B = C for one A and B of any spectra: a dense system, or Newton on shifted matrices.
+    """The X with A X + X B = C for one A and B of any spectra, by a dense system or by Newton on shifted matrices.
 
-    A and B may be shifted, A + s I and B - s I, without changing X. A singular equation gives NaN.
+    A + s I and B - s I have the same X. A singular equation gives NaN.
     """
     n, m = C.shape
     if n * m <= KRONECKER:

@@ -1,4 +1,4 @@
-"""Newton-Schulz on X, for msign: tuned, on raw arrays, pure and smooth.
+"""Newton-Schulz for msign, pure and smooth, on raw arrays.
 
 A step is an odd quintic, x <- a x + b x^3 + c x^5, applied to the singular values of X (msign) or to its
 eigenvalues (mcsgn) by matrix products alone. Completing the square and moving c into the scale of X leaves two shifts
@@ -6,7 +6,7 @@ of a diagonal as the only elementwise work of a step of three products:
 
     a + b s + c s^2 = c (s + b/2c)^2 + (a - b^2/4c),        S = X^T X,  T = (S + p I)^2 + q I,  X <- X T.
 
-Source: 000 (Su Jianlin, the derivative of msign), equations (5), (6). The coefficients are in ``coefficients``, the
+Source: Su Jianlin, The derivative of msign, equations (5), (6). The coefficients are in ``coefficients``, the
 public ops in ``matrix_sign/msign``.
 """
 
@@ -32,15 +32,15 @@ from tinygrad_ms.ops.linalg.parts import per_matrix
 
 __all__: list[str] = []
 
-SYMMETRIC_PRODUCT = 1024  # from this size NumPy's X^T X of one array (BLAS syrk) beats the product of two arrays
+SYMMETRIC_PRODUCT = 1024  # from this size on, NumPy's X^T X by BLAS syrk is faster than a general product
 
 
 class Orthogonalise(Iteration):
     """X <- X T(X^T X) for a batch of tall matrices (msign), or X <- X T(X X) for square ones (``mcsgn``).
 
-    With ``eps`` X is [M / ||M||_F; eps I] (smooth msign): the first step spares the products with I. In NumPy S
-    and T have a row to spare: so the diagonals of a whole batch lie n + 1 numbers apart, one vector to shift (CuPy's
-    products would copy such arrays). ``out``: where the last step may leave X.
+    With ``eps`` X is [M / ||M||_F; eps I] (smooth msign). The first step makes no products with I. In NumPy S and T get
+    one extra row. Then the diagonals of all matrices of the batch form one vector with stride n + 1, and S += p I is a
+    single addition. (CuPy's products would copy such arrays.) ``out``: the last step may leave X there.
     """
 
     arrays = ("X", "back", "S_rows", "T_rows", "norm")
@@ -56,9 +56,9 @@ class Orthogonalise(Iteration):
         self.bind()
         scale = start * sqrt(1 + n * eps * eps)
         self.norm = normalise(xp, M, self.X[:, :m], scale)
-        if mcsgn == "trace":  # M / (tr M^2)^{1/2}: 000 (6)
+        if mcsgn == "trace":  # M / (tr M^2)^{1/2}: Su Jianlin, equation 6
             self.X *= per_matrix(1 / (scale * xp.sqrt((self.X * self.X.mT).sum(axis=(1, 2)))))
-        self.identity = eps / scale  # what the lower block of X is times I, until the first step is done
+        self.identity = eps / scale  # the lower block of X is this times I, until the first step
 
     def bind(self):
         n = self.X.shape[-1]
@@ -72,7 +72,7 @@ class Orthogonalise(Iteration):
             xp.matmul(X, X, out=self.S)
         elif not is_numpy(xp) or n >= SYMMETRIC_PRODUCT:
             xp.matmul(X.mT, X, out=self.S)
-        else:  # in halves: of one array on both sides NumPy makes a symmetric product, slower for small matrices
+        else:  # in halves, because NumPy would take syrk for one array on both sides, which is slower for small n
             half = n // 2
             xp.matmul(X[..., :half].mT, X, out=self.S[:, :half])
             xp.matmul(X[..., half:].mT, X, out=self.S[:, half:])
@@ -112,8 +112,8 @@ def steps_for(M):
 def orthogonalise(xp, M, steps=None, coefficients=None, mcsgn=False, warn=False):
     """msign of M (..., n, m) by Newton-Schulz; ``mcsgn``: that of square matrices with real spectra.
 
-    Works on the smaller side; each matrix is scaled by its own Frobenius norm (``mcsgn="trace"``: by (tr M^2)^{1/2}).
-    ``warn``: say where adaptive steps end at their cap.
+    It works on the smaller side. Each matrix is divided by its Frobenius norm (``mcsgn="trace"``: by (tr M^2)^{1/2}).
+    ``warn``: warn where adaptive steps end at their cap.
     """
     if M.shape[-2] < M.shape[-1]:
         return orthogonalise(xp, M.mT, steps, coefficients, warn=warn).mT
@@ -123,7 +123,7 @@ def orthogonalise(xp, M, steps=None, coefficients=None, mcsgn=False, warn=False)
     tall = M.reshape((-1,) + M.shape[-2:])
     out = xp.empty(tall.shape, M.dtype)
     with numpy.errstate(all="ignore"):  # NaN in, NaN out
-        if M.shape[-1] == 1:  # a vector, or a number: its direction needs no iteration
+        if M.shape[-1] == 1:  # a vector or a number is only divided by its norm
             normalise(xp, tall, out)
             return out.reshape(M.shape)
         workspace, capped, kind = Workspace(xp, M.dtype), False, steps_for(tall)

@@ -1,4 +1,4 @@
-"""What msign says of its input: at the line of whoever called the library, once per line (Python's default filter)."""
+"""The warnings of msign. They name the line that called the library; Python shows each once per line."""
 
 import sys
 import warnings
@@ -13,11 +13,11 @@ from tinygrad_ms.ops.iterations.coefficients import noise_floor, roundoff
 __all__: list[str] = []
 
 
-passed_through: set[str] = set()  # files of other frameworks that call this package for their users
+passed_through: set[str] = set()  # files of other frameworks: their frames do not count as callers
 
 
 def warn_caller(message):
-    """A RuntimeWarning at the innermost line that is not of this package."""
+    """A RuntimeWarning at the innermost line outside this package."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (ours(frame) or frame.f_code.co_filename in passed_through):
         frame = frame.f_back
@@ -27,7 +27,7 @@ def warn_caller(message):
 
 
 def warn_of_cap(rows, columns):
-    """Say that an adaptive iteration has used up its steps."""
+    """Warn that an adaptive iteration has used up its steps."""
     warn_caller(
         f"msign: a matrix of {max(rows, columns)} x {min(rows, columns)}, or its transpose, is numerically"
         " rank-deficient, where msign is discontinuous: the value is an iterate whose extra singular values are below"

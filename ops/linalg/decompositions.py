@@ -1,13 +1,13 @@
 """Matrix decompositions: cholesky, qr, eigh, svd, and their values alone, of the last two axes of a batch.
 
-Eigenvectors, singular vectors and Q are fixed only up to a gauge: their signs, as LAPACK chooses them. A loss
-that does not depend on the gauge has the right gradient. Where eigenvalues or singular values coincide, the
-vectors can turn freely and have no derivative: it is a ValueError on the CPU, and NaN on a GPU, where asking
-would make the host wait. The values alone (``eigvalsh``, ``svdvals``) have a first derivative there, too.
+Eigenvectors, singular vectors and Q are fixed only up to their signs (the gauge), which LAPACK chooses. A loss that
+does not depend on the gauge has the right gradient. Where eigenvalues or singular values coincide, the vectors are not
+unique and have no derivative. Then the CPU raises ValueError. On a GPU the host would have to wait to know it; there
+the derivative is NaN. The values alone (``eigvalsh``, ``svdvals``) have a first derivative there, too.
 
 ``cholesky``, ``eigh`` and ``eigvalsh`` take the symmetric part (X + X^T) / 2 of any X, and their gradient is that of
-this function: symmetric. NumPy and PyTorch read the lower triangle alone. The two agree for symmetric X only: of a
-matrix that is stored as one triangle L, pass L + L^T - diag(L).
+this function, a symmetric matrix. NumPy and PyTorch read the lower triangle alone. The two agree only for symmetric X.
+If a matrix is stored as one triangle L, pass L + L^T - diag(L).
 """
 
 import math
@@ -26,7 +26,7 @@ __all__ = ["cholesky", "eigh", "eigvalsh", "qr", "svd", "svdvals"]
 
 
 def _total(terms):
-    """The sum of the terms that are not None; None without any."""
+    """The sum of the terms that are not None; None if all are."""
     terms = [term for term in terms if term is not None]
     return sum(terms[1:], terms[0]) if terms else None
 
@@ -62,20 +62,20 @@ def _cholesky_jvp(t, y):
 def cholesky(xp, x):
     """The lower triangular L (..., n, n) with L L^T = (X + X^T) / 2, which must be positive definite.
 
-    Of X as a whole, not of its lower triangle as in NumPy: the two differ where X is not symmetric.
+    It reads all of X. NumPy reads the lower triangle; the two differ where X is not symmetric.
     """
     sentence = f"x, of shape {x.shape}, is not positive definite; add a small c I"
     y = lapack("cholesky", lambda x: xp.linalg.cholesky(symmetric(x)), x, square=True, sentence=sentence)
     if on_host(x):
         return y
-    # A device says nothing and leaves a half-done factor, whose rows do not square to the diagonal of x.
+    # A device does not raise. It leaves an unfinished factor; the squares of its rows are not the diagonal of x.
     pivots, given = diagonal(y), diagonal(x)
     near = abs((y * y).sum(axis=-1) - given) <= 100 * x.shape[-1] * float(xp.finfo(x.dtype).eps) * abs(given)
     return xp.where((near & (pivots > 0)).all(axis=-1)[..., None, None], y, xp.nan)
 
 
 def on_host(x) -> bool:
-    """Whether asking for a value of the raw array x costs nothing."""
+    """Whether the host can read values of the raw array x without waiting."""
     return BACKENDS[type(x)].name == "cpu"
 
 
@@ -114,8 +114,8 @@ def _qr(xp, x):
 def qr(x):
     """The reduced decomposition X = Q R of (..., n, m): orthonormal Q (..., n, k), upper R (..., k, m).
 
-    k = min(n, m); the signs are LAPACK's. A wide X has the Q of its first n columns. The derivative needs
-    those columns (of a tall X, all) to be independent.
+    k = min(n, m). LAPACK chooses the signs. A wide X has the Q of its first n columns. The derivative needs these
+    columns (for a tall X all columns) to be independent.
     """
     x = as_operand(x)
     n, m = check_matrices("qr", x).shape[-2:]
@@ -136,9 +136,9 @@ def qr(x):
     notes="coinciding values: ValueError on the CPU, NaN on a GPU",
 )
 def inverse_gaps(xp, w):
-    """1 / (w_j - w_i) for all pairs of values (..., n), 0 on the diagonal: for derivatives of eigenvectors.
+    """1 / (w_j - w_i) for all pairs of values (..., n), and 0 on the diagonal, for derivatives of eigenvectors.
 
-    Values count as equal where they differ by less than the rounding of their decomposition, n eps max |w|.
+    Values count as equal if they differ by less than the rounding errors of the decomposition, n eps max |w|.
     """
     n = w.shape[-1]
     diagonal = xp.eye(n, dtype=bool)
@@ -164,7 +164,7 @@ def as_column(w):
 
 
 def _of_gaps(g):
-    """The cotangent of w, given that of the gaps w_j - w_i."""
+    """The cotangent of w, from that of the gaps w_j - w_i."""
     return g.sum(axis=-1) - g.sum(axis=-2)
 
 
@@ -197,7 +197,7 @@ def _eigh_jvp(tangents, w, v):
 def eigh(xp, x):
     """Eigenvalues w (..., n), ascending, and eigenvectors, the columns of v (..., n, n), of (X + X^T) / 2.
 
-    Of X as a whole, not of its lower triangle as in NumPy: the two differ where X is not symmetric.
+    It reads all of X. NumPy reads the lower triangle; the two differ where X is not symmetric.
     """
     return tuple(lapack("eigh", lambda x: xp.linalg.eigh(symmetric(x)), x, square=True))
 
@@ -223,7 +223,7 @@ def _eigvalsh_jvp(t, x):
     flops=dense(4 / 3),
 )
 def eigvalsh(xp, x):
-    """Eigenvalues (..., n), ascending, of (X + X^T) / 2; the gradient alone computes the eigenvectors."""
+    """Eigenvalues (..., n), ascending, of (X + X^T) / 2. Only the gradient computes eigenvectors."""
     return lapack("eigvalsh", lambda x: xp.linalg.eigvalsh(symmetric(x)), x, square=True)
 
 
@@ -234,7 +234,7 @@ def eigvalsh(xp, x):
     vjp=lambda g, y: -g * y * y,
     jvp=lambda t, y: -t * y * y,
     formula=r"\frac{d}{ds} \frac{1}{s} = -\frac{1}{s^2}",
-    source="002 (3)",
+    source="ai-edu, equation 3",
     notes="a value that is zero to rounding: ValueError on the CPU, NaN on a GPU",
 )
 def inverse_singular_values(xp, s):
@@ -258,7 +258,7 @@ def _pair_factors(s):
 
 
 def _without_null_space(g, vectors, k):
-    """A cotangent and what it belongs to without the vectors behind the first k, which must not have any."""
+    """A cotangent and its output without the vectors after the first k. Raises if these have a cotangent."""
     if g is not None and vectors.shape[-1] > k:
         used = (raw(g)[..., k:] != 0).any(axis=(-2, -1), keepdims=True)
         g = g[..., :k]
@@ -329,8 +329,12 @@ def _svd_jvp(tangents, u, s, vh):
 def svd(xp, x, full_matrices=False):
     """The reduced decomposition X = U diag(s) Vh of (..., n, m): u (..., n, k), s (..., k), vh (..., k, m).
 
-    k = min(n, m), s descending; the vectors are fixed up to a common sign of u_i and v_i. full_matrices: u (..., n, n)
-    and vh (..., m, m), with vectors of the null space behind the first k; they have no derivative.
+    k = min(n, m), and s is descending. u_i and v_i are fixed up to a common sign. full_matrices: u (..., n, n) and
+    vh (..., m, m); after the first k come vectors of the null space, which have no derivative.
+
+    >>> u, s, vh = tg.svd(np.array([[0.0, 2.0], [1.0, 0.0]]))
+    >>> s.tolist()
+    [2.0, 1.0]
     """
     return tuple(lapack("svd", xp.linalg.svd, x, full_matrices=bool(full_matrices)))
 
@@ -356,5 +360,5 @@ def _svdvals_jvp(t, x):
     flops=dense(8 / 3),
 )
 def svdvals(xp, x):
-    """Singular values (..., k), descending, of (..., n, m); the gradient alone computes the vectors."""
+    """Singular values (..., k), descending, of (..., n, m). Only the gradient computes the vectors."""
     return lapack("svdvals", xp.linalg.svd, x, compute_uv=False)

@@ -1,4 +1,4 @@
-"""Whether a matrix is symmetric and positive definite, and A X + X A = C where A is symmetric but not definite."""
+"""Tests whether matrices are symmetric and positive definite; A X + X A = C for symmetric A that are not definite."""
 
 import numpy
 
@@ -10,7 +10,7 @@ from tinygrad_ms.ops.linalg.parts import common_batch, symmetric
 
 __all__: list[str] = []
 
-ASYMMETRY = 1e-4  # of the largest element: below are rounding errors and difference quotients
+ASYMMETRY = 1e-4  # times the largest element: smaller differences are rounding errors, or those of difference quotients
 
 
 def fits(x) -> bool:
@@ -19,9 +19,9 @@ def fits(x) -> bool:
 
 
 def unless_symmetric(op, x, hint):
-    """What to add to a result: nothing where the raw matrices are symmetric to 1e-4 of their largest element.
+    """Raise ValueError with ``hint`` unless the raw matrices are symmetric to 1e-4 of their largest element.
 
-    Else a ValueError with ``hint``; on a GPU, where asking would make the host wait, an array with NaN for such ones.
+    On a GPU the host would have to wait. There it returns an array to add to the result, with NaN for such matrices.
     """
     xp = BACKENDS[type(x)].xp
     with numpy.errstate(all="ignore"):
@@ -39,7 +39,7 @@ def unless_symmetric(op, x, hint):
 
 
 def positive_definite(xp, x):
-    """Whether the symmetric part of each raw matrix is, (..., 1, 1). On a CPU: whether all of the batch are."""
+    """Whether the symmetric part of each raw matrix is positive definite, (..., 1, 1). On a CPU: of all together."""
     if on_host(x):
         try:
             xp.linalg.cholesky(x / 2 + x.mT / 2)
@@ -70,7 +70,7 @@ def _spectral_jvp(tangents, A, y, parity):
     vjp=_spectral_vjp,
     jvp=_spectral_jvp,
     formula=r"A X + X A = C:\quad A S + S A = \bar X,\quad \bar C = S,\quad \bar A = -\mathrm{sym}(S X^T + X^T S)",
-    source="000, (20) and (21); the solution: Higham 2008, section 2.4, of symmetric A = V W V^T",
+    source="Su Jianlin, equations 20 and 21; the solution: Higham 2008, section 2.4, of symmetric A = V W V^T",
     notes="A stands for its symmetric part; where two eigenvalues add up to zero the result is inf or NaN, but at A = 0"
     " it is 0 by convention",
     flops=dense(30),
@@ -91,7 +91,7 @@ def _solve_by_eigenvalues(xp, A, C, /, parity=0):
         largest = abs(w).max(axis=-1)[..., None, None]
         total = xp.where(abs(total) <= A.shape[-1] * float(xp.finfo(A.dtype).eps) * largest, 0, total)
         inside = v.mT @ C @ v
-        if parity:  # here, not of C: else a small w_i divides rounding errors on the diagonal of a skew matrix
+        if parity:  # parity is taken here, not of C: a small w_i would divide rounding errors on the diagonal
             inside = (inside + parity * inside.mT) / 2
         inside = xp.where(largest == 0, 0, inside / total)
         X = v @ inside @ v.mT

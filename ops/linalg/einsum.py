@@ -21,6 +21,9 @@ def einsum(subscripts, *operands):
     A letter that is not in the result is summed over; one that repeats within an operand takes its diagonal;
     ``...`` stands for leading axes that broadcast. Without ``->`` the result has the letters that occur once,
     in alphabetical order. Raises ValueError where subscripts and shapes do not fit.
+
+    >>> tg.einsum("ij,j->i", [[1.0, 2.0], [3.0, 4.0]], [1.0, 1.0])
+    Tensor([3., 7.], dtype=float32)
     """
     if not isinstance(subscripts, str):
         raise TypeError(f'einsum: subscripts is {type(subscripts).__name__}; expected a string first, as "ij,jk->ik"')
@@ -38,7 +41,7 @@ def einsum(subscripts, *operands):
 
 
 def _einsum_transpose(needed, g, operands, subscripts):
-    """Each operand changes places with the result: 'ij,jk->ik' gives 'ik,jk->ij' and 'ij,ik->jk'."""
+    """The gradient of an operand: it changes places with the result. 'ij,jk->ik' gives 'ik,jk->ij' and 'ij,ik->jk'."""
     inputs, output = _split(subscripts)
 
     def swapped(i):
@@ -53,11 +56,11 @@ def _einsum_transpose(needed, g, operands, subscripts):
     formula=r"y_{ik} = \sum_j a_{ij} b_{jk}:\quad \bar a_{ij} = \sum_k \bar y_{ik} b_{jk},\quad"
     r" \bar b_{jk} = \sum_i a_{ij} \bar y_{ik}",
     source="the transpose of a contraction is a contraction with the result in place of the operand",
-    notes="the recorded op has two or more operands, no letter twice in one, and each letter in two places",
+    notes="in the recorded op no operand repeats a letter, and every letter is in two of operands and result",
     flops=contraction,
 )
 def _einsum(xp, *operands, subscripts):
-    """The core of ``einsum``, to which diagonals and lone sums have been taken away."""
+    """The core of ``einsum``, when diagonals and lone sums have been taken."""
     if are_half(*operands):
         y = _einsum.primitive.forward(xp, *map(wide, operands), subscripts=subscripts)
         return y.astype(operands[0].dtype)
@@ -78,7 +81,7 @@ def _join(inputs, output):
 
 @lru_cache(maxsize=1024)
 def _plan_einsum(subscripts, shapes):
-    """What brings a call to the core form: diagonals of repeated letters, sums over letters with no partner.
+    """The steps that bring a call to the core form: diagonals of repeated letters, sums over letters that occur once.
 
     Returns the steps (operand, "diagonal" or "sum", axes), the subscripts of the core, and its output.
     """
@@ -93,7 +96,7 @@ def _plan_einsum(subscripts, shapes):
 
 
 def _parse(text, shapes, described):
-    """The subscripts of each operand, which must name as many axes as it has; "..." stands for any number."""
+    """The subscripts of each operand. They must name all of its axes; "..." stands for any number of axes."""
     inputs, _ = _split(text)
     if len(inputs) != len(shapes) or not shapes:
         raise ValueError(f"{described}: {len(inputs)} operands are named and {len(shapes)} given")
@@ -108,7 +111,7 @@ def _parse(text, shapes, described):
 
 
 def _expand_ellipsis(text, inputs, shapes):
-    """The names of the operands and of the result with unused letters for "...", aligned at the right."""
+    """The subscripts with unused letters in the place of "...", aligned at the right."""
     counts = [len(shape) - len(named.replace("...", "")) for named, shape in zip(inputs, shapes)]
     used = set(text)
     ellipsis = "".join([c for c in ascii_letters if c not in used][: max(counts)])
@@ -120,7 +123,7 @@ def _expand_ellipsis(text, inputs, shapes):
 
 
 def _check_sizes(names, shapes, described):
-    """The size of each letter; one broadcasts."""
+    """The size of each letter. A size of one broadcasts."""
     sizes: dict[str, int] = {}
     for named, shape in zip(names, shapes):
         for c, n in zip(named, shape):
@@ -132,10 +135,10 @@ def _check_sizes(names, shapes, described):
 
 
 def _simplify(names, output, shapes, sizes):
-    """The steps that leave no letter twice in one operand, and none without a partner; ``names`` follow them."""
+    """The steps after which no operand repeats a letter and no letter is alone. They update ``names``."""
     steps = []
     for i, shape in enumerate(shapes):
-        # An axis of size one against a larger one of the same letter: without it, the rest broadcasts.
+        # An axis of size one meets a larger one of the same letter. It is dropped, and the rest broadcasts.
         stretched = tuple(k for k, (c, n) in enumerate(zip(names[i], shape)) if n != sizes[c])
         if stretched:
             steps.append((i, "sum", stretched))

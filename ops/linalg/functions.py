@@ -1,7 +1,7 @@
 """Functions of square matrices: det, slogdet, cofactors, matrix_power, expm.
 
-Sources: Giles 2008, "Collected matrix derivative results for forward and reverse mode AD"; Higham 2008. As for the
-equations in ``solve``, what LAPACK cannot do is a ValueError on the CPU, and inf or NaN on a GPU.
+Sources: Giles 2008, "Collected matrix derivative results for forward and reverse mode AD"; Higham 2008. Where LAPACK
+fails, as in ``solve``, the CPU raises ValueError, and a GPU gives inf or NaN.
 """
 
 from tinygrad_ms.engine.primitive import primitive
@@ -35,7 +35,7 @@ def _oriented_svd(op, xp, x):
     flops=dense(21),
 )
 def cofactors(xp, x):
-    """The cofactors (..., n, n) of square matrices: the gradient of det; det(X) X^-T where X is invertible.
+    """The cofactors (..., n, n) of square matrices. They are the gradient of det. For invertible X: det(X) X^-T.
 
     With X = U S V^T they are det(U V^T) U diag(prod_{j != i} s_j) V^T, whether X is singular or not.
     """
@@ -94,7 +94,7 @@ def cofactors_change(xp, x, e):
     vjp=lambda g, x: per_matrix(g) * cofactors(x),
     jvp=lambda t, x: (cofactors(x) * t).sum(axis=(-2, -1)),
     formula=r"\frac{d \det X}{dX} = \det(X)\,X^{-T}",
-    source="Giles 2008, section 2.2.5; 004, section 3",
+    source="Giles 2008, section 2.2.5; AIDIY, section 3",
     floats=True,
     notes="the first and second derivatives are right for singular x, too; the third needs x invertible",
     flops=dense(2 / 3),
@@ -124,7 +124,7 @@ def _slogdet_jvp(tangents, x):
     flops=dense(2 / 3),
 )
 def slogdet(xp, x):
-    """Sign (...) and ln |det| (...) of square matrices (..., n, n): a determinant that cannot overflow."""
+    """Sign (...) and ln |det| (...) of square matrices (..., n, n). This determinant cannot overflow."""
     sign, logarithm = xp.linalg.slogdet(check_matrices("slogdet", x, square=True))
     return sign, logarithm
 
@@ -133,7 +133,7 @@ def slogdet(xp, x):
 
 
 def matrix_power(x, n: int):
-    """x @ x @ ... of square matrices (..., k, k), by repeated squaring; for negative n, of their inverse."""
+    """x @ x @ ... for square matrices (..., k, k), by repeated squaring. Negative n are powers of the inverse."""
     x = check_matrices("matrix_power", as_operand(x), square=True)
     if not is_int(n):
         raise TypeError(f"matrix_power: n is {n!r}; it must be an integer")
@@ -153,7 +153,7 @@ def _frechet(x, direction):
     if not x.size:
         return direction
     size = abs(raw(direction)).max(axis=(-2, -1), keepdims=True)
-    size = size + (size == 0)  # L is linear in E: a large E must not cost squarings
+    size = size + (size == 0)  # L is linear in E, so E is scaled: a large E must not cost squarings
     block = concat([concat([x, direction / size], axis=-1), concat([x * 0, x], axis=-1)], axis=-2)
     n = x.shape[-1]
     return expm(block)[..., :n, n:] * size

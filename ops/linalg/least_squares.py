@@ -1,7 +1,7 @@
-"""Least squares: pinv, lstsq, of matrices of any shape and rank; the last two axes of a batch.
+"""Least squares: pinv and lstsq, for matrices of any shape and rank in the last two axes.
 
-Singular values up to ``rtol`` times the largest count as zero. The derivatives are those at this rank: where a
-change of the matrix changes its rank, its inverse jumps, and there is none.
+Singular values up to ``rtol`` times the largest one count as zero. The derivatives are those along matrices of the same
+rank. Where a change of the matrix changes the rank, the pseudo-inverse jumps and has no derivative.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ def _kept(s, x, rtol):
 
 
 def _inverses(xp, s, x, rtol):
-    """1 / s, and 0 for what counts as zero."""
+    """1 / s, and 0 for the s that count as zero."""
     kept = _kept(s, x, rtol)
     return kept / xp.where(kept, s, 1)
 
@@ -90,7 +90,7 @@ def _lstsq_jvp(tangents, a, b, y, rtol):
     flops=dense(21),
 )
 def _lstsq(xp, a, b, /, rtol=None):
-    """The shortest of the Y that minimise |A Y - B|, matrices all."""
+    """The shortest of the matrices Y that minimise |A Y - B|."""
     batch = check_equations("lstsq", a, b, square=False)
     if not a.size:
         return xp.zeros((*batch, a.shape[-1], b.shape[-1]), dtype=a.dtype)
@@ -99,7 +99,7 @@ def _lstsq(xp, a, b, /, rtol=None):
 
 
 class LeastSquares(NamedTuple):
-    """What ``lstsq`` gives, in the order of NumPy and PyTorch."""
+    """The results of ``lstsq``, in the order of NumPy and PyTorch."""
 
     solution: Tensor
     residuals: Tensor
@@ -108,12 +108,13 @@ class LeastSquares(NamedTuple):
 
 
 def lstsq(a, b, rtol=None) -> LeastSquares:
-    """The y that minimises |a y - b|, of several the shortest, for a (..., n, m) and b a vector (n,) or (..., n, k).
+    """The shortest y that minimises |a y - b|, for a (..., n, m) and b a vector (n,) or (..., n, k).
 
-    Gives (solution, residuals, rank, singular_values): y (m,) or (..., m, k); the sums of squares of b - a y, () or
-    (..., k), which NumPy leaves out where they are zero or the rank is lower; the number of singular values above
-    rtol times the largest, by default max(n, m) machine epsilons; and all of them (..., min(n, m)). Batches broadcast.
-    The first two and the last have derivatives of every order, at a rank that does not change.
+    Returns (solution, residuals, rank, singular_values). solution: y, (m,) or (..., m, k). residuals: the sums of
+    squares of b - a y, () or (..., k); NumPy leaves them out where they are zero or the rank is lower. rank: the number
+    of singular values above rtol times the largest, by default max(n, m) machine epsilons. singular_values: all of
+    them, (..., min(n, m)). Batches broadcast. All but the rank have derivatives of every order, along
+    matrices of one rank.
     """
     a, b = as_operand(a), as_operand(b)
     y = of_vectors(_lstsq, a, b, rtol=rtol)

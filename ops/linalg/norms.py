@@ -1,6 +1,6 @@
-"""Norms of vectors and matrices: norm, vector_norm, matrix_norm; the table of every kind of norm stands here.
+"""Norms of vectors and matrices: norm, vector_norm, matrix_norm. Two tables below list every kind of norm.
 
-``axis`` is None (all axes), an int or a tuple, as of the reductions.
+``axis`` is None (all axes), an int or a tuple, as in the reductions.
 """
 
 import math
@@ -32,13 +32,13 @@ __all__ = ["matrix_norm", "norm", "vector_norm"]
         axis=axis, keepdims=keepdims
     ),
     formula=r"y = \sqrt{\textstyle\sum_i x_i^2}:\quad \bar x = \bar y \, \frac{x}{y}",
-    source="004, section 1, and the chain rule",
+    source="AIDIY, section 1, and the chain rule",
     batched=True,
     floats=True,
     notes="The gradient at 0 is 0.",
 )
 def euclidean_norm(xp, x, axis=None, keepdims=False):
-    """The square root of the sum of squares over ``axis``, of x of any scale; infinite only where it must be."""
+    """The square root of the sum of squares over ``axis``, for x of any scale. It overflows only if it must."""
     return homogeneous(xp, x, axis, keepdims, lambda z: xp.sqrt((z * z).sum(axis=axis, keepdims=True)))
 
 
@@ -48,10 +48,10 @@ def euclidean_norm(xp, x, axis=None, keepdims=False):
     ),
     formula=r"y = |x|^q:\ \frac{dy}{dx} = q\,\mathrm{sign}(x)|x|^{q - 1};\quad"
     r" y = \mathrm{sign}(x)|x|^q:\ \frac{dy}{dx} = q\,|x|^{q - 1}",
-    source="002 (2)",
+    source="ai-edu, equation 2",
 )
 def signed_power(xp, x, *, exponent, odd):
-    """|x|^exponent; with the sign of x where ``odd``, and then 0 at 0, also for a negative exponent."""
+    """|x|^exponent. If ``odd`` it has the sign of x, and is 0 at 0 for a negative exponent, too."""
     with numpy.errstate(divide="ignore"):
         y = xp.abs(x) ** exponent
         return xp.where(x == 0, 0, xp.copysign(y, x)) if odd else y
@@ -69,16 +69,16 @@ def _slope(x, y, ord, axis, keepdims):
     ),
     jvp=lambda t, x, y, ord, axis, keepdims: (t * _slope(x, y, ord, axis, keepdims)).sum(axis=axis, keepdims=keepdims),
     formula=r"y = (\textstyle\sum_i |x_i|^p)^{1/p}:\quad \bar x_i = \bar y\,\mathrm{sign}(x_i)\,|x_i / y|^{p - 1}",
-    source="002 (2) and the chain rule",
+    source="ai-edu, equation 2 and the chain rule",
     batched=True,
     floats=True,
     notes="The gradient is 0 for an element that is 0, as in PyTorch, although for p < 1 the slope there is"
     " infinite; for p < 0 all of it is 0 where one element is 0. The relative error of the gradient grows as |p|.",
 )
 def p_norm(xp, x, /, ord, axis=None, keepdims=False):
-    """The norm of order p, any finite number, over ``axis``, of x of any scale: for p = 0, how many are not 0.
+    """The norm of order p, any finite number, over ``axis``, for x of any scale. p = 0 counts the nonzero elements.
 
-    Taken out is the largest |x_i|, for p < 0 the smallest: of what is left no power overflows.
+    x is divided by the largest |x_i|, for p < 0 by the smallest. No power of the quotients overflows.
     """
     z, axes = xp.abs(wide(x, x.size)), all_axes("p_norm", axis, x.ndim)
     if ord == 0:
@@ -106,7 +106,7 @@ def _sums(extreme):
 
 
 def _of_last_axes(function):
-    """A function of the matrices in the last two axes as one of the matrices in any two, (x, axis, keepdims)."""
+    """A function (x, axis, keepdims) of matrices in any two axes, from one of matrices in the last two axes."""
 
     def norm_of_axes(x, axis, keepdims):
         y = function(moveaxis(x, axis, (-2, -1)))
@@ -143,11 +143,11 @@ def _floating(x):
 def vector_norm(x, ord=2, axis=None, keepdims=False):
     """The norm of order p of the vectors over ``axis``: None (all of x), an int or a tuple; as in the array API.
 
-    ord: any number p: (sum |x_i|^p)^(1/p); inf and -inf: the largest and smallest |x_i|; 0: how many are not 0.
-    No power overflows: f(s x) = |s| f(x) over the range of the dtype. Integers become float32. As in PyTorch,
-    the gradient is 0 where the norm is 0, and for the elements that are 0; equal extremes share it equally. The
-    gradient of order 0 is 0; float16 cannot hold its counts above 65,504 (use count_nonzero). Raises ValueError
-    where there is no element and ord < 0 or inf, and for ord=nan.
+    ord: a number p: (sum |x_i|^p)^(1/p). inf and -inf: the largest and the smallest |x_i|. 0: the number of nonzero
+    elements. No power overflows, so f(s x) = |s| f(x) over the range of the dtype. Integers become float32. As in
+    PyTorch, the gradient is 0 where the norm is 0, and for elements that are 0; equal extremes share it equally. The
+    gradient of order 0 is 0. float16 cannot hold counts above 65,504; use count_nonzero. Raises ValueError for ord=nan,
+    and for no elements where ord < 0 or ord = inf.
     """
     if not is_real(ord) or ord != ord:
         raise ValueError(f"vector_norm: ord={ord!r} is unknown; expected a number, inf or -inf")
@@ -160,13 +160,13 @@ def vector_norm(x, ord=2, axis=None, keepdims=False):
 def norm(x, ord=None, axis=None, keepdims=False):
     """The norm of vectors or matrices, as ``numpy.linalg.norm`` defines it.
 
-    axis: an int for vectors along it, two for matrices with those rows and columns; None: x as a whole.
-    ord: None: the root of the sum of squares, of any number of axes.
-        Of vectors: any number, as in ``vector_norm``: 2 (the root of the sum of squares), 1, 0, 0.5, inf, -inf, ...
-        Of matrices: "fro" (as None), 1 (the largest sum of absolute values of a column), inf (of a row), -1 and
-        -inf (the smallest), 2 and -2 (the largest and smallest singular value), "nuc" (the sum of these).
-    The gradient of every norm at 0 is 0; the largest share it equally at ties. Raises ValueError for any
-    other ord.
+    axis: an int for vectors along this axis, two for matrices with these rows and columns, None for x as a whole.
+    ord: None is the root of the sum of squares, for any number of axes.
+        For vectors: any number, as in ``vector_norm``: 2 (the root of the sum of squares), 1, 0, 0.5, inf, -inf, ...
+        For matrices: "fro" (as None), 1 and inf (the largest sum of absolute values of a column, of a row), -1 and
+        -inf (the smallest one), 2 and -2 (the largest and the smallest singular value), "nuc" (the sum of these).
+    The gradient of every norm at 0 is 0. Equal extremes share the gradient equally. Raises ValueError for any other
+    ord.
     """
     x = _floating(x)
     if ord is None:

@@ -12,7 +12,7 @@ __all__ = ["diag", "diagonal", "trace", "tril", "triu", "vec"]
 
 
 def check_matrices(op, x, square=False, name="x", lapack=True):
-    """x, once it is known to hold (square) matrices, of a dtype that LAPACK has; without ``lapack``, a float one."""
+    """x. Raises unless it holds (square) matrices, of a dtype of LAPACK, or without ``lapack`` of a float dtype."""
     if x.ndim < 2 or (square and x.shape[-1] != x.shape[-2]):
         kind = "square matrices (..., n, n)" if square else "matrices (..., n, m)"
         raise ValueError(f"{op}: {name} has shape {x.shape}; expected {kind}")
@@ -23,9 +23,9 @@ def check_matrices(op, x, square=False, name="x", lapack=True):
 
 
 def are_half(*arrays):
-    """Whether all have the same half precision, on the CPU: there BLAS multiplies neither float16 nor bfloat16.
+    """Whether all have the same half precision on the CPU. BLAS multiplies neither float16 nor bfloat16 there.
 
-    NumPy multiplies float16 without it, 40 times as slowly, and makes float32 of bfloat16.
+    NumPy multiplies float16 without BLAS, 40 times as slowly, and makes float32 of bfloat16.
     """
     dtype = arrays[0].dtype
     same = dtype.char in HALF and all(a.dtype == dtype for a in arrays[1:])
@@ -38,7 +38,7 @@ def symmetric(x):
 
 
 def per_matrix(x):
-    """A number for each matrix, (...), as (..., 1, 1): it multiplies the matrices of a batch."""
+    """Numbers (...), one for each matrix, as (..., 1, 1), to multiply the matrices of a batch."""
     return x.reshape((*x.shape, 1, 1))
 
 
@@ -101,7 +101,7 @@ def diag(x, offset=0):
 
 
 def trace(x, offset=0):
-    r"""The sum of the diagonal of the last two axes, tr X = sum_i x_ii; d tr(A X)/dX = A^T (004, 3)."""
+    r"""The sum of the diagonal of the last two axes, tr X = sum_i x_ii; d tr(A X)/dX = A^T (AIDIY, 3)."""
     return diagonal(x, offset=offset).sum(axis=-1)
 
 
@@ -134,6 +134,6 @@ def _matrix(x, op):
 
 
 def vec(x):
-    """The columns of (..., n, m) under each other, (..., n m): vec(A X B) = (B^T (x) A) vec(X)."""
+    """The columns of (..., n, m) below each other, (..., n m). vec(A X B) = (B^T (x) A) vec(X)."""
     x = _matrix(as_operand(x), "vec")
     return x.mT.reshape((*x.shape[:-2], x.shape[-2] * x.shape[-1]))

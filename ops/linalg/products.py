@@ -46,14 +46,14 @@ def _right_vjp(g, a, b_shape):
 
 
 def over_rows(a, g):
-    """a^T g of matrices, one of them perhaps a stack: the sum over their rows."""
+    """a^T g of matrices: the sum over their rows. One of them may be a stack."""
     return matmul(a.mT, g) if a.dtype.char in HALF else a.mT @ g
 
 
 @multilinear(
     transpose=(_left_vjp, _right_vjp),
     formula=r"Y = A B:\quad \bar A = \bar Y B^T,\quad \bar B = A^T \bar Y",
-    source="Giles 2008, section 2.2.2; 004, section 5",
+    source="Giles 2008, section 2.2.2; AIDIY, section 5",
     batched=True,
     notes="vectors are rows at the left and columns at the right; leading dimensions broadcast",
     notation=r"{0} \, {1}",
@@ -64,6 +64,9 @@ def matmul(xp, a, b):
 
     Leading dimensions are a batch and broadcast. Half precision is multiplied in float32 and rounded once.
     Raises ValueError where the inner dimensions differ, where batches do not broadcast, and for numbers.
+
+    >>> tg.matmul([[1.0, 2.0], [3.0, 4.0]], [1.0, 1.0])
+    Tensor([3., 7.], dtype=float32)
     """
     try:
         if a.itemsize < 4 and are_half(a, b):
@@ -77,7 +80,7 @@ def matmul(xp, a, b):
 
 
 def _why_not(a, b) -> str:
-    """The sentence for shapes that cannot be multiplied."""
+    """The error message for shapes that cannot be multiplied."""
     if not a or not b:
         return f"matmul: a has shape {a} and b has shape {b}: a number is no matrix; multiply by it with *"
     inner = b[-2] if len(b) > 1 else b[0]
@@ -93,7 +96,7 @@ def _why_not(a, b) -> str:
 
 
 def dot(a, b):
-    """NumPy's dot: a * b of numbers, else the sum over the last axis of a and the last but one of b."""
+    """NumPy's dot: a * b for numbers, else the sum over the last axis of a and the last but one of b."""
     a, b = as_operand(a), as_operand(b)
     if a.ndim == 0 or b.ndim == 0:
         return a * b
@@ -116,7 +119,7 @@ def inner(a, b):
         lambda g, a, b_shape: (a.reshape((a.size,)) @ g).reshape(b_shape),
     ),
     formula=r"Y = a b^T:\quad \bar a = \bar Y b,\quad \bar b = \bar Y^T a",
-    source="001, section 4.5",
+    source="Parr and Howard, section 4.5",
 )
 def outer(xp, a, b):
     """y_ij = a_i b_j of two vectors; other shapes are flattened first. Result (a.size, b.size)."""

@@ -1,8 +1,8 @@
 """Linear equations: inv, solve, solve_triangular.
 
-All take matrices in the last two axes and a batch before them. float16 is refused: LAPACK and cuSOLVER lack
-it. What LAPACK cannot do (a singular matrix, no convergence) is a ValueError on the CPU. On a GPU, where
-asking would make the host wait, the result holds inf or NaN instead.
+All take matrices in the last two axes and a batch before them. float16 is refused, because LAPACK and cuSOLVER lack it.
+Where LAPACK fails (a singular matrix, no convergence), the CPU raises ValueError. On a GPU the host would have to wait
+to know it; there the result holds inf or NaN.
 
 Source of most rules: Giles 2008, "Collected matrix derivative results for forward and reverse mode AD".
 """
@@ -43,7 +43,7 @@ def lapack(op, function, x, *, square=False, sentence=DIVERGED, **options):
     vjp=lambda g, y: -(y.mT @ g @ y.mT),
     jvp=lambda t, y: -(y @ t @ y),
     formula=r"Y = X^{-1}:\quad dY = -Y\,dX\,Y,\quad \bar X = -Y^T \bar Y Y^T",
-    source="Giles 2008, section 2.2.3; 004, section 3",
+    source="Giles 2008, section 2.2.3; AIDIY, section 3",
     floats=True,
     notes="singular x: ValueError on the CPU, inf or NaN on a GPU",
     flops=dense(2),
@@ -81,7 +81,7 @@ def change(t_a, t_b, y):
     flops=dense(2 / 3),
 )
 def _solve(xp, a, b):
-    """Y with A Y = B, matrices both."""
+    """Y with A Y = B, for matrices A and B."""
     return _for_columns(xp, "solve", xp.linalg.solve, a, b)
 
 
@@ -89,12 +89,15 @@ def solve(a, b):
     """The y with a y = b, for square matrices a (..., n, n) and b a vector (n,) or matrices (..., n, k).
 
     Batches broadcast. One matrix a is factorised once for all of b. Raises ValueError where a is singular.
+
+    >>> tg.solve([[2.0, 0.0], [0.0, 4.0]], [2.0, 2.0])
+    Tensor([1. , 0.5], dtype=float32)
     """
     return of_vectors(_solve, a, b)
 
 
 def of_vectors(solver, a, b, **constants):
-    """A right-hand side (n,) is a matrix of one column."""
+    """A right-hand side (n,) as a matrix of one column."""
     a, b = as_operand(a), as_operand(b)
     if b.ndim != 1:
         return solver(a, b, **constants)
@@ -103,7 +106,7 @@ def of_vectors(solver, a, b, **constants):
 
 
 def check_equations(op, a, b, square=True):
-    """The batch that the matrices of a y = b have together; ValueError where their shapes do not fit."""
+    """The common batch of the matrices of a y = b. Raises ValueError if their shapes do not fit."""
     check_matrices(op, a, square=square, name="a")
     check_matrices(op, b, name="b")
     if a.shape[-2] != b.shape[-2]:
@@ -116,7 +119,7 @@ def check_equations(op, a, b, square=True):
 
 
 def _for_columns(xp, op, solver, a, b):
-    """``solver(a, b)`` on broadcast batches, which CuPy lacks; one matrix meets a batch b as columns."""
+    """``solver(a, b)`` on broadcast batches, which CuPy lacks. For one matrix a, a batch b becomes columns."""
     batch = check_equations(op, a, b)
     with failing(f"{op}: a, of shape {a.shape}, is singular; use pinv(a) @ b, or regularise a"):
         if a.ndim == 2 and b.ndim > 2:
@@ -139,7 +142,7 @@ def _triangular_jvp(tangents, a, y, lower, unit_diagonal):
 
 
 def _triangle(x, lower, unit_diagonal):
-    """The entries of a that count."""
+    """The entries of a that are read."""
     return tril(x, k=-int(unit_diagonal)) if lower else triu(x, k=int(unit_diagonal))
 
 
@@ -156,7 +159,7 @@ def _solve_triangular(xp, a, b, /, lower, unit_diagonal):
     """Y with A Y = B, where only the upper (or ``lower``) triangle of A is read."""
 
     def substitute(a, b):
-        if lower:  # reversing rows and columns makes it an upper one
+        if lower:  # with rows and columns reversed it is an upper one
             return _back_substitute(xp, a[..., ::-1, ::-1], b[..., ::-1, :], unit_diagonal)[..., ::-1, :]
         return _back_substitute(xp, a, b, unit_diagonal)
 
@@ -166,7 +169,7 @@ def _solve_triangular(xp, a, b, /, lower, unit_diagonal):
 def solve_triangular(a, b, lower=False, unit_diagonal=False):
     """The y with a y = b, for triangular a (..., n, n) and b a vector (n,) or matrices (..., n, k).
 
-    Only the upper (or ``lower``) triangle of a is read; with ``unit_diagonal`` its diagonal is taken as ones.
+    Only the upper (or ``lower``) triangle of a is read. With ``unit_diagonal`` the diagonal counts as ones.
     Batches broadcast. Raises ValueError for a zero on the diagonal.
     """
     return of_vectors(_solve_triangular, a, b, lower=bool(lower), unit_diagonal=bool(unit_diagonal))

@@ -1,10 +1,10 @@
 """msign of tall M in closed form on its singular vectors, of any rank; docs/msign.md, section 6.
 
-They come from LAPACK's SVD, or from the eigenvectors of the Gram matrix M^T M in float64.
+The vectors come from LAPACK's SVD, or from the eigenvectors of the Gram matrix M^T M in float64.
 
-The derivative is that along matrices of the same rank: where two singular values are both zero, they stay zero. Only
-sums of singular values are denominators. A term that vanishes for square M of full rank is left out, as its
-rounding errors would be divided by the least singular value.
+The derivative is the one along matrices of the same rank: singular values that are zero stay zero. Every denominator
+is a sum of two singular values. For square M of full rank one term is zero in exact arithmetic. It is left out, because
+its rounding errors would be divided by the least singular value.
 """
 
 import numpy
@@ -25,8 +25,8 @@ __all__: list[str] = []
 def _recorded(M, y, G):
     """The derivative of y = msign(M) of any rank in the direction G, in ops that can be differentiated in turn.
 
-    With P = y^T M and N = I - y^T y, the projector on the null space, which a multiple of N makes invertible:
-    P W + W P = (y^T G - G^T y) on the range, derivative = y W + (G - y y^T G) P^+ + y P^+ (y^T G) N.
+    P = y^T M. N = I - y^T y projects on the null space of P; adding a multiple of N makes P invertible. On the range:
+    P W + W P = y^T G - G^T y, derivative = y W + (G - y y^T G) P^+ + y P^+ (y^T G) N.
     """
     n, identity = y.shape[-1], _identity(y)
     rank = (raw(y) ** 2).sum(axis=(-2, -1), keepdims=True)
@@ -45,7 +45,7 @@ def _recorded(M, y, G):
 
 
 def _recorded_smooth(M, G, eps, method, jvp):
-    """The same for the smooth msign, the upper block of that of [M; e I], where e follows ||M||_F."""
+    """The same for the smooth msign, the upper block of msign([M; e I]). Here e = eps ||M||_F changes with M."""
     squared = _inner(M, M)
     unit = M / _safe(squared)
     if jvp:
@@ -64,12 +64,12 @@ def _identity(x):
 
 
 def _derivative(M, y, g, eps, method, factors, jvp):
-    """The derivative along g between singular vectors, its own adjoint but for the projection along M.
+    """The derivative along g, by singular vectors. But for the projection along M, it is its own adjoint.
 
     With E = U^T g V, h = (s^2 + e^2)^{1/2}, f = s / h:
     U [f_i (f_i E_ij - f_j E_ji) / (h_i + h_j) + (1 - f_i^2) E_ij / h_j] V^T + (g V - U E) H^{-1} V^T.
-    The smooth "eigh" has A = U F for U: the terms with H^{-1} are (g V - A A^T g V) H^{-1} V^T then. Where (M^T M +
-    e^2 I)^{1/2} is V (H + D) V^T with a small D, ``change``, each equation is solved to second order in D.
+    The smooth "eigh" knows A = U F, not U. Then the terms with H^{-1} are (g V - A A^T g V) H^{-1} V^T.
+    ``change`` is a small D with (M^T M + e^2 I)^{1/2} = V (H + D) V^T; the equation is solved to second order in D.
     """
     if not M.size:
         return g * 1
@@ -105,11 +105,11 @@ def _derivative(M, y, g, eps, method, factors, jvp):
 
 # --- the factors ---------------------------------------------------------------------------------------------------
 
-LEAST = 1e-4  # s_n / s_1 from which the Gram matrix serves: it squares s, and D squared stays below the rounding errors
+LEAST = 1e-4  # the least s_n / s_1 for the Gram matrix, which squares s; D squared stays below rounding errors
 
 
 def _by_svd(xp, x, eps, unit_roundoff):
-    """(U, f, h, V^T, ||x||_F, no change) of x of any rank."""
+    """(U, f, h, V^T, ||x||_F, None for ``change``) of x of any rank."""
     u, s, vt = xp.linalg.svd(x, full_matrices=False)
     size = xp.sqrt((s * s).sum(axis=-1, keepdims=True))
     cut = max(x.shape[-2:]) * unit_roundoff * s.max(axis=-1, keepdims=True)
@@ -118,10 +118,11 @@ def _by_svd(xp, x, eps, unit_roundoff):
 
 
 def _by_gram(xp, x, eps, unit_roundoff):
-    """The same by the eigenvectors V of x^T x, with U F and 1 for U and f of a smooth one; the SVD where h_n is small.
+    """The same by the eigenvectors V of x^T x, or by the SVD where h_n is small.
 
-    The errors of V are u (s_1 / s_n)^2. For float64 this is too much. There x V is orthogonal up to an E that is read
-    off its own Gram matrix, H^2 + E, and (H^2 + E)^{1/2} = H + D with D_ij = E_ij / (h_i + h_j) to second order.
+    A smooth msign gets U F and 1 for U and f. V has errors of u (s_1 / s_n)^2, which is too much for float64. There
+    the Gram matrix of x V shows the error: it is H^2 + E with a small E. Then (H^2 + E)^{1/2} = H + D, with
+    D_ij = E_ij / (h_i + h_j) to second order.
     """
     wide = x.astype("float64")
     w, v = xp.linalg.eigh(wide.mT @ wide)
@@ -160,13 +161,13 @@ def _by_gram(xp, x, eps, unit_roundoff):
     formula=r"M = U S V^T,\ F = S/H,\ E = U^T \bar Y V:\quad"
     r"\bar M = U\left[\frac{F (F E - E^T F)}{h_i + h_j} + (1 - F^2) E H^{-1}\right]V^T"
     r" + (I - U U^T) \bar Y V H^{-1} V^T",
-    source="000, (17) and (18); docs/msign.md",
+    source="Su Jianlin, equations 17 and 18; docs/msign.md",
     notes="rank-aware: singular values below max(n, m) u s_1 are held at zero",
     floats=True,
     flops=dense(21),
 )
 def _msign_closed_form(xp, M, /, eps=0.0, method="svd"):
-    """msign by singular vectors of tall M, pure or smooth. They are no outputs: they may turn where values repeat."""
+    """msign of tall M by singular vectors, pure or smooth. The vectors are no outputs, as they are not unique."""
     check_matrices("msign", M, name="M")
     if M.size == 0:
         return M * 1, (None,) * 6

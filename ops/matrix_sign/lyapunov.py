@@ -1,6 +1,6 @@
-"""A X + X A = C for symmetric positive definite A, and the derivative of the polar factor, which is such an equation.
+"""The equation A X + X A = C for symmetric positive definite A. The derivative of the polar factor is such an equation.
 
-The derivative of an equation is another one of its kind, so all orders exist and no eigendecomposition is taken.
+The derivative of the equation is another one of its kind. So all orders exist, without an eigendecomposition.
 """
 
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -29,7 +29,7 @@ def _lyapunov_vjp(needed, g, A, y, parity, steps, coefficients, inverse):
 
 
 def _outer(S, y, parity):
-    """The symmetric part of S y^T + y^T S; with a parity S y is enough."""
+    """The symmetric part of S y^T + y^T S. If C has a parity, S y is enough."""
     if parity:
         Sy = S @ y
         return parity * (Sy + Sy.mT)
@@ -55,12 +55,12 @@ def _right_side(tangents, y):
     vjp=_lyapunov_vjp,
     jvp=_lyapunov_jvp,
     formula=r"A X + X A = C:\quad A S + S A = \bar X,\quad \bar C = S,\quad \bar A = -\mathrm{sym}(S X^T + X^T S)",
-    source="000, (20) and (21)",
+    source="Su Jianlin, equations 20 and 21",
     notes="A stands for its symmetric part; at A = 0 the result is 0 by convention",
     flops=dense(100),
 )
 def _solve_lyapunov(xp, A, C, /, parity=0, steps=None, coefficients=None, inverse=None):
-    """As ``solve_lyapunov``; ``inverse`` is for rules that have A^{-1} at hand (an ``InverseOf``)."""
+    """As ``solve_lyapunov``. Rules that know A^{-1} pass it as ``inverse`` (an ``InverseOf``)."""
     if parity not in (-1, 0, 1):
         raise ValueError(f"solve_lyapunov: parity={parity!r}; expected -1 (skew C), 1 (symmetric C) or 0")
     if not isinstance(inverse, (InverseOf, type(None))):
@@ -74,13 +74,14 @@ def _solve_lyapunov(xp, A, C, /, parity=0, steps=None, coefficients=None, invers
 def solve_lyapunov(A, C, /, parity=0, steps=None, coefficients=None):
     """The X with A X + X A = C, for symmetric A (..., n, n) and any C (..., n, n), float32 or float64.
 
-    For positive definite A, Newton-Schulz for mcsgn([[A, C], [0, -A]]) on its blocks: matrix products only. ``parity``
-    -1 or +1 solves for the skew or the symmetric part of C and is cheaper (7 products a step, not 9). ``steps=k`` runs
-    exactly k steps without synchronising the host, None adapts to the residual (``msign``).
-    For other symmetric A the eigenvalues of A solve it; with ``steps`` on a GPU, where the host would wait, the result
-    is NaN. Where two eigenvalues add up to zero the result is inf or NaN, but at A = 0 it is 0 by convention.
-    A stands for its symmetric part. Raises ValueError for an A that is not symmetric to 1e-4 of its largest element
-    (NaN on a GPU; ``solve_sylvester(A, A, C)`` solves that), for shapes that do not fit; TypeError for other dtypes.
+    For positive definite A the method is Newton-Schulz for mcsgn([[A, C], [0, -A]]) on its blocks, by matrix products
+    alone. With ``parity`` -1 or +1 it solves for the skew or the symmetric part of C, with 7 products a step instead of
+    9. ``steps=k`` runs exactly k steps and never makes the host wait; None adapts to the residual (``msign``).
+    For other symmetric A the solution comes from the eigenvalues of A. With ``steps`` on a GPU, where the host would
+    have to wait, it is NaN instead. Where two eigenvalues add up to zero, the result is inf or NaN; at A = 0 it is 0 by
+    convention. A stands for its symmetric part.
+    Raises ValueError for an A that is not symmetric to 1e-4 of its largest element (on a GPU the result is NaN;
+    ``solve_sylvester(A, A, C)`` takes such an A) and for shapes that do not fit, TypeError for other dtypes.
     """
     A, C = as_operand(A), as_operand(C)
     s = into_range(A)
@@ -91,7 +92,7 @@ def solve_lyapunov(A, C, /, parity=0, steps=None, coefficients=None):
 def _solve_anywhere(A, C, parity, steps, coefficients):
     """The method that A calls for."""
     x = raw(A)
-    if not fits(x):  # the primitive says why
+    if not fits(x):  # the primitive raises the error
         return _solve_lyapunov(A, C, parity=parity, steps=steps, coefficients=coefficients)
     xp = BACKENDS[type(x)].xp
     hint = (
@@ -101,7 +102,7 @@ def _solve_anywhere(A, C, parity, steps, coefficients):
     if steps is not None and not on_host(x):
         spoiled = xp.where(definite, 0, xp.nan) if spoiled is None else xp.where(definite, spoiled, xp.nan)
     elif not definite.all():
-        fixed_rows(steps, coefficients)  # not used, but nonsense is refused
+        fixed_rows(steps, coefficients)  # unused here, but checked
         check_right_side("solve_lyapunov", x, x, raw(C))
         result = _solve_by_eigenvalues(A, C, parity=parity)
         return result if spoiled is None else result + spoiled
@@ -132,11 +133,11 @@ def _with_inverse_jvp(tangents, P, solution, inverse, steps, coefficients):
     jvp=_with_inverse_jvp,
     outputs=("solution", "inverse"),
     formula=r"P W + W P = \mathrm{skew}(C),\quad J = P^{-1}:\quad dJ = -J\,dP\,J",
-    source="000, (20) and (21)",
+    source="Su Jianlin, equations 20 and 21",
     flops=dense(100),
 )
 def solve_skew_with_inverse(xp, P, C, /, steps=None, coefficients=None):
-    """(W, P^{-1}) with P W + W P = (C - C^T) / 2, from one iteration: the inverse is a by-product of the solve."""
+    """(W, P^{-1}) with P W + W P = (C - C^T) / 2. One iteration gives both."""
     P, C = common_batch(xp, P, C)
     return solve_symmetric(xp, P, C, -1, True, steps, coefficients)
 
@@ -145,7 +146,7 @@ def solve_skew_with_inverse(xp, P, C, /, steps=None, coefficients=None):
 
 
 def polar_derivative(M, y, G, steps, coefficients, P=None):
-    """The derivative of y = msign(M) in the direction G, which is also its adjoint applied to G."""
+    """The derivative of y = msign(M) in the direction G. It is its own adjoint, so it is the VJP of G, too."""
     if M.shape[-2] < M.shape[-1]:
         return polar_derivative(M.mT, y.mT, G.mT, steps, coefficients).mT
     if P is None:

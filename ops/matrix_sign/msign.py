@@ -1,13 +1,13 @@
-"""msign, the orthogonal polar factor, and what it gives at once: polar, nuclear_norm. Every order of derivative.
+"""msign, the orthogonal polar factor; polar and nuclear_norm follow from it. All have derivatives of every order.
 
-The derivative of O = msign(M) is a Sylvester equation (source 000, equations (13) and (14)). For tall M (m x n, m >= n)
+The derivative of O = msign(M) is a Sylvester equation (Su Jianlin, equations 13 and 14). For tall M (m x n, m >= n)
 with P = O^T M = (M^T M)^{1/2} and a direction or cotangent G, reduced to the small side n:
 
     P W + W P = O^T G - G^T O,        derivative = O W + (G - O O^T G) P^{-1}
 
-It is its own adjoint (msign is the gradient of the nuclear norm), so one function serves both modes. The equation is
-solved by mcsgn (``lyapunov``), whose rule is another such equation: all orders of derivatives exist, also at
-repeated singular values, where rules made of svd or eigh divide by zero.
+The derivative is its own adjoint, because msign is the gradient of the nuclear norm. So one function serves both
+modes. mcsgn solves the equation (``lyapunov``), and the rule of that solve is another such equation. So derivatives of
+all orders exist, also at repeated singular values, where rules made of svd or eigh divide by zero.
 """
 
 from numbers import Real
@@ -40,13 +40,15 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
     """The orthogonal polar factor U V^T of M = U diag(s) V^T: M (..., n, m), of floats, batched.
 
     Args:
-        eps: 0 is the pure msign. With eps > 0 the smooth M (M^T M + e^2 I)^{-1/2}, e = eps ||M||_F per matrix:
-            differentiable at every M but zero, rank-deficient included, with |gradient| <= |G| / e. For training.
-        method: "newton_schulz" (products only, derivative by the mcsgn Sylvester solve: the choice on a GPU), or a
-            closed form by LAPACK, of any rank, with derivatives of all orders along matrices of that rank: "svd", or
-            "eigh" (of the Gram matrix M^T M in float64, the fastest on a CPU for single matrices; it takes the SVD of
-            those with s_n < 1e-4 s_1, and where 0 < eps < 1e-4). ``steps`` and ``coefficients`` say nothing to these.
-        vjp: the rule of the derivative, whatever the forward. None is the first of those that fit:
+        eps: 0 gives the pure msign. eps > 0 gives the smooth M (M^T M + e^2 I)^{-1/2} with e = eps ||M||_F per matrix.
+            It is differentiable at every M but zero, also at rank-deficient ones, and |gradient| <= |G| / e. It is the
+            choice for training.
+        method: "newton_schulz" uses matrix products alone; its derivative is the mcsgn Sylvester solve. It is the
+            choice on a GPU. "svd" and "eigh" are closed forms by LAPACK. They take any rank, and have derivatives of
+            all orders along matrices of that rank. "eigh" decomposes the Gram matrix M^T M in float64 and is the
+            fastest on a CPU for single matrices. It takes the SVD of matrices with s_n < 1e-4 s_1, and where
+            0 < eps < 1e-4. ``steps`` and ``coefficients`` have no effect on the closed forms.
+        vjp: the rule of the derivative. It may differ from the method. None is the first one in this table:
 
                 method            eps = 0                               eps > 0
                 "newton_schulz"   "solve" "dense" "svd" "eigh" "unrolled"   "solve" "svd" "eigh" "unrolled"
@@ -55,31 +57,39 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
                 each              a function rule(G, M, O)              a function rule(G, M, O)
 
             "solve": the mcsgn Sylvester solve. "svd", "eigh": the closed forms, made in backward. "dense": the literal
-            block of the source (000, 20 to 23) with its eps = 1e-3; errors of about 2e-3 ||M||_F / s_n. "unrolled": the
-            derivative of the steps that ran, what autodiff through them gives, without keeping them; it needs ``steps``
+            block of the source (equations 20 to 23) with its eps = 1e-3; errors of about 2e-3 ||M||_F / s_n.
+            "unrolled": what autodiff through the steps gives, without keeping them; it needs ``steps``
             or ``coefficients``. All these have every order, and forward mode. A function returns the cotangent of M for
             the cotangent G of O = msign(M), all (..., n, m): raw arrays, or Tensors under ``create_graph``; it has no
             forward mode.
-        steps: None adapts to the residual, which synchronises the host; k runs exactly k steps and does not. Eight
-            suffice while the least singular value is above 1e-3 ||M||_F (eight always with eps >= 1e-3).
-        coefficients: a table ("su", "polar_express", "muon", "muon_you", "lact") or rows (a, b, c), the last one
-            repeated as needed; ``minimax_coefficients`` makes some. Without ``steps`` each row runs once. "solve" runs
-            the same rows: what these leave unconverged is off in the derivative, too (by 28 % after the five of
-            "muon"). "svd" and "eigh" are the derivative of the exact msign whatever ran.
-        recompute: with eps > 0, keep one array of the size of M less for backward, which computes the result again by
-            one product, with rounding errors of order u / eps: those of the result itself where M is rank-deficient.
-        check: look at the values (this synchronises): non-finite input is a ValueError, rank deficiency and steps that
-            have not converged are a warning, which names the matrix.
+        steps: None adapts to the residual; the host waits for it. k runs exactly k steps, and the host never waits.
+            Eight suffice while the least singular value is above 1e-3 ||M||_F, and always with eps >= 1e-3.
+        coefficients: the name of a table ("su", "polar_express", "muon", "muon_you", "lact") or rows (a, b, c);
+            ``minimax_coefficients`` makes some. The last row is repeated as needed. Without ``steps`` each row runs
+            once. "solve" runs the same rows. Where they have not converged, its derivative is off, too (by 28 % after
+            the five rows of "muon"). "svd" and "eigh" always give the derivative of the exact msign.
+        recompute: with eps > 0, backward keeps one array of the size of M less. It computes the result again by one
+            product, with rounding errors of order u / eps, where u is the unit roundoff. The result itself has such
+            errors where M is rank-deficient.
+        check: look at the values; the host waits for them. Non-finite input raises ValueError. Rank deficiency, and
+            steps that have not converged, give a warning that names the matrix.
 
-    Zero gives zero with zero gradient; 1 x 1 is the sign; the scale of M does not matter. NaN or infinity makes its
-    matrix NaN. A rank-deficient M, where msign is discontinuous, gives with "newton_schulz" an iterate whose extra
-    singular values stay below about 0.1 (at worst, of small matrices, 0.6). Its derivative is at most
-    c |G| / ||M||_F / sqrt(max(n, m)), c = 1.4e8 in float32 and 7.2e16 in float64. Adaptive steps see it and warn, a
-    RuntimeWarning at the line of the caller. "svd" and "eigh" give U_r V_r^T and the derivative
-    along its rank.
-    float16 and bfloat16 are computed in float32 and rounded once, values and derivatives of every order.
+    Zero gives zero with zero gradient. 1 x 1 gives the sign. The scale of M does not matter. NaN or infinity makes its
+    matrix NaN. At a rank-deficient M msign is discontinuous. There "newton_schulz" gives an iterate whose extra
+    singular values stay below about 0.1 (for small matrices 0.6 at worst). Its derivative is at most
+    c |G| / ||M||_F / sqrt(max(n, m)) with c = 1.4e8 in float32 and 7.2e16 in float64. Adaptive steps notice this and
+    give a RuntimeWarning at the caller's line. "svd" and "eigh" give U_r V_r^T and the derivative along matrices of
+    rank r. float16 and bfloat16 are computed in float32 and rounded once: values, and derivatives of every order.
     Raises ValueError for vectors, bad options and pairs that do not fit.
-    Source: 000; docs/msign.md.
+    Source: Su Jianlin; docs/msign.md.
+
+    >>> M = tg.tensor([[3.0, 0.0], [0.0, -2.0]], dtype="float64", requires_grad=True)
+    >>> O = tg.msign(M)
+    >>> tg.round(O.detach(), 12) + 0.0
+    Tensor([[ 1.,  0.],
+            [ 0., -1.]], dtype=float64)
+    >>> tg.testing.gradcheck(tg.msign, [M])
+    True
     """
     if method not in METHODS:
         raise ValueError(f"msign: method={method!r}; expected {' or '.join(map(repr, METHODS))}")
@@ -106,7 +116,7 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
         options = {"eps": eps, "method": method, "steps": steps, "coefficients": coefficients}
         return msign(M.mT, recompute=recompute, **options).mT
     if is_tracked(M) and (s := into_range(M)) is not None:
-        M = M * s  # the value does not depend on s; the derivative is 1 / s times that at s M
+        M = M * s  # scaling by s leaves the value; the derivative is s times that at s M
     if method != "newton_schulz":
         fixed_rows(steps, coefficients)  # not used, but nonsense is refused
         return _msign_closed_form(M, eps=float(eps), method=method)
@@ -125,13 +135,13 @@ def msign(M, *, eps=0.0, method="newton_schulz", vjp=None, steps=None, coefficie
     vjp=lambda g, M, y, steps, coefficients: polar_derivative(M, y, g, steps, coefficients),
     jvp=lambda t, M, y, steps, coefficients: polar_derivative(M, y, t, steps, coefficients),
     formula=r"P W + W P = Y^T \bar Y - \bar Y^T Y,\ P = Y^T M:\quad \bar M = Y W",
-    source="000, (13) and (14); docs/msign.md",
+    source="Su Jianlin, equations 13 and 14; docs/msign.md",
     notes="full rank: msign is discontinuous elsewhere",
     floats=True,
     flops=dense(60),
 )
 def _msign_square(xp, M, /, steps=None, coefficients=None):
-    """The pure msign of square M by Newton-Schulz. Of other shapes it is right, too, but ``msign_tall`` is faster."""
+    """The pure msign of square M by Newton-Schulz. It takes other shapes, too, but ``msign_tall`` is faster there."""
     check_matrices("msign", M, name="M", lapack=False)
     return orthogonalise(xp, M, steps, coefficients, warn=True)
 
@@ -140,7 +150,7 @@ def _tall_vjp(needed, g, M, y, P, steps, coefficients):
     gy, gP = g
     if gP is None:
         return (polar_derivative(M, y, gy, steps, coefficients, P),)
-    gP = symmetric(gP)  # P = Y^T M feels M directly and through Y
+    gP = symmetric(gP)  # P = Y^T M depends on M directly and through Y
     gy = M @ gP if gy is None else gy + M @ gP
     return (polar_derivative(M, y, gy, steps, coefficients, P) + y @ gP,)
 
@@ -156,13 +166,13 @@ def _tall_jvp(tangents, M, y, P, steps, coefficients):
     outputs=("y", "P"),
     formula=r"P W + W P = Y^T \bar Y - \bar Y^T Y,\ P = Y^T M:\quad"
     r"\bar M = Y W + (\bar Y - Y Y^T \bar Y) P^{-1}",
-    source="000, (13) and (14); docs/msign.md",
+    source="Su Jianlin, equations 13 and 14; docs/msign.md",
     notes="full rank: msign is discontinuous elsewhere",
     floats=True,
     flops=dense(60),
 )
 def _msign_tall(xp, M, /, steps=None, coefficients=None):
-    """The polar factors of tall M: msign(M) and P = (M^T M)^{1/2}, which saves the derivative a large product."""
+    """The polar factors of tall M: msign(M) and P = (M^T M)^{1/2}. P saves the derivative a large product."""
     check_matrices("msign", M, name="M", lapack=False)
     y = orthogonalise(xp, M, steps, coefficients, warn=True)
     P = times(y.mT, M)
@@ -228,7 +238,7 @@ def _nuclear_norm(xp, M, /, steps=None, coefficients=None):
 
 @half_in_float32
 def nuclear_norm(M, *, steps=None, coefficients=None):
-    """The sum of the singular values of each matrix of M (..., n, m), shape (...): <msign(M), M>, no SVD.
+    """The sum of the singular values of each matrix of M (..., n, m), shape (...), as <msign(M), M>, without an SVD.
 
     Its gradient is msign(M), and its Hessian the derivative of msign. At rank-deficient M msign is one subgradient.
     """
@@ -244,11 +254,12 @@ def nuclear_norm(M, *, steps=None, coefficients=None):
 def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps, with the derivative of the truncated iteration.
 
-    For comparison and teaching; ``msign`` is what to use. Where the steps converge, the gradient has rounding errors
-    like those of ``msign``. Every step keeps its matrices for backward: steps (2 n^2 + n m) numbers, where ``msign``
-    keeps n m (25 times less, for a square M). Wrap the call in ``checkpoint`` to keep M alone and compute the steps
-    twice. The scale of M does not matter; zero gives zero with zero gradient. ``guard`` is added to ||M||_F, as public
-    code does (1e-7). ``msign(..., vjp="unrolled")`` has this derivative without keeping the steps. Source: 000 (5).
+    It is for comparison and teaching; programs use ``msign``. Where the steps converge, the gradient has rounding
+    errors like those of ``msign``. Every step keeps its matrices for backward, steps (2 n^2 + n m) numbers in all.
+    ``msign`` keeps n m, which is 25 times less for a square M. Inside ``checkpoint`` this function keeps M alone and
+    computes the steps twice. The scale of M does not matter; zero gives zero with zero gradient. ``guard`` is added to
+    ||M||_F, as public code does (1e-7). ``msign(..., vjp="unrolled")`` has this derivative without keeping the steps.
+    Source: Su Jianlin, equation 5.
     """
     if not (isinstance(guard, Real) and float(guard) >= 0):
         raise ValueError(f"msign_unrolled: guard={guard!r}; expected a number of at least 0, beside ||M||_F")

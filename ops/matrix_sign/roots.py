@@ -20,7 +20,7 @@ __all__ = ["inv_sqrtm", "sqrtm"]
 
 
 def _root_derivative(G, y, steps, coefficients):
-    """S with y S + S y = sym(G): its own adjoint, so the rule of both modes."""
+    """S with y S + S y = sym(G). The map from G to S is its own adjoint, so it is the rule of both modes."""
     return _solve_lyapunov(y, G, parity=1, steps=steps, coefficients=coefficients)
 
 
@@ -28,7 +28,7 @@ def _root_derivative(G, y, steps, coefficients):
     vjp=_root_derivative,
     jvp=_root_derivative,
     formula=r"Y = A^{1/2}:\quad Y S + S Y = \mathrm{sym}(\bar Y),\quad \bar A = S",
-    source="Higham 2008, section 6.1; 000",
+    source="Higham 2008, section 6.1; Su Jianlin",
     notes="A stands for its symmetric part, which must be positive definite",
     floats=True,
     flops=dense(60),
@@ -68,10 +68,10 @@ def _of_root(name, function, A, power, **options):
 
 
 def _inverse_root_derivative(G, A, y, steps, coefficients, pseudo):
-    """S with y S + S y = -y^2 sym(G) y^2, and for the pseudo-inverse what leaves the range: the rule of both modes.
+    """S with y S + S y = -y^2 sym(G) y^2: the rule of both modes. The pseudo-inverse adds the part outside the range.
 
-    That rule is along matrices of the same rank. N = I - y A y projects on the null space; there a multiple of N makes
-    y invertible, and S gets y^3 sym(G) N + N sym(G) y^3.
+    The derivative is the one along matrices of the same rank. N = I - y A y projects on the null space. A multiple of N
+    makes y invertible there, and S gets the terms y^3 sym(G) N + N sym(G) y^3.
     """
     G = symmetric(G)
     H = y @ G @ y
@@ -90,7 +90,7 @@ def _inverse_root_derivative(G, A, y, steps, coefficients, pseudo):
     vjp=_inverse_root_derivative,
     jvp=_inverse_root_derivative,
     formula=r"Y = A^{-1/2}:\quad Y S + S Y = -Y^2\,\mathrm{sym}(\bar Y)\,Y^2,\quad \bar A = S",
-    source="Higham 2008, section 6.1; 000, (2)",
+    source="Higham 2008, section 6.1; Su Jianlin, equation 2",
     notes="A stands for its symmetric part, which must be positive definite, with pseudo=True semidefinite",
     floats=True,
     flops=dense(60),
@@ -107,7 +107,7 @@ def _inv_sqrtm(xp, A, /, steps=None, coefficients=None, pseudo=False):
 
 
 def _pseudo_root(xp, A):
-    """V w^{-1/2} V^T of raw A = V w V^T, without the eigenvalues within the rounding errors of zero."""
+    """V w^{-1/2} V^T for raw A = V w V^T. Eigenvalues that are zero up to rounding errors are left out."""
     if not A.size:
         return A * 1
     with numpy.errstate(all="ignore"):
@@ -130,12 +130,12 @@ def inv_sqrtm(A, /, steps=None, coefficients=None, *, pseudo=False):
 
     A stands for its symmetric part. Raises ValueError where that is not positive definite, and for an A that is not
     symmetric to 1e-4 of its largest element (NaN on a GPU). The scale of A does not matter.
-    ``pseudo=True`` takes the pseudo-inverse, so that A may be singular (000, 2: msign(M) = (M M^T)^{-1/2} M for every
-    M). By eigenvalues; those below n u times the largest one count as zero. Derivatives of all orders are those along
-    matrices of the same rank.
+    ``pseudo=True`` takes the pseudo-inverse, so that A may be singular. Then msign(M) = (M M^T)^{-1/2} M for
+    every M (Su Jianlin, equation 2). It is computed from eigenvalues; those below n u times the largest one count as
+    zero. The derivatives, of all orders, are those along matrices of the same rank.
     """
     if not isinstance(pseudo, (bool, numpy.bool_)):
         raise TypeError(f"inv_sqrtm: pseudo={pseudo!r}; expected True or False")
     if pseudo:
-        fixed_rows(steps, coefficients)  # not used, but nonsense is refused
+        fixed_rows(steps, coefficients)  # unused here, but checked
     return _of_root("inv_sqrtm", _inv_sqrtm, A, 0.5, steps=steps, coefficients=coefficients, pseudo=bool(pseudo))

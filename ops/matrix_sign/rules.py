@@ -1,6 +1,7 @@
 """The derivatives that ``msign(..., vjp=...)`` chooses from, each for the forwards it fits; docs/msign.md, section 8.
 
-Each is a function of M, y = msign(M) and a direction or cotangent G, in operators: so it is differentiated in turn.
+Each is a function of M, y = msign(M) and a direction or cotangent G. It is written in operators, so it can be
+differentiated in turn.
 """
 
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -20,7 +21,7 @@ from tinygrad_ms.ops.shapes import concat
 __all__: list[str] = []
 
 RULES = ("solve", "dense", "svd", "eigh", "unrolled")
-FIT = {  # the forward, and whether it is the smooth one: the rules that fit it, its own first
+FIT = {  # (method, whether eps > 0): the rules that fit, the default first
     ("newton_schulz", False): RULES,
     ("newton_schulz", True): ("solve", "svd", "eigh", "unrolled"),
     ("svd", False): ("svd", "eigh", "solve", "dense"),
@@ -87,8 +88,8 @@ def fitting(gradient, M):
 def _through_steps(M, G, eps, rows, jvp):
     """The derivative of the rows X <- X (a I + b S + c S S), S = X^T X, run from M / ||M||_F, for tall M.
 
-    The iteration applies an odd function to the singular values of X. So its Jacobian is symmetric: what autodiff finds
-    by walking back through the steps is found by going through them once more with a tangent, and no step is kept.
+    The iteration applies an odd function to the singular values of X, so its Jacobian is symmetric. Autodiff would walk
+    back through the steps. A tangent that goes forward through them once more gives the same, and no step is kept.
     """
     squared, identity = _inner(M, M), _identity(M)
     size = _safe(squared) ** 0.5
@@ -97,7 +98,7 @@ def _through_steps(M, G, eps, rows, jvp):
         G = G - _inner(G, unit) * unit
     scale = (1 + M.shape[-1] * eps**2) ** -0.5
     X, D = unit * scale, G * scale
-    if eps:  # below stands e I, which does not change
+    if eps:  # the lower block e I does not change
         lower = 0 * M[..., : M.shape[-1], :] + eps * scale * identity
         X, D = concat([X, lower], axis=-2), concat([D, 0 * lower], axis=-2)
     for a, b, c in rows:
@@ -119,7 +120,7 @@ def _through_steps(M, G, eps, rows, jvp):
         M, y, t, eps, method, steps, coefficients, vjp, jvp=True
     ),
     formula=r"\bar M = \mathrm{rule}(\bar Y, M, Y)",
-    source="000, (13) and (14), (20) to (23); docs/msign.md",
+    source="Su Jianlin, equations 13, 14 and 20 to 23; docs/msign.md",
     notes="the rule is the one that the call names, right or wrong",
     floats=True,
     flops=dense(60),

@@ -26,8 +26,8 @@ def _safe(x):
 
 
 def _inner(a, b):
-    """<a, b> per matrix, as (..., 1, 1): on a CPU a row times a column, which reads both once; else a reduction."""
-    if BACKENDS[type(raw(a))].name != "cpu":
+    """<a, b> per matrix, as (..., 1, 1). On a CPU the product of a row and a column reads both once."""
+    if BACKENDS[type(raw(a))].name != "cpu":  # such a product would leave the whole sum to few threads
         return (a * b).sum(axis=(-2, -1), keepdims=True)
     flat = (*a.shape[:-2], 1, a.shape[-2] * a.shape[-1])
     return a.reshape(flat) @ b.reshape(flat).mT
@@ -47,7 +47,7 @@ class Scaled(NamedTuple):
 
 
 def _scaled(M, y, scaled_inverse, norm, eps) -> Scaled:
-    """The scaled quantities from the outputs of the forward; where ``y`` is None, Y = M P^{-1} = M T / e once more."""
+    """The scaled quantities from the outputs of the forward. If ``y`` is None, Y = M T / e is computed again."""
     r = sqrt(eps) * sqrt(hypot(1, eps))
     u, q = M / (r * _safe(norm)), scaled_inverse * (r / eps)
     y = u @ q if y is None else y
@@ -57,7 +57,7 @@ def _scaled(M, y, scaled_inverse, norm, eps) -> Scaled:
 
 
 def _smooth_inner(p, p_inverse, B, m, eps, steps, coefficients):
-    """c (W - B P^{-1}) with the W of B. Where the rows converge, c P^{-1} gives the solve its first step."""
+    """c (W - B P^{-1}), where W solves P W + W P = B - B^T. If the rows converge, the solve starts from c P^{-1}."""
     n, known = p_inverse.shape[-1], raw(p_inverse)
     lower = eps / sqrt(1 + n * eps * eps)
     sure = converge(steps, hashable(coefficients), lower, n, m + n, roundoff(known.dtype))
@@ -78,8 +78,8 @@ def _smooth_vjp(needed, g, M, y, scaled_inverse, norm, eps, steps, coefficients)
         B = scaled_inverse @ g_scaled if B is None else B + scaled_inverse @ g_scaled
     gradient = y @ _smooth_inner(p, p_inverse, B, M.shape[-2], eps, steps, coefficients)
     if gy is not None:
-        gradient += gy @ p_inverse  # at constant e, times c
-    gradient -= (r * r * _inner(gradient, u)) * u  # e follows ||M||_F: nothing changes along M
+        gradient += gy @ p_inverse  # so far e is constant; all is times c
+    gradient -= (r * r * _inner(gradient, u)) * u  # e grows with ||M||_F, so the derivative along M is zero
     gradient /= r * _safe(norm)
     return (gradient if g_norm is None else gradient + (r * g_norm) * u,)
 
@@ -98,7 +98,7 @@ SMOOTH: dict[str, Any] = {
     "formula": r"P = Y^T M + e\,T,\ T = e P^{-1}:\quad"
     r" \bar M = \Pi(Y (W - B P^{-1}) + \bar Y P^{-1}),\ B = Y^T \bar Y,"
     r"\ \Pi(X) = X - \langle X, M\rangle M / \|M\|_F^2",
-    "source": "docs/msign.md, section 4; 000, (13) and (14) with this P",
+    "source": "docs/msign.md, section 4; Su Jianlin, equations 13 and 14 with this P",
     "notes": "discontinuous at M = 0, where the value and the gradient are 0 by convention",
     "floats": True,
     "flops": dense(60),
@@ -106,7 +106,7 @@ SMOOTH: dict[str, Any] = {
 
 
 def smooth_primitive(keep_y: bool):
-    """The smooth msign as a primitive that keeps Y for backward, or else computes it again there."""
+    """The smooth msign as a primitive. It keeps Y for backward, or backward computes Y again."""
     if keep_y:
         return primitive(vjp=_smooth_vjp, jvp=_smooth_jvp, **SMOOTH)
     else:
@@ -130,5 +130,5 @@ def _msign_smooth(xp, M, /, eps, steps=None, coefficients=None):
 
 @smooth_primitive(keep_y=False)
 def _msign_smooth_recomputing(xp, M, /, eps, steps=None, coefficients=None):
-    """As ``msign_smooth``, but backward computes Y = M T / e from the M and T it keeps: errors of order u / eps."""
+    """As ``msign_smooth``, but backward computes Y = M T / e from M and T, with errors of order u / eps."""
     return _msign_smooth.primitive.forward(xp, M, eps, steps, coefficients)

@@ -1,6 +1,6 @@
 """The matrix sign mcsgn of any spectrum and the equation A X + X B = C that it solves, as primitives.
 
-Every derivative here is another equation of the same kind, so all orders exist and no eigendecomposition is taken.
+Every derivative here is another equation of the same kind. So all orders exist, without an eigendecomposition.
 """
 
 import numpy
@@ -26,7 +26,7 @@ __all__ = ["mcsgn", "solve_sylvester"]
 
 
 def check_right_side(name, A, B, C):
-    """Raise the sentence where B and C do not fit A in A X + X B = C."""
+    """Raise ValueError if B and C do not fit A in A X + X B = C."""
     if C.ndim < 2 or C.shape[-2:] != (A.shape[-1], B.shape[-1]):
         raise ValueError(
             f"{name}: C has shape {C.shape}; expected (..., {A.shape[-1]}, {B.shape[-1]}),"
@@ -55,7 +55,7 @@ def _sylvester_jvp(tangents, A, B, y, steps, spectrum):
     vjp=_sylvester_vjp,
     jvp=_sylvester_jvp,
     formula=r"A X + X B = C:\quad A^T S + S B^T = \bar X,\quad \bar C = S,\ \bar A = -S X^T,\ \bar B = -X^T S",
-    source="000, (20) and (21); Higham 2008, section 2.4",
+    source="Su Jianlin, equations 20 and 21; Higham 2008, section 2.4",
     notes="unique unless an eigenvalue of A and one of B add up to zero: then NaN or large numbers",
     flops=dense(100),
 )
@@ -73,14 +73,19 @@ def _solve_sylvester(xp, A, B, C, /, steps=None, spectrum="complex"):
 def solve_sylvester(A, B, C, /, steps=None, spectrum="complex"):
     """The X with A X + X B = C: A (..., n, n), B (..., m, m) and C (..., n, m), float32 or float64, batched.
 
-    X is half the corner of mcsgn([[A, C], [0, -B]]), by scaled Newton on the blocks, where the spectra of A and B lie
-    in the right half plane, or both in the left one. ``spectrum="real"`` promises real eigenvalues of A and B and runs
-    the quintic table instead, matrix products only. The signs of A and B and the residual show where the spectra lie
-    otherwise: then a dense system is solved, of up to 1,024 unknowns, or A and B are shifted; with ``steps`` on a GPU,
-    where the host would wait, the result is NaN.
-    Raises ValueError for shapes that do not fit, and for larger equations that no shift helps. An equation without a
-    unique solution gives NaN or large numbers. The scale of A, B and C does not matter. The SciPy function of this name
-    has no batch.
+    The spectra of A and B should lie in the right half plane, or both in the left one. Then X is half the corner of
+    mcsgn([[A, C], [0, -B]]), by scaled Newton on the blocks. ``spectrum="real"`` promises real eigenvalues of A and B;
+    then the quintic table runs instead, by matrix products alone. The signs of A and B, and the residual, show if the
+    spectra lie otherwise. Then a dense system of up to 1,024 unknowns is solved, or A and B are shifted. With ``steps``
+    on a GPU, where the host would have to wait, the result is NaN instead.
+    Raises ValueError for shapes that do not fit, and for larger equations where no shift helps. An equation without a
+    unique solution gives NaN or large numbers. The scale of A, B and C does not matter. SciPy's function of this name
+    takes no batches.
+
+    >>> A, B, C = np.diag([1.0, 2.0]), np.diag([3.0, 4.0]), np.ones((2, 2))
+    >>> X = tg.solve_sylvester(A, B, C)
+    >>> bool(np.allclose(A @ X + X @ B, C))
+    True
     """
     A, B, C = map(as_operand, (A, B, C))
     s, t = into_range(A, B) if A.shape[:-2] == B.shape[:-2] else None, into_range(C)
@@ -97,7 +102,7 @@ def _sylvester_by_table(xp, A, B, C, steps):
     X[..., :n, :n], X[..., n:, n:] = A, -B
     size = (xp.abs(X).max(axis=(-2, -1)) if X.size else xp.ones(X.shape[:-2], X.dtype))[..., None, None]
     largest = (xp.abs(C).max(axis=(-2, -1)) if C.size else xp.ones(C.shape[:-2], C.dtype))[..., None, None]
-    ratio = size / xp.where(largest == 0, 1, largest)  # the corner enters linearly: its scale is free
+    ratio = size / xp.where(largest == 0, 1, largest)  # the corner is linear in C, so C may have any scale
     X[..., :n, n:] = C * ratio
     S = orthogonalise(xp, X, steps, mcsgn=True)
     X = S[..., :n, n:] / xp.where(ratio == 0, 1, 2 * ratio)
@@ -133,7 +138,7 @@ def _mcsgn_jvp(t, x, y, steps, spectrum):
     vjp=_mcsgn_vjp,
     jvp=_mcsgn_jvp,
     formula=r"S = \mathrm{mcsgn}(A),\ N = A S:\quad N\,dS + dS\,N = dA - S\,dA\,S",
-    source="000 (3); Higham 2008, theorem 5.3 and equation (5.7)",
+    source="Su Jianlin, equation 3; Higham 2008, theorem 5.3 and equation (5.7)",
     notes="no eigenvalue on the imaginary axis",
     floats=True,
     flops=dense(60),
@@ -146,7 +151,7 @@ def _mcsgn(xp, x, /, steps=None, spectrum="complex", normalise="norm", coefficie
     S = orthogonalise(xp, x, steps, coefficients, mcsgn=normalise)
     if steps is not None or coefficients is not None or not S.size:
         return S
-    with numpy.errstate(all="ignore"):  # a sign is its own inverse, but for x = 0
+    with numpy.errstate(all="ignore"):  # a sign is its own inverse, except at x = 0
         off = abs(S @ S - xp.eye(S.shape[-1], dtype=S.dtype)).max(axis=(-2, -1), keepdims=True)
         return xp.where((off < 0.5) | (x == 0).all(axis=(-2, -1), keepdims=True), S, xp.nan).astype(S.dtype)
 
@@ -154,12 +159,17 @@ def _mcsgn(xp, x, /, steps=None, spectrum="complex", normalise="norm", coefficie
 def mcsgn(x, /, steps=None, spectrum=None, *, normalise="norm", coefficients=None):
     """The matrix sign x (x^2)^{-1/2} of square x (..., n, n): eigenvalues become the signs of their real parts.
 
-    By scaled Newton (``spectrum="complex"``, the default). ``spectrum="real"`` promises real eigenvalues and runs the
-    quintics of ``coefficients`` ("su", or as of ``msign``), matrix products only (complex ones turn it into NaN). They
-    start from x / ||x||_F, or with ``normalise="trace"``, which promises a real spectrum, too, from
-    x / (tr x^2)^{1/2}, as the source has it (000, 6). ``steps=k`` runs exactly k steps without synchronising the host.
-    Not ``msign``: the two agree for symmetric matrices. Raises ValueError unless x is square. Eigenvalues on the
-    imaginary axis have no sign: NaN, also where rounding decides the sign (with ``steps`` an arbitrary result).
+    ``spectrum="complex"``, the default, runs scaled Newton. ``spectrum="real"`` promises real eigenvalues and runs the
+    quintics of ``coefficients`` ("su", or as in ``msign``), by matrix products alone; complex eigenvalues make it NaN.
+    The quintics start from x / ||x||_F. With ``normalise="trace"``, which promises a real spectrum, too, they start
+    from x / (tr x^2)^{1/2}, as in Su Jianlin, equation 6. ``steps=k`` runs exactly k steps; the host never waits.
+    mcsgn is not ``msign``; the two agree for symmetric matrices. Raises ValueError unless x is square. An eigenvalue on
+    the imaginary axis has no sign. The result is NaN there, also where rounding decides the sign; with ``steps`` it is
+    arbitrary.
+
+    >>> tg.mcsgn(np.array([[2.0, 1.0], [0.0, -3.0]])).round(12) + 0.0
+    array([[ 1. ,  0.4],
+           [ 0. , -1. ]])
     """
     if normalise not in ("norm", "trace"):
         raise ValueError(f"mcsgn: normalise={normalise!r}; expected 'norm' (x / ||x||_F) or 'trace' (x / (tr x^2)^.5)")
@@ -175,14 +185,14 @@ def mcsgn(x, /, steps=None, spectrum=None, *, normalise="norm", coefficients=Non
 
 @on_its_card
 def msign_dense_vjp(M, G, *, eps=1e-3, steps=8, O=None):
-    """The gradient of <G, msign(M)> as the source computes it: mcsgn of one dense (n + m) x (n + m) matrix.
+    """The gradient of <G, msign(M)> as the source computes it, by mcsgn of one dense (n + m) x (n + m) matrix.
 
     With O = msign(M), A = M O^T, B = O^T M: X is half the corner of -mcsgn([[A + eps I, -G], [0, -B - eps I]]), and the
-    gradient X - O X^T O. M and G (..., n, m). M is scaled by its norm before the absolute ``eps`` is added, else a
-    small M loses its gradient; so is G, whose scale the corner only passes on. ``O`` is computed where it is not given.
-    The error is of the order of 2 eps ||M||_F / s_n, once the steps have brought eps to one: eight to ten do.
-    ``msign(M, vjp="dense")`` has this rule; here M and G are raw arrays, or Tensors beside a Tensor O. steps=None
-    adapts. Source: 000, (20) to (23), and (13).
+    gradient X - O X^T O. M and G have shape (..., n, m). M is divided by its norm before the absolute ``eps`` is
+    added; else a small M would lose its gradient. G is divided by its norm, too; the corner is linear in it. ``O`` is
+    computed if it is not given. The error is about 2 eps ||M||_F / s_n after eight to ten steps. ``steps=None`` adapts.
+    ``msign(M, vjp="dense")`` has this rule. Here M and G are raw arrays, or Tensors beside a Tensor O.
+    Source: Su Jianlin, equations 20 to 23 and 13.
     """
     if O is None:
         if isinstance(M, Tensor) or isinstance(G, Tensor):

@@ -25,7 +25,7 @@ def parse_device(device: str) -> tuple[Backend, int]:
     return backend, number
 
 
-_default_device: Any = None  # a string once chosen
+_default_device: Any = None  # its name, once it is chosen
 
 
 def default_device() -> str:
@@ -44,14 +44,13 @@ def set_default_device(device: str | None) -> None:
 
 
 def device_info() -> dict[str, str]:
-    """What was found: the default device, the array libraries, why CuPy is not usable if so, and the allocator."""
-    problem = probe_cuda()
-    cuda = f"not usable: {problem}" if problem else f"CuPy {FAMILIES['cuda'].xp.__version__}"
+    """What was found: the default device, the array libraries, the reason if CuPy is not usable, the allocator."""
+    cuda = f"not usable: {problem}" if (problem := probe_cuda()) else f"CuPy {FAMILIES['cuda'].xp.__version__}"
     return {"default": default_device(), "cpu": f"NumPy {numpy.__version__}", "cuda": cuda, "memory": memory_info()}
 
 
 def to_device(array, device: str):
-    """The raw array on ``device``: itself if it is there, else a copy (through the host, but from card to card)."""
+    """The raw array on ``device``: the same array if it is there, else a copy. From card to card it is direct."""
     backend, index = parse_device(device)
     here = BACKENDS[type(array)]
     if here.name == backend.name and here.index_of(array) == index:

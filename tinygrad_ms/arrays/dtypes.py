@@ -1,9 +1,9 @@
-"""dtypes and host values: what carries gradients, what Python numbers and lists become, how values are printed."""
+"""dtypes: which carry gradients, which NumPy array a Python number or list becomes, how values are printed."""
 
 import numpy
 
 DEFAULT_FLOAT = numpy.dtype("float32")
-NumpyScalar = numpy.generic  # such as numpy.float64(2): beside a Tensor it is weak, as a Python number is
+NumpyScalar = numpy.generic  # such as numpy.float64(2); beside a Tensor it is weak, like a Python number
 
 
 def host_array(value, dtype=None) -> numpy.ndarray:
@@ -26,12 +26,12 @@ def is_number_dtype(dtype) -> bool:
 
 
 def is_float(dtype) -> bool:
-    """Carries gradients: float16, bfloat16 (which NumPy calls a void), float32, float64."""
+    """Whether a dtype carries gradients: float16, bfloat16 (a void dtype for NumPy), float32, float64."""
     return dtype.kind == "f" or (dtype.kind == "V" and dtype.name == "bfloat16")
 
 
 def is_host_value(value) -> bool:
-    """A NumPy array or scalar, not a masked one: data that brings its own dtype."""
+    """Whether it is a NumPy array or scalar, which brings its own dtype. Masked arrays are not."""
     return isinstance(value, (numpy.ndarray, numpy.generic)) and not isinstance(value, numpy.ma.MaskedArray)
 
 

@@ -13,13 +13,13 @@ class Backend:
     """An array library with its doors to host memory (NumPy arrays)."""
 
     name: str  # the device family: "cpu", "cuda", "strict"
-    xp: Any  # the namespace a forward takes its functions from
+    xp: Any  # the namespace with the functions that a forward calls
     array_type: type
     from_host: Callable  # (NumPy array, index of the device) -> array; always a copy
     to_host: Callable  # array -> NumPy array; NumPy's own arrays are returned as they are
     index_of: Callable = lambda array: 0  # which device of the family holds the array
-    multi_device: Any = None  # of several devices: number -> the context in which it is current; see ``cards``
-    recorder: Any = None  # of ``tg.compile``, whose arrays stand for those of a library: see ``replay/traced.py``
+    multi_device: Any = None  # of several devices: number -> the context that makes it the current one; see ``cards``
+    recorder: Any = None  # that of ``tg.compile``, for its arrays: ``replay/traced.py``
 
     def device_of(self, array) -> str:
         return f"{self.name}:{index}" if (index := self.index_of(array)) else self.name
@@ -27,8 +27,8 @@ class Backend:
 
 BACKENDS: dict[type, Backend] = {}  # by exact array type
 FAMILIES: dict[str, Backend] = {}  # by device family
-SEVERAL: dict[type, Backend] = {}  # those of several devices
-_cuda_problem: str | None = None  # why CuPy is not usable, once probed
+SEVERAL: dict[type, Backend] = {}  # those with several devices
+_cuda_problem: str | None = None  # the reason why CuPy is not usable, once it was tried
 
 
 def register(backend: Backend) -> None:
@@ -44,7 +44,7 @@ def probe_cuda() -> str | None:
     """Import CuPy once and run one kernel; None if it works, else the reason why not."""
     global _cuda_problem
     if "cuda" in FAMILIES or _cuda_problem is not None:
-        return _cuda_problem
+        return None if "cuda" in FAMILIES else _cuda_problem
     if importlib.util.find_spec("cupy") is None:
         _cuda_problem = "CuPy is not installed (pip install 'tinygrad-ms[cuda13]', or [cuda12] for CUDA 12)"
         return _cuda_problem

@@ -27,8 +27,8 @@ def sum_over(x, axes):
 
     Half precision is summed in a wider dtype and rounded once.
 
-    NumPy's float32 and float64 as products with ones where the last axes go, the last but one, or the first ones: BLAS
-    reads short rows ten times as fast as a reduction does.
+    A sum over the last axes, over the last but one, or over the first axes is computed as a matrix product with a
+    vector of ones, for NumPy's float32 and float64. NumPy's own reduction of short rows is about ten times slower.
     """
     if isinstance(x, numpy.ndarray) and x.dtype.char in "fd" and x.size and 0 < len(axes) < x.ndim:
         kept = x.ndim  # before the last axes that go
@@ -52,7 +52,8 @@ def sum_over(x, axes):
 def wide(x, terms: int = 1):
     """x, an array or Tensor, in the dtype to add up ``terms`` of its numbers in; only half precision needs another.
 
-    That is float32; and float64 where more than 4,096 terms, one after the other, could be an ulp of float16 off.
+    For half precision it is float32. Above 4,096 terms it is float64: added up one by one in float32, so many terms
+    could be an ulp of float16 off.
     """
     return x.astype("float32" if terms <= MOST_ONES else "float64") if x.dtype.char in HALF else x
 
@@ -63,5 +64,5 @@ MOST_ONES = 4096  # NumPy sums longer rows in pairs, with smaller rounding error
 
 @cache
 def ones(dtype):
-    """``MOST_ONES`` ones, kept."""
+    """A vector of ``MOST_ONES`` ones, which is made once."""
     return numpy.ones(MOST_ONES, dtype)

@@ -115,6 +115,10 @@ def train_test_split(*arrays, test_fraction=0.2, seed=0):
     `x_train, x_test, y_train, y_test = train_test_split(x, y)`.
     The test part has round(N * test_fraction) rows. The same seed and length give the same split.
     Raises ValueError for unequal lengths, a fraction outside (0, 1), or a part that would be empty.
+
+    >>> x, x_test = tg.data.train_test_split(np.arange(10), test_fraction=0.2, seed=0)
+    >>> len(x), len(x_test)
+    (8, 2)
     """
     arrays = rows_of("train_test_split", arrays)
     size = len(arrays[0])

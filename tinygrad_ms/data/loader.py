@@ -26,6 +26,10 @@ class DataLoader:
 
     Each pass over the loader is one epoch; one that was left early counts as well, and of two that run side by side
     each is one. `state_dict` tells the place in the one that was begun last.
+
+    >>> loader = tg.data.DataLoader(np.arange(5.0), np.arange(5), batch_size=2, shuffle=True, seed=0)
+    >>> len(loader), [x.shape for x, y in loader]
+    (3, [(2,), (2,), (1,)])
     """
 
     def __init__(self, *arrays, batch_size, shuffle=False, seed=0, drop_last=False, device=None, shard=None):

@@ -1,4 +1,4 @@
-"""Backward: one walk over the tape from its end, with one step: run the rules of a node, add up what they send."""
+"""Backward: one walk over the tape, from its end. Each step runs the rules of one node and adds up what they send."""
 
 import os
 from threading import RLock
@@ -25,8 +25,8 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
     gradient: same shape as the tensor; may be left out for one element, where it is 1.
     retain_graph: keep what the ops saved, for another backward. Default: only with ``create_graph``.
     create_graph: record the backward pass, so that the gradients can be differentiated in turn.
-    Raises RuntimeError off the tape, on a freed tape, for a non-scalar without ``gradient``, and where a value the
-    tape had saved was changed in place.
+    Raises RuntimeError where the tensor is not on the tape, where the tape was freed, where ``gradient`` is missing for
+    more than one element, and where a value that the tape saved was changed in place.
     """
     if tensor.node is None:
         raise RuntimeError(
@@ -39,7 +39,7 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
         (there(accumulate, g) if SEVERAL else accumulate)(node, g, sole(g))
 
 
-ORDERS: list = [reversed]  # the last one orders the walks of ``backward``; ``distributed`` hears of finished gradients
+ORDERS: list = [reversed]  # the last one is used; ``distributed`` adds its own
 
 
 def make_seed(tensor, gradient, create_graph, op):
@@ -52,24 +52,25 @@ def make_seed(tensor, gradient, create_graph, op):
 def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=False, since=0, hooked=True, others=()):
     """Backpropagate ``seeds``, pairs (node, cotangent); return (leaf, gradient) pairs and the gradients of ``targets``.
 
-    Every node is visited once, from the end of the tape to its start; what it saved and the gradient of its output
-    are dropped as soon as they are used. With ``targets``, only the nodes between them and the seeds are walked:
-    the walk ends at a target, or goes on ``through_targets`` where one depends on another. What was recorded before
-    number ``since`` is left out. ``hooked``: run the hooks of the user, but those of the nodes in ``others``.
+    The walk visits every node once, from the end of the tape to its start. As soon as a node is done, it drops what
+    the node saved and the gradient of its output. With ``targets`` it visits only the nodes between them and the
+    seeds. It ends at a target; with ``through_targets`` it goes on, for a target that depends on another. It leaves
+    out what was recorded before number ``since``. ``hooked``: the user's hooks run, except those of the nodes in
+    ``others``.
     """
-    grads: dict[Node, Any] = {}  # of the outputs of nodes, as far as they have come in
+    grads: dict[Node, Any] = {}  # the gradients of outputs, as far as they have arrived
     for node, seed in seeds:
         grads[node] = there(grads[node].__add__, seed)(seed) if node in grads else seed
     wanted, leaves, found = set(targets or ()), [], {}
     tape = tape_of(grads, until=() if through_targets else wanted, since=since)
     wanted_by = None if targets is None else nodes_reaching(wanted, tape)
     observers = current_state().hooks
-    # 1 / cosh x is 0 where cosh x overflows: no warning of what ends in a limit
+    # 1 / cosh x is 0 where cosh x overflows. That limit is right, so NumPy must not warn.
     with errstate(over="ignore"), enable_grad() if create_graph else NOWHERE:
         order = reversed(tape) if wanted else ORDERS[-1](tape)
         for node in on_cards(order, grads) if SEVERAL else order:
             if (g := grads.pop(node, None)) is not None:
-                if node.dtype is not None and g.dtype is not node.dtype:  # half precision, added up in float32
+                if node.dtype is not None and g.dtype is not node.dtype:  # half precision is added up in float32
                     g = g.astype(node.dtype)
                 if node.hooks and hooked and node not in others:
                     g = run_hooks(node, g)
@@ -78,7 +79,7 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
                     if not through_targets:
                         continue
                 if node.plan is not None:
-                    if node.saved is None or last_change[0] > node.seq:  # else nothing was changed since
+                    if node.saved is None or last_change[0] > node.seq:  # else nothing was changed since the recording
                         node.check()
                     step(node, g, grads, wanted_by, create_graph, observers)
                 elif isinstance(node, Leaf):
@@ -93,7 +94,8 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
 def step(node, g, grads, wanted_by, create_graph, observers):
     """Run the rules of one node and add what they send to the gradients of its parents.
 
-    wanted_by: the nodes that are worth a rule (None: all). create_graph: the rules get tensors and record themselves.
+    wanted_by: the nodes that need a gradient; rules for others do not run (None: all need one).
+    create_graph: the rules get tensors, and what they compute is recorded.
     """
     if observers:
         notify(observers, "before_rule", node, g)
@@ -123,7 +125,7 @@ def step(node, g, grads, wanted_by, create_graph, observers):
 
 
 def hand_on(node, g, grads, observers):
-    """An Output gives its gradient to the op it comes from, which collects the gradients of its outputs in a dict."""
+    """Send the gradient of an Output to its op, which collects the gradients of its outputs in a dict."""
     (op,), k = node.parents, node.constants["index"]
     if observers:
         notify(observers, "before_rule", node, g)
@@ -133,18 +135,18 @@ def hand_on(node, g, grads, observers):
 
 
 def saved_as_tensors(node) -> list:
-    """What a node saved, as tensors at their places on the tape: the rules that read them then record themselves."""
+    """What a node saved, as tensors at their places on the tape. What a rule computes from them is then recorded."""
     plan, saved = node.plan, list(node.saved)
     for position, i in enumerate(plan.inputs):
         place = node.parents[i]
         x = saved[position]
-        if isinstance(place, Place) and type(x) in BACKENDS and is_float(x.dtype):  # constants may be changed, too
+        if isinstance(place, Place) and type(x) in BACKENDS and is_float(x.dtype):  # a constant may have changed, too
             saved[position] = Tensor(x, place if isinstance(place, Node) else None)
             saved[position]._constant = place if isinstance(place, Constant) else None
     for position, k in enumerate(plan.outputs, len(plan.inputs)):
         source = Output(node, k, saved[position]) if plan.primitive.outputs else node
         saved[position] = Tensor(saved[position], source)
-    for position in plan.cached:  # shortcuts of the forward, which create_graph could not see
+    for position in plan.cached:  # not cached values: they are off the tape
         saved[position] = None
     return saved
 
@@ -152,10 +154,10 @@ def saved_as_tensors(node) -> list:
 def unbroadcast(d, parent, node):
     """A gradient summed over the axes that broadcasting added to the argument, in the dtype of the argument.
 
-    Raises RuntimeError for any other shape: the rule is wrong, and a reshape would hide it.
+    Raises RuntimeError for any other shape. Such a rule is wrong, and a reshape would hide that.
     """
     if d.shape != parent.shape:
-        k = max(len(d.shape) - len(parent.shape), 0)  # axes that were added; of size one: summed by the rule
+        k = max(len(d.shape) - len(parent.shape), 0)  # an axis of size one here was summed by the rule
         known = node.shape in (None, d.shape) or may_sum_to(node.shape[:k], d.shape[:k])
         if not (known and may_sum_to(d.shape, parent.shape)):
             raise shape_error(node, d, parent)
@@ -166,10 +168,10 @@ def unbroadcast(d, parent, node):
 def accumulate(leaf, g, given=False):
     """Add a finished gradient to the ``.grad`` of the tensor of a leaf, which owns its memory (none if frozen).
 
-    given: nobody else knows the array ``g``, so that it needs no copy.
+    given: no other code holds the array ``g``. So it becomes the gradient without a copy.
     """
     tensor = leaf.tensor() if leaf.tensor is not None else None
-    if tensor is None or tensor.node is None:  # gone, or frozen since
+    if tensor is None or tensor.node is None:  # the tensor is gone, or was frozen since
         return
     with ADDING:
         if (old := tensor.grad) is not None and old.shape != g.shape:
@@ -182,8 +184,8 @@ def accumulate(leaf, g, given=False):
             tensor.grad = Tensor(as_array(old.data + g if old is not None else g if given else g.copy(), leaf.backend))
 
 
-ADDING = RLock()  # two threads may add to one leaf: each would read, add and write
-if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
+ADDING = RLock()  # Two threads may add to one leaf. Without a lock, one of the two sums could be lost.
+if hasattr(os, "register_at_fork"):  # a forked child lacks the thread that holds the lock
     os.register_at_fork(before=ADDING.acquire, after_in_parent=ADDING.release, after_in_child=ADDING.release)
 
 Tensor.backward = backward  # type: ignore[assignment]

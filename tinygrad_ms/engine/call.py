@@ -1,11 +1,12 @@
 """The call of an op: unwrap the arguments, run the forward, wrap the results, record a node where a gradient is wanted.
 
-This code runs once per op: its time is what tiny ops cost (``benchmarks/bench_ops.py`` guards it).
+This code runs once per op, so its time is most of the time of a tiny op. ``benchmarks/bench_ops.py`` guards it.
 """
 
 from collections.abc import Callable
 from functools import update_wrapper
 from sys import _getframe
+from typing import Any
 
 from tinygrad_ms.arrays.dtypes import NumpyScalar, is_float
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -15,12 +16,14 @@ from tinygrad_ms.engine.around.modes import current_state, notify
 from tinygrad_ms.engine.around.sentences import complaint, shape_of
 from tinygrad_ms.engine.tape import Constant, Node, Output
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.spelling import respelled
 
-# What Tensor(y) and Node(...) do, in two calls: as plain functions these take half the time.
+# Two calls do what Tensor(y) and Node(...) do, in half the time: an empty object, then its __init__.
 blank, fill_tensor, fill_node = object.__new__, Tensor.__init__, Node.__init__
-NOTHING: tuple = ()  # these two are shared, so that a node without saved values or constants costs no memory
+NOTHING: tuple = ()  # nodes without saved values or constants share these two
 NO_CONSTANTS: dict = {}
-PLAIN = NUMBERS | {tuple, type(None), str, slice}  # what nearly all constants are
+MISSING: Any = object()  # stands for the first argument of a call without arguments
+PLAIN = NUMBERS | {tuple, type(None), str, slice}  # the types of nearly all constants
 
 
 def make_op(primitive) -> Callable:
@@ -31,14 +34,15 @@ def make_op(primitive) -> Callable:
     floats, direct, door = primitive.floats, primitive.direct.get, count == 1 and not (several or cache)
     expected = "f" if floats else "fiub"  # kinds of dtypes that need no conversion
 
-    def op(*args, **constants):
-        if door and len(args) == 1:  # the door for a raw array, on which rules run: just the forward
-            run = None if constants else direct(type(args[0]))
-            if (run or type(args[0]) in BACKENDS) and args[0].dtype.kind == "f" and not current_state().hooks:
-                try:
-                    return run(args[0]) if run else through_the_door(primitive, args[0], constants)
-                except Exception as error:
-                    raise complaint(primitive, args, constants, error) from error.__cause__
+    def op(first=MISSING, /, *rest, **constants):
+        # The door for a raw array, as in rules: run the forward and nothing else.
+        if (door and not rest and ((run := None if constants else direct(type(first))) or type(first) in BACKENDS)
+            and first.dtype.kind == "f" and not current_state().hooks):  # fmt: skip
+            try:
+                return run(first) if run else through_the_door(primitive, first, constants)
+            except Exception:  # below it is raised again, as a sentence
+                pass
+        args = (first,) + rest if rest else (first,) * (first is not MISSING)
         if len(args) != count and count is not None:
             args, constants = primitive.bind(args, constants)
         state = current_state()
@@ -76,9 +80,11 @@ def make_op(primitive) -> Callable:
                 y = run(arrays[0]) if bit == 2 else run(arrays[0], arrays[1])
             else:
                 constants = constants and plain_constants(primitive, constants)
-                watch = backend.recorder  # who wants to see it, if anybody
+                watch = backend.recorder  # the recorder of tg.compile, if it records
                 y = watch.run(primitive, arrays, constants) if watch else forward(backend.xp, *arrays, **constants)
         except Exception as error:
+            if renamed := respelled(primitive.name, constants, primitive.constants, error):
+                return op(*args, **renamed)
             raise complaint(primitive, arrays, constants, error) from error.__cause__
 
         # Wrap and record.
@@ -97,7 +103,7 @@ def make_op(primitive) -> Callable:
             plan = chosen.get(pattern + bit) or primitive.plan(pattern + bit, state.forward_mode)
             node = record(plan, parents, args, arrays, result, cached, constants, state, _getframe(1))
         for one in (result if several else (result,)) if view and isinstance(args[0], Tensor) else NOTHING:
-            one.count_with(args[0].version_counter())  # views count with what they show
+            one.count_with(args[0].version_counter())  # a view shares the change counter of its memory
         if state.hooks:
             notify(state.hooks, "after_op", primitive, arrays, tuple(map(raw, result if several else (result,))), node)
         return result
@@ -113,7 +119,7 @@ def kind_of(value) -> str:
 
 
 def through_the_door(primitive, x, constants):
-    """The op on one raw array, where the function of the array library does not do alone."""
+    """The op on one raw array, for an op that is more than one function of the array library."""
     backend = BACKENDS[type(x)]
     return as_array(there(primitive.forward, x)(backend.xp, x, **plain_constants(primitive, constants)), backend)
 
@@ -124,7 +130,7 @@ def no_floats(arrays, wanted) -> bool:
 
 
 def plain_constants(primitive, constants) -> dict:
-    """The keyword arguments of a call: single numbers as Python's; TypeError for a tensor on the tape."""
+    """The keyword arguments of a call. Single numbers become Python's. Raises TypeError for a tensor on the tape."""
     for name, value in constants.items():
         if type(value) not in PLAIN and isinstance(value, (Tensor, NumpyScalar)):
             refuse_tracked(f"{primitive.name}: {name}", value, "it has no derivative here; pass a number or .detach()")
@@ -134,7 +140,7 @@ def plain_constants(primitive, constants) -> dict:
 
 
 def record(plan, parents, args, arrays, result, cached, constants, state, frame) -> Node:
-    """Put a node on the tape, with what the rules of ``plan`` will need, and give the results their places on it."""
+    """Put a node on the tape, with what the rules of ``plan`` will read. Its results get their places."""
     for i in plan.off_tape:
         if parents[i] is None:
             parents[i] = constant(args[i])
@@ -146,7 +152,7 @@ def record(plan, parents, args, arrays, result, cached, constants, state, frame)
     if plan.extras:
         saved = (*saved, *plan.read_extras(arrays, constants, cached))
     y, code = (result[0] if several else result).data, frame.f_code
-    while is_ours.get(code.co_filename, True) and frame.f_back and ours(frame):
+    while (known := is_ours.get(code.co_filename)) is not False and frame.f_back and (known or ours(frame)):
         frame = frame.f_back
         code = frame.f_code
     node = blank(Node)
@@ -166,23 +172,22 @@ def record(plan, parents, args, arrays, result, cached, constants, state, frame)
     return node
 
 
-is_ours: dict[str, bool] = {}  # by file: whether its code belongs to this package
+is_ours: dict[str, bool] = {}  # by file name: whether the code belongs to this package
 
 
 def ours(frame) -> bool:
-    """Whether a frame is not where the user called from."""
-    name = frame.f_globals.get("__name__", "")
-    answer = is_ours[frame.f_code.co_filename] = name == "tinygrad_ms" or name.startswith("tinygrad_ms.")
-    return answer
+    """Whether a frame belongs to this package, and so is not where the user made the call."""
+    module = f"{frame.f_globals.get('__name__', '')}."
+    return is_ours.setdefault(frame.f_code.co_filename, module.startswith("tinygrad_ms."))
 
 
 def as_array(value, backend):
-    """The scalars that NumPy's reductions return as 0-d arrays."""
+    """A 0-d array in the place of the scalar that a reduction of NumPy returns; an array as it is."""
     return value if type(value) in BACKENDS else backend.xp.asarray(value)
 
 
 def constant(value):
-    """How the tape shows an argument that wants no gradient: a number as it is, else facts that keep no data alive."""
+    """What the tape keeps of an argument without a gradient: a number itself; of an array its facts, not its data."""
     if isinstance(value, Tensor):
         return value._constant or value.as_constant()
     if type(value) in NUMBERS:

@@ -1,4 +1,4 @@
-"""Primitives: what is known of an op (Primitive), what of it one pattern of calls needs (Plan), how ops are defined.
+"""How ops are defined. A Primitive holds what is known of an op, a Plan what one pattern of its calls needs.
 
 Three kinds cover almost all functions (each a decorator of the forward, which becomes the public op):
 
@@ -6,12 +6,12 @@ Three kinds cover almost all functions (each a decorator of the forward, which b
     @linear(transpose=lambda g, x_shape: ..., ...)          the JVP is the op itself on the tangent
     @primitive(vjp=..., jvp=..., ...)                       the general case
 
-The forward takes the array library ``xp``, then raw arrays, then constants: the parameters behind ``/`` where there is
-one (``def broadcast_to(xp, x, /, shape)``), else those with a default and the keyword-only ones. It calls the functions
-of ``xp``, and of other ops the forward (``erf.primitive.forward``), never the ops themselves.
-A rule is ordinary mathematics in operators and ops. Its parameter names say what the tape saves: the name of an
-argument (its value), of an output (``y`` unless ``outputs`` names several), of a constant, or ``x_shape`` for the shape
-of argument ``x``. A rule that is given raw arrays computes; given tensors, under ``create_graph``, it records itself.
+The forward takes the array library ``xp``, then raw arrays, then constants. Constants are the parameters behind ``/``
+where there is one (``def broadcast_to(xp, x, /, shape)``), else those with a default and the keyword-only ones. The
+forward calls functions of ``xp``. Of another op it calls the forward (``erf.primitive.forward``), never the op itself.
+A rule is ordinary mathematics in operators and ops. The names of its parameters say what the tape saves: an argument
+by its name, an output (``y``, unless ``outputs`` names several), a constant, or ``x_shape``, the shape of argument
+``x``. A rule computes on raw arrays. Under ``create_graph`` it gets tensors, and what it computes is recorded.
 """
 
 from typing import Any
@@ -27,16 +27,17 @@ class Primitive(Signature):
 
     formula: LaTeX. source: paper and equation. notes: hazards (domain, ties, conventions).
     outputs: names of several outputs, "*" for a varying number, or None for one called y.
-    cache: names of what the forward leaves for its first-order rules: it returns (result, tuple of raw arrays). Rules
-        read them by these names; under ``create_graph`` they are None, and the rule computes from inputs and outputs.
+    cache: names of values that the forward leaves for its rules. The forward then returns (result, tuple of raw
+        arrays). Rules read the values by these names. Under ``create_graph`` the values are None, and the rule
+        computes from inputs and outputs.
     view: the output may share memory with the first argument.
-    floats: integer arguments become the default float first.
-    moves: the op only moves data: no floating-point operation.
-    flops: (arrays, outputs, constants) -> floating-point operations; None: one for each element.
-    symmetric: the order of the arguments says nothing.
-    checks: what a user's primitive is held to (``own_primitives``); None: it is the library's, and tested.
-    notation: how mathematics writes the op, in LaTeX with {0}, {1} for the arguments; None: by its name.
-    batched: the backward rules also take a stack of cotangents, along a new first axis, and give stacks.
+    floats: integer arguments are converted to the default float first.
+    moves: the op only moves data; it makes no floating-point operation.
+    flops: (arrays, outputs, constants) -> the number of floating-point operations; None: one for each element.
+    symmetric: the arguments may be exchanged.
+    checks: what a user's primitive must satisfy (``own_primitives``); None for the library's own, which are tested.
+    notation: how mathematics writes the op: LaTeX with {0}, {1} for the arguments. None: name(arguments).
+    batched: the backward rules also take a stack of cotangents along a new first axis, and return stacks.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Primitive(Signature):
             checks.accept(self)
         self.plans: dict[int, Plan] = {}  # by the pattern of the call, for reverse mode
         self.forward_plans: dict[int, Plan] = {}  # for both modes
-        self.direct: dict[type, Any] = {}  # of rows, by the type of the arrays: the forward, bound to their library
+        self.direct: dict[type, Any] = {}  # by array type: the forward of a row, bound to its library
         self.op: Any = None
 
     def run(self, xp, arrays, constants) -> tuple[tuple, tuple]:
@@ -63,7 +64,7 @@ class Primitive(Signature):
         return tuple(y) if self.outputs else (y,), cached
 
     def plan(self, pattern: int, forward_mode: bool) -> "Plan":
-        """What calls of one pattern need, kept in ``plans``. ``pattern``: as ``Plan.key`` makes it."""
+        """Make and keep the Plan of one pattern of calls. ``Plan.key`` makes the pattern."""
         plan = Plan(self, pattern, forward_mode)
         (self.forward_plans if forward_mode else self.plans)[pattern] = plan
         return plan
@@ -73,9 +74,9 @@ class Primitive(Signature):
 
 
 class Plan:
-    """What one call pattern of a primitive needs: which arguments want a gradient, what to save, which rules to run.
+    """What one pattern of calls needs: which arguments want a gradient, what the tape saves, which rules run.
 
-    What is saved stands in the order of ``names``: inputs, outputs, then constants, shapes and cached values.
+    ``names`` gives the order of the saved values: inputs, outputs, then constants, shapes and cached values.
     """
 
     __slots__ = (
@@ -90,7 +91,7 @@ class Plan:
         self.off_tape = [i for i, wanted in enumerate(self.needed) if not wanted]
         self.several = bool(primitive.outputs)
         named = self.several and primitive.outputs != "*"
-        self.slots = range(len(primitive.outputs)) if named else None  # whose cotangents the rules get as a tuple
+        self.slots = range(len(primitive.outputs)) if named else None  # the outputs whose cotangents are a tuple
         joint = isinstance(primitive.vjp, Rule)
         rules = [primitive.vjp] if joint else [r for r, needed in zip(primitive.vjp, self.needed) if needed]
         wanted = {name for rule in rules for name in rule.saves}
@@ -106,11 +107,11 @@ class Plan:
 
     @staticmethod
     def key(needed) -> int:
-        """The pattern of a call: a bit for each argument, set where it wants a gradient, and one above the highest."""
+        """The pattern of a call: bit i is set if argument i wants a gradient, and one more bit marks the end."""
         return sum(1 << i for i, wanted in enumerate(needed) if wanted) + (1 << len(needed))
 
     def _lay_out(self, wanted, count):
-        """Decide the order of what is saved."""
+        """Decide which values are saved, and in which order."""
         primitive = self.primitive
         arguments = [primitive.variadic] if primitive.variadic else primitive.arguments
         self.inputs: list[int] = []
@@ -140,7 +141,7 @@ class Plan:
             self.names.append(name)
 
     def positions(self, rule: Rule) -> list[int]:
-        """Where the names that ``rule`` reads stand among ``names``."""
+        """The places, among ``names``, of what ``rule`` reads."""
         if id(rule) not in self._positions:
             self._positions[id(rule)] = [self.names.index(name) for name in rule.saves]
         return self._positions[id(rule)]
@@ -162,7 +163,7 @@ class Plan:
         return shapes.get(None, shapes)
 
     def pick(self, rule: Rule, saved):
-        """The saved values that ``rule`` names, in its order. Saved variadic arguments count as one tuple."""
+        """The saved values that ``rule`` reads, in its order. The arguments of a variadic op are one tuple."""
         if self.primitive.variadic and self.inputs:
             n = len(self.inputs)
             saved = (tuple(saved[:n]), *saved[n:])
@@ -181,7 +182,7 @@ def _define(forward, **facts) -> Any:
     made.op = make_op(made)
     if made.differentiable:
         whole = [True] * (2 if made.variadic else len(made.arguments))
-        made.plan(Plan.key(whole), made.jvp is not None)  # a misspelt rule fails here
+        made.plan(Plan.key(whole), made.jvp is not None)  # a rule with a misspelt name raises here
     REGISTRY[key] = made
     return made.op
 
@@ -193,7 +194,7 @@ def _vjp(rule):
 def elementwise(derivative=None, *, rule=None, **facts) -> Kind:
     """A function of each element. ``derivative``: dy/dx from x, y and constants; a tuple for several arguments.
 
-    Where g * dy/dx would be wrong or wasteful (a mask; a division) give ``rule``: ``(g, saved...)`` -> g dy/dx.
+    Give ``rule``, ``(g, saved...)`` -> g dy/dx, where the product g * dy/dx would be wrong or slow: for a mask, say.
     """
     facts.setdefault("batched", True)
     if rule is not None:

@@ -1,4 +1,4 @@
-"""The tape: what a recorded op leaves behind (Node), where gradients end (Leaf), and the order of it all (tape_of)."""
+"""The tape. A Node is a recorded op, a Leaf a place where gradients end. ``tape_of`` lists the nodes in their order."""
 
 import itertools
 import weakref
@@ -10,16 +10,16 @@ from tinygrad_ms.engine.around.sentences import freed_error, in_place_error
 from tinygrad_ms.lines import line_of
 
 NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
-tick = itertools.count(1).__next__  # the next number of the tape: of an op, or of an in-place change
+tick = itertools.count(1).__next__  # numbers of the tape: each op and each in-place change takes the next one
 last_change = [0]  # the number of the last in-place change of any tensor
 _sequence = attrgetter("seq")
 
 
 class Place:
-    """What the tape keeps of a value instead of the value: shape, dtype, backend, and when it was changed.
+    """What the tape keeps in the place of a value: shape, dtype, backend, and when the value was changed.
 
-    counter: a list that all share who show the same memory, with the number of the tape at the last in-place change.
-    It is made when somebody asks, which whoever can change the value has to; until then it is None.
+    counter: a list with one number, that of the tape at the last in-place change. All tensors that show the same memory
+    share the list. It is None until somebody asks for it; whoever can change the value asks first.
     """
 
     __slots__ = ("shape", "dtype", "backend", "counter", "__weakref__")
@@ -32,7 +32,7 @@ class Place:
 
 
 class Constant(Place):
-    """An argument off the tape, as a picture shows it; never the data."""
+    """An argument that is not on the tape: what a picture shows of it, never its data."""
 
     __slots__ = ("name",)
 
@@ -43,14 +43,17 @@ class Constant(Place):
 class Node(Place):
     """One recorded op.
 
-    A node keeps raw arrays, never tensors. So dropping a result frees the graph, with no garbage collector.
+    A node keeps raw arrays, never tensors. So the graph is freed with its result, without a garbage collector.
 
-    seq: grows along the tape: a topological order for free. plan: the primitive, and what of it this call needs
-    (primitive.Plan); None: no op. parents: per argument: Node, Constant, or the Python number itself. saved: what the
-    rules read, in the order of plan.names; None once freed. constants: keyword arguments of the call: axis=, ...
-    shape, dtype, counter: of the output; where there are several, each is an Output, shape is None, and counter has
-    those of the saved ones by their index. code, offset: of the call outside this package; a line number only when
-    shown. hooks: functions applied to the gradient of the output.
+    seq: the number of the node; it grows along the tape, so it gives a topological order.
+    plan: a primitive.Plan: the primitive, and what this call needs of it. None: no op.
+    parents: for each argument a Node, a Constant, or the Python number itself.
+    saved: what the rules read, in the order of plan.names; None once freed.
+    constants: the keyword arguments of the call, such as axis=.
+    shape, dtype, counter: those of the output. With several outputs each one is an Output; then shape is None, and
+    counter is a dict with the counters of the saved outputs.
+    code, offset: where the call was made, outside this package. A line number is computed only when it is shown.
+    hooks: functions that are applied to the gradient of the output.
     """
 
     __slots__ = ("seq", "plan", "parents", "saved", "constants", "scope", "code", "offset", "hooks")
@@ -67,7 +70,7 @@ class Node(Place):
         return self.plan.primitive.name
 
     def check(self) -> None:
-        """Raise where the rules of this node would read what is gone, or what was changed since."""
+        """Raise RuntimeError if the rules of this node would read a value that was freed or changed since."""
         if self.saved is None:
             raise freed_error(self)
         parents, plan, seq = self.parents, self.plan, self.seq
@@ -89,7 +92,7 @@ class Node(Place):
 
 
 class Leaf(Node):
-    """A place where gradients end: a tensor of the user's with ``requires_grad``, or the input of a transform."""
+    """A place where gradients end: a user's tensor with ``requires_grad``, or the input of a transform."""
 
     __slots__ = ("tensor", "name")
     op = "leaf"
@@ -116,11 +119,11 @@ class Output(Node):
 def tape_of(roots, until=(), since: int = 0) -> list[Node]:
     """The nodes that ``roots`` reach in the order they were recorded: a Wengert list.
 
-    The search ends at the nodes in ``until``, and leaves out what was recorded before number ``since``.
+    The search ends at the nodes in ``until``. It leaves out what was recorded before number ``since``.
     """
     seen = set(roots)
     tape = list(seen)
-    for node in tape:  # which grows on the way
+    for node in tape:  # the loop appends to this list
         if until and node in until:
             continue
         for parent in node.parents:

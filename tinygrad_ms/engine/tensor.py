@@ -16,13 +16,13 @@ else:
 class Tensor(Methods):
     """An array that remembers how it was computed. Make one with ``tensor(...)`` or as the result of an op.
 
-    data: the raw NumPy or CuPy array. The tape does not see writes to it (``guard_saved`` says which, and finds them).
+    data: the raw NumPy or CuPy array. The tape does not see writes to it; ``guard_saved`` finds them.
     grad: after ``backward``, the gradient (a Tensor) of a leaf or of a tensor that asked with ``retain_grad()``.
-    node: what recorded it (None: nothing did, and no gradient is wanted).
+    node: its place on the tape; None for a tensor that is not on the tape.
     """
 
     __slots__ = ("data", "node", "grad", "_constant", "__weakref__")
-    __array_ufunc__ = None  # numpy_array * tensor: NumPy leaves it to our reflected operator
+    __array_ufunc__ = None  # for numpy_array * tensor NumPy then calls our reflected operator
 
     data: Any
     node: Node | None
@@ -32,7 +32,7 @@ class Tensor(Methods):
         self.data = data
         self.node = node
         self.grad = None
-        self._constant = None  # how the tape shows this tensor as an argument off the tape; holds its name
+        self._constant = None  # what the tape keeps of this tensor as an argument off the tape; it holds the name
 
     # --- what it is ------------------------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ class Tensor(Methods):
 
     @property
     def name(self) -> str | None:
-        """How pictures and messages call it; modules name their parameters."""
+        """Its name in pictures and messages. Modules name their parameters."""
         return self._constant and self._constant.name
 
     @name.setter
@@ -74,7 +74,7 @@ class Tensor(Methods):
 
     @property
     def is_leaf(self) -> bool:
-        """Made by the user rather than by a recorded op: the place where ``backward`` leaves gradients."""
+        """Whether the user made it, not a recorded op. ``backward`` leaves gradients on leaves."""
         return self.node is None or isinstance(self.node, Leaf)
 
     @property
@@ -90,33 +90,33 @@ class Tensor(Methods):
         elif self.node is None:
             if not is_float(self.dtype):
                 raise cannot_carry_gradients(self)
-            counter = self.version_counter()  # of the constant that it was
+            counter = self.version_counter()  # the counter it had as a constant
             self.node = Leaf(self.shape, self.dtype, BACKENDS[type(self.data)], self, self.name)
             self.node.counter = counter
 
     # --- in-place changes ------------------------------------------------------------------------------------------
 
     def as_constant(self) -> Constant:
-        """What the tape keeps of this tensor as an argument that wants no gradient."""
+        """The Constant that stands for this tensor on the tape, where it wants no gradient."""
         if self._constant is None:
             self._constant = Constant(self.shape, self.dtype, BACKENDS[type(self.data)])
         return self._constant
 
     def version_counter(self) -> list[int]:
-        """The number of the tape at the last in-place change of the storage; shared by views and ``detach``."""
+        """The number of the tape at the last in-place change of the memory. Views and ``detach`` share it."""
         return (self.node or self.as_constant()).counter_of()
 
     def count_with(self, counter: list[int]) -> None:
-        """Share the counter of what shows the same memory."""
+        """Share the change counter of a tensor that shows the same memory."""
         (self.node or self.as_constant()).counter = counter
 
     def touch(self) -> None:
-        """Note an in-place change: whoever writes into ``data`` says so here, and backward notices."""
+        """Count an in-place change. Whoever writes into ``data`` calls this, so that backward notices it."""
         self.version_counter()[0] = last_change[0] = tick()
 
     @classmethod
     def _of(cls, data, name: str | None = None, requires_grad: bool = False):
-        """A tensor of this class around the raw array ``data``, whatever the subclass asks of its users."""
+        """A tensor of this class around the raw array ``data``. It does not call the __init__ of a subclass."""
         result = cls.__new__(cls)
         Tensor.__init__(result, data)
         if name is not None:

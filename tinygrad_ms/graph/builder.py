@@ -10,9 +10,19 @@ from tinygrad_ms.graph.outputs import LeafNames, RuleWatcher, check_options, gra
 from tinygrad_ms.graph.paths import highlight_paths, prune
 from tinygrad_ms.graph.picture import Graph
 from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex, count_gradients
-from tinygrad_ms.graph.values import Backward, Summary, find_values, is_freed, recording, run_backward, summarised
+from tinygrad_ms.graph.values import (
+    Backward,
+    Summary,
+    find_values,
+    is_freed,
+    recording,
+    run_backward,
+    slopes,
+    summarised,
+)  # fmt: skip
 
 VIEWS = ("forward", "backward", "both", "higher")
+INPUTS = {"x": "input", "input": "input", "target": "target", "labels": "labels"}  # what a constant without a name is
 SHORT = 24  # letters of an argument in a label
 
 
@@ -37,6 +47,7 @@ def build(
     profile=None,
     rankdir: str = "TB",
     title: str = "",
+    font_size: float = 12,
 ) -> Graph:
     """The tape that leads to ``outputs`` as a plain data structure, ready to be drawn.
 
@@ -62,8 +73,14 @@ def build(
         the formula of the derivative.
     profile: a ``tinygrad_ms.profile`` of the pass that made the tape: time per op, as text and as heat.
     rankdir: "TB", "LR", "BT" or "RL".
+    font_size: of titles, in points; the other sizes go with it. ``render(path, scale=2)`` draws the whole larger.
     Raises TypeError or ValueError for outputs that are not on the tape, for one Tensor under two names, and for an
     option that makes no sense.
+
+    >>> x = tg.tensor([1.0, 2.0], requires_grad=True, name="x")
+    >>> graph = tg.graph.build(tg.exp(x).sum())
+    >>> graph
+    <Graph: 3 nodes, 2 edges, view 'forward'>
     """
     if hasattr(outputs, "as_graph"):
         return outputs.as_graph(rankdir=rankdir, title=title, max_nodes=max_nodes)
@@ -71,13 +88,13 @@ def build(
         raise ValueError(f"graph: view={view!r} is unknown; the views are {', '.join(VIEWS)}")
     if rankdir not in ("TB", "LR", "BT", "RL"):
         raise ValueError(f"graph: rankdir={rankdir!r} is unknown; it is TB, LR, BT or RL")
-    check_options(depth, fold, max_nodes, collapse, expand, values, profile, title)
+    check_options(depth, fold, max_nodes, collapse, expand, values, profile, title, font_size)
     names, roots, watcher = LeafNames(params), named_outputs(outputs), None
     if view == "higher":
         watcher = RuleWatcher()
         roots = gradient_outputs(roots, wrt, names, gradient, watcher)
     tape = tape_of([tensor.node for tensor in roots.values()])
-    graph = Graph([], [], Scope(), view, rankdir, title, [])
+    graph = Graph([], [], Scope(), view, rankdir, title, [], font_size)
     builder = GraphBuilder(graph, names, watcher)
     for node in tape:
         builder.add(node)
@@ -157,6 +174,7 @@ class GraphBuilder:
         vertex = self.put(Vertex("op", primitive.name, scope, order=order, seq=node.seq), node)
         vertex.arrays = [] if node.shape is None else [array_of(node)]
         vertex.formula, vertex.source, vertex.line = primitive.formula, primitive.source, node.line
+        vertex.primitive = primitive
         saved = [value for value in node.saved or () if hasattr(value, "nbytes")]
         vertex.saved_bytes = sum(value.nbytes for value in saved)
         vertex.saved_shapes = tuple(value.shape for value in saved if value.shape)
@@ -164,7 +182,7 @@ class GraphBuilder:
             name = primitive.argument_name(i)
             if isinstance(parent, (Node, Constant)):
                 if parent not in self.vertex:
-                    self.add_constant(parent)
+                    self.add_constant(parent, name)
                 edge = Edge(self.vertex[parent], vertex, argument=name, output=self.output.get(parent, ""))
                 self.graph.edges.append(edge)
                 self.value_edges[node, i] = edge
@@ -178,10 +196,14 @@ class GraphBuilder:
         if len(primitive.arguments) > 1 and len(arrays) > 1 and not primitive.symmetric:
             vertex.ports = arrays
 
-    def add_constant(self, constant):
+    def add_constant(self, constant, argument):
         backend = constant.backend
         array = Array(tuple(constant.shape), str(constant.dtype), backend.name if backend else "cpu")
-        self.put(Vertex("constant", self.names.of(constant), self.graph.root, [array]), constant)
+        title = self.names.of(constant)
+        name = "" if title else INPUTS.get(argument, "")
+        if self.watcher and constant in self.watcher.arriving:
+            name = "gradient that arrives"
+        self.put(Vertex("constant", title, self.graph.root, [array], name=name), constant)
 
     def mark_outputs(self, roots):
         for name, tensor in roots.items():
@@ -206,6 +228,9 @@ class GraphBuilder:
         found, constants = find_values(tape, {tensor.node: tensor.data for tensor in roots.values()})
         arrays = [(self.array(node), raws[0]) for node, raws in found.items()]
         arrays += [(self.vertex[constant].arrays[0], raw) for constant, raw in constants.items()]
+        for node in tape:
+            if self.graph.view == "both" and node.plan is not None and node.saved is not None:
+                self.vertex[node].saved = saved_values(node)
         for array, raw in arrays:
             if array is not None and array.value is None:
                 array.value = Summary(raw)
@@ -254,9 +279,11 @@ class GraphBuilder:
     def draw_gradients(self, tape, roots, watched, title):
         edges = self.graph.edges
         for node in tape:
+            local = slopes(node) if watched and node.plan is not None else {}
             for i, sent in sent_arguments(node, watched) if node.plan is not None else ():
                 edge = self.value_edges[node, i]
-                edges.append(Edge(edge.target, edge.source, "gradient", edge.argument, edge.output, gradient=sent))
+                edges.append(Edge(edge.target, edge.source, "gradient", edge.argument, edge.output, gradient=sent,
+                                  local=local.get(i)))  # fmt: skip
         for tensor in roots.values():
             seed = Vertex("seed", title, self.graph.root, [array_of(tensor.node)])
             self.put(seed, ("seed", tensor.node))
@@ -284,6 +311,14 @@ def sent_arguments(node, watched) -> list[tuple]:
         if sent and sent[0][0] is parent:
             arguments.append((i, sent.pop(0)[1]))
     return arguments
+
+
+def saved_values(node) -> list[tuple]:
+    """(name, Summary) of the arrays that an op keeps for its rule."""
+    plan, primitive = node.plan, node.plan.primitive
+    names = [primitive.argument_name(i) for i in plan.inputs]
+    names += plan.names[len(plan.names) - len(plan.outputs) - len(plan.extras) :]
+    return [(name, Summary(value)) for name, value in zip(names, node.saved) if hasattr(value, "nbytes")]
 
 
 def output_name(node, k) -> str:

@@ -1,63 +1,70 @@
-"""``explain``: the chain rule of a result, worked step by step as in 001, section 4.5.
+"""``explain``: the chain rule of a result, worked step by step as in Parr and Howard, section 4.5.
 
 Step 1 names every intermediate variable, step 2 gives the derivative of each with respect to its own
 arguments, step 3 multiplies along the paths and adds over them (the total derivative), step 4 is the result.
+Derivatives between small arrays are Jacobians in numerator layout, by their names where they have one: I, diag(x), 1^T.
 """
 
 import re
 
-import numpy
-
-from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.cards import on_card, there
-from tinygrad_ms.engine.around.gradients import pullbacks
+from tinygrad_ms.cards import there
 from tinygrad_ms.engine.backward import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.builder import output_name, sent_arguments, show
-from tinygrad_ms.graph.latex import to_text
+from tinygrad_ms.graph.jacobians import host, local_jacobians, name_of, scientific, small, stacked
+from tinygrad_ms.graph.latex import renamed, to_text
 from tinygrad_ms.graph.outputs import LeafNames, tensors
 from tinygrad_ms.graph.structure import shape_text
-from tinygrad_ms.graph.values import Summary, find_values, is_freed, number, run_backward
+from tinygrad_ms.graph.values import Summary, find_values, is_freed, number, run_backward, watching
 
 FORMS = ("text", "markdown", "latex")
 NUMBERS = 6  # arrays of up to so many elements are written out
+WRITTEN = 16  # a Jacobian with a name is written out as well up to so many elements
+LETTERS = {"weight": "w", "bias": "b", "input": "x", "target": "t"}  # of arguments in the formulas of their ops
 
 
 class Explanation(str):
-    """The text; Jupyter shows Markdown and LaTeX as mathematics."""
+    """The text. Jupyter shows the same as Markdown, unless a form was asked for."""
 
-    form = "text"
+    shown = ""
 
     def _repr_markdown_(self):
-        return f"```\n{self}\n```" if self.form == "text" else str(self)
+        return self.shown
 
     __repr__ = str.__str__
 
 
-def explain(output, wrt=None, form: str = "text", params=None, gradient=None, max_steps: int = 100) -> Explanation:
+def explain(output, wrt=None, form: str | None = None, params=None, gradient=None, max_steps: int = 100) -> Explanation:
     """The worked chain rule of d(output)/d(wrt).
 
-    output: a Tensor on an unfreed tape. A scalar, or ``gradient`` weighs its elements.
+    output: a Tensor on an unfreed tape: a scalar; or ``gradient`` weighs its elements; or it has up to 6 elements, and
+        the derivatives are Jacobians with a row for each.
     wrt: Tensor(s); by default every leaf that the output was computed from.
-    form: "text", "markdown" (formulas between dollar signs) or "latex".
+    form: "text", "markdown" (formulas between dollar signs) or "latex" (for a document with amsmath). By default text,
+        which a notebook shows as Markdown.
     params: a module or a dict {name: Tensor}: names for the leaves.
     max_steps: raise ValueError for a longer tape.
     Numbers are those of the backward pass itself without its hooks; ``.grad`` is not touched, the tape not freed.
     Raises RuntimeError on a freed tape, ValueError for an unknown form, a long tape, or wrt not on the tape.
+
+    >>> x = tg.tensor(3.0, requires_grad=True, name="x")
+    >>> print(str(tg.explain(x * x)).strip().splitlines()[-1].strip())
+    ∂L/∂x = 6
     """
-    if form not in FORMS:
+    if form not in (None, *FORMS):
         raise ValueError(f"explain: form={form!r} is unknown; the forms are {', '.join(FORMS)}")
     if not isinstance(output, Tensor) or output.node is None:
         raise ValueError("explain: the output is not on the tape: nothing it was computed from had requires_grad=True")
-    chain = Chain(output, wrt, params, gradient)
+    chain = there(Chain, output)(output, wrt, params, gradient)
     if len(chain.ops) > max_steps:
         raise ValueError(
             f"explain: {len(chain.ops)} intermediate variables are more than max_steps={max_steps};"
             " explain a smaller part, or raise max_steps"
         )
-    text = Explanation(WRITERS[form](chain.steps()))
-    text.form = form
+    steps = chain.steps()
+    text = Explanation(WRITERS[form or "text"](steps))
+    text.shown = write_markdown(steps) if form in (None, "markdown") else f"```{form}\n{text}\n```"
     return text
 
 
@@ -83,20 +90,29 @@ class Chain:
         self.ops = [n for n in tape if n in alive and not isinstance(n, Leaf | Output)]
         self.tape, self.alive = tape, alive
         self.values, self.constants = find_values(tape, {output.node: output.data})
-        self.seed = there(make_seed, output)(output, gradient, False, "explain")
-        self.received, self.terms = self.run()
+        self.rows = small(output.shape) if gradient is None else 1  # of a Jacobian of the output
+        if self.rows > 1:
+            seeds = [row.reshape(output.shape) for row in output.node.backend.xp.eye(self.rows, dtype=output.dtype)]
+        else:
+            seeds = [make_seed(output, gradient, False, "explain")]
+        self.received, self.terms = self.run(seeds)
+        with watching():
+            self.jacobians = {key: matrix for node in self.ops for key, matrix in local_jacobians(node)}
         self.symbols = {}
+        self.vectors = False  # whether a product of vectors stands among the variables
         self.name_variables()
 
-    def run(self):
-        """The gradient at every node, and for every node the terms that add up to it: (consumer, array)."""
-        watched = run_backward([(self.root, self.seed)], keep=lambda gradient: gradient)
+    def run(self, seeds):
+        """The gradient at every node, and for every node the terms that add up to it: (consumer, argument, array)."""
+        runs = [run_backward([(self.root, seed)], keep=lambda gradient: gradient) for seed in seeds]
+        received = {n: stacked([run.received.get(n) for run in runs]) for n in self.tape if n in runs[0].received}
         terms: dict[Node, list[tuple]] = {}
         for node in reversed(self.ops):
-            for i, part in sent_arguments(node, watched):
+            sent = [dict(sent_arguments(node, run)) for run in runs]
+            for i in sent[0]:
                 if node.parents[i] in self.alive:
-                    terms.setdefault(node.parents[i], []).append((node, part))
-        return watched.received, terms
+                    terms.setdefault(node.parents[i], []).append((node, i, stacked([part.get(i) for part in sent])))
+        return received, terms
 
     # --- names ----------------------------------------------------------------------------------------------
 
@@ -134,17 +150,32 @@ class Chain:
     def steps(self):
         """(title, sentence, rows) per step; a row is (LaTeX, remark)."""
         shown = "L" if self.received[self.root].size == 1 else "y"
-        known = [(self.symbols[n], self.facts(n)) for n in self.tape if isinstance(n, Leaf)]
-        known += [(self.symbols[c], self.facts(c)) for c in self.symbols if isinstance(c, Constant)]
+        variables, derivatives = self.variables(shown), self.derivatives()
+        first = "One op each, from the inside out."
+        if self.vectors:
+            first += r" $\odot$ multiplies element by element (Parr and Howard write $\otimes$),"
+            first += r" $\cdot$ between vectors is the dot product."
+        layout = " Between arrays a derivative is a Jacobian: a row for each element above, a column for each below."
         return [
-            ("Given", "", [(f"{symbol} = {value}" if value else symbol, remark) for symbol, (value, remark) in known]),
-            ("1. Introduce intermediate variables", "One op each, from the inside out.", self.variables(shown)),
+            ("Given", "", self.givens()),
+            ("1. Introduce intermediate variables", first, variables),
             ("2. Differentiate each with respect to its own arguments",
-             f"A bar is the gradient of {shown} with respect to what it stands on.", self.derivatives()),
+             f"A bar is the gradient of {shown} with respect to what it stands on."
+             + layout * any(max(matrix.shape) > 1 for matrix in self.jacobians.values()), derivatives),
             ("3. Combine", "Along a path the derivatives multiply; where paths meet they add (total derivative)."
              + " Hooks are left out." * any(node.hooks for node in self.tape), self.combine(shown)),
             ("4. Result", "", self.results(shown)),
         ]  # fmt: skip
+
+    def givens(self):
+        rows = []
+        for key in [n for n in self.tape if isinstance(n, Leaf)] + [c for c in self.symbols if isinstance(c, Constant)]:
+            (value, remark), name = self.facts(key), self.names.of(key)
+            words = [name] if name and short_symbol(name) else []
+            rows.append(
+                (self.symbols[key] + (f" = {value}" if value else ""), ", ".join([*words, *filter(None, [remark])]))
+            )
+        return rows
 
     def facts(self, key) -> tuple[str, str]:
         """(number or "", shape in words) of a node or constant."""
@@ -165,6 +196,10 @@ class Chain:
 
     def expression(self, node):
         parts, pattern = [self.symbol(parent) for parent in node.parents], node.plan.primitive.notation
+        shapes = [getattr(parent, "shape", ()) for parent in node.parents]
+        product = {"multiply": r"{0} \odot {1}", "matmul": r"{0} \cdot {1}"}.get(node.op)
+        if product and all(shapes) and (node.op == "multiply" or set(map(len, shapes)) == {1}):
+            pattern, self.vectors = product, True
         if pattern and not node.constants and len(set(re.findall(r"\{(\d)\}", pattern))) == len(parts):
             return pattern.format(*map(bracket_negative, parts))
         keywords = [rf"\mathrm{{{plain_name(f'{k}={show(v)}')}}}" for k, v in node.constants.items() if v is not None]
@@ -179,24 +214,52 @@ class Chain:
             ]
             formula = substituted(primitive, [self.symbol(p) for p in node.parents], self.symbols[node], fixed)
             if formula:
-                rows.append((formula, f"{primitive.name}: {primitive.source}" if primitive.source else primitive.name))
+                source = f": {primitive.source}" if primitive.source else ""
+                rows.append((formula, primitive.name + source))
             for i, parent in enumerate(node.parents):
                 if isinstance(parent, Node) and parent in self.alive:
                     rows.append(self.derivative(node, i, parent))
         return rows
 
     def derivative(self, node, i, parent):
-        """The local derivative: a number between scalars, else what the rule does with shapes."""
-        if node.shape == () and parent.shape == ():
-            with on_card(next((x for x in node.saved or () if type(x) in BACKENDS), None)):
-                ones = dict(local_products(node, node.backend.xp.ones((), node.dtype)))
-            if i in ones:
-                return f"{partial(self.symbols[node], self.symbols[parent])} = {written(ones[i])}", ""
+        """The local derivative: a number or a Jacobian, between large arrays what the rule does with shapes."""
+        if (node, i) in self.jacobians:
+            matrix, name = self.jacobians[node, i], self.jacobian_name(node, i)
+            numbers = written(matrix, WRITTEN if name else matrix.size)
+            told = matrix.size == 1 or re.search(r"diag}\(-?\d", name)  # the name has all numbers in it
+            parts = [partial(self.symbols[node], self.symbols[parent]), name, "" if told else numbers]
+            remark = "its elements row by row" if len(parent.shape) > 1 and min(parent.shape) > 1 else ""
+            return " = ".join(part for part in parts if part), remark
         shapes = [
             shape_text(n.shape) or "a number" if n.shape is not None else "several arrays" for n in (node, parent)
         ]
         flow = rf"{bar(self.symbols[parent])} \leftarrow {bar(self.symbols[node])}"
         return flow, f"the rule takes {shapes[0]} to {shapes[1]}"
+
+    def jacobian_name(self, node, i) -> str:
+        """1^T, diag(x), W; a number of a 1 x 1 Jacobian; else nothing."""
+        matrix = self.jacobians[node, i]
+        if matrix.size == 1:
+            return written(matrix[0, 0])
+        known = [
+            (self.symbols[p], self.values.get(p, (None,))[0]) for p in (*node.parents, node) if isinstance(p, Node)
+        ]
+        known += [(self.symbols[p], self.constants.get(p)) for p in node.parents if isinstance(p, Constant)]
+        return name_of(matrix, [(symbol, host(raw)) for symbol, raw in known if raw is not None])
+
+    def multiplied(self, user, i) -> str:
+        """What arrives at ``user`` times its Jacobian, in numbers; nothing for large ones and plain numbers."""
+        matrix, arrives = self.jacobians.get((user, i)), self.received.get(user)
+        shapes = [tuple(node.shape or ()) for node in (user, user.parents[i])]
+        flat = all(
+            shape[-1:] in ((), (small(shape),)) for shape in shapes
+        )  # rows, so that what is written is a product
+        if matrix is None or matrix.size == 1 or arrives is None or not flat:
+            return ""
+        rows = host(arrives).reshape(-1, matrix.shape[0])
+        left = written(rows, WRITTEN) + r" \, " if rows.size > 1 else bracket_negative(written(rows[0, 0])) + r" \cdot "
+        right = written(matrix, WRITTEN)
+        return left + right if right and rows.size <= WRITTEN else ""
 
     def combine(self, shown):
         rows = []
@@ -208,21 +271,23 @@ class Chain:
             if node not in self.alive or not (node is self.root or node in self.terms):
                 continue
             symbol, g = self.symbols[node], self.received.get(node)
-            total = "" if g is None or isinstance(g, dict) else written(g)
+            total = "" if g is None or isinstance(g, dict) else self.write(g)
             left, terms = partial(shown, symbol), self.terms.get(node, [])
             if node is self.root:
                 rows.append((f"{left} = {total or bar(shown)}", "where the backward pass starts"))
                 continue
             products = [
                 rf"{partial(shown, self.symbols[user])} \cdot {partial(self.symbols[user], symbol)}"
-                for user, _ in terms
+                for user, _, _ in terms
             ]
-            values = [written(part) for _, part in terms]
+            values = [self.write(part) for _, _, part in terms]
             latex = f"{left} = {' + '.join(products)}"
+            if len(terms) == 1 and total and (numbers := self.multiplied(*terms[0][:2])):
+                latex += f" = {numbers}"
             if len(terms) > 1 and all(values):
                 latex += f" = {' + '.join(map(bracket_negative, values))}"
             remarks = [f"{len(terms)} terms meet here"] if len(terms) > 1 else []
-            remarks += [f"shape {shape_text(node.shape)}"] if node.shape else []
+            remarks += [f"shape {shape_text(node.shape)}"] if node.shape and self.rows < 2 else []
             rows.append((latex + (f" = {total}" if total else ""), ", ".join(remarks)))
         return rows
 
@@ -239,35 +304,33 @@ class Chain:
             if g is None:
                 rows.append((f"{left} = 0", "no path leads there"))
                 continue
-            latex = left + "".join(f" = {part}" for part in (self.single_path(node), written(g)) if part)
-            rows.append((latex, "" if written(g) else f"shape {shape_text(g.shape)}, {Summary(g).text}"))
+            latex = left + "".join(f" = {part}" for part in (*self.single_path(node), self.write(g)) if part)
+            rows.append((latex, "" if self.write(g) else f"shape {shape_text(g.shape)}, {Summary(g).text}"))
         return rows
 
-    def single_path(self, node) -> str:
-        """The product of all derivatives where one path alone leads from the node to the result."""
+    def write(self, raw) -> str:
+        return written(raw, NUMBERS if self.rows < 2 else NUMBERS * NUMBERS)
+
+    def single_path(self, node) -> tuple[str, ...]:
+        """The product of all derivatives where one path alone leads from the node to the result, and what each is."""
         factors: list[str] = []
+        names: list[str] = []
         here = node
         while here is not self.root:
             terms = self.terms.get(here, [])
             if len(terms) != 1 or len(factors) > 8:
-                return ""
-            user = terms[0][0]
+                return ()
+            user, i, _ = terms[0]
+            names.append(self.jacobian_name(user, i) if (user, i) in self.jacobians else "")
             if outputs := self.outputs_of(user):
                 if len(outputs) > 1:
-                    return ""
+                    return ()
                 user = outputs[0]
             factors.append(partial(self.symbols[user], self.symbols[here]))
             here = user
-        return r" \cdot ".join(reversed(factors)) if len(factors) > 1 else ""
-
-
-def local_products(node, g):
-    """(argument, what the rule of ``node`` sends it) for the cotangent ``g`` of its output."""
-    saved = node.saved
-    for i, rule, positions in node.plan.pullbacks or pullbacks(node, g, saved):
-        d = rule(g, *[saved[p] for p in positions])
-        if d is not None:
-            yield i, d
+        telling = all(names) and any(not re.fullmatch(r"[-\d.]+", name) for name in names)
+        chains = [factors] * (len(factors) > 1) + [names] * telling
+        return tuple(r" \cdot ".join(map(bracket_negative, reversed(chain))) for chain in chains)
 
 
 # --- LaTeX --------------------------------------------------------------------------------------------------
@@ -281,8 +344,19 @@ def bar(symbol: str) -> str:
     return rf"\bar{{{symbol}}}"
 
 
+def short_symbol(name: str) -> str:
+    """W and b with an index for the parameters of a layer; nothing for other names."""
+    match = re.fullmatch(r"([\w.]+)\.(weight|bias)", name)
+    if not match:
+        return ""
+    index = match[1] if len(match[1]) == 1 else rf"{{\mathrm{{{plain_name(match[1])}}}}}"
+    return ("W_" if match[2] == "weight" else "b_") + index
+
+
 def as_symbol(name: str) -> str:
-    """x and W1 are mathematics, fc1.weight is a word."""
+    """x and W1 are mathematics, fc1.weight is W with an index, other names are words."""
+    if short := short_symbol(name):
+        return short
     if match := re.fullmatch(r"([A-Za-z])(\d*)", name):
         letter, digits = match.groups()
         return f"{letter}_{{{digits}}}" if len(digits) > 1 else f"{letter}_{digits}" if digits else letter
@@ -299,21 +373,16 @@ def bracket_negative(text: str) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
-def written(raw) -> str:
+def written(raw, most: int = NUMBERS) -> str:
     """A small array in LaTeX; the empty text for a large one."""
-    host = BACKENDS[type(raw)].to_host(raw) if type(raw) in BACKENDS else numpy.asarray(raw)
-    if host.size > NUMBERS or not host.size or host.ndim > 2:
+    array = host(raw)
+    if array.size > most or not array.size or array.ndim > 2:
         return ""
-    if not host.ndim:
-        return scientific(number(host[()]))
-    rows = host.reshape(1, -1) if host.ndim == 1 else host
+    if not array.ndim:
+        return scientific(number(array[()]))
+    rows = array.reshape(1, -1) if array.ndim == 1 else array
     body = r" \\ ".join(" & ".join(scientific(number(value)) for value in row) for row in rows)
     return rf"\begin{{bmatrix}} {body} \end{{bmatrix}}"
-
-
-def scientific(text: str) -> str:
-    mantissa, e, exponent = text.partition("e")
-    return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if e and exponent else text
 
 
 def substituted(primitive, arguments, result, constant=()) -> str:
@@ -321,24 +390,16 @@ def substituted(primitive, arguments, result, constant=()) -> str:
 
     constant: the arguments without a differential; the terms of a sum that hold one are left out.
     """
-    symbols = {name: symbol for name, symbol in zip(primitive.arguments, arguments) if len(name) == 1}
-    symbols["y"] = result
+    letters = [LETTERS.get(name, name) for name in primitive.arguments]
+    symbols = {name: symbol for name, symbol in zip(letters, arguments) if len(name) == 1}
+    symbols["l" if primitive.formula.startswith("l =") else "y"] = result
     symbols |= {name.upper(): symbol for name, symbol in symbols.items()}
     formula = primitive.formula
     for name in constant if len(arguments) > 1 else ():
         if len(name) == 1:
             formula = re.sub(rf" [+-] (?:(?! [+-] |=).)*\bd{name}\b", "", formula)
             formula = re.sub(rf"= (?:(?! [+-] |=).)*\bd{name}\b \+ ", "= ", formula)
-    tokens, out, verbatim = re.findall(r"\\[A-Za-z]+|\\.|[A-Za-z]|.", formula), "", False
-    for token, following in zip(tokens, [*tokens[1:], ""]):
-        if verbatim and token == "}":
-            verbatim = False
-        elif token in (r"\operatorname", r"\mathrm", r"\text"):
-            verbatim = True
-        elif not verbatim and token in symbols:
-            symbol = symbols[token]
-            token = f"{{({symbol})}}" if following == "_" and "_" in symbol else f"{{{symbol}}}"
-        out += token
+    out = renamed(formula, symbols)
     out = re.sub(r"\{(\d+)\}-1\b", lambda match: str(int(match[1]) - 1), out)
     return out.replace("^{1}", "")
 
@@ -349,6 +410,7 @@ def substituted(primitive, arguments, result, constant=()) -> str:
 def write_text(steps) -> str:
     lines = []
     for title, sentence, rows in steps:
+        sentence = re.sub(r"\$(.+?)\$", lambda match: to_text(match[1]), sentence)
         lines += [title, *([f"  {sentence}"] if sentence else [])]
         for latex, remark in rows:
             lines.append(f"    {to_text(latex)}" + (f"    ({remark})" if remark else ""))

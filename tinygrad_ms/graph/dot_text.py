@@ -1,12 +1,16 @@
 """A Graph as DOT text: HTML-like labels, one look per kind of vertex, a legend; equal graphs give equal
 text."""
 
+import re
 from dataclasses import replace
 
-from tinygrad_ms.graph.latex import to_text
+from tinygrad_ms.graph.latex import renamed, to_text
 from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex, shape_text
 
 LONGEST = 48  # letters of a name in a label
+SYMBOLS = {"add": "+", "subtract": "−", "multiply": "×", "divide": "/"}  # titles of ops that everybody knows by a sign
+PAIRS = (("a", "b"), ("x", "y"), ("u", "v"), ("p", "q"))  # the names of two operands: the first pair that is free
+SIZE = 12  # points of a title; small lines have 10
 FONT = "Helvetica"  # renderers know its widths; SVG viewers fall back to their own sans serif
 
 # Told apart by hue, by lightness (so in grey, too) and by outline. Tints of the palette of Okabe and Ito.
@@ -29,6 +33,7 @@ EDGES = {  # kind: (colour, more attributes, words of the legend)
     "highlight": ("#c2185b", "penwidth=3.2", "highlighted path"),
 }
 GREY, GRADIENT_TEXT = "#484848", "#762d00"
+INPUTS = ("leaf", "constant")  # outside of all scopes they stand first
 PORTS = '<table border="0" cellborder="0" cellspacing="0" cellpadding="1">'
 CLUSTERS = ("#f7f7f7", "#ededed", "#e2e2e2", "#d8d8d8")
 HEAT = ("#fff5eb", "#fdd9b0", "#fdae6b", "#f0772b", "#c8440e", "#7f2704")  # lightness falls with the time
@@ -38,21 +43,29 @@ STRIP = ("#0d2a52", "#2f4f7f", "#5d6d84", "#868b85", "#b3a96c", "#dcc74f", "#fde
 def write(graph) -> str:
     """The DOT text of a Graph. Node ids are n0, n1, ... in the order of recording."""
     writer = Writer(graph)
-    return "\n".join([*writer.head(), *writer.body(), *writer.arrows(), "}"]) + "\n"
+    body = [*writer.body(), *writer.arrows(), "}"]  # the legend, in the head, says what is in them
+    text = "\n".join([*writer.head(), *body]) + "\n"
+    if writer.size == SIZE:
+        return text
+    return re.sub(r'point-size="(\d+)"', lambda m: f'point-size="{int(m[1]) * writer.size / SIZE:g}"', text)
 
 
 class Writer:
     def __init__(self, graph):
         self.graph = graph
         self.hottest = max((v.seconds or 0.0 for v in graph.vertices), default=0.0)
+        used = {name for v in graph.vertices for name in (v.name, "" if v.is_op else v.title)}
+        self.letters = dict(zip("ab", next((pair for pair in PAIRS if not used & {*pair}), "ab")))
+        self.size = graph.font_size
+        self.strips = False  # whether a heat strip has been drawn
 
     def head(self):
         graph = self.graph
         yield "digraph tape {"
-        yield f"  rankdir={graph.rankdir} fontname={FONT} fontsize=12 bgcolor=white nodesep=0.3 ranksep=0.4"
+        yield f"  rankdir={graph.rankdir} fontname={FONT} fontsize={self.size:g} bgcolor=white nodesep=0.3 ranksep=0.4"
         yield f"  labelloc=b label=<{self.legend()}>"
-        yield f'  node [shape=box fontname={FONT} fontsize=12 margin="0.10,0.05" height=0.3]'
-        yield f'  edge [fontname={FONT} fontsize=10 arrowsize=0.7 color="{EDGES["value"][0]}"]'
+        yield f'  node [shape=box fontname={FONT} fontsize={self.size:g} margin="0.10,0.05" height=0.3]'
+        yield f'  edge [fontname={FONT} fontsize={self.size * 10 / SIZE:g} arrowsize=0.7 color="{EDGES["value"][0]}"]'
 
     # --- clusters and vertices ------------------------------------------------------------------------------
 
@@ -67,6 +80,7 @@ class Writer:
                     children[scope] = []
                     children[scope.parent].append(scope)
             children[vertex.scope].append(vertex)
+        children[self.graph.root].sort(key=lambda item: not (isinstance(item, Vertex) and item.kind in INPUTS))
         number = 0
         stack: list[tuple[str, Scope | Vertex | str]] = [("  ", item) for item in reversed(children[self.graph.root])]
         while stack:
@@ -88,7 +102,7 @@ class Writer:
         title = bold(escape(scope.name) + times(scope.count))
         return (
             f'label=<{title}> labelloc=t labeljust=l style="{style}" margin=8 color="#999999" fillcolor="{fill}"'
-            f' fontsize=12 id="scope{number}" class="depth{0 if scope.virtual else scope.depth}"'
+            f' fontsize={self.size:g} id="scope{number}" class="depth{0 if scope.virtual else scope.depth}"'
             f' tooltip="{quote(scope.path)}"'
         )
 
@@ -134,8 +148,15 @@ class Writer:
     def title_rows(self, vertex, quiet):
         title = vertex.title or vertex.kind
         name = [small(escape(vertex.name), quiet, 11)] if vertex.name and vertex.name != vertex.title else []
-        arguments = [f"{key}={value}" for key, value in vertex.arguments.items()]
-        return [*name, bold(escape(title) + times(vertex.count)), *(small(line, quiet) for line in wrap(arguments))]
+        arguments = dict(vertex.arguments)
+        if symbol := SYMBOLS.get(title) if vertex.kind == "op" else None:
+            left, right = (in_brackets(arguments.pop(key, "")) for key in "ab")
+            title = small(escape(f"{left} {symbol} {right}".strip()), "", 15)
+            title += small(f", {vertex.count} times", quiet) if vertex.count > 1 else ""
+        else:
+            title = escape(title) + times(vertex.count)
+        words = [f"{self.letters.get(key, key)}={value}" for key, value in arguments.items()]
+        return [*name, bold(title), *(small(line, quiet) for line in wrap(words))]
 
     def box_rows(self, vertex, quiet):
         each = " each" if vertex.count > 1 else ""
@@ -157,7 +178,7 @@ class Writer:
         """The formula of the derivative, and what it costs: bytes and time."""
         show, rows = self.graph.show, []
         if "formula" in show and vertex.formula:
-            rows.append(small(escape(to_text(vertex.formula), 90), quiet))
+            rows.append(small(escape(to_text(renamed(vertex.formula, self.letters)), 90), quiet))
         if "saved" in show and vertex.is_op and vertex.saved_bytes:
             shapes = vertex.saved_shapes if vertex.count == 1 else ()  # the bytes are those of all repetitions
             first, *others = map(shape_text, shapes or [()])
@@ -191,6 +212,7 @@ class Writer:
     def summary(self, word, summary, colour):
         lines = [small(escape(part, 100), colour) for part in broken((word + summary.text).rstrip())]
         if levels := summary.levels():
+            self.strips = True
             cell = '<td width="9" height="7" fixedsize="true" bgcolor="{}"></td>'
             cells = "".join(f"<tr>{''.join(cell.format(strip_colour(v)) for v in row)}</tr>" for row in levels)
             wide, high = 9 * len(levels[0]), 7 * len(levels)
@@ -209,7 +231,10 @@ class Writer:
         facts = "".join(f"<tr><td>{row}</td></tr>" for row in rows)
         if not ports:
             return f"{head}{facts}</table>"
-        cells = [f'<td port="p{i}">{small(escape(name, 12), colour, 9)}</td>' for i, name in enumerate(ports)]
+        cells = [
+            f'<td port="p{i}">{small(escape(name, 20), colour, 9)}</td>'
+            for i, name in enumerate(self.letters.get(port, port) for port in ports)
+        ]
         inner = f"<td>{head}{facts}</table></td>"
         if self.graph.rankdir in ("TB", "BT"):
             row = f"<tr><td>{PORTS}<tr>{''.join(cells)}</tr></table></td></tr>"
@@ -271,7 +296,7 @@ class Writer:
     def legend(self) -> str:
         """A row of swatches for the kinds that occur, below the picture."""
         looks = dict.fromkeys(self.look(vertex) for vertex in self.graph.vertices)
-        cells = []
+        cells, ramps = [], []
         for kind in (kind for kind in LOOKS if kind in looks):
             fill, outline, _, more, words = LOOKS[kind]
             if "time" in self.graph.show and kind in ("op", "box", "backward", "rule"):
@@ -289,13 +314,11 @@ class Writer:
             cells.append(f'<td><font color="{colour}" point-size="11"><b>{arrow}</b></font></td>'
                          f'<td align="left">{small(words, GREY)}</td>')  # fmt: skip
         if "time" in self.graph.show and self.hottest:
-            ramp = "".join(f'<td width="9" height="12" bgcolor="{colour}"></td>' for colour in HEAT)
-            bar = f'<table border="0" cellborder="0" cellspacing="0" cellpadding="0"><tr>{ramp}</tr></table>'
-            cells.append(
-                f'<td>{bar}</td><td align="left">{small(f"time, up to {seconds_text(self.hottest)}", GREY)}</td>'
-            )
+            ramps.append(ramp(HEAT, f"time, up to {seconds_text(self.hottest)}"))
+        if self.strips:
+            ramps.append(ramp(STRIP, "block means, low to high in each array"))
         wide = 4
-        rows = ["".join(cells[i : i + wide]) for i in range(0, len(cells), wide)]
+        rows = ["".join(cells[i : i + wide]) for i in range(0, len(cells), wide)] + ramps
         table = '<table border="0" cellborder="0" cellspacing="5" cellpadding="0">'
         table += "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
         lines = [bold(escape(self.graph.title))] if self.graph.title else []
@@ -337,8 +360,22 @@ def bold(html: str) -> str:
     return f"<b>{html}</b>"
 
 
-def small(html: str, colour: str, size: int = 10) -> str:
-    return f'<font point-size="{size}" color="{colour}">{html}</font>'
+def small(html: str, colour: str = "", size: int = 10) -> str:
+    ink = f' color="{colour}"' if colour else ""
+    return f'<font point-size="{size}"{ink}>{html}</font>'
+
+
+def in_brackets(number: str) -> str:
+    """An operand beside a sign."""
+    return f"({number})" if number.startswith("-") else number
+
+
+def ramp(colours, words: str) -> str:
+    """A scale of the legend."""
+    cell = '<td width="9" height="12" fixedsize="true" bgcolor="{}"></td>'
+    head = '<table border="0" cellborder="0" cellspacing="0" cellpadding="0" fixedsize="true"'
+    bar = f'{head} width="{9 * len(colours)}" height="12"><tr>{"".join(map(cell.format, colours))}</tr></table>'
+    return f'<td colspan="2" align="right">{bar}</td><td colspan="6" align="left">{small(words, GREY)}</td>'
 
 
 def times(count: int) -> str:

@@ -62,7 +62,8 @@ def place_leaves(graph: Graph) -> None:
     """Parameters and constants belong to the innermost scope that holds all who use them; inputs stay
     outside.
 
-    A constant with a name is an input, unless a module named it ("norm.running_mean").
+    A constant with a name, or what a layer or loss takes as its input, is an input, unless a module named it
+    ("norm.running_mean").
     """
     users: dict[Vertex, list[Vertex]] = {}
     for edge in graph.edges:
@@ -80,7 +81,8 @@ def place_leaves(graph: Graph) -> None:
 
 
 def is_input(leaf: Vertex) -> bool:
-    return leaf.kind == "constant" and bool(leaf.title) and "." not in leaf.title
+    named = leaf.title or leaf.name in ("input", "target", "labels")
+    return leaf.kind == "constant" and bool(named) and "." not in leaf.title
 
 
 # --- repeats ------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A self-contained HTML page that steps through a computation, forward and backward, one node at a time."""
 
+import functools
 import importlib.util
 import json
 import re
@@ -8,10 +9,22 @@ from html import escape
 from pathlib import Path
 
 from tinygrad_ms.graph.builder import build
-from tinygrad_ms.graph.html_template import TEMPLATE
+from tinygrad_ms.graph.dot_text import GRADIENT_TEXT, LOOKS, Writer, small
 from tinygrad_ms.graph.latex import to_text
-from tinygrad_ms.graph.renderer import find_renderer
+from tinygrad_ms.graph.renderer import draw, find_renderer
 from tinygrad_ms.graph.structure import Edge, Vertex, shape_text
+from tinygrad_ms.graph.values import number
+from tinygrad_ms.graph.worked import (
+    Operand,
+    forward_line,
+    in_place,
+    is_sum,
+    letters,
+    result_letter,
+    rule_line,
+    rule_of,
+    written,
+)
 
 LONGEST = 80  # letters of a name on the page
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
@@ -20,78 +33,159 @@ HARMLESS = {
     "columnspacing", "rowspacing", "width", "accent", "mathvariant", "linethickness", "minsize", "maxsize", "separator",
     "lspace", "rspace",
 }  # fmt: skip
+VALUE_TEXT = "#47484a"  # of values in boxes: by it the page finds them
+MANY = 60  # vertices: no direction shows so many at once
+BESIDE, BELOW = (1370, 1010), (1904, 600)  # pixels left for the picture on a wall, beside the panel and above it
 
 
-def page(outputs, path=None, *, title="Backprop, step by step", depths=None, **options) -> str:
+class Page(str):
+    """The text of a page; a notebook shows it in a frame."""
+
+    def _repr_html_(self):
+        return (
+            f'<iframe srcdoc="{escape(self)}" style="width:100%;height:40rem;border:1px solid #888" allowfullscreen'
+            ' title="steps of a computation"></iframe>'
+        )
+
+    def __repr__(self):
+        return f"<Page: {len(self) / 1e3:.0f} kB of HTML; a notebook shows it, a path writes it>"
+
+
+def page(outputs, path=None, *, title="Backprop, step by step", depths=None, gradients=None, **options) -> Page:
     """The page as text, written to ``path`` if given: no network, no server, one file. A click on the title of a
-    scope closes the scopes of its depth, the step of a closed scope opens them.
+    scope closes the scopes of its depth, the step of a closed scope opens them; ``?`` lists the keys.
 
-    outputs, **options: as of ``build`` (params=, fold=, collapse=, max_nodes=, gradient=, values=recording,
-    ...).
+    outputs, **options: as of ``build`` (params=, fold=, collapse=, max_nodes=, gradient=, values=recording, rankdir=,
+    ...). Without ``rankdir`` the picture runs the way that shows it larger; of many vertices, downwards.
     depths: which levels of detail the page offers, by the ``depth`` of ``build``; default: all there are.
+    gradients: whether gradients stand in the boxes, too, from the step on that brings them; default: if all are small.
     Formulas are MathML where latex2mathml is installed, else text. Needs a renderer for the picture; without
     one the page has the steps alone.
     """
-    options = {"values": True, "rankdir": "TB", **options}
-    whole = build(outputs, view="both", gradients=True, **{**options, "max_nodes": None})
+    options = {"values": True, **options}
+    directions = [options.pop("rankdir")] if "rankdir" in options else ["TB", "LR"]
+    draft = functools.partial(build, outputs, view="both", gradients=True)
+    whole = draft(**{**options, "max_nodes": None})
     if depths is None:
         deepest = max((scope.depth for scope in whole.scopes), default=0)
         depths = [None, *range(deepest - 1, -1, -1)]
     levels, sizes = [], set()
     for depth in depths:
-        graph = whole if depth is None else build(outputs, view="both", gradients=True, depth=depth,
-                                                  **{**options, "max_nodes": None})  # fmt: skip
+        graph = whole if depth is None else draft(depth=depth, **{**options, "max_nodes": None})
         most = options.get("max_nodes", 200)
         if len(graph) in sizes or (most is not None and len(graph) > most):
             continue
         sizes.add(len(graph))
-        graph.show -= {"value", "gradient"}  # numbers stand beside the picture
+        if not gradients and (gradients is not None or not all_small(graph)):
+            graph.show -= {"gradient"}
         levels.append((depth, graph))
     if not levels:
         build(outputs, view="both", **options)  # raises with the ways out
     formulas: dict[str, str] = {}
     data = [level_data(number, depth, graph, formulas) for number, (depth, graph) in enumerate(levels)]
-    pictures = "\n".join(picture(number, graph) for number, (_, graph) in enumerate(levels))
+    pictures = "\n".join(picture(number, graph, directions) for number, (_, graph) in enumerate(levels))
     parts = {
-        "TITLE": escape(clip(title)), "PICTURES": pictures,
+        "TITLE": escape(clip(title)), "PICTURES": pictures, "LEGEND": legend(graph for _, graph in levels),
         "DATA": json.dumps({"levels": data, "formulas": formulas}).replace("<", "\\u003c"),
+        "VALUE": VALUE_TEXT, "GRADIENT": GRADIENT_TEXT,
     }  # fmt: skip
-    text = re.sub("@@([A-Z]+)@@", lambda match: parts[match[1]], TEMPLATE)
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    text = Page(re.sub("@@([A-Z]+)@@", lambda match: parts[match[1]], template))
     if path is not None:
         Path(path).write_text(text, encoding="utf-8")
     return text
 
 
-def picture(number, graph) -> str:
+def all_small(graph) -> bool:
+    known = [array.value for vertex in graph.vertices for array in vertex.arrays if array.value is not None]
+    return all(summary.small is not None for summary in known)
+
+
+# --- the picture ------------------------------------------------------------------------------------------------
+
+
+class PageWriter(Writer):
+    """A picture to be read from afar: one size of text, numbers of the ops, the local derivative on its edge."""
+
+    def head(self):
+        for line in super().head():
+            if "labelloc=b" not in line:  # the legend stands in the help of the page
+                yield line.replace("bgcolor=white", "bgcolor=transparent")
+
+    def title_rows(self, vertex, quiet):
+        rows = super().title_rows(vertex, quiet)
+        number = f" {small(f'[{vertex.id}]', quiet)}" if vertex.is_op else ""
+        return [row + number if row.startswith("<b>") else row for row in rows]
+
+    def array_rows(self, array, colour, quiet):
+        """Numbers of small arrays, the shape of the others; the page shows more beside the picture."""
+        value, gradient = array.value, array.gradient
+        if array.name or not (value and value.small is not None and not array.shape):
+            yield small(" ".join(filter(None, (array.name, shape_text(array.shape) or "scalar"))), quiet)
+        if "value" in self.graph.show and value and value.small is not None:
+            yield from self.summary("", value, VALUE_TEXT)
+        if "gradient" in self.graph.show and gradient is not None and gradient.small is not None:
+            word = "grad" + ("\n" if "\n" in gradient.text else " ")
+            yield from self.summary(word, gradient, GRADIENT_TEXT)
+
+    def arrow(self, edge, number) -> str:
+        label, edge.label = edge.label, edge.label or local_text(edge)
+        text = super().arrow(edge, number)
+        edge.label = label
+        return text
+
+    def dot(self) -> str:
+        text = "\n".join([*self.head(), *self.body(), *self.arrows(), "}"]) + "\n"
+        return re.sub(r'(point-size="|fontsize=)(9|10|11)\b', r"\g<1>12", text)
+
+
+def local_text(edge) -> str:
+    """The derivative by which a gradient is multiplied: the number between scalars, else the formula if it is short."""
+    if edge.kind != "gradient" or edge.source.primitive is None or edge.source.count > 1:
+        return ""
+    if edge.local is not None:
+        return f"· {in_place(number(edge.local[()]))}"
+    kind, expression = rule_of(edge.source.primitive, edge.argument)
+    text = to_text(f"({expression})" if is_sum(expression) else expression)
+    return "" if len(text) > 16 or "_" in text or text == "1" else f"⊙ {text}" if kind == "local" else text
+
+
+def picture(number, graph, directions) -> str:
     """The SVG of one level, its ids made unique, or a sentence where there is no renderer."""
     if find_renderer() is None:
         inside = "<p>No picture: no Graphviz renderer was found (pip install graphviz-pure).</p>"
     else:
-        svg = graph.svg()
-        inside = svg[svg.index("<svg") :]
+        drawn = []
+        for direction in directions[: 1 if len(graph) > MANY else 2]:
+            graph.rankdir = direction
+            svg = draw(PageWriter(graph).dot()).decode()
+            wide, high = map(float, re.findall(r'viewBox="\S+ \S+ (\S+) (\S+)"', svg)[0])
+            drawn.append((max(min(w / wide, h / high) for w, h in (BESIDE, BELOW)), svg))
+        svg = max(drawn, key=lambda pair: pair[0])[1]
+        needless = r' (xml:space="preserve"|text-anchor="start"|font-family="[^"]*")|<!-- .*? -->\n'
+        inside = re.sub(needless, "", svg[svg.index("<svg") :])
         for kind in ("n", "e", "scope", "graph", "node", "edge", "clust", "a_node", "a_edge", "a_clust"):
             inside = inside.replace(f'id="{kind}', f'id="L{number}-{kind}')
     return f'<div class="level" data-level="{number}" hidden>{inside}</div>'
+
+
+def legend(graphs) -> str:
+    """A swatch and a word for each kind of vertex that occurs."""
+    looks = {Writer(graph).look(vertex) for graph in graphs for vertex in graph.vertices}
+    return " &ensp; ".join(
+        f'<span class="look {kind}" style="background:{fill};border-color:{rim}"></span> {words}'
+        for kind, (fill, rim, _, _, words) in LOOKS.items()
+        if kind in looks
+    )
 
 
 # --- steps ------------------------------------------------------------------------------------------------------
 
 
 def level_data(number, depth, graph, formulas) -> dict:
-    words = (
-        "all scopes open"
-        if depth is None
-        else f"scopes nested deeper than {depth} closed"
-        if depth
-        else "all scopes closed"
-    )
+    words = "all open" if depth is None else f"depth {depth}" if depth else "all closed"
     deep = 10**6 if depth is None else depth
-    return {
-        "id": number,
-        "depth": deep,
-        "words": f"{words} ({len(graph)} nodes)",
-        "steps": list(Steps(graph, formulas)),
-    }
+    return {"id": number, "depth": deep, "words": f"{words}: {len(graph)} nodes", "steps": list(Steps(graph, formulas))}
 
 
 class Steps:
@@ -131,7 +225,29 @@ class Steps:
             "formula": formula_key(vertex, self.formulas), "line": place(vertex),
             "rows": [row(argument(edge), source_array(edge), source_array(edge).value) for edge, _ in edges],
             "results": [row(f"= {array.name or 'result'}", array, array.value) for array in vertex.arrays],
+            "saved": saved_rows(vertex), "letters": letters_text(vertex),
+            "worked": self.lines({"": forward_line(vertex.primitive, *operands(vertex, edges))}
+                                 if is_single(vertex) else {}),
         }  # fmt: skip
+
+    def lines(self, worked) -> list[dict]:
+        """What stands above a line and the key of its HTML."""
+        for latex in worked.values():
+            if latex and latex not in self.formulas:
+                self.formulas[latex] = formula_html(latex)
+        return [{"name": name, "line": latex} for name, latex in worked.items() if latex]
+
+    def rule_lines(self, vertex, sent) -> dict[str, str]:
+        if not is_single(vertex):
+            return {}
+        values, constants, result = operands(vertex, self.into.get((vertex, "value"), []))
+        g = Operand.of(vertex.arrays[0].gradient)
+        return {
+            f"to {self.target(edge)}": rule_line(
+                vertex.primitive, edge.argument, values, constants, result, g, Operand.of(edge.gradient)
+            )
+            for edge, _ in sent
+        }
 
     def seed(self, seed) -> dict:
         edges = self.out[seed, "gradient"]
@@ -154,6 +270,8 @@ class Steps:
             "edges": [*edges, *(name for _, name in sent)], "title": label(vertex), "scope": clip(vertex.scope.path),
             "text": backward_sentence(vertex, arriving), "formula": formula_key(vertex, self.formulas),
             "box": box_name(vertex), "rows": terms if len(arriving) > 1 else [], "sums": sum_rows(vertex),
+            "adds": sum_line(vertex, arriving, self.lines), "worked": self.lines(self.rule_lines(vertex, sent)),
+            "letters": letters_text(vertex), "saved": saved_rows(vertex) if vertex.is_op else [],
             "results": [row(f"to {self.target(edge)}", None, edge.gradient, several(edge)) for edge, _ in sent],
         }  # fmt: skip
 
@@ -177,6 +295,45 @@ class Steps:
             target = self.out[target, "gradient"][0][0].target
         words = label(target)
         return f"{words} (argument {edge.argument})" if edge.argument else words
+
+
+def is_single(vertex) -> bool:
+    """Whether a step is one call of one op with one result: what a line with numbers can show."""
+    return vertex.primitive is not None and vertex.count == 1 and len(vertex.arrays) == 1
+
+
+def operands(vertex, edges) -> tuple[dict, dict, Operand]:
+    """The arguments of a call by their names, its keywords as text, and its result."""
+    arrays = {edge.argument: Operand.of(source_array(edge).value) for edge, _ in edges}
+    names = vertex.primitive.arguments or list(arrays)
+    given = {name: arrays.get(name) or Operand.plain(vertex.arguments.get(name, "")) for name in names}
+    keywords = {name: text for name, text in vertex.arguments.items() if name not in names}
+    return given, keywords, Operand.of(vertex.arrays[0].value)
+
+
+def letters_text(vertex) -> str:
+    """Which letter of the formula is which argument, where the names differ."""
+    if vertex.primitive is None or not vertex.formula:
+        return ""
+    bound = {name: to_text(letter) for letter, name in reversed(letters(vertex.primitive).items())}
+    words = [f"{letter} is {name}" for name, letter in reversed(bound.items()) if name != letter]
+    own = result_letter(vertex.primitive)
+    return ", ".join([*words, f"{own} is the result"]) if words or own not in "yY" else ""
+
+
+def saved_rows(vertex) -> list[dict]:
+    if vertex.count > 1:
+        return []
+    return [row(name, None, summary) for name, summary in vertex.saved]
+
+
+def sum_line(vertex, arriving, lines) -> str:
+    """``0.4845 + 0.4845 = 0.9689`` where gradients meet; the key of its HTML."""
+    terms = [written(Operand.of(edge.gradient)) for edge in arriving]
+    total = written(Operand.of(vertex.arrays[0].gradient)) if len(vertex.arrays) == 1 else ""
+    if len(terms) < 2 or not all(terms) or not total or vertex.count > 1 or any(edge.count > 1 for edge in arriving):
+        return ""
+    return lines({"": f"{' + '.join([terms[0], *map(in_place, terms[1:])])} = {total}"})[0]["line"]
 
 
 def sum_rows(vertex) -> list[dict]:
@@ -251,6 +408,11 @@ def backward_sentence(vertex, arriving) -> str:
         return f"{met}Nothing flows on: this is what .grad receives."
     if vertex.kind == "box":
         return f"{met}The gradient flows through the {vertex.ops} op{'s' * (vertex.ops != 1)} of the closed scope."
+    kinds = {rule_of(vertex.primitive, name) for name in vertex.primitive.arguments}
+    if kinds and kinds <= {("local", "1"), ("", "")} and ("local", "1") in kinds:
+        return f"{met}What arrives is handed on as it is: the derivative is 1."
+    if any(kind == "local" for kind, _ in kinds):
+        return f"{met}What arrives is multiplied by the derivative of {vertex.title}, by the chain rule."
     return f"{met}The rule of {vertex.title} turns the gradient of its result into gradients of its arguments."
 
 
@@ -270,7 +432,8 @@ def clip(text: str) -> str:
 def formula_key(vertex, formulas) -> str:
     """The LaTeX, whose HTML is kept once in ``formulas``."""
     if vertex.formula and vertex.formula not in formulas:
-        formulas[vertex.formula] = formula_html(vertex.formula)
+        parts = re.split(r"(?<=[:,;])\s*\\quad", vertex.formula)  # a line may break between them
+        formulas[vertex.formula] = " ".join(map(formula_html, parts))
     return vertex.formula
 
 

@@ -13,7 +13,7 @@ SYMBOLS = {
     "circ": "∘", "pm": "±",
     "wedge": "∧", "vee": "∨", "neg": "¬", "top": "T", "mid": "|", "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈",
     "rceil": "⌉", "langle": "⟨", "rangle": "⟩", "exists": "∃", "forall": "∀", "bmod": "mod", "star": "*", "ast": "*",
-    "quad": "  ", "qquad": "   ", ",": " ", ";": " ", ":": " ", "!": "", " ": " ", "#": "#", "%": "%", "_": "_",
+    "quad": "  ", "qquad": "   ", ",": "\u2009", ";": " ", ":": " ", "!": "", " ": " ", "#": "#", "%": "%", "_": "_",
     "{": "{", "}": "}", "|": "‖", "Vert": "‖", "lVert": "‖", "rVert": "‖", "left": "", "right": "", "big": "",
     "Big": "", "bigl": "", "bigr": "", "displaystyle": "", "limits": "", "colon": ":", "ell": "ℓ", "dagger": "†",
 }  # fmt: skip
@@ -23,6 +23,21 @@ SUPERSCRIPTS = dict(zip("0123456789+-=()nTi", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻
 TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|[{}^_&~]|\s+|[^\\{}^_&~\s]", re.DOTALL)
 
 
+def renamed(latex: str, symbols: dict[str, str]) -> str:
+    """A formula with other LaTeX in the place of some of its letters; words and names of functions stay."""
+    tokens, out, verbatim = re.findall(r"\\[A-Za-z]+|\\.|[A-Za-z]|.", latex), "", False
+    for token, following in zip(tokens, [*tokens[1:], ""]):
+        if verbatim and token == "}":
+            verbatim = False
+        elif token in (r"\operatorname", r"\mathrm", r"\text"):
+            verbatim = True
+        elif not verbatim and token in symbols:
+            symbol = symbols[token]
+            token = f"{{({symbol})}}" if following == "_" and "_" in symbol else f"{{{symbol}}}"
+        out += token
+    return out
+
+
 def to_text(latex: str) -> str:
     """``\\frac{dy}{dx} = \\cos x`` -> ``dy/dx = cos x``: readable rather than complete."""
     tokens = TOKEN.findall(latex)
@@ -30,7 +45,7 @@ def to_text(latex: str) -> str:
     while position < len(tokens):  # a stray closing brace
         more, position = sequence(tokens, position + 1)
         text += more
-    return re.sub(r" {2,}", "  ", text).strip()
+    return re.sub(r" {2,}", "  ", re.sub(" *\u2009 *", " ", text)).strip()
 
 
 def sequence(tokens, i):
@@ -92,6 +107,8 @@ def one(tokens, i):
         return f"√{bracketed(text)}", i
     if name in ACCENTS:
         text, i = group(tokens, i)
+        if name == "vec" and text.isdecimal():  # 1^T, a row of ones: terminals draw the arrow anywhere
+            return text, i
         one_letter = re.fullmatch(r"\w(_\w+|_\{.*\})?(\[.*\])?", text)
         return (text[0] + ACCENTS[name] + text[1:] if one_letter else name + enclosed(text)), i
     if name in STYLES or name.rstrip("*") in STYLES:

@@ -8,6 +8,7 @@ from tinygrad_ms.graph.dot_text import strip_colour
 from tinygrad_ms.graph.renderer import find_renderer
 from tinygrad_ms.graph.structure import shape_text
 from tinygrad_ms.graph.values import Summary
+from tinygrad_ms.lines import monospaced
 
 MOST = 80  # vertices of a graph that is drawn without being asked for
 
@@ -29,12 +30,13 @@ def tensor_html(tensor) -> str:
 
 
 def numbers(summary) -> list[str]:
-    parts = [f"<pre>{escape(summary.text)}</pre>"]
+    parts = [monospaced(summary.text)]
     if levels := summary.levels():
         cell = '<td style="width:12px;height:10px;padding:0;background:{}"></td>'
         rows = ("".join(cell.format(strip_colour(level)) for level in row) for row in levels)
         table = "".join(f"<tr>{row}</tr>" for row in rows)
         parts.append(f'<table style="border-spacing:0" aria-label="heat strip: dark is low">{table}</table>')
+        parts.append('<p style="font-size:smaller">block means: dark is low, yellow is high</p>')
     return parts
 
 

@@ -64,7 +64,7 @@ def tensors(value, option, caller="graph") -> list[Tensor]:
     return value
 
 
-def check_options(depth, fold, max_nodes, collapse, expand, values, profile, title) -> None:
+def check_options(depth, fold, max_nodes, collapse, expand, values, profile, title, font_size) -> None:
     """Raise TypeError or ValueError for options of ``build`` that make no sense."""
     if depth is not None:
         as_int(depth, "graph: depth", 0)
@@ -81,6 +81,8 @@ def check_options(depth, fold, max_nodes, collapse, expand, values, profile, tit
         raise TypeError(f"graph: profile is {type(profile).__name__}; expected a tg.profile() of the pass")
     if not isinstance(title, str):
         raise TypeError(f"graph: title is {title!r}; expected text")
+    if isinstance(font_size, bool) or not isinstance(font_size, (int, float)) or not 4 <= font_size <= 200:
+        raise ValueError(f"graph: font_size={font_size!r}; expected points, a number from 4 to 200")
 
 
 class LeafNames:
@@ -118,8 +120,11 @@ class RuleWatcher:
         self.scopes = {}  # number of a recorded node -> names of its scopes
         self.rule = self.last = None
         self.sizes = {}  # name of the scope of a rule -> how many ops it recorded
+        self.arriving = set()  # gradients off the tape, as the tape shows them
 
     def before_rule(self, node, gradient):
+        if isinstance(gradient, Tensor) and gradient.node is None:
+            self.arriving.add(gradient.as_constant())
         self.rule = Visit(f"rule of {node.op}")
 
     def after_rule(self, node, gradient, gradients):

@@ -20,6 +20,7 @@ class Graph:
     rankdir: str = "TB"
     title: str = ""
     notes: list[str] = field(default_factory=list)
+    font_size: float = 12  # of titles, in points
     show: frozenset = frozenset()  # of "value", "gradient", "saved", "device", "time", "formula"
 
     def __len__(self) -> int:
@@ -48,6 +49,7 @@ class Graph:
     def render(self, path, **options):
         """Write the picture; the suffix of ``path`` says how: .dot, .svg, .png or .pdf. Returns the path.
 
+        scale: how many times as large (svg, png). dpi: dots per inch of a PNG. timeout: of the renderer, in seconds.
         Raises RuntimeError with the two install lines where the format needs a renderer and none is found.
         """
         return render(self.dot(), path, **options)

@@ -5,9 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+from tinygrad_ms.graph.titles import clear_titles, justified, widened, without_room
+from tinygrad_ms.graph.wide_letters import stand_ins, wide_letters
+
 FORMATS = ("svg", "png", "pdf")
+DPI = 96  # of a PNG at scale 1
 SECONDS = 120  # a layout that takes longer is no picture anybody can read
 
 
@@ -20,10 +25,15 @@ def find_renderer() -> str | None:
     return shutil.which("dot") or shutil.which("graphviz-pure") or shutil.which("graphviz-pure", path=beside)
 
 
-def draw(dot: str, form: str = "svg", timeout: float = SECONDS, dpi: int | None = None) -> bytes:
-    """The picture of DOT text. Raises RuntimeError where no renderer is there, or where it fails."""
+def draw(dot: str, form: str = "svg", timeout: float = SECONDS, dpi: int | None = None, scale: float = 1) -> bytes:
+    """The picture of DOT text, ``scale`` times as large. Raises RuntimeError where no renderer is, or where it fails.
+
+    A PNG with Chinese text needs dot, or one of rsvg-convert, inkscape, cairosvg; without these it warns.
+    """
     if form not in FORMATS:
         raise ValueError(f"render: {form!r} is unknown; the formats are dot, {', '.join(FORMATS)}")
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale <= 100:
+        raise ValueError(f"render: scale={scale!r}; expected a number above 0, at most 100")
     program = find_renderer()
     if program is None:
         named = os.environ.get("TINYGRAD_MS_DOT")
@@ -32,36 +42,75 @@ def draw(dot: str, form: str = "svg", timeout: float = SECONDS, dpi: int | None 
             f"render: {where}; `pip install graphviz-pure` (svg, png) or `apt-get install graphviz` (also pdf) brings"
             " one, and a path that ends in .dot needs none"
         )
-    if form == "pdf" and Path(program).stem == "graphviz-pure":
+    pure = Path(program).stem == "graphviz-pure"
+    if form == "pdf" and pure:
         raise RuntimeError(
             "render: graphviz-pure writes svg and png but no pdf; `apt-get install graphviz` brings dot, which does"
         )
-    options = [f"-Gdpi={dpi}"] if dpi else []
+    if form == "png" and pure and (letters := wide_letters(dot)):
+        if png := converted(draw(dot, "svg", timeout), (dpi or DPI) / DPI * scale):
+            return png
+        warnings.warn(
+            f"render: graphviz-pure has no font for {letters[0]!r} and leaves boxes in a PNG; write .svg, or install"
+            " rsvg-convert (apt-get install librsvg2-bin), or dot, and a font",
+            stacklevel=4,
+        )
+    dot, back = stand_ins(dot) if form == "svg" and pure else (dot, str)
+    options = [f"-Gdpi={(dpi or DPI) * scale:g}"] if form == "png" and (dpi or scale != 1) else []
     if form == "pdf":
         options.append("-Gmargin=0")  # else dot adds half an inch on every side, to pdf alone
+    svg = b""
+    if form == "svg" or "subgraph cluster_" in dot:
+        dot, svg = with_room(dot, lambda text: run([program, "-Tsvg"], text.encode(), timeout))
+    if form == "svg":
+        return finished(back(svg.decode()), scale).encode()
+    return run([program, f"-T{form}", *options], justified(dot, svg.decode()).encode(), timeout)
+
+
+def with_room(dot: str, lay_out) -> tuple[str, bytes]:
+    """The DOT text with boxes so wide that titles have room between the arrows, where that can be, and its SVG."""
+    svg = lay_out(dot)
+    if missing := without_room(svg.decode()):
+        wider = widened(dot, missing)
+        drawn = lay_out(wider)
+        if 3 * sum(without_room(drawn.decode()).values()) < sum(missing.values()):
+            return wider, drawn
+    return dot, svg
+
+
+def run(command, data: bytes, timeout: float) -> bytes:
     try:
-        done = subprocess.run(
-            [program, f"-T{form}", *options], input=dot.encode(), capture_output=True, timeout=timeout
-        )
+        done = subprocess.run(command, input=data, capture_output=True, timeout=timeout)
     except subprocess.TimeoutExpired:
         raise RuntimeError(
-            f"render: {program} was stopped after {timeout:g} s; fold the graph with depth= or collapse="
+            f"render: {command[0]} was stopped after {timeout:g} s; fold the graph with depth= or collapse="
         ) from None
     if done.returncode or not done.stdout:
-        raise RuntimeError(f"render: {program} failed: {done.stderr.decode(errors='replace').strip()[-500:]}")
-    if form == "svg":  # viewers without Helvetica shall take another sans serif
-        svg = done.stdout.replace(b'font-family="Helvetica"', b'font-family="Helvetica,Arial,sans-serif"')
-        return titles_on_top(svg)
+        raise RuntimeError(f"render: {command[0]} failed: {done.stderr.decode(errors='replace').strip()[-500:]}")
     return done.stdout
 
 
-def titles_on_top(svg: bytes) -> bytes:
-    """The titles of clusters a second time, with a halo, above the arrows that cross them."""
-    titles = re.findall(rb'<g id="scope\d+" class="cluster[^>]*>.*?(<text .*?</text>)', svg, re.DOTALL)
-    body, _, end = svg.rpartition(b"</g>")
-    halo = b'<g class="titles" aria-hidden="true" stroke="#efefef" stroke-width="4" stroke-linejoin="round"'
-    above = halo + b' paint-order="stroke">\n' + b"\n".join(titles) + b"\n</g>\n"
-    return body + above + b"</g>" + end if titles else svg
+def finished(svg: str, scale: float) -> str:
+    """Fonts that every viewer has, titles that no arrow hides, and the size on the page."""
+    svg = svg.replace('font-family="Helvetica"', 'font-family="Helvetica,Arial,sans-serif"')
+    if scale != 1:
+        larger = lambda match: f'{match[1]}="{float(match[2]) * scale:g}pt"'
+        svg = re.sub(r'(?<=[ \n])(width|height)="([\d.]+)pt"', larger, svg, count=2)
+    return clear_titles(svg)
+
+
+def converted(svg: bytes, scale: float) -> bytes | None:
+    """The SVG as PNG by a program that knows the fonts of this machine; None where there is none."""
+    if program := shutil.which("rsvg-convert"):
+        return run([program, "--zoom", f"{scale:g}", "--format", "png"], svg, SECONDS)
+    if program := shutil.which("inkscape"):
+        size = f"--export-dpi={DPI * scale:g}"
+        return run([program, "--pipe", "--export-type=png", size, "--export-filename=-"], svg, SECONDS)
+    try:
+        import cairosvg
+    except (ImportError, OSError):  # OSError: without the library cairo
+        return None
+    return cairosvg.svg2png(svg, scale=scale)
 
 
 def render(dot: str, path, **options) -> Path:

@@ -69,6 +69,8 @@ class Vertex:
     line: str = ""  # file:line where it was recorded
     saved_bytes: int = 0  # what the tape keeps for the gradient
     saved_shapes: tuple[tuple[int, ...], ...] = ()  # of the arrays among it
+    saved: list[tuple[str, Any]] = field(default_factory=list)  # (name, values.Summary) of each, in view "both"
+    primitive: Any = None  # of an op
     seconds: float | None = None
     is_output: bool = False
     order: int = 0  # 0: recorded in the forward pass, 1: by a backward pass
@@ -100,6 +102,7 @@ class Edge:
     highlighted: bool = False
     count: int = 1
     gradient: Any = None  # values.Summary of what a gradient edge carries, where asked for
+    local: Any = None  # on a gradient edge between scalars: the derivative of the source by the target
 
 
 def count_gradients(vertices, edges) -> None:

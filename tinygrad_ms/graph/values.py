@@ -8,6 +8,7 @@ import numpy
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.cards import on_card
+from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.around.modes import hooks
 from tinygrad_ms.engine.backward import unbroadcast, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output
@@ -20,13 +21,14 @@ STRIP = (4, 12)  # rows and columns of a heat strip
 class Summary:
     """What a picture shows of an array: small ones in full, of large ones range, mean, deviation and a heat strip."""
 
-    __slots__ = ("shape", "dtype", "small", "low", "high", "mean", "std", "norm", "bad", "strip")
+    __slots__ = ("shape", "dtype", "small", "low", "high", "mean", "std", "norm", "bad", "strip", "first")
 
     def __init__(self, array):
         array = raw(array)
         host = BACKENDS[type(array)].to_host(array) if type(array) in BACKENDS else numpy.asarray(array)
         self.shape, self.dtype = host.shape, host.dtype
         self.small = host.copy() if host.size <= SMALL else None
+        self.first = float(host.flat[0]) if host.size else None
         wide = host.astype(numpy.float64) if is_float(host.dtype) or host.dtype.kind in "iub" else host
         finite = wide[numpy.isfinite(wide)]
         self.bad = wide.size - finite.size  # NaN and infinite elements
@@ -43,15 +45,16 @@ class Summary:
         if self.small is not None:
             return elements(self.small)
         bad = f", {self.bad} not finite" if self.bad else ""
-        return f"{brief(self.low)} … {brief(self.high)}, mean {brief(self.mean)}, std {brief(self.std)}{bad}"
+        mean = self.mean if abs(self.mean) > 1e-7 * max(-self.low, self.high) else 0.0  # what is left is rounding
+        return f"{brief(self.low)} … {brief(self.high)}, mean {brief(mean)}, std {brief(self.std)}{bad}"
 
     def levels(self) -> list[list[float]]:
         """The heat strip with values between 0 (lowest) and 1 (highest)."""
         if self.strip is None:
             return []
         low, high = float(numpy.nanmin(self.strip)), float(numpy.nanmax(self.strip))
-        span = (high - low) or 1.0
-        return [[(float(v) - low) / span if math.isfinite(v) else math.nan for v in row] for row in self.strip]
+        span, even = (high - low) or 1.0, 0.5 * (high == low)
+        return [[even + (float(v) - low) / span if math.isfinite(v) else math.nan for v in row] for row in self.strip]
 
 
 def block_means(array) -> numpy.ndarray | None:
@@ -74,7 +77,7 @@ def number(value: Any) -> str:
         return str(value)
     if isinstance(value, (int, numpy.integer)) and abs(int(value)) < 10**6:
         return str(value)
-    value = float(value)
+    value = float(value) + 0.0  # no -0
     return f"{value:.4g}" if math.isfinite(value) else str(value)
 
 
@@ -209,6 +212,24 @@ def run_backward(seeds, keep) -> Backward:
     for node, g in leaves:
         watched.received[node] = watched.keep(g)
     return watched
+
+
+def local_products(node, g):
+    """(argument, what the rule of ``node`` sends it) for the cotangent ``g`` of its output."""
+    saved = node.saved
+    for i, rule, positions in node.plan.pullbacks or pullbacks(node, g, saved):
+        d = rule(g, *[saved[p] for p in positions])
+        if d is not None:
+            yield i, d
+
+
+def slopes(node) -> dict[int, Any]:
+    """The derivative of a scalar by each of its scalar arguments, on the host; {} unless all are scalars."""
+    if node.shape != () or any(getattr(parent, "shape", ()) != () for parent in node.parents):
+        return {}
+    with watching():
+        found = dict(local_products(node, node.backend.xp.ones((), node.dtype)))
+    return {i: Summary(d).small for i, d in found.items()}
 
 
 def summarised(gradient):

@@ -7,6 +7,7 @@ from tinygrad_ms.ops.elu import elu, selu
 from tinygrad_ms.ops.gelu import gelu
 from tinygrad_ms.ops.smooth_activations import sigmoid, silu, softplus
 from tinygrad_ms.ops.trigonometric import tanh
+from tinygrad_ms.spelling import respelled
 
 
 class ReLU(Module):
@@ -50,7 +51,7 @@ class SELU(Module):
 
 
 class GELU(Module):
-    """x Phi(x) with the normal distribution function Phi, or its approximation by "tanh"."""
+    """x Phi(x). Phi is the normal distribution function, or its approximation by "tanh"."""
 
     def __init__(self, approximate: str = "none"):
         self.approximate = approximate
@@ -97,10 +98,10 @@ class Softplus(Module):
 
 
 class Softmax(Module):
-    """e^x over its sum along ``axis``."""
+    """e^x divided by its sum along ``axis``."""
 
-    def __init__(self, axis: int = -1):
-        self.axis = axis
+    def __init__(self, axis: int = -1, **others):
+        self.axis = respelled("Softmax", others, ["axis"]).get("axis", axis)
 
     def forward(self, x):
         return softmax(x, axis=self.axis)
@@ -112,8 +113,8 @@ class Softmax(Module):
 class LogSoftmax(Module):
     """x minus the logarithm of the sum of e^x along ``axis``."""
 
-    def __init__(self, axis: int = -1):
-        self.axis = axis
+    def __init__(self, axis: int = -1, **others):
+        self.axis = respelled("LogSoftmax", others, ["axis"]).get("axis", axis)
 
     def forward(self, x):
         return log_softmax(x, axis=self.axis)

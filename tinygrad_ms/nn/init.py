@@ -1,9 +1,8 @@
 """Initial values of parameters, as NumPy arrays: ``layer.weight = Parameter(init.he_normal((128, 64)))``.
 
-Every function takes the shape, laid out (fan_out, fan_in, ...) as in ``Linear``; ``rng``, a seed or a
-numpy.random.Generator (default: the generator of ``tinygrad_ms.manual_seed``); and ``dtype``, float32 by
-default. The numbers are drawn on the host in float64 and then rounded: all devices and dtypes start from the
-same ones.
+Every function takes the shape, in the order (fan_out, fan_in, ...) of ``Linear``; ``rng``, a seed or a
+numpy.random.Generator (default: the generator of ``tinygrad_ms.manual_seed``); and ``dtype``, float32 by default. The
+numbers are drawn on the host in float64 and then rounded. So all devices and dtypes start from the same numbers.
 """
 
 from math import prod, sqrt
@@ -42,9 +41,9 @@ def uniform(shape, low=0.0, high=1.0, rng=None, dtype=DEFAULT_FLOAT):
 
 
 def he_normal(shape, negative_slope=0.0, mode="fan_in", rng=None, dtype=DEFAULT_FLOAT):
-    """N(0, 2 / ((1 + negative_slope^2) fan)): keeps the variance through (leaky) ReLU layers.
+    """N(0, 2 / ((1 + negative_slope^2) fan)). It keeps the variance through (leaky) ReLU layers.
 
-    mode: "fan_in" keeps that of the activations, "fan_out" that of the gradients.
+    mode: "fan_in" keeps the variance of the activations, "fan_out" that of the gradients.
     Source: He et al. 2015, arXiv:1502.01852, equations 10, 14 and 15.
     """
     return normal(shape, 0.0, _he_std(shape, negative_slope, mode), rng, dtype)
@@ -57,7 +56,7 @@ def he_uniform(shape, negative_slope=0.0, mode="fan_in", rng=None, dtype=DEFAULT
 
 
 def xavier_normal(shape, gain=1.0, rng=None, dtype=DEFAULT_FLOAT):
-    """N(0, gain^2 2 / (fan_in + fan_out)): a compromise of both directions.
+    """N(0, gain^2 2 / (fan_in + fan_out)), a compromise between activations and gradients.
 
     Source: Glorot and Bengio 2010, equation 12.
     """
@@ -76,10 +75,10 @@ def xavier_uniform(shape, gain=1.0, rng=None, dtype=DEFAULT_FLOAT):
 
 
 def orthogonal(shape, gain=1.0, rng=None, dtype=DEFAULT_FLOAT):
-    """gain times a matrix, uniformly distributed, with orthonormal rows or columns, whichever are fewer.
+    """gain times a uniformly distributed matrix with orthonormal rows or columns, whichever are fewer.
 
-    Further axes count with the columns. Source: Saxe et al. 2013, arXiv:1312.6120; the signs after Mezzadri
-    2007, arXiv:math-ph/0609050, without which QR does not give the uniform (Haar) distribution.
+    Further axes count as columns. Source: Saxe et al. 2013, arXiv:1312.6120. The signs are those of Mezzadri 2007,
+    arXiv:math-ph/0609050; without them QR does not give the uniform (Haar) distribution.
     """
     fans(shape)
     refuse_tracked("init.orthogonal", gain, TAPE)
@@ -95,7 +94,7 @@ glorot_normal, glorot_uniform = xavier_normal, xavier_uniform
 
 
 def fans(shape) -> tuple[int, int]:
-    """(fan_in, fan_out) of a weight of shape (out, in, ...): how many links each output and input has."""
+    """(fan_in, fan_out) of a weight (out, in, ...): the number of links of each output and of each input."""
     if len(shape) < 2:
         raise ValueError(f"init: fan_in and fan_out need a shape (out, in, ...), this is {tuple(shape)}; use normal")
     rest = prod(shape[2:])

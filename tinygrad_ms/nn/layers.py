@@ -25,9 +25,15 @@ class Linear(Module):
     r"""An affine map of the last axis, $y = x W^T + b$: (..., in_features) -> (..., out_features).
 
     weight (out_features, in_features) and bias (out_features,), or None with ``bias=False``, start as
-    U(-1/sqrt(in_features), 1/sqrt(in_features)), as in PyTorch. rng, dtype: see ``nn.init``. Another
-    start: ``layer.weight = nn.Parameter(nn.init.he_normal(layer.weight.shape))``.
+    U(-1/sqrt(in_features), 1/sqrt(in_features)), as in PyTorch. rng, dtype: see ``nn.init``. For other initial values
+    write ``layer.weight = nn.Parameter(nn.init.he_normal(layer.weight.shape))``.
     Raises ValueError for an input whose last axis is not in_features.
+
+    >>> layer = tg.nn.Linear(3, 2, rng=0)
+    >>> layer
+    Linear(in_features=3, out_features=2, bias=True)
+    >>> layer(np.ones((5, 3), "float32")).shape
+    (5, 2)
     """
 
     weight: Parameter
@@ -50,9 +56,12 @@ class Linear(Module):
 class Embedding(Module):
     """A table of vectors: integers of any shape (...) -> (..., embedding_dim), row i of the weight for i.
 
-    weight (num_embeddings, embedding_dim) starts as N(0, 1), as in PyTorch. The row ``padding_idx`` starts as zeros
-    and gets no gradient: it stands for what fills up short sequences. Raises IndexError for an integer
-    outside 0 ... num_embeddings - 1 (to see that, the host waits for a GPU) and for what is no integer.
+    weight (num_embeddings, embedding_dim) starts as N(0, 1), as in PyTorch. The row ``padding_idx`` starts as zeros and
+    gets no gradient; it is for the padding of short sequences. Raises IndexError for an integer outside
+    0 ... num_embeddings - 1 (the host waits for a GPU to know it) and for values that are not integers.
+
+    >>> tg.nn.Embedding(10, 4)([1, 2, 1]).shape
+    (3, 4)
     """
 
     weight: Parameter
@@ -123,7 +132,7 @@ class RMSNorm(Module):
 
 
 class Dropout(Module):
-    """While training, set each element to zero with probability ``p`` and divide the others by 1 - p; else x.
+    """In training, set each element to zero with probability ``p`` and divide the others by 1 - p. Else return x.
 
     rng: a seed or a numpy.random.Generator; by default a child of the generator of ``manual_seed``. It is part of the
     state: a resumed run draws on. On a device the host draws a seed from it, and the device the mask: other masks than
@@ -167,7 +176,7 @@ def dropout_mask(rng, p, shape, dtype, device) -> Tensor:
 
 
 class Flatten(Module):
-    """Join the axes behind the first: (batch, ...) -> (batch, product of the others)."""
+    """Join all axes after the first: (batch, ...) -> (batch, product of the others)."""
 
     def forward(self, x):
         x = as_operand(x, "Flatten")
@@ -175,7 +184,7 @@ class Flatten(Module):
 
 
 class Identity(Module):
-    """x, as it is: a place to put another layer."""
+    """Return x. It holds the place of another layer."""
 
     def forward(self, x):
         return x

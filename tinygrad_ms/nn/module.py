@@ -1,13 +1,12 @@
 """Module: a tree of parameters with a ``forward``.
 
-Nothing is registered: the tree is read off the attributes.
+Nothing is registered. The tree is read from the attributes.
 """
 
 from collections import ChainMap, UserDict, UserList, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial, reduce
-from html import escape
 from threading import Condition, get_ident
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,25 +21,27 @@ from tinygrad_ms.dlpack import array_from_dlpack
 from tinygrad_ms.engine.around.constructors import tensor
 from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.lines import monospaced
 from tinygrad_ms.ops.conversions import is_dtype
 from tinygrad_ms.options import is_int
+from tinygrad_ms.spelling import check_arguments
 from tinygrad_ms.surroundings import surrounded
 from tinygrad_ms.tree import flatten, tree_map
 
-_scope = lru_cache(1024)(scope)  # modes may be entered many times, also inside themselves
-CHANGES = [0]  # counts what may have changed the tree of a module, and so the names in it
+_scope = lru_cache(1024)(scope)  # these modes may be entered again, also inside themselves
+CHANGES = [0]  # counts events that may have changed the tree of a module, and so its names
 
 
 class Parameter(Tensor):
     """A tensor that a module learns: a copy of ``data`` that requires a gradient.
 
-    dtype, device: as of ``tensor()``. Raises TypeError for integers, which carry no gradient.
-    Hooks stay while it is frozen.
+    dtype, device: as in ``tensor()``. Raises TypeError for integers, which carry no gradient.
+    It keeps its hooks while it is frozen.
     """
 
     __slots__ = ("_leaf",)
-    transposed = False  # whether it maps its rows to its columns, as x @ W does: see TransposedParameter
-    _leaf: Any  # of a frozen parameter: its place on the tape, for when it thaws
+    transposed = False  # True for a TransposedParameter, as in x @ W
+    _leaf: Any  # the place on the tape of a frozen parameter, for when it thaws
 
     def __init__(self, data, dtype=None, device=None):
         super().__init__(tensor(data, dtype, device, requires_grad=True).data)
@@ -63,9 +64,9 @@ class Parameter(Tensor):
 
 
 class TransposedParameter(Parameter):
-    """A Parameter whose transpose is the map: a weight W (in, out) of ``x @ W``, where ``Linear`` has (out, in).
+    """A weight W (in, out) for ``x @ W``. A weight of ``Linear`` is (out, in).
 
-    Only ``optim.Muon`` asks: the size of its step depends on which axis is the output.
+    Only ``optim.Muon`` asks for it: the size of its step depends on which axis is the output.
     """
 
     __slots__ = ()
@@ -73,7 +74,7 @@ class TransposedParameter(Parameter):
 
 
 class Buffer(Tensor):
-    """A tensor that belongs to the state of a module and is not learnt: a copy of ``data``."""
+    """A tensor that belongs to the state of a module but is not learnt: a copy of ``data``."""
 
     __slots__ = ()
 
@@ -83,7 +84,7 @@ class Buffer(Tensor):
 
 
 class Keys(NamedTuple):
-    """What ``load_state_dict(strict=False)`` passed over."""
+    """The names that ``load_state_dict(strict=False)`` skipped."""
 
     missing: list[str]
     unexpected: list[str]
@@ -100,10 +101,19 @@ class Module:
 
             def forward(self, x): ...
 
-    The modules, Parameters, Buffers and numpy.random.Generators among the attributes make up its state, in
-    the order in which they were set, under names such as "blocks.0.weight". What appears twice is visited
-    once; cycles end. Plain Tensors are not state. Raises TypeError where they stand among Parameters in one list,
-    and for a set of modules or state, which has no order.
+    Its state are the modules, Parameters, Buffers and numpy.random.Generators among its attributes, in the order in
+    which they were set, under names such as "blocks.0.weight". What appears twice is visited once, so cycles end. Plain
+    Tensors are not state. Raises TypeError for plain Tensors among Parameters in one list, and for sets of modules or
+    state, because a set has no order.
+
+    >>> class Scale(tg.nn.Module):
+    ...     def __init__(self):
+    ...         self.factor = tg.nn.Parameter([2.0])
+    ...
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> Scale()([3.0]).tolist(), Scale().state_dict()
+    ([6.0], {'factor': array([2.], dtype=float32)})
     """
 
     training = True
@@ -114,10 +124,11 @@ class Module:
 
     def __new__(cls, *args, **kwargs):
         CHANGES[0] += 1
+        check_arguments(cls, kwargs)
         return super().__new__(cls)
 
     def __setattr__(self, name, value):
-        """Refuse to lose a parameter or a buffer: what is put in its place must be one, too, or None."""
+        """Refuse to lose a parameter or a buffer. Only another one, or None, may replace it."""
         old = vars(self).get(name)
         if isinstance(old, (Parameter, Buffer)) and not isinstance(value, (Parameter, Buffer, type(None))):
             kind = type(old).__name__
@@ -133,20 +144,20 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward(self, x)")
 
     def __call__(self, *args, **kwargs):
-        """Run ``forward``. The ops inside are one scope, named as the attribute: a cluster of a picture."""
+        """Run ``forward``. Its ops are one scope with the name of the attribute; a picture shows it as a cluster."""
         self._name_parts_again()
         with _scope(self._name):
             try:
                 return self.forward(*args, **kwargs)
             except Exception as error:
-                if not getattr(error, "__notes__", None):  # the innermost module says where
+                if not getattr(error, "__notes__", None):  # the innermost module adds its name
                     error.add_note(f"in {'/'.join(current_state().scope)}: {self._head()}")
                 raise
 
     # --- the tree -------------------------------------------------------------------------------------------
 
     def _fields(self):
-        """The (name, value) pairs that are searched: the attributes in the order in which they were set."""
+        """The (name, value) pairs to search: the attributes in the order in which they were set."""
         return list(vars(self).items())
 
     def _unique(self, kind) -> Iterator[tuple[str, Any]]:
@@ -159,7 +170,7 @@ class Module:
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(dotted name, Parameter), each once, under the first of its names.
 
-        Raises TypeError where a plain Tensor has taken the place of one since: it would not be trained.
+        Raises TypeError if a plain Tensor has replaced one since, because it would not be trained.
         """
         found = dict(self._unique(Parameter))
         names = "\n".join(found)
@@ -169,7 +180,7 @@ class Module:
         return iter(found.items())
 
     def _refuse_replaced(self, found):
-        """Raise TypeError where a name that stood for a Parameter is not in ``found`` and stands for a plain Tensor."""
+        """Raise TypeError if the name of a former Parameter, missing in ``found``, now means a plain Tensor."""
         for name in self._seen.split("\n"):
             if name not in found and type(value := found_at(self, name)) is Tensor:
                 raise TypeError(
@@ -195,7 +206,7 @@ class Module:
         return [part for _, part in self._unique(Module)]
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
-        """The modules among the attributes, or in lists, tuples, dicts there; under each of their names."""
+        """The modules among the attributes, also in lists, tuples and dicts, under each of their names."""
         return (
             (name, part) for name, part in parts_of(self, below=False) if isinstance(part, Module) and part is not self
         )
@@ -205,14 +216,14 @@ class Module:
         return list({id(part): part for _, part in self.named_children()}.values())
 
     def _name_parts_again(self):
-        """Name everything below, if it may have changed and this is no part of another module."""
+        """Name everything below, if it may have changed, and if this module is not part of another one."""
         if self._named_at != CHANGES[0] and not self._nested:
             self._name_parts()
 
     def _name_parts(self):
-        """Tell everything below what pictures and messages call it.
+        """Give everything below its name in pictures and messages.
 
-        This module is the root: it goes by its class. A bare number has its class beside it: "0: Linear".
+        This module is the root and is named by its class. A bare number gets its class: "0: Linear".
         """
         self._name, named = type(self).__name__, {id(self)}
         self._named_at = CHANGES[0]
@@ -265,7 +276,7 @@ class Module:
         return self._convert(self._to_dtype(dtype))
 
     def _to_dtype(self, dtype):
-        """What converts an array to ``dtype``, if it is a floating-point one."""
+        """A function that converts floating-point arrays to ``dtype`` and leaves others."""
         dtype = as_dtype(dtype)
         if not is_float(dtype):
             raise TypeError(f"astype: {type(self).__name__} can be converted to floating-point dtypes, not to {dtype}")
@@ -276,11 +287,11 @@ class Module:
         arrays = [
             (convert(part.data), None if part.grad is None else Tensor(convert(part.grad.data))) for part in parts
         ]
-        for part, (array, grad) in zip(parts, arrays):  # nothing has changed if one could not be converted
+        for part, (array, grad) in zip(parts, arrays):  # if one cannot be converted, nothing has changed
             if array is part.data:
                 continue
             node, name = part.node, part.name
-            Tensor.__init__(part, array, node)  # the same Parameter, with its hooks; a gradient on its way fits, too
+            Tensor.__init__(part, array, node)  # the Parameter and its hooks stay; a gradient on its way still fits
             part.grad = grad
             part.name = name
             if node is not None:
@@ -306,7 +317,7 @@ class Module:
     def state_dict(self) -> dict[str, Any]:
         """The state by dotted name: NumPy copies of parameters and buffers, dicts for random generators.
 
-        A snapshot, which training on does not change; ``tinygrad_ms.save`` writes it. A parameter with two
+        It is a snapshot: further training does not change it. ``tinygrad_ms.save`` writes it. A parameter with two
         names appears under both.
         """
         return {
@@ -318,10 +329,10 @@ class Module:
         """Overwrite the state, in place, with arrays or Tensors of any device, PyTorch's or JAX's included.
 
         All is checked before anything is written. The weights of ``Linear``, ``Embedding``, the norms and the recurrent
-        cells lie as in PyTorch, (out, in): nothing is transposed. docs/pytorch.md says which names differ.
-        strict: all names must be there and no others. Without it the others are passed over, and returned.
-        Raises ValueError that lists every missing and unexpected name, or every other shape or dtype;
-        TypeError for what is no dict. A parameter that has two names must have one value.
+        cells have PyTorch's layout, (out, in), so nothing is transposed. docs/pytorch.md says which names differ.
+        strict: all names must be there and no others. Without it the others are skipped, and returned.
+        Raises ValueError with every missing and unexpected name, or every wrong shape or dtype, and TypeError if
+        ``state`` is not a dict. A parameter with two names must have one value.
         """
         mine, caller = self._state(), f"load_state_dict of {type(self).__name__}"
         if not isinstance(state, dict):
@@ -358,7 +369,7 @@ class Module:
     # --- showing --------------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
-        """What stands in the brackets of the repr; for subclasses to define."""
+        """The text in the brackets of the repr. Subclasses define it."""
         return ""
 
     def _head(self):
@@ -377,21 +388,21 @@ class Module:
 
     def _repr_html_(self) -> str:
         """Jupyter shows a module as its table."""
-        return f"<pre>{escape(str(self.summary()))}</pre>"
+        return monospaced(self.summary())
 
     def summary(self, *inputs) -> "Table":
         """A table of the modules: layer, shape of the output, parameters, and how many of them are trainable.
 
-        inputs: the arguments of ``forward`` for one trial run (in evaluation mode, nothing recorded): Tensors
-        or arrays, or shapes, tuples of integers, which stand for zeros. Without them the shapes are left out.
-        The number beside a module is that of its own parameters, without the modules below; a shared
-        parameter counts where it is met first.
+        inputs: the arguments of ``forward`` for one trial run (in evaluation mode, not recorded). They are Tensors or
+        arrays, or shapes (tuples of integers), which mean zeros. Without inputs the shapes are left out. The number
+        beside a module counts its own parameters, without the modules below. A shared parameter counts once, where it
+        comes first.
         """
         shapes = self._trial_run(inputs) if inputs else {}
         modules = dict(self.named_modules())
         own: dict[str, list[Parameter]] = {name: [] for name in modules}
         rows: list[tuple] = []
-        path: list[str] = []  # the modules that this one is inside of
+        path: list[str] = []  # the modules around this one
         for name, part in self.named_parameters():
             own[max((n for n in modules if not n or name.startswith(n + ".")), key=len)].append(part)
         for name, module in modules.items():
@@ -465,9 +476,8 @@ STATE = (Parameter, Buffer, numpy.random.Generator)
 def parts_of(value, name="", above=(), below=True) -> Iterator[tuple[str, Any]]:
     """(dotted name, part) of the modules and state in ``value``, depth first, in the order of definition.
 
-    What has several names comes under each of them. The walk does not enter what it is inside of already:
-    cycles end.
-    below: enter the modules that it meets, too.
+    A part with several names comes under each of them. The walk does not enter a part again inside itself, so cycles
+    end. below: also enter the modules that it meets.
     """
     if isinstance(value, Module):
         if id(value) in above:
@@ -495,19 +505,19 @@ def parts_of(value, name="", above=(), below=True) -> Iterator[tuple[str, Any]]:
             yield from parts_of(item, f"{name}.{key}" if name else str(key), (*above, id(value)), below)
 
 
-SIMPLE = {int, float, bool, str, type(None)}  # what most attributes are; no need to look further
+SIMPLE = {int, float, bool, str, type(None)}  # the types of most attributes, which have nothing to search
 UNORDERED: tuple = (set, frozenset, type({}.keys()), type({}.values()))
 
 
 def items_of(value):
-    """The (key, value) pairs of what is searched beside modules; None of anything else."""
+    """The (key, value) pairs of a list, tuple, deque or dict; None for other values."""
     if isinstance(value, (dict, UserDict, ChainMap, MappingProxyType)):
         return value.items()
     return enumerate(value) if isinstance(value, (list, tuple, deque, UserList)) else None
 
 
 def found_at(value, name):
-    """What stands under the dotted name; None if nothing does."""
+    """The value under the dotted name; None if there is none."""
     for key in name.split("."):
         items = value._fields() if isinstance(value, Module) else items_of(value)
         value = {str(k): item for k, item in items or ()}.get(key)
@@ -515,7 +525,7 @@ def found_at(value, name):
 
 
 def check_beside(name, tensors) -> None:
-    """Refuse a plain Tensor beside Parameters: it was put in the place of one, and training would pass over it."""
+    """Refuse a plain Tensor beside Parameters. It replaced one of them, and would not be trained."""
     plain = [part for part in tensors if not isinstance(part, (Parameter, Buffer))]
     if plain and any(isinstance(part, Parameter) for part in tensors):
         raise TypeError(
@@ -525,7 +535,7 @@ def check_beside(name, tensors) -> None:
 
 
 def counts(parameters) -> tuple[int, int]:
-    """How many numbers there are, and how many of them are trainable."""
+    """The number of elements, and how many of them are trainable."""
     return sum(p.size for p in parameters), sum(p.size for p in parameters if p.requires_grad)
 
 
@@ -552,7 +562,7 @@ def mismatch(part, name, value) -> str | None:
 
 
 def from_elsewhere(value, what):
-    """``value``; of an array of another library, the array of ours that shows its memory."""
+    """``value``. An array of another library becomes an array of ours with the same memory."""
     if hasattr(value, "__dlpack__") and not (isinstance(value, (Tensor, numpy.ndarray)) or type(value) in BACKENDS):
         return array_from_dlpack(value.detach() if hasattr(value, "detach") else value, what)
     return value
@@ -567,7 +577,7 @@ def arriving(part, value):
 
 
 def shared(state, names) -> list[list[str]]:
-    """Those of ``names`` that stand for one part of the state together, part by part."""
+    """The groups of ``names`` that mean the same part of the state."""
     together: dict[int, list[str]] = {}
     for name in names:
         together.setdefault(id(state[name]), []).append(name)
@@ -583,7 +593,7 @@ def differ(a, b) -> bool:
 
 
 def shape_text(result) -> str:
-    """The shape of what a module returned; of several tensors, all of them."""
+    """The shape of the result of a module; for several tensors, all shapes."""
     if isinstance(result, (tuple, list)):
         return ", ".join(map(shape_text, result))
     return str(tuple(result.shape)) if hasattr(result, "shape") else type(result).__name__
@@ -597,9 +607,9 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
 
         grad(lambda p: functional_call(model, p, x).sum())({name: p for name, p in model.named_parameters()})
 
-    Names that are left out keep their values. Threads that call one module so wait for each other; a plain call of it
-    in another thread meanwhile sees the exchanged values: give that thread a copy. Raises ValueError for an unknown
-    name or another shape, and for two values of one parameter that has two names.
+    Names that are left out keep their values. Threads that call one module in this way wait for each other. A plain
+    call of the module in another thread would see the exchanged values; give that thread a copy. Raises ValueError for
+    an unknown name, a wrong shape, and two values for one parameter with two names.
     """
     state = module._state()
     for name, value in parameters.items():
@@ -617,21 +627,21 @@ def functional_call(module: Module, parameters: dict[str, Tensor], *args, **kwar
     with surrounded(lambda: exchanged(parts, places)):
         result = module(*args, **kwargs)
     given = {id(part): value for part, value in zip(parts, parameters.values())}
-    if any(id(leaf) in given for leaf in flatten(result)[0]):  # parameters themselves, which are back in their places
+    if any(id(leaf) in given for leaf in flatten(result)[0]):  # parameters, which have their own values again
         result = tree_map(lambda leaf: given.get(id(leaf), leaf), result)
     return result
 
 
-WAITS = 300.0  # seconds for which one thread waits until another has put back what both exchange
+WAITS = 300.0  # seconds that a thread waits for another one that exchanges the same tensor
 _exchanging: dict[int, list] = {}  # by id of a Tensor: its thread, and how often it is exchanged there
 _changed = Condition()
 
 
 @contextmanager
 def exchanged(parts, places):
-    """Let each Tensor in ``parts`` stand at one of the ``places`` inside the block.
+    """Inside the block each Tensor in ``parts`` has one of the ``places``.
 
-    One thread at a time: two that put back in another order than they took would leave other values for good.
+    One thread at a time does so. Two threads that restore in the wrong order would leave wrong values for good.
     """
     me, mine = get_ident(), {id(part) for part in parts}
     with _changed:

@@ -51,16 +51,16 @@ class RecurrentCell(Module):
         return self.advance(self.read(x), self.start(x, h))
 
     def read(self, x):
-        """What the tokens (..., input_size) contribute, (..., gates hidden_size): all of them at once."""
+        """W_ih x + b_ih for all tokens (..., input_size) at once: (..., gates hidden_size)."""
         check_last_axes(self, x, (self.input_size,), "input_size")
         return affine(x, self.weight_ih, 0.0 if self.bias_ih is None else self.bias_ih)
 
     def read_state(self, h):
-        """What the state h contributes, (batch, gates hidden_size)."""
+        """W_hh h + b_hh for the state h: (batch, gates hidden_size)."""
         return affine(h, self.weight_hh, 0.0 if self.bias_hh is None else self.bias_hh)
 
     def start(self, x, h=None):
-        """The state h for the sequences of x, zeros for None. Raises ValueError for one of another shape."""
+        """The first state for the sequences of x: h, or zeros for None. Raises ValueError for a wrong shape."""
         shape = (x.shape[0], self.hidden_size)
         if h is None:
             return zeros(shape, dtype=x.dtype, device=x.device)
@@ -100,7 +100,7 @@ class GRUCell(RecurrentCell):
         r = sigmoid(x_r + h_r),  z = sigmoid(x_z + h_z),  n = tanh(x_n + r h_n),  h' = n + z (h - n)
 
     with $[x_r, x_z, x_n] = W_{ih} x + b_{ih}$ and $[h_r, h_z, h_n] = W_{hh} h + b_{hh}$.
-    Source: Cho et al. 2014, arXiv:1406.1078, with the reset gate behind the product, as in PyTorch and cuDNN.
+    Source: Cho et al. 2014, arXiv:1406.1078, with the reset gate after the product, as in PyTorch and cuDNN.
     """
 
     gates = 3
@@ -117,7 +117,7 @@ class GRUCell(RecurrentCell):
 class Recurrent(Module):
     """A cell over sequences: x (batch, T, input_size) -> all h (batch, T, hidden_size), and the last one.
 
-    h: the state to start from, (batch, hidden_size); None is zero. Raises ValueError for other shapes.
+    h: the first state, (batch, hidden_size); None is zero. Raises ValueError for other shapes.
     """
 
     def __init__(self, cell: RecurrentCell):

@@ -1,8 +1,8 @@
 """TTT-Muon: a recurrent layer whose state is a small network that learns, by steps of msign, while it reads.
 
-The state is a set of fast weights per sequence and head. Each chunk of tokens is answered by the weights that
-the chunks before it left, and then changes them by one gradient step that binds its values to its keys.
-Training the layer differentiates through the msign of every such step.
+The state is a set of fast weights for each sequence and head. The fast weights answer the queries of a chunk of tokens.
+Then one gradient step on the chunk changes them, so that they bind its values to its keys. Training the layer
+differentiates through the msign of every such step.
 Sources: Sun et al. 2024, arXiv:2407.04620 (test-time training); Zhang et al. 2025, arXiv:2505.23884 (LaCT:
 large chunks, SwiGLU, Muon, weight normalisation). docs/ttt_muon.md derives the inner gradient.
 """
@@ -40,7 +40,7 @@ class SwiGLU:
     """
 
     matrices = 3
-    row_axes = (-1, -2, -1)  # along which a row of W0, of W1 and of W2 lies
+    row_axes = (-1, -2, -1)  # the axis along which the rows of W0, W1 and W2 lie
 
     @staticmethod
     def initial(heads, d, hidden, rng, dtype):
@@ -99,9 +99,9 @@ FAST_NETWORKS: dict[str, Any] = {"swiglu": SwiGLU, "linear": LinearMap}
 
 
 def smooth_table(eps: float, n: int, precision: float):
-    """As many rows as bring all singular values of [M, e I] to one, for the n rows of M on its smaller side.
+    """The rows that bring all singular values of [M, e I] to one, for the n rows of M on its smaller side.
 
-    None is below eps / sqrt(1 + n eps^2) of the norm, by construction: five rows for eps = .01 in float32,
+    No singular value is below eps / sqrt(1 + n eps^2) times the norm. For eps = .01 this takes five rows in float32 and
     six in float64.
     """
     return rows_to_one(eps / sqrt(1 + n * eps * eps), 64 * precision)
@@ -115,17 +115,17 @@ class TTTMuonCell(Module):
         W <- W + gamma msign(m)        update="muon"; W + m for "plain"; W for "frozen"
         W <- W ||row of the first W|| / ||row of W||
 
-    d, hidden: the sizes of the fast network, f: d -> hidden -> d. heads: each has fast weights of its own,
-        whose first value is learnt. fast: "swiglu" or "linear" (then hidden is not used).
-    msign: "smooth" (damped by an epsilon relative to ||m||_F, with its exact derivative at every rank: chunks
-        shorter than d make m rank-deficient), "pure" (epsilon 0, 8 steps), "ns5" (5 unconverged steps of Muon's
-        coefficients, recorded, with the derivative through the steps). All run a fixed number of steps: nothing
-        waits for a GPU.
-    msign_vjp, steps, coefficients: the rule of its derivative, the number of steps and their table, as of
+    d, hidden: the sizes of the fast network, f: d -> hidden -> d. heads: each head has its own fast weights, whose
+        first value is learnt. fast: "swiglu" or "linear" (which has no hidden layer).
+    msign: "smooth" is damped by an epsilon relative to ||m||_F. It has its exact derivative at every rank; chunks
+        shorter than d make m rank-deficient. "pure" has epsilon 0 and 8 steps. "ns5" records 5 unconverged steps with
+        Muon's coefficients, and has the derivative through the steps. All run a fixed number of steps, so the host
+        never waits for a GPU.
+    msign_vjp, steps, coefficients: the rule of its derivative, the number of steps and their table, as in
         ``tg.msign``. ``msign="ns5", msign_vjp="eigh"`` has the values of five steps and the derivative of the exact
-        msign; "unrolled" has that of the steps without keeping them.
-    prenorm: the weights that learn keep their scale, and a copy with rows of the first norms is what is applied.
-    guards: what is added to the norms of rows, and in recorded "ns5" steps to ||m||_F, before dividing by them.
+        msign. "unrolled" has the derivative of the steps without keeping them.
+    prenorm: the weights that learn keep their scale. A copy, whose rows have the first norms, is applied.
+    guards: numbers added to the norms of rows, and in recorded "ns5" steps to ||m||_F, before a division by them.
     """
 
     weights: list[Parameter]
@@ -161,7 +161,7 @@ class TTTMuonCell(Module):
         self.steps = {"pure": 8, "ns5": 5}.get(msign) if steps is None and coefficients is None else steps
         self.coefficients = "muon" if coefficients is None and msign == "ns5" else coefficients
         self.msign_vjp, table = msign_vjp, fixed_rows(self.steps, self.coefficients) or "su"
-        chosen_rule(msign_vjp, "newton_schulz", self.eps * (msign == "smooth"), None, table, False)  # or its sentence
+        chosen_rule(msign_vjp, "newton_schulz", self.eps * (msign == "smooth"), None, table, False)  # it may raise
         first = FAST_NETWORKS[fast].initial(heads, d, hidden, generator(rng), dtype)
         kinds = [Parameter if axis == -1 else TransposedParameter for axis in FAST_NETWORKS[fast].row_axes]
         self.weights = [kind(w, device=device) for kind, w in zip(kinds, first)]
@@ -171,10 +171,10 @@ class TTTMuonCell(Module):
         return FAST_NETWORKS[self.fast]
 
     def start(self):
-        """The state before the first chunk: (weights, momentum, norms), to go through ``learn``.
+        """The state before the first chunk: (weights, momentum, norms). ``learn`` changes it.
 
-        weights: each (heads, n, m), for all sequences; norms: of their rows; momentum: None stands for zero. With
-        ``prenorm`` a fourth part: the weights with their scale.
+        weights: each (heads, n, m), the same for all sequences. norms: those of their rows. momentum: None means zero.
+        With ``prenorm`` there is a fourth part, the weights with their scale.
         """
         weights = tuple(map(wide, self.weights))
         norms = tuple((w * w).sum(axis=i, keepdims=True) ** 0.5 for w, i in zip(weights, self.network.row_axes))
@@ -222,7 +222,7 @@ class TTTMuonCell(Module):
 
 
 def with_row_norms(w, norms, axis, guard=0.0):
-    """w with its rows, which lie along ``axis``, brought to these norms."""
+    """w with its rows, which lie along ``axis``, scaled to these norms."""
     if guard:
         return w * (norms / (vector_norm(w, axis=axis, keepdims=True) + guard))
     return rms_norm(w, norms * w.shape[axis] ** -0.5, eps=1e-30, axes=axis)
@@ -257,9 +257,8 @@ class TTTMuon(Module):
     Further options: see ``TTTMuonCell``. ``TTTMuon.lact`` has those of LaCT.
     float16 and bfloat16, of x and of the parameters, are computed in float32, as is the state; y has the dtype of x.
 
-    ``layer(x)`` runs the chunks of a whole sequence; the last one changes nothing, as nobody asks afterwards.
-    ``y, state = layer.read(x, state)`` goes on from a state with any number of tokens, one or many, to the
-    same outputs.
+    ``layer(x)`` runs the chunks of a whole sequence. The last chunk changes no weights, because nothing follows.
+    ``y, state = layer.read(x, state)`` continues from a state with any number of tokens, and has the same outputs.
     """
 
     def __init__(
@@ -295,9 +294,9 @@ class TTTMuon(Module):
     def lact(cls, dim, heads=1, *, chunk=2048, prenorm=True, gate=True, base_lr=1e-3, inner_step=1.0, **options):
         """The layer with the choices of LaCT's language models, as published; docs/ttt_muon.md lists what is left out.
 
-        No convolution; the state before its normalisation learns (``prenorm``); a learnt gate; rates from 1e-3, steps
-        of length one by five rows of coefficients ("lact") with the derivative through them; its 1e-5 and 1e-7 beside
-        the norms. ``chunks`` is its function of q, k and v, in float64 equal to rounding.
+        It has no convolution. The state before its normalisation learns (``prenorm``). It has a learnt gate, and rates
+        from 1e-3. Its steps have length one, by five rows of coefficients ("lact") with the derivative through them. It
+        adds 1e-5 and 1e-7 to norms. ``chunks`` is LaCT's function of q, k and v, in float64 equal up to rounding.
         Source: Zhang et al. 2025, arXiv:2505.23884.
         """
         table = "lact" if options.get("msign", "ns5") == "ns5" else None
@@ -313,7 +312,7 @@ class TTTMuon(Module):
         return self._merge(self.chunks(*self._tokens(self._convolve(x, None)[0])), x)
 
     def chunks(self, q, k, v, rates, beta):
-        """What the fast weights answer to queries, chunk by chunk, while they learn: (batch, heads, T, d).
+        """The answers of the fast weights to the queries, (batch, heads, T, d). They learn after each chunk.
 
         q, k, v (batch, heads, T, d); rates (batch, heads, T, matrices); beta (batch, heads, T, 1), from 0 to 1. The
         layer makes these from x; here they may come from anywhere.
@@ -330,12 +329,12 @@ class TTTMuon(Module):
         return outputs[0] if len(outputs) == 1 else concat(outputs, axis=2)
 
     def read(self, x, state=None):
-        """(outputs, the state after x) for the next tokens x (batch, T, dim); None is the state before any.
+        """(outputs, the state after x) for the next tokens x (batch, T, dim). None is the state before the first token.
 
-        The weights learn after every full chunk; a chunk in progress is kept. The state is a dict of Tensors,
-        as ``tg.save`` takes it: "cell" (weights, momentum, norms), "inputs" (the last two, for the
-        convolution), "tokens" (keys, values, rates and betas of the chunk in progress) and "chunk" (empty, of
-        shape (chunk, 0)). A loaded one goes through ``restore``.
+        The weights learn after every full chunk; the state keeps a chunk in progress. It is a dict of Tensors that
+        ``tg.save`` takes: "cell" (weights, momentum, norms), "inputs" (the last two, for the convolution), "tokens"
+        (keys, values, rates and betas of the chunk in progress) and "chunk" (empty, of shape (chunk, 0)). A loaded
+        state goes through ``restore``.
         Raises ValueError for a state of another batch or layer, or in the middle of a chunk of another length.
         """
         self._check(x)
@@ -365,7 +364,7 @@ class TTTMuon(Module):
         return self._merge(y, x), {"cell": cell, "inputs": inputs, "tokens": waiting, "chunk": length}
 
     def _check_state(self, x, state):
-        """Raise ValueError unless ``state`` is one that this layer can go on from with x."""
+        """Raise ValueError unless this layer can continue from ``state`` with x."""
         name, batch, d = type(self).__name__, x.shape[0], self.dim // self.heads
         if not isinstance(state, dict) or not {"cell", "inputs", "tokens"} <= state.keys():
             raise ValueError(f"{name}: the state is {str(state)[:60]}, expected a dict as read() returns it")
@@ -406,7 +405,7 @@ class TTTMuon(Module):
                 expect(what, value, (batch, self.heads, started, size))
 
     def restore(self, state):
-        """A state of ``read`` that ``tg.load`` returned, or of another device, where the layer is."""
+        """A state of ``read``, from ``tg.load`` or from another device, on the device of the layer."""
         return tree_map(lambda part: asarray(part).to(self.out.weight.device), state)
 
     def _check(self, x):
@@ -417,7 +416,7 @@ class TTTMuon(Module):
             )
 
     def _convolve(self, x, before):
-        """The convolution of x, and the last two inputs (batch, 2, dim), which the tokens to come need."""
+        """The convolution of x, and the last two inputs (batch, 2, dim), which the next tokens need."""
         if self.taps is None:
             return x, None
         if before is None:

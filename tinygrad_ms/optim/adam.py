@@ -22,6 +22,13 @@ class Adam(Optimizer):
         p <- p - lr m' / (sqrt(v') + eps),   m' = m / (1 - beta1^t),   v' = v / (1 - beta2^t)
 
     Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
+
+    >>> w = tg.nn.Parameter([1.0, -1.0])
+    >>> optimizer = tg.optim.Adam([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> tg.round(w.detach(), 4)
+    Tensor([ 0.9, -0.9], dtype=float32)
     """
 
     decoupled = False  # the weight decay acts on the parameter rather than on the gradient

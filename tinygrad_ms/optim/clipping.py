@@ -32,6 +32,11 @@ def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if
     finite gradients is finite. Half precision is scaled in float32.
     Raises ValueError or TypeError for a gradient that does not fit its parameter, before any is changed.
     Source: Pascanu et al. 2013, arXiv:1211.5063, algorithm 1.
+
+    >>> w = tg.nn.Parameter([3.0, 4.0])
+    >>> (w * w / 2).sum().backward()
+    >>> tg.optim.clip_grad_norm([w], 1.0).item(), tg.round(w.grad, 4)
+    (5.0, Tensor([0.6, 0.8], dtype=float32))
     """
     check_positive("clip_grad_norm", "max_norm", max_norm)
     if norm_type not in (2, inf):

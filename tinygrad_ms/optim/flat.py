@@ -8,21 +8,21 @@
     flat.grad *= 0.5
     flat.scatter()                      # ... and the gradients are what flat.grad says
 
-The parameters stay the user's objects: ``state_dict``, checkpoints and pickles are what they were. Whatever gives one
-of them another array (``.to``, ``astype``, ``p.data = ...``) dissolves the vector: ``intact()`` is False from then on,
-and whoever uses it goes back to the parameters. Nothing is lost: each array that is left is a view of its own.
+The parameters stay the user's objects, and ``state_dict``, checkpoints and pickles do not change. If one of them gets
+another array (``.to``, ``astype``, ``p.data = ...``), ``intact()`` is False from then on, and users of the vector go
+back to the parameters. Nothing is lost, because each remaining array is a view with its values.
 
-A parameter is moved only where nobody else shows its memory (a raw array that somebody keeps, a view, ``detach()``, a
-value that the tape has saved): such a one would show the old values for good. The counts of references tell; on another
-Python than CPython nothing is moved. What lies end to end in a living Flat is not moved either: a Flat of it is a part
-of that vector, so that optimizers, recordings and buckets of communication share one memory.
+A parameter is moved only if nothing else shows its memory: no raw array that somebody keeps, no view, no ``detach()``,
+no value that the tape has saved. Such an array would show the old values for good. The counts of references tell it; on
+a Python other than CPython nothing is moved. Parameters that lie end to end in a living Flat are not moved either. A
+Flat of them is a part of that vector, so optimizers, recordings and communication share one memory.
 
-An optimizer lays the small parameters of a group in flats if its ``elementwise(group)`` is true; ``flats(group)`` gives
-them. A step updates each of them at once where all its parameters have a gradient and have made the same number of
-steps; else one by one. The results are the same, bit by bit.
+An optimizer puts the small parameters of a group into flats if its ``elementwise(group)`` is true; ``flats(group)``
+gives them. A step updates a flat at once if all its parameters have a gradient and have made the same number of steps,
+else one by one. The results are equal bit by bit.
 
-Gradients come in by copying, 0.13 us each. Backward could write them into the vector and save that and 0.3 us more; but
-a gradient that the user keeps from one step to the next would then change under his hands.
+Gradients are copied into the vector, 0.13 us each. Backward could write them there and save this and 0.3 us more. But
+then a gradient that a user keeps from one step to the next would change.
 """
 
 import sys
@@ -47,8 +47,8 @@ FEW = 4  # parameters, one fewer for each array of the state, and two in any cas
 MOST = {
     True: 2**12,
     False: 2**40,
-}  # elements of a parameter; a larger one gains less than the copy of its gradient costs
-TOTAL = {True: 2**15, False: 2**40}  # elements of a vector: all that an update reads and writes stays in the cache
+}  # elements of a parameter; for a larger one the copy of its gradient costs more than it gains
+TOTAL = {True: 2**15, False: 2**40}  # elements of a vector; all arrays of an update then fit the cache
 
 ARRAY = attrgetter("data")
 LIVING: WeakSet = WeakSet()
@@ -93,7 +93,7 @@ class Flat:
         LIVING.add(self)
 
     def within(self) -> bool:
-        """Become a part of a living Flat in which the parameters lie end to end, if there is one."""
+        """Become a part of a living Flat, if the parameters lie end to end in one."""
         first, count = self.parameters[0], len(self.parameters)
         for flat in list(LIVING):
             i = next((i for i, p in enumerate(flat.parameters) if p is first), None)
@@ -115,7 +115,7 @@ class Flat:
         return same(map(ARRAY, self.parameters), self.views)
 
     def dissolve(self) -> None:
-        """Let go of the vector, for good. The parameters keep their views."""
+        """Give up the vector for good. The parameters keep their views."""
         self.data, self.views, self.grad, self.buffers, self.rows = None, [None] * len(self.views), None, {}, []
         LIVING.discard(self)
 
@@ -128,7 +128,7 @@ class Flat:
     # --- gradients --------------------------------------------------------------------------------------------------
 
     def gather(self):
-        """The gradients, end to end, as copies in ``grad``. None where one is missing, or of another kind."""
+        """Copy the gradients end to end into ``grad``. None if one is missing or of another kind."""
         kind, dtype, host, arrays = self.kind, self.dtype, self.host, []
         if self.grad is None:
             self.grad, self.grads = self.end_to_end(list(map(ARRAY, self.parameters)))
@@ -171,9 +171,9 @@ class Flat:
     # --- the state of an optimizer ----------------------------------------------------------------------------------
 
     def ready(self, states, names):
-        """The state to update the whole vector with; None where the parameters have to go one by one this time.
+        """The state for an update of the whole vector. None if the parameters have to go one by one this time.
 
-        states: of the optimizer, by parameter. names: of the arrays there.
+        states: those of the optimizer, by parameter. names: of the arrays in a state.
         """
         step = self.steps_made(states) if self.names == names else None
         if step is None and self.intact() and self.take(states, names):
@@ -197,7 +197,7 @@ class Flat:
         return None if host and not self.data.flags.writeable else step
 
     def take(self, states, names) -> bool:
-        """Lay the arrays of the state end to end, if nobody else shows them."""
+        """Put the arrays of the state end to end, if nothing else shows their memory."""
         self.names, self.buffers, self.rows = names, {}, []
         dtype = DEFAULT_FLOAT if self.dtype.itemsize < 4 else self.dtype
         entries = [states.get(p) for p in self.parameters]
@@ -229,10 +229,10 @@ class Flat:
 
 
 class Layout:
-    """Which parameters of a group lie in flats, and which go one by one.
+    """The flats of a group, and the parameters that go one by one.
 
-    Where a flat does not fit what there is (a gradient is missing, an array is another one, its parameters have made
-    other numbers of steps), they go one by one. After 1, 2, 4, 8, ... such steps all flats are made anew.
+    The parameters of a flat go one by one if a gradient is missing, if an array was replaced, or if they have made
+    different numbers of steps. After 1, 2, 4, 8, ... such steps all flats are made anew.
     """
 
     def __init__(self):
@@ -240,7 +240,7 @@ class Layout:
         self.missed, self.stale = 0, False
 
     def lay(self, group, optimizer) -> None:
-        """Make the flats: together go parameters that have made the same number of steps."""
+        """Make the flats. Parameters that have made the same number of steps go together."""
         self.params, self.flats, self.stale, states = list(group["params"]), [], False, optimizer.state
         small = [p for p in self.params if 0 < p.size <= MOST[on_host(p)] and p.data.flags.c_contiguous]
         unshare([p for other in optimizer.param_groups for p in other["params"]], states)
@@ -253,7 +253,7 @@ class Layout:
                 lists.append([])
             lists[-1].append(p)
         for part in [part for lists in found.values() for part in lists if len(part) >= few]:
-            with suppress(ValueError):  # somebody else shows them
+            with suppress(ValueError):  # something else shows their memory
                 self.flats.append(Flat(part))
         inside = {id(p) for flat in self.flats for p in flat.parameters}
         self.left = [p for p in self.params if id(p) not in inside]
@@ -269,7 +269,7 @@ class Layout:
                 work.append((flat.data, flat.given, state, group, flat, False))
             else:
                 left = left + flat.parameters
-                if any(p in states for p in flat.parameters):  # not so in the first step
+                if any(p in states for p in flat.parameters):  # there is none in the first step
                     self.missed += 1
                     self.stale = self.missed & (self.missed - 1) == 0
         return left
@@ -289,12 +289,12 @@ def same(items, others) -> bool:
 
 
 def references(arrays) -> list[tuple]:
-    """How often each array, and the array that owns its memory, is referred to."""
+    """The number of references to each array, and to the array that owns its memory."""
     return [(getrefcount(a), getrefcount(a.base)) for a in arrays]
 
 
 def alone(arrays) -> list[bool]:
-    """Whether nobody shows the memory of each array but one holder, this list, and other arrays in it."""
+    """Whether only one holder, this list, and other arrays in it show the memory of each array."""
     shown = Counter(id(a.base) for a in arrays)
     return [
         count == ALONE[0] + 1
@@ -304,7 +304,7 @@ def alone(arrays) -> list[bool]:
 
 
 def unshare(parameters, states) -> None:
-    """Give memory of its own to what was a view of an older vector, or of any other array that nobody else shows."""
+    """Copy arrays that are views of an older vector, or of another array that nothing else shows."""
     views = [p for p in parameters if p.size <= MOST[on_host(p)] and p.data.base is not None]
     for p, free in zip(views, alone(list(map(ARRAY, views)))):
         if free:
@@ -317,4 +317,4 @@ def unshare(parameters, states) -> None:
 
 
 getrefcount: Any = getattr(sys, "getrefcount", lambda value: 0)
-ALONE = references([numpy.empty(2)[:1]])[0] if hasattr(sys, "getrefcount") else (1, 1)  # which no count equals
+ALONE = references([numpy.empty(2)[:1]])[0] if hasattr(sys, "getrefcount") else (1, 1)  # no count equals (1, 1)

@@ -60,6 +60,11 @@ class Muon(AdamW):
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; "rms": Liu et al.
     2025, arXiv:2502.16982, equation 4; AdamW: arXiv:1711.05101, algorithm 2.
+
+    >>> model = tg.nn.Linear(4, 3, rng=0)
+    >>> optimizer = tg.optim.Muon(model.parameters(), lr=0.02)  # the bias goes to AdamW
+    >>> model(np.ones((1, 4), "float32")).sum().backward()
+    >>> optimizer.step()
     """
 
     def __init__(

@@ -23,26 +23,29 @@ from tinygrad_ms.optim.flat import Flat, Layout
 from tinygrad_ms.optim.on_device import stepped
 from tinygrad_ms.optim.whole_steps import ELEMENTWISE, RAISE_NOTHING, arithmetic_raises, undone_on_error
 from tinygrad_ms.options import is_real
+from tinygrad_ms.spelling import check_arguments
 
 
 class Optimizer:
     """Changes parameters, in place, by their gradients.
 
-    params: Tensors, or groups of them, dicts such as ``{"params": [...], "lr": 0.1}``, whose options go
-    before the common ones. Every parameter is a leaf with ``requires_grad``; a step passes over those whose
-    ``.grad`` is None.
-    Raises ValueError or TypeError for what is no such parameter, one given twice, or an option out of range.
+    params: Tensors, or groups of them. A group is a dict such as ``{"params": [...], "lr": 0.1}``; its options override
+    the common ones. Every parameter is a leaf with ``requires_grad``. A step skips parameters whose ``.grad`` is None.
+    Raises ValueError or TypeError for other parameters, for one given twice, and for an option out of range.
 
-    A subclass defines ``update`` on raw arrays and names the arrays it keeps for each parameter in
-    ``buffers``. Parameters in half precision are updated in float32, as are their buffers, and rounded
-    afterwards.
+    A subclass defines ``update`` on raw arrays. ``buffers`` names the arrays that it keeps for each parameter.
+    Parameters in half precision, and their buffers, are updated in float32; the parameters are rounded afterwards.
 
-    ``step``, ``add_param_group`` and ``load_state_dict`` check everything first: where they refuse something,
-    nothing has changed. So it is where an ``update`` raises: where one may, ``step`` keeps copies of the values and
-    of the state until it is whole. (Ctrl-C in the midst of a step of ``SGD`` or ``Adam`` is not undone.)
+    ``step``, ``add_param_group`` and ``load_state_dict`` check everything first. If they refuse something, nothing has
+    changed. If an ``update`` raises, nothing has changed either: where one may raise, ``step`` keeps copies of values
+    and state until it is complete. (Ctrl-C in the middle of a step of ``SGD`` or ``Adam`` is not undone.)
     """
 
     starts_late = False  # a saved state may lack the buffers: an option that asks for them was set later
+
+    def __new__(cls, *args, **options):
+        check_arguments(cls, options)
+        return super().__new__(cls)
 
     def __init__(self, params: Iterable, **defaults):
         self.defaults = defaults
@@ -80,7 +83,7 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} has no update(self, xp, p, g, state, options)")
 
     def scalars(self, options, step) -> tuple[float, ...]:
-        """What ``update`` multiplies by that changes from step to step, or with the learning rate; see ``numbers``."""
+        """The factors of ``update`` that change with the step or with the learning rate; see ``numbers``."""
         raise NotImplementedError(f"{type(self).__name__} has no scalars(self, options, step)")
 
     def check(self, options) -> None:
@@ -91,7 +94,7 @@ class Optimizer:
     def require_number(self, options, name, below=inf) -> None:
         """Raise TypeError or ValueError unless the option is a number of at least 0 and below ``below``."""
         value = options[name]
-        if type(value) is float and 0 <= value < below:  # at every step, so without a detour
+        if type(value) is float and 0 <= value < below:  # called at every step, so it is written out
             return
         if not is_real(value):
             raise TypeError(f"{type(self).__name__}: {name} is {value!r}, expected a number")
@@ -179,9 +182,10 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient.
 
-        Nothing is recorded; the tape sees that the values have changed.
-        Raises ValueError or TypeError for a gradient of another shape, device or kind than its parameter, for an
-        option out of range that was set by hand, and what ``update`` raises. Nothing has changed then.
+        The step is not recorded, but the tape knows that the values have changed.
+        Raises ValueError or TypeError for a gradient whose shape, device or kind is not that of its parameter, and for
+        an option that was set by hand and is out of range. It also raises what ``update`` raises. Then nothing has
+        changed.
         """
         late: dict[Tensor, dict] = {}  # new entries of the state
         work: list[tuple] = []
@@ -242,11 +246,11 @@ class Optimizer:
                 p.version_counter()[0] = now
 
     def flats(self, group) -> list[Flat]:
-        """The small parameters of a group as views of vectors, which are updated as wholes: see ``optim.flat``."""
+        """The small parameters of a group as views of vectors. A vector is updated as a whole; see ``optim.flat``."""
         return self._layout(group).flats
 
     def elementwise(self, group) -> bool:
-        """Whether ``update`` does the same to each element, so that it may get many parameters end to end."""
+        """Whether ``update`` does the same to each element. Then it may get many parameters end to end."""
         return type(self).update in ELEMENTWISE
 
     def _layout(self, group):
@@ -258,7 +262,7 @@ class Optimizer:
         return found
 
     def _check_again(self, group):
-        """``check``, unless the options are those that it has found right before."""
+        """``check``, unless it has accepted these options before."""
         try:
             if [*group.values()] == self._checked.get(id(group)):
                 return
@@ -270,7 +274,7 @@ class Optimizer:
             self._checked[id(group)] = [*group.values()]
 
     def _state_for(self, p, names, late):
-        """The state of ``p`` with buffers that fit, and whether some are new; it goes into ``late`` if it is."""
+        """The state of ``p`` with buffers that fit, and whether some are new. A new state goes into ``late``."""
         kept = self.state.get(p) or {"step": 0}
         state, dtype = dict(kept), DEFAULT_FLOAT if p.dtype.itemsize < 4 else p.dtype
         for name in names:
@@ -307,7 +311,7 @@ class Optimizer:
         return found
 
     def numbers(self, p, options, state):
-        """``scalars`` as NumPy reads them fastest beside ``p``: as 0-d arrays, kept until one is another number."""
+        """``scalars`` as 0-d arrays, which NumPy reads fastest beside ``p``. They are kept until a number changes."""
         if type(p) is not numpy.ndarray:
             recorder = BACKENDS[type(p)].recorder
             return recorder.numbers(self, p, options, state) if recorder else self.scalars(options, state["step"])
@@ -327,7 +331,7 @@ class Optimizer:
     # --- saving ---------------------------------------------------------------------------------------------
 
     def __getstate__(self):
-        """For copies and pickles, whose parameters are views of no vector."""
+        """For copies and pickles. Their parameters are not views of a vector."""
         return {**vars(self), "_layouts": {}, "_scratch": {}}
 
     def state_dict(self) -> dict[str, Any]:
@@ -349,7 +353,7 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a ``state_dict()`` of the same method over parameters of the same shapes.
 
-        All is checked before anything is changed. Raises ValueError that says what does not fit.
+        All is checked before anything changes. Raises ValueError that says what does not fit.
         """
         caller = f"load_state_dict of {type(self).__name__}"
         if not isinstance(state, dict) or not {"state", "param_groups"} <= state.keys():

@@ -1,4 +1,4 @@
-"""Schedules: learning rates that are the first ones times a factor, a function of the step."""
+"""Schedules: the learning rate is the first one times a factor, which is a function of the step."""
 
 from collections.abc import Callable
 from math import cos, inf, pi
@@ -20,8 +20,8 @@ class Schedule:
 
     A subclass defines ``factor``. A ``group["lr"]`` set by hand lasts until the next ``schedule.step()``. A group
     that is added later follows the schedule: its "lr" is its first one.
-    A second schedule of the same optimizer takes the place of the first one, whose ``step`` raises RuntimeError
-    from then on. It starts from the same first rates, or from those that were set by hand in between.
+    A second schedule of the same optimizer replaces the first one; the ``step`` of the first then raises RuntimeError.
+    The second starts from the same first rates, or from rates that were set by hand in between.
     Raises ValueError for a factor that is negative or not finite.
     """
 
@@ -138,6 +138,15 @@ class CosineLR(Schedule):
     factor(t) = min(1, (t + 1) / warmup_steps) in the warm-up, then $f + (1 - f)(1 + \cos \pi s) / 2$ with f =
     ``final`` and s = (t - warmup_steps) / (total_steps - warmup_steps), and f after the end.
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts.
+
+    >>> optimizer = tg.optim.SGD([tg.nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = tg.optim.CosineLR(optimizer, 4)
+    >>> rates = []
+    >>> for _ in range(4):
+    ...     rates.append(round(optimizer.param_groups[0]["lr"], 4))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.8536, 0.5, 0.1464]
     """
 
     def __init__(self, optimizer, total_steps: int, warmup_steps: int = 0, final: float = 0.0):

@@ -14,6 +14,13 @@ class SGD(Optimizer):
 
     A momentum may be switched on later, ``group["momentum"] = 0.9``: m begins with the next step.
     Source: Sutskever et al. 2013, equations 1 and 2 (momentum), 3 and 4 (Nesterov).
+
+    >>> w = tg.nn.Parameter([1.0])
+    >>> optimizer = tg.optim.SGD([w], lr=0.1, momentum=0.9)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.detach()
+    Tensor([0.8], dtype=float32)
     """
 
     starts_late = True

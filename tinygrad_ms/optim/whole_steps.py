@@ -1,4 +1,4 @@
-"""A step is made as a whole or not at all: what an update may raise, and what then puts everything back."""
+"""A step is made as a whole or not at all. If an update raises, everything is put back."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -53,9 +53,9 @@ def arithmetic_raises() -> bool:
 
 @contextmanager
 def undone_on_error(parameters, states) -> Iterator[None]:
-    """Put the values of the parameters and their entries in ``states`` back, as they were, if the block raises.
+    """If the block raises, restore the values of the parameters and their entries in ``states``.
 
-    Arrays keep their identity. What an update keeps elsewhere, it has to put back itself.
+    Arrays keep their identity. An update that keeps values elsewhere has to restore these itself.
     """
     before = [(p, copied(p.data), p.version_counter()[0]) for p in parameters]
     entries = [(p, states[p], [(k, v, copied(v)) for k, v in states[p].items()]) for p in parameters if p in states]

@@ -56,6 +56,18 @@ def compile(step=None, *, check: bool = False) -> Any:
     check: run both, compare all results, parameters, gradients and states bit by bit, and leave those of ``step``.
     Raises RuntimeError, with the line, for what cannot be recorded: ``.item()``, ``if loss > 1``, ``.data``, hooks on
     gradients, observers, options of optimizers that the step sets.
+
+    >>> w = tg.nn.Parameter([1.0, 2.0])
+    >>> sgd = tg.optim.SGD([w], lr=0.1)
+    >>> @tg.compile
+    ... def step(x):
+    ...     loss = ((w * x) ** 2).sum()
+    ...     sgd.zero_grad()
+    ...     loss.backward()
+    ...     sgd.step()
+    ...     return loss
+    >>> [round(step(np.ones(2, "float32")).item(), 3) for _ in range(4)]
+    [5.0, 3.2, 2.048, 1.311]
     """
     if step is None:
         return lambda function: Compiled(function, check)

@@ -32,6 +32,10 @@ def gradcheck(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float =
     eps: the step h, times max(1, max |x|). The error of the differences is about h^2 f''' / 6 + 1e-16 f / h.
     atol, rtol: an element of a Jacobian may be off by ``atol + rtol * (its largest element)``.
     Raises TypeError for inputs or outputs of lower precision, ValueError if no input requires a gradient.
+
+    >>> x = tg.tensor([0.5, 1.0], dtype="float64", requires_grad=True)
+    >>> tg.testing.gradcheck(tg.sin, [x])
+    True
     """
     inputs, wanted = read(inputs, "gradcheck")
     leaves, outputs = evaluate(f, inputs, wanted)

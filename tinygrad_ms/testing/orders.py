@@ -21,6 +21,10 @@ def check_grads(f, inputs, order: int = 2, modes=("forward", "reverse"), **toler
     forward, reverse over forward, forward over reverse, reverse over reverse; order k takes 2^(k+1) - 2 checks.
     tolerances: ``eps``, ``atol`` and ``rtol`` of ``gradcheck``.
     Raises ValueError for an order below 1 and for unknown modes, and what ``gradcheck`` raises.
+
+    >>> x = tg.tensor([0.5, 1.0], dtype="float64", requires_grad=True)
+    >>> tg.testing.check_grads(tg.sin, (x,), order=2)
+    True
     """
     order, modes = as_int(order, "check_grads: order", least=1), (modes,) if isinstance(modes, str) else tuple(modes)
     if not modes or not {*modes} <= MODES.keys():

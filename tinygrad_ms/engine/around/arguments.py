@@ -1,4 +1,4 @@
-"""Odd arguments of ops: numbers alone, lists, integers, mixed devices; converted or refused."""
+"""Odd arguments of ops (numbers alone, lists, integers, mixed devices) are converted here, or refused."""
 
 from tinygrad_ms.arrays.devices import default_device, parse_device, to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, NumpyScalar, host_array, is_float, is_host_value
@@ -11,7 +11,7 @@ from tinygrad_ms.engine.tensor import Tensor
 
 
 def refuse_tracked(op: str, value, instead: str) -> None:
-    """Raise TypeError for a tensor on the tape, alone or in lists and tuples, where its gradient would be lost."""
+    """Raise TypeError for a tensor on the tape, also inside lists and tuples: its gradient would be lost here."""
     if isinstance(value, Tensor):
         if value.node is not None and current_state().recording:
             where = "requires_grad=True" if value.is_leaf else f"recorded at {value.node.line}"
@@ -27,7 +27,7 @@ def refuse_tracked(op: str, value, instead: str) -> None:
 def convert_arguments(primitive, arrays, wants_tensor):
     """The less usual arguments of a call, converted: (raw arrays and numbers, their backend, whether to give tensors).
 
-    Python numbers stay weak scalars, and beside tensors NumPy's are, too; lists become arrays; integers become floats
+    Python numbers stay weak scalars; so do NumPy's scalars beside tensors. Lists become arrays. Integers become floats
     where the op asks for floats.
     """
     refuse_what_is_no_number(primitive, arrays)
@@ -59,7 +59,7 @@ def refuse_what_is_no_number(primitive, arrays):
 
 
 def common_backend(primitive, arrays):
-    """The backend of the arrays, which must be one and on one device; None where there is no array."""
+    """The one backend of the arrays; None without arrays. Raises if there are two backends or two devices."""
     kinds = {type(value) for value in arrays if type(value) in BACKENDS}
     if not kinds:
         return None
@@ -80,7 +80,7 @@ def from_host_alone(arrays):
 
 
 def list_to_array(value, floating, device):
-    """A list beside arrays takes their float dtype; beside integers alone its own, floats as float32."""
+    """A list beside float arrays gets their dtype. Beside integers it keeps its own; its floats become float32."""
     return to_device(default_floats(value) if floating is None else host_array(value, floating), device)
 
 

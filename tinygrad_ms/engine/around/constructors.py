@@ -16,6 +16,14 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str
     dtype: kept for arrays; Python floats become float32, Python integers int64, booleans bool.
     device: "cpu", "cuda", "cuda:1"; without it, device arrays stay where they are and host data goes to the
     default device. Raises TypeError for what is not numeric, or for ``requires_grad`` of integers.
+
+    >>> x = tg.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True, name="x")
+    >>> x
+    Tensor([[1., 2.],
+            [3., 4.]], dtype=float32, name='x', requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad.tolist()
+    [[2.0, 4.0], [6.0, 8.0]]
     """
     refuse_tracked("tensor", () if requires_grad else data, "use x.clone() or tg.stack, or x.detach() for the values")
     raw = data.data if isinstance(data, Tensor) else data
@@ -40,7 +48,10 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str
 def asarray(data, dtype=None, device=None) -> Tensor:
     """Like ``tensor``, but a Tensor is returned as it is, and an array shares its memory where dtype and device fit.
 
-    Tensors that share an array count in-place changes in common. Writes to the array itself are not seen.
+    Tensors that share an array share its change counter. Nobody counts a write to the array itself.
+
+    >>> tg.asarray(np.arange(3.0))
+    Tensor([0., 1., 2.], dtype=float64)
     """
     if isinstance(data, Tensor) and dtype is None and device in (None, data.device):
         return data
@@ -60,7 +71,7 @@ _counters: dict[int, tuple] = {}  # by id of an array that owns memory: (weak re
 
 
 def shared_counter(array, counter=None) -> list[int]:
-    """The counter of in-place changes of the memory that ``array`` shows: one for all Tensors made around it."""
+    """The change counter of the memory that ``array`` shows. All Tensors made around this memory share it."""
     while type(array.base) is type(array):
         array = array.base
     key = id(array)

@@ -36,7 +36,7 @@ def push_forward(nodes, tangents: dict, create_graph=False, since=0, tape=None) 
 
 
 def run_rule(node, incoming, create_graph):
-    """What the JVP rule of a node makes of the tangents of its arguments (None: none)."""
+    """The tangent of a node, by its JVP rule, from the tangents of its arguments (None where an argument has none)."""
     node.check()
     if node.plan.primitive.jvp is None:
         raise RuntimeError(f"jvp: {node.op} has no JVP rule; give its primitive jvp=")
@@ -47,7 +47,7 @@ def run_rule(node, incoming, create_graph):
 
 
 def matching(t, node):
-    """A tangent in the shape of the output, to which an argument may have been broadcast, and in its dtype."""
+    """A tangent broadcast to the shape of the output, in the dtype of the output."""
     if not (hasattr(t, "dtype") and is_float(t.dtype) and may_sum_to(node.shape, t.shape)):
         raise tangent_error(node, t)
     if t.shape != node.shape:

@@ -1,4 +1,4 @@
-"""Gradients where users meet them: the seed that starts a walk, the hooks on the way."""
+"""Where users touch gradients: the seed that starts a walk, the hooks on its way, the rules of their primitives."""
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.engine.around.constructors import asarray
@@ -7,7 +7,7 @@ from tinygrad_ms.engine.tensor import Tensor, raw
 
 
 def checked_seed(tensor, gradient, op: str) -> Tensor:
-    """The cotangent that a user gave for ``tensor``, in its dtype, once shape and device are known to fit."""
+    """The cotangent that a user gave for ``tensor``, in its dtype. Raises where shape or device does not fit."""
     if gradient is None:
         raise RuntimeError(
             f"{op}: the tensor has shape {tensor.shape}; only a tensor of one element has an implicit gradient of 1."
@@ -24,7 +24,7 @@ def checked_seed(tensor, gradient, op: str) -> Tensor:
 
 
 def run_hooks(node, g):
-    """The gradient of a node after its hooks. Each gets a copy: what it writes there, or returns, goes on."""
+    """The gradient of a node after its hooks. Each hook gets a copy, and may write into it or return another one."""
     for hook in node.hooks:
         tracked = isinstance(g, Tensor) and g.node is not None
         given = g if tracked else Tensor(as_array(raw(g), node.backend).copy())
@@ -42,7 +42,7 @@ def run_hooks(node, g):
 
 
 def pullbacks(node, g, saved, wanted_by=None) -> list[tuple]:
-    """What a joint rule, or the rules of a user's primitive, made of ``g``, in the form of ``plan.pullbacks``."""
+    """The gradients of a joint rule, or of a user's rules, in the form of ``plan.pullbacks``: as functions."""
     plan = node.plan
     needed = tuple([n and (wanted_by is None or p in wanted_by) for n, p in zip(plan.needed, node.parents)])
     if plan.primitive.checks:

@@ -1,4 +1,4 @@
-"""Whether and how ops record: the state every call looks at, and the modes that change it for a while."""
+"""Whether and how ops record. Every call reads the State; a Mode changes it for a while."""
 
 from contextvars import ContextVar
 from typing import Any
@@ -7,7 +7,7 @@ from tinygrad_ms.surroundings import inside
 
 
 class State:
-    """What ops look at, once per call: one context variable, so local to the thread and the async task."""
+    """What an op reads once per call. It is a context variable, so each thread and each async task has its own."""
 
     __slots__ = ("recording", "forward_mode", "inference", "scope", "hooks", "mode", "outer")
 
@@ -52,7 +52,7 @@ class Mode:
         return self
 
     def __exit__(self, *exception):
-        """Leave this mode in this thread and task; modes entered later stay (those of a suspended generator)."""
+        """Leave this mode. Modes entered later stay: a suspended generator may have entered them."""
         state, later = _state.get(), []
         while state.mode is not self:
             if state.outer is None:
@@ -69,7 +69,14 @@ class Mode:
 
 
 class no_grad(Mode):
-    """Ops inside record nothing; their results require no gradient. ``with no_grad():`` or ``@no_grad()``."""
+    """Ops inside record nothing; their results require no gradient. ``with no_grad():`` or ``@no_grad()``.
+
+    >>> w = tg.tensor([1.0, 2.0], requires_grad=True)
+    >>> with tg.no_grad():
+    ...     w -= 0.5
+    >>> (w * w).requires_grad, w.tolist()
+    (True, [0.5, 1.5])
+    """
 
     def change(self, state):
         return state.replace(recording=False)
@@ -92,7 +99,7 @@ class inference_mode(Mode):
 
 
 class Visit(str):
-    """The name of a scope, a new object each time it is entered: pictures tell two visits of one scope apart by it."""
+    """The name of a scope. Each visit makes a new object, so that pictures can tell two visits of one scope apart."""
 
     __slots__ = ()
 
@@ -103,7 +110,7 @@ class scope(Mode):
     def __init__(self, name: str):
         self.name = str(name)
 
-    def change(self, state):  # spelled out: modules do this at every call
+    def change(self, state):  # not by ``replace``, which is slower: modules do this at every call
         names = (*state.scope, Visit(self.name))
         return State(state.recording, state.forward_mode, state.inference, names, state.hooks)
 
@@ -112,7 +119,7 @@ EVENTS = ("before_op", "after_op", "before_rule", "after_rule", "called", "read"
 
 
 class hooks(Mode):
-    """Call ``observers`` around every op and every rule: the door for profilers, pictures, NaN detection.
+    """Call ``observers`` around every op and every rule. Profilers, pictures and NaN detection are made of it.
 
     An observer may define any of ``called(primitive, args, constants)`` (args as the caller gave them),
     ``read(tensor)`` (its values become a number, an array, an index or a class weight),
@@ -120,7 +127,7 @@ class hooks(Mode):
     (raw arrays, outputs a tuple; node is None where nothing was recorded), ``before_rule(node, gradient)`` and
     ``after_rule(node, gradient, gradients)`` (gradients: list of (parent node, gradient)), and, when ``backward`` has
     walked and not yet added to ``.grad``, ``walked(tensor, gradient, seed, leaves)``. ``ops/live.py`` has two more.
-    A subclass that is its own observer leaves ``observers`` alone: it would refer to itself.
+    A subclass that is its own observer leaves ``observers`` empty; else it would hold a reference to itself.
     """
 
     observers: tuple = ()

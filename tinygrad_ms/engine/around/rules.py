@@ -1,4 +1,4 @@
-"""Rules: a function with the names of what it reads; and the kinds of JVP rules, which carry tangents forward."""
+"""A Rule is a function with the names of what it reads. Below are the kinds of JVP rules, for forward mode."""
 
 import inspect
 from collections.abc import Callable
@@ -15,11 +15,11 @@ class Rule(NamedTuple):
     """A derivative rule: ``function(g, *saved)``, or ``function(needed, g, *saved)`` of a joint one."""
 
     function: Callable
-    saves: list[str]  # what the tape keeps for it: names of arguments, outputs, constants, shapes, cached values
+    saves: list[str]  # names of what the tape saves for it: arguments, outputs, constants, shapes, cached values
 
     @classmethod
     def of(cls, function, skip=1) -> "Rule":
-        """The rule whose parameters after its cotangent say what it reads."""
+        """The rule of a function. Its parameters after the cotangent say what it reads."""
         names = parameters_of(function)
         return cls(function, names[2 if names[:1] == ["needed"] else skip :])
 
@@ -34,12 +34,12 @@ def each(rule) -> tuple[Rule, ...]:
 
 
 def starts_with(rule, name: str) -> bool:
-    """Whether the first parameter is called ``name``: joint rules begin with ``needed`` or ``tangents``."""
+    """Whether the first parameter is called ``name``. Joint rules begin with ``needed`` or ``tangents``."""
     return callable(rule) and parameters_of(rule)[:1] == [name]
 
 
 def parameters_of(function) -> list[str]:
-    """The names of its parameters. The code of a plain function has them: ``inspect`` took a fifth of the import."""
+    """The names of its parameters. They are read from the code object: ``inspect`` took a fifth of the import time."""
     if isinstance(function, FunctionType) and not vars(function):
         code, odd = function.__code__, inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
         if not (code.co_flags & odd or code.co_kwonlyargcount):
@@ -48,7 +48,7 @@ def parameters_of(function) -> list[str]:
 
 
 def total(terms):
-    """The sum of the terms that are not None; None of none."""
+    """The sum of the terms that are not None; None if all are."""
     terms = [term for term in terms if term is not None]
     return reduce(add, terms) if terms else None
 

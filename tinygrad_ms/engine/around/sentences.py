@@ -1,4 +1,4 @@
-"""The errors of calls as sentences: which op, which argument, shapes, dtypes, devices, what to do."""
+"""Error messages of calls. They name the op, the arguments, shapes, dtypes and devices, and say what to do."""
 
 from tinygrad_ms.arrays.registry import BACKENDS
 
@@ -27,7 +27,7 @@ def mixed_devices(primitive, arrays) -> ValueError:
 def complaint(primitive, arrays, constants, error) -> Exception:
     """The array library's complaint as a sentence that names the op, the arguments and the fix.
 
-    One exception without the frames inside the op; in a user's own primitive they are the user's, and stay.
+    It is one exception. Its traceback leaves out the frames inside the op, except those of a user's own primitive.
     """
     text = str(error)
     if primitive.checks or text.startswith(primitive.name + ":"):
@@ -49,8 +49,7 @@ def freed_error(node) -> RuntimeError:
 
 
 def in_place_error(node, argument: int) -> RuntimeError:
-    primitive = node.plan.primitive
-    what = f"argument {primitive.argument_name(argument)}" if argument >= 0 else "the result"
+    what = f"argument {node.plan.primitive.argument_name(argument)}" if argument >= 0 else "the result"
     return RuntimeError(
         f"backward: {what} of {node.op} (recorded at {node.line}) was changed in place after it had been saved for the"
         " gradient; change a copy (.clone()) or change it after backward"

@@ -1,4 +1,4 @@
-"""What a call of an op looks like: which parameters of its forward are arrays and which are constants."""
+"""Which parameters of a forward are arrays and which are constants, and how calls are sorted into them."""
 
 import inspect
 from collections.abc import Callable
@@ -13,7 +13,7 @@ P = ParamSpec("P")
 
 
 class Op(Protocol[P]):
-    """What a decorator makes of a forward: its arguments are those behind ``xp``."""
+    """The type of the public op that a decorator makes: the forward without its first parameter ``xp``."""
 
     primitive: "Primitive"
     __name__: str
@@ -31,7 +31,7 @@ class Signature:
     """The forward of an op, its name, and how it is called."""
 
     def __init__(self, forward):
-        self.name = forward.__name__.strip("_")  # _concat is the primitive of the public function concat
+        self.name = forward.__name__.strip("_")  # the forward _concat belongs to the public function concat
         self.forward = forward
         self.doc = inspect.getdoc(forward) or ""
         parameters = list(inspect.signature(forward).parameters.values())[1:]
@@ -47,7 +47,7 @@ class Signature:
         self.defaults = {p.name: p.default for p in constants if p.default is not p.empty}
 
     def bind(self, args, kwargs):
-        """Sort a call into arrays and constants: constants may be positional, arrays may be named."""
+        """Sort a call into arrays and constants. Constants may be positional, and arrays may be named."""
         count = len(self.arguments)
         after = dict(zip(self.positional, args[count:]))
         if 0 < len(args) - count == len(after) and after.keys().isdisjoint(kwargs):  # x.sum(0): the quick way

@@ -1,0 +1,272 @@
+"""Formulas with numbers in: ``tanh(0.5) = 0.4621`` of a forward step, ``-1.076 · (1 - 0.4621²) = -0.846`` of a rule.
+
+The lines are made from what an op says of itself, ``notation`` and ``formula`` of its primitive: letters are replaced
+by the numbers of one call, and the result is computed once more from what stands there. A line that does not come out,
+and a formula that cannot be read so (indices, solvers, words), is not shown.
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+import numpy
+
+from tinygrad_ms.graph.readable import Unreadable, apply, read
+from tinygrad_ms.graph.structure import shape_text
+from tinygrad_ms.graph.values import number
+
+
+class Operand(NamedTuple):
+    """A number or array of a call, as much of it as is known."""
+
+    array: numpy.ndarray | None = None  # all of a small one
+    first: float | None = None
+    shape: tuple = ()
+
+    @classmethod
+    def of(cls, summary) -> "Operand":
+        return cls() if summary is None else cls(summary.small, summary.first, tuple(summary.shape))
+
+    @classmethod
+    def plain(cls, text: str) -> "Operand":
+        """A Python number among the arguments, as a picture shows it."""
+        try:
+            return cls(numpy.asarray(float(text)), float(text))
+        except ValueError:
+            return cls()
+
+
+def forward_line(primitive, operands: dict, constants: dict, result: Operand) -> str:
+    """The call with numbers in: ``0.5 \\cdot 1.5 = 0.75``; of large arrays the first element, or the shapes.
+
+    operands: {argument: Operand} in the order of the call. constants: {keyword: text}. All lines are LaTeX.
+    """
+    line, pick = view(operands.values(), [result], is_local(primitive))
+    parts = [pick(operand) for operand in operands.values()]
+    if not all(parts) or not pick(result):
+        return ""
+    if primitive.notation and not constants and "sum" not in primitive.notation:
+        bare = primitive.notation.startswith("{0} ")
+        left = primitive.notation.format(*(in_place(part) if i or not bare else part for i, part in enumerate(parts)))
+    elif pick is shapes:
+        return ""
+    else:
+        words = [*parts, *(rf"\text{{{plain(f'{key} = {value}')}}}" for key, value in constants.items())]
+        left = rf"\operatorname{{{plain(primitive.name)}}}({', '.join(words)})"
+    return line + left + (r" \to " if pick is shapes else " = ") + pick(result)
+
+
+def rule_line(primitive, argument, operands: dict, constants: dict, result: Operand, g: Operand, sent: Operand) -> str:
+    """The rule for one argument with numbers in: what arrives times the derivative is what is sent on."""
+    kind, expression = rule_of(primitive, argument)
+    if not kind:
+        return ""
+    local, own, index = kind == "local", result_letter(primitive), index_of(primitive, argument)
+    line, pick = view(operands.values(), [result, g, sent], local)
+    if index and pick is not written:  # no element stands for all, unless the rule is the same for each
+        if "_" in expression:
+            return ""
+        line, pick = "", element
+    constants = {**{name: str(value) for name, value in primitive.defaults.items()}, **constants}
+    known = {a: operands.get(name) or Operand.plain(constants.get(name, "")) for a, name in letters(primitive).items()}
+    known |= {own.lower(): result, own.upper(): result, rf"\bar {own.lower()}": g, rf"\bar {own.upper()}": g}
+    if index and pick is written and index not in known:  # the letter below others counts along the last axis
+        known[index] = Operand(numpy.arange((operands[argument].shape or (1,))[-1]))
+    filled = {letter: (in_place(pick(x)), numbers(pick, x)) for letter, x in known.items()}
+    try:
+        for left, rights in clauses(primitive.formula):  # letters that the formula itself explains: p = softmax(z)
+            if pick is not shapes and re.fullmatch("[A-Za-z]", left) and left not in filled:
+                value = read(rights[0], filled)[1]
+                meant = Operand() if value is None else Operand(numpy.asarray(value), float(numpy.ravel(value)[0]))
+                filled[left] = (in_place(pick(meant)), value)
+        if g.shape == ():
+            filled.setdefault("n", (str(math.prod(sent.shape)), math.prod(sent.shape)))  # of a mean
+        text, value = read(expression, filled, index)
+    except Unreadable:
+        return ""
+    summed = local and not index and sent.shape != g.shape  # over the axes that were broadcast
+    if not pick(g) or not pick(sent) or (summed and pick is element):
+        return ""
+    if pick is shapes:
+        return f"{text} \\to {pick(sent)}"
+    if local:
+        times = r" \odot " if pick is written and g.shape and numpy.ndim(value) else r" \cdot "
+        text = pick(g) + times + (f"({text})" if is_sum(text) else text)
+        text = r"\sum " * summed + text
+        value = apply(numpy.multiply, numbers(pick, g), value)
+    elif value is not None and not numpy.ndim(value) and sent.shape:
+        line, pick = r"\text{each element: }", element
+    if value is None or not agrees(value, numbers(pick, sent), summed):
+        return ""
+    return line + (text if text == pick(sent) else f"{text} = {pick(sent)}")
+
+
+def agrees(value, sent, summed) -> bool:
+    value, sent = numpy.asarray(value, "float64"), numpy.asarray(sent, "float64")
+    if summed:
+        value, sent = value.sum(), sent.sum()
+    with numpy.errstate(all="ignore"):
+        return value.shape == sent.shape and bool(numpy.allclose(value, sent, rtol=2e-2, atol=1e-4, equal_nan=True))
+
+
+# --- numbers, first elements, shapes --------------------------------------------------------------------------
+
+
+def written(operand: Operand) -> str:
+    """All its numbers."""
+    array = operand.array
+    if array is None or array.ndim > 2 or not array.size:
+        return ""
+    if not array.ndim:
+        return scientific(number(array[()]))
+    rows = array.reshape(1, -1) if array.ndim == 1 else array
+    if len(rows) == 1:
+        return f"[{', '.join(scientific(number(value)) for value in rows[0])}]"
+    body = r" \\ ".join(" & ".join(scientific(number(value)) for value in row) for row in rows)
+    return rf"\begin{{bmatrix}} {body} \end{{bmatrix}}"
+
+
+def element(operand: Operand) -> str:
+    return "" if operand.first is None else scientific(number(operand.first))
+
+
+def shapes(operand: Operand) -> str:
+    return rf"\text{{{shape_text(operand.shape)}}}" if operand.shape else element(operand)
+
+
+def numbers(pick, operand):
+    return None if pick is shapes else operand.array if pick is written else operand.first
+
+
+def view(operands, results, local) -> tuple:
+    """What stands for an operand, with a word about it: all numbers, the first element, the shape."""
+    if all(map(written, (*operands, *results))):
+        return "", written
+    return (r"\text{first element: }", element) if local else ("", shapes)
+
+
+def scientific(text: str) -> str:
+    mantissa, e, exponent = text.partition("e")
+    return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if e and exponent else text
+
+
+def in_place(latex: str) -> str:
+    """A number inside a formula: in brackets if it is negative or a product."""
+    return f"({latex})" if latex.startswith("-") or latex[:1].isdigit() and "cdot" in latex else latex
+
+
+def plain(text: str) -> str:
+    return re.sub(r"[^\w .,:;=()\-/\[\]]", "·", text[:32]).replace("_", r"\_")
+
+
+def is_sum(latex: str) -> bool:
+    return any(len(list(cut(latex, sign))) > 1 for sign in (" + ", " - ")) or latex.startswith("-")
+
+
+# --- reading what a primitive says of itself ------------------------------------------------------------------
+
+
+def cut(text: str, mark: str):
+    """``text`` in pieces, cut at every ``mark`` outside of brackets."""
+    depth = start = 0
+    for i in range(len(text)):
+        if depth == 0 and i >= start and text.startswith(mark, i):
+            yield text[start:i].strip()
+            start = i + len(mark)
+        depth += (text[i] in "([{" or text.startswith(r"\begin", i)) - (text[i] in ")]}" or text.startswith(r"\end", i))
+    yield text[start:].strip()
+
+
+def clauses(formula: str):
+    """``y = f, \\quad \\frac{dy}{dx} = u = v`` -> ("y", ["f"]), ("\\frac{dy}{dx}", ["u", "v"])."""
+    for clause in re.split(r"[,:;]?\\quad|:\\ |,\\ (?=\\bar|d|[A-Za-z] = )", formula):
+        left, *rights = cut(clause.strip(" ,:"), " = ")
+        if rights:
+            yield left, rights
+
+
+def is_local(primitive) -> bool:
+    """Whether the formula is one of each element."""
+    return any(rule_of(primitive, name)[0] == "local" for name in primitive.arguments)
+
+
+def rule_of(primitive, argument: str) -> tuple[str, str]:
+    """("local", dy/dx) or ("whole", what is sent, in terms of the bar of y) for an argument, in letters; ("", "")."""
+    named = {name: letter for letter, name in reversed(letters(primitive).items()) if name in primitive.arguments}
+    if argument not in named:
+        return "", ""
+    letter = re.escape(named[argument])
+    for left, rights in clauses(primitive.formula):
+        if re.fullmatch(rf"\\frac\{{(d|\\partial )\w\}}\{{(d|\\partial ){letter}(_\w)?\}}", left):
+            return "local", min(rights, key=difficulty)
+        if re.fullmatch(rf"\\bar {letter}(_i)?", left, re.IGNORECASE):
+            return ("local", "1") if rights[0] == r"\bar y" and argument == "x" and "_" not in left else (
+                "whole", rights[0])  # fmt: skip
+        if re.match(r"d(\(|\\frac|[a-z]$)", left):
+            d = coefficient(min(rights, key=difficulty), letter)
+            return ("local", d) if d else ("", "")
+    if primitive.symmetric and argument == primitive.arguments[1]:  # the formula is of the first alone
+        kind, expression = rule_of(primitive, primitive.arguments[0])
+        swap = {"a": "b", "b": "a"}
+        return kind, re.sub(r"\\[A-Za-z]+|[ab]", lambda match: swap.get(match[0], match[0]), expression)
+    return "", ""
+
+
+def index_of(primitive, argument) -> str:
+    """The letter below the argument where its rule is written: i of ``\\bar x_i = ...``."""
+    named = {name: letter for letter, name in reversed(letters(primitive).items())}
+    found = re.search(
+        rf"(?:\\bar |\{{d|partial ){re.escape(named[argument])}_(\w)\}}?(?=$| =)", primitive.formula, re.IGNORECASE
+    )
+    return found[1] if found else ""
+
+
+def difficulty(expression: str) -> tuple[int, int]:
+    """Of equal derivatives one is taken without functions, then a short one."""
+    return len(re.findall(r"\\(?!frac|cdot|,)[A-Za-z]+|e\^", expression)), len(expression)
+
+
+def coefficient(total: str, letter: str) -> str:
+    """What stands beside ``d letter`` (escaped) in a differential: of ``b\\,da + a\\,db`` the b for a."""
+    if found := re.match(r"\\frac\{", total):
+        above, _, below = total[found.end() :].partition("}{")
+        if len(list(cut(total, " "))) == 1 and below.count("}") == 1 + below.count("{"):
+            above = coefficient(above, letter)
+            return above and rf"\frac{{{above}}}{{{below[:-1]}}}"
+    if "cases" in total:
+        return ""
+    mine, kept = re.compile(rf"(\\,)?(?<![A-Za-z\\])d{letter}(?![A-Za-z])"), ""
+    for part in cut(total, " + "):
+        for j, term in enumerate(cut(part, " - ")):
+            if mine.search(term):
+                rest = re.sub(r"\{\}", "{1}", mine.sub("", term)).strip()
+                sign = "-" if j else "+" if kept else ""
+                kept += f" {sign} " * bool(sign) + (rest + "1" if rest in ("", "-") else rest)
+    return kept.strip() or "0" * (total == "0")
+
+
+def result_letter(primitive) -> str:
+    """The letter of the result: y, or what the formula calls it."""
+    for left, _ in clauses(primitive.formula):
+        if found := re.fullmatch(r"([A-Za-z])|\\frac\{(?:d|\\partial )(\w)\}.*", left):
+            return found[1] or found[2]
+    return "y"
+
+
+def letters(primitive) -> dict[str, str]:
+    """{letter of the formula: argument or keyword}: its name if that is one letter, else its first, or x, or z."""
+    formula = re.sub(r"\\(operatorname|mathrm|text|begin|end)\{[^{}]*\}", " ", primitive.formula)
+    used = set(re.findall(r"\\[A-Za-z]+|(?<=d)[A-Za-z]|[A-Za-z]", formula)) - {result_letter(primitive)}
+    bound: dict[str, str] = {}
+    for name in sorted((*primitive.arguments, *primitive.constants), key=lambda name: len(name) > 1):
+        choices = [name] if len(name) == 1 else ["\\" + name, name[0], name.rpartition("_")[2][0]]
+        if name in primitive.arguments:
+            choices += ["x", "z"] * (name == primitive.arguments[0])
+        elif primitive.moves:
+            choices = choices[:1]
+        for choice in choices:
+            written_so = [c for c in dict.fromkeys((choice, choice.upper())) if c in used and len(c) <= len(choice)]
+            if written_so and not {choice, choice.upper()} & bound.keys():
+                bound |= dict.fromkeys(written_so, name)
+                break
+    return bound

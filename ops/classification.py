@@ -27,7 +27,7 @@ def _cross_entropy_vjp(
     g, g_log = g
     g_logits = g_target = None
     if g is not None and count is not None:  # by a kernel
-        g_logits = calls.label_rule(wide(g), log_probabilities, target, count, reduction, ignore_index)
+        g_logits = calls.labelled_rule(wide(g), log_probabilities, target, count, reduction, ignore_index)
     if g is not None and g_logits is None:
         g = wide(g)
         targets = targets_of(target, log_probabilities, weight, reduction, label_smoothing, ignore_index)
@@ -74,7 +74,11 @@ def _cross_entropy(xp, logits, target, /, weight=None, reduction="mean", label_s
 
     It leaves what the mean was divided by, if a kernel did that.
     """
-    if weight is None and not label_smoothing and (found := calls.label_loss(logits, target, reduction, ignore_index)):
+    if (
+        weight is None
+        and not label_smoothing
+        and (found := calls.labelled_loss(logits, target, reduction, ignore_index))
+    ):
         loss, log_p, count = found
         return (loss.astype(logits.dtype, copy=False), log_p), (count,)
     log_p = log_probabilities(xp, wide(logits), -1)

@@ -44,8 +44,19 @@ def _erf_polynomial(degree: int) -> list[float]:
     return cheb2poly(weights).tolist()
 
 
+@on_devices("erf_rule", takes=2, sample=(8,))
+def _erf_slope(xp, x, g, itemsize):
+    return (g * (_SLOPE * bell(xp, xp.abs(x), 1.0, itemsize)),)
+
+
+def _erf_rule(g, x):
+    if type(x) is not numpy.ndarray and (run := find("erf_rule", x, g)):
+        return run(x, g, x.dtype.itemsize)[0]
+    return g * (_SLOPE * gaussian(x, c=1.0))
+
+
 @elementwise(
-    derivative=lambda x: _SLOPE * gaussian(x, c=1.0),
+    rule=_erf_rule,
     formula=r"\frac{dy}{dx} = \frac{2}{\sqrt{\pi}} e^{-x^2}",
     source="definition: y = 2 / sqrt(pi) times the integral of e^(-t^2) from 0 to x",
     floats=True,

@@ -8,6 +8,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from tinygrad_ms.testing import strict
 
 END = "#endif\n"
-COMPILER = shutil.which("g++") or shutil.which("c++")
+COMPILER = (shutil.which("g++") or shutil.which("c++")) if sys.platform == "linux" else None  # ucontext.h
 START = """
 #include <cmath>
 #include <cstring>
@@ -33,6 +34,8 @@ static unsigned __float_as_uint(float x) { unsigned n; memcpy(&n, &x, 4); return
 static ucontext_t scheduler, threads[1024];
 static double slots[1024];
 static unsigned current;
+static bool backwards;  // the last block and the last thread come first
+extern "C" void set_backwards(int value) { backwards = value; }
 static void barrier() { swapcontext(&threads[current], &scheduler); }
 template <class R> static R __shfl_xor_sync(unsigned, R x, int mask) {
     slots[current] = x;
@@ -56,19 +59,24 @@ static void run_block(unsigned count) {
     }
     for (unsigned left = count; left;) {
         left = 0;
-        for (unsigned t = 0; t < count; t++)
+        for (unsigned k = 0; k < count; k++) {
+            unsigned t = backwards ? count - 1 - k : k;
             if (!done[t]) {
                 current = threadIdx.x = t;
                 swapcontext(&scheduler, &threads[t]);
                 left += !done[t];
             }
+        }
     }
 }
 static void run_all(unsigned bx, unsigned by, unsigned count) {
     blockDim = {count, 1};
     gridDim = {bx, by};
-    for (unsigned y = 0; y < by; y++)
-        for (unsigned x = 0; x < bx; x++) { blockIdx = {x, y}; run_block(count); }
+    for (unsigned k = 0; k < bx * by; k++) {
+        unsigned n = backwards ? bx * by - 1 - k : k;
+        blockIdx = {n % bx, n / bx};
+        run_block(count);
+    }
 }
 """
 KERNEL = re.compile(r'extern "C" __global__ void (\w+)\((.*?)\) \{', re.DOTALL)

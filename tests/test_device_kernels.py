@@ -11,15 +11,16 @@ import pytest
 
 import tinygrad_ms as tg
 from tests import cuda_on_host, nvrtc
+from tests.conftest import require
 from tests.test_accuracy import accuracy
 from tinygrad_ms import nn
 from tinygrad_ms.ops import fused
 from tinygrad_ms.ops.fused import devices
-from tinygrad_ms.ops.fused.devices import masks
 from tinygrad_ms.ops.fused.devices.each import Each
 from tinygrad_ms.ops.fused.devices.kernel import FUNCTIONS, KERNELS, NEAR
 from tinygrad_ms.ops.fused.devices.text import DTYPES, PRELUDE
 from tinygrad_ms.ops.fused.symbols import written
+from tinygrad_ms.random import bits
 from tinygrad_ms.testing import strict
 
 devices.every()
@@ -74,12 +75,30 @@ def run(library, kernel, arrays, numbers):
     """What the text makes of arrays and numbers."""
     dtypes = "".join(a.dtype.char for a in arrays)
     constants, passed = kernel.split(arrays, numbers)
-    made = [np.full(shape, np.nan, dtype) for shape, dtype in kernel.makes(arrays, numbers)]
+    made = [np.full(shape, np.nan, dtype) for shape, dtype in kernel.shapes_of(arrays, numbers)]
     blocks, threads = kernel.geometry(arrays, numbers)
     typed = [(np.float64 if type(n) is float else np.int64)(n) for n in passed]
     name, _ = kernel.named(dtypes, constants)
-    cuda_on_host.launch(library, name, blocks, (threads,), (*arrays, *made, *typed))
-    return made
+    results = []
+    for backwards in (0, 1):
+        fenced = [fence(a) for a in (*arrays, *made)]
+        library.set_backwards(backwards)
+        cuda_on_host.launch(library, name, blocks, (threads,), (*(a for a, _ in fenced), *typed))
+        assert all(is_whole() for _, is_whole in fenced), "it writes beside an array"
+        results.append([a for a, _ in fenced[len(arrays) :]])
+    library.set_backwards(0)
+    for one, other in zip(*results):
+        assert one.tobytes() == other.tobytes(), "the result depends on the order of threads: a barrier is missing"
+    return results[0]
+
+
+def fence(array):
+    """A copy with NaN, or a large number, on both sides, and a function that says whether these are still there."""
+    beside = np.full(64, np.nan if array.dtype.kind in "fV" else 99, array.dtype)
+    whole = np.concatenate([beside, array.ravel(), beside])
+    before = beside.tobytes() * 2
+    inside = whole[64 : 64 + array.size].reshape(array.shape)
+    return inside, lambda: whole[:64].tobytes() + whole[64 + array.size :].tobytes() == before
 
 
 def close(found, right, dtype, factor=1.0):
@@ -116,9 +135,9 @@ def arguments(name, rows, n, dtype):
         "log_softmax": [x, rows, n],
         "softmax_rule": [x, y, rows, n],
         "log_softmax_rule": [x, y, rows, n],
-        "label_loss": [x, labels, rows, n, -1],
-        "label_rule": [x, labels, x[:, 0].copy(), np.asarray(3, x.dtype), rows, n, 1, 1, -1],
-        "label_total": [x.reshape(-1), np.resize(labels, rows * n), 1, rows * n, -1, 1],
+        "labelled_loss": [x, labels, rows, n, -1],
+        "labelled_rule": [x, labels, x[:, 0].copy(), np.asarray(3, x.dtype), rows, n, 1, 1, -1],
+        "labelled_total": [x.reshape(-1), np.resize(labels, rows * n), 1, rows * n, -1, 1],
         "normalize": [x, w[0].copy(), w[1].copy(), rows, n, 1, 1, 1, 1e-5],
         "normalize_rule": [y, x, w[0].copy(), rows, n, 1, 1, 1e-5],
         "columns": [y, x, np.ones((rows, 4), "float64" if dtype == "d" else "float32"), rows, n, 3],
@@ -186,7 +205,7 @@ def test_half_precision_is_read_and_rounded_as_by_numpy(tmp_path):
             np.testing.assert_array_equal(z.astype("float32"), ends.astype(dtype).astype("float32"))
 
 
-ACCURATE = ["elu", "expm1", "gelu", "gelu tanh", "sigmoid", "silu", "softplus", "tanh"]
+ACCURATE = ["elu", "erf", "expm1", "gelu", "gelu tanh", "sigmoid", "silu", "softplus", "tanh"]
 
 
 @needs_compiler
@@ -219,6 +238,7 @@ def test_ops_by_the_text_are_those_of_the_cpu(on_host):
         "layer_norm without eps": lambda x, w, b, t: tg.layer_norm(x * 1e-25, w, b, eps=0.0),
         "layer_norm of two axes": lambda x, w, b, t: tg.layer_norm(x.reshape((3, 10, 40)), axes=(1, 2)),
         "rms_norm": lambda x, w, b, t: tg.rms_norm(x, w) + b,
+        "layer_norm of many rows": lambda x, w, b, t: tg.layer_norm(tg.concat([x] * 40), w, b),
         "normalised by a number": lambda x, w, b, t: tg.layer_norm(x, 2.0, b) * w,
         "softmax": lambda x, w, b, t: tg.softmax(x * w + b),
         "softmax of columns": lambda x, w, b, t: tg.softmax(x * w + b, axis=0),
@@ -308,7 +328,7 @@ LABELS = np.random.default_rng(0).integers(0, 128, 64)
         (lambda x: tg.gelu(x, approximate="tanh"), [(64, 128)], 2),
         *[(f, [(64, 128)], 2) for f in (tg.silu, tg.sigmoid, tg.softplus, tg.tanh, tg.relu, tg.elu, tg.exp)],
         *[(f, [(64, 128)], 2) for f in (tg.softmax, tg.log_softmax, tg.mish, tg.sech)],
-        (tg.erf, [(64, 128)], 4),
+        (tg.erf, [(64, 128)], 2),
     ],
 )  # fmt: skip
 def test_launches_forward_and_backward(function, shapes, most):
@@ -343,9 +363,19 @@ def test_dropout_draws_its_mask_on_the_device():
     assert not np.array_equal(layer(x).numpy(), y.numpy())
 
 
-def test_philox_gives_the_numbers_of_its_authors():
-    """Random123's known answers for a counter and a key of zeros (Salmon et al. 2011)."""
-    assert [hex(n) for n in masks.philox(np, 1, 0)[0]] == ["0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_masks_of_dropout_are_those_of_plain_calls(monkeypatch, dtype):
+    x = tg.tensor(np.ones((5, 7)), dtype, device="strict")
+    masks = [nn.Dropout(0.3, rng=3)(x).numpy()]
+    monkeypatch.setitem(fused._state, "on", False)
+    masks.append(nn.Dropout(0.3, rng=3)(x).numpy())
+    np.testing.assert_array_equal(*masks)
+
+
+def test_splitmix_gives_the_numbers_of_its_authors():
+    """The first numbers of the seed 1234567, as the C program of Vigna prints them."""
+    known = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    assert bits(np, 1234567, 5).tolist() == known
 
 
 def test_compile_notes_a_kernel_as_one_call():
@@ -385,9 +415,10 @@ class Refused:
 
 
 @pytest.fixture(params=[pytest.param(Wrong, marks=needs_compiler), Refused])
-def broken(request, library, monkeypatch):
-    names = {named(KERNELS[name], dtype)[0][0] for name, dtype in CASES}
-    monkeypatch.setattr(cuda_on_host.RawModule, "made", dict.fromkeys(names, library))
+def broken(request, monkeypatch):
+    if request.param is Wrong:
+        names = {named(KERNELS[name], dtype)[0][0] for name, dtype in CASES}
+        monkeypatch.setattr(cuda_on_host.RawModule, "made", dict.fromkeys(names, request.getfixturevalue("library")))
     yield from anew(monkeypatch, request.param)
 
 
@@ -397,6 +428,12 @@ def test_self_check_finds_nothing_wrong(on_host):
     assert {f"{name} {DTYPES[dtype]}" for name, dtype in CASES} == set(found) and not any(found.values())
     with pytest.raises(ValueError, match="device 'cpu' has no kernels of this kind"):
         devices.self_check("cpu")
+
+
+@pytest.mark.gpu
+def test_self_check_finds_nothing_wrong_on_a_card():
+    found = devices.self_check(require("cuda"))
+    assert len(found) >= 100 and not any(found.values())
 
 
 def test_a_kernel_that_does_wrong_is_switched_off_with_one_warning(broken):

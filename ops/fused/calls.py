@@ -36,28 +36,24 @@ def softmax_minus_one_hot(scale, log_p, labels):
     return y
 
 
-def label_loss(logits, target, reduction, ignore_index):
+def labelled_loss(logits, target, reduction, ignore_index):
     """The loss with integer labels, log p, and what the mean divides by; for devices alone."""
     on = devices_do(target)
     if on is None or target.dtype.kind not in "iu":
         return None
-    return on.label_loss(wide(logits), target, reduction, ignore_index)
+    return on.labelled_loss(wide(logits), target, reduction, ignore_index)
 
 
-def label_rule(g, log_p, target, count, reduction, ignore_index):
+def labelled_rule(g, log_p, target, count, reduction, ignore_index):
     """The gradient of the logits from that of this loss."""
     on = devices_do(target)
-    return on and on.label_rule(g, log_p, target, count, ignore_index, reduction == "mean")
+    return on and on.labelled_rule(g, log_p, target, count, ignore_index, reduction == "mean")
 
 
-def dropout_mask(numbers, p, shape, dtype, device):
-    """0 with probability p, else 1 / (1 - p), drawn on the device; for devices alone.
-
-    ``numbers``, the generator, gives one number as the key of a mask.
-    """
-    if device == "cpu" or not p < 1 or (on := devices_do(device)) is None:
-        return None
-    return on.dropout_mask(int(numbers.integers(2**63)), p, shape, dtype, device)
+def dropout_mask(key, p, shape, dtype, device):
+    """0 with probability p, else 1 / (1 - p), made of ``key``; for devices alone."""
+    on = devices_do(device) if p < 1 else None
+    return on and on.dropout_mask(key, p, shape, dtype, device)
 
 
 def normalize(x, weight, bias, axes, eps, center):

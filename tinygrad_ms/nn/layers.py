@@ -162,12 +162,13 @@ def dropout_mask(rng, p, shape, dtype, device) -> Tensor:
     """0 with probability p, else 1 / (1 - p)."""
     backend, index = parse_device(device)
     with drawing(rng) as numbers, card(backend, index):
-        if (made := calls.dropout_mask(numbers, p, shape, dtype, device)) is not None:
-            return Tensor(made)
         if backend.name == "cpu":
             kept = numpy.asarray(numbers.random(shape, dtype=DEFAULT_FLOAT) >= p)
         else:
-            random = bits(backend.xp, int(numbers.integers(2**63)), prod(shape)) >> numpy.uint64(40)
+            key = int(numbers.integers(2**63))
+            if (made := calls.dropout_mask(key, p, shape, dtype, device)) is not None:
+                return Tensor(made)
+            random = bits(backend.xp, key, prod(shape)) >> numpy.uint64(40)
             kept = (random >= numpy.uint64(round(p * 2**24))).reshape(shape)
         mask = kept.astype(dtype)
         if p < 1:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS, Backend
+from tinygrad_ms.ops.fused import find
 from tinygrad_ms.replay.refusal import Untraceable, user_line
 
 active: ContextVar[Any] = ContextVar("tinygrad_ms.trace", default=None)  # the trace that is being recorded here
@@ -285,8 +286,8 @@ class recorder:
         return [trace.lift(x) if type(x) in BACKENDS and type(x) not in KINDS else x for x in arrays]
 
     @staticmethod
-    def launched(find, name, *arrays):
-        """The kernel of a device of that name, if there is one for these arrays; a recording notes its call."""
+    def kernel(name, *arrays):
+        """The compiled kernel of that name, if there is one for these arrays; a recording notes its call."""
         kernel, trace = find(name, *map(plain, arrays)), active.get()
         if kernel is None or trace is None or not trace.open or trace.hidden:
             return kernel and (lambda *given: kernel(*map(plain, given)))

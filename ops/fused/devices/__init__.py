@@ -6,11 +6,13 @@ run it on a CPU, too. Before its first use on a device a kernel computes a few s
 is off its reference, is switched off with one warning, and calls of the array library do its work.
 """
 
+from contextlib import nullcontext
+
 import numpy
 
 from tinygrad_ms.arrays.devices import parse_device
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.ops.fused.devices import labels, masks, normalization, softmax  # noqa: F401: they fill KERNELS
+from tinygrad_ms.ops.fused.devices import labels, masks, normalization, softmax  # they fill KERNELS
 from tinygrad_ms.ops.fused.devices.each import Each
 from tinygrad_ms.ops.fused.devices.kernel import KERNELS, Kernel
 from tinygrad_ms.ops.fused.devices.text import DTYPES
@@ -48,10 +50,15 @@ def find(name, first, *others):
             return None
     recorder = backend.recorder
     if recorder is not None:
-        return recorder.launched(find, name, first, *others)
-    if not hasattr(backend.xp, "RawModule") or not kernel.ready(backend, first.dtype.char, backend.index_of(first)):
+        return recorder.kernel(name, first, *others)
+    if not hasattr(backend.xp, "RawModule"):
         return None
-    return kernel
+    return kernel if kernel.ready(backend, first.dtype.char, first) else None
+
+
+def card(backend, index):
+    """The context in which that device is the current one, where there are several."""
+    return backend.multi_device(index) if callable(backend.multi_device) else nullcontext()
 
 
 def self_check(device: str) -> dict[str, str]:
@@ -60,13 +67,15 @@ def self_check(device: str) -> dict[str, str]:
     It compiles and runs all kernels on small arrays. A kernel that does wrong is switched off there, with a warning.
     Raises ValueError for a device without kernels of this kind, such as "cpu".
     """
-    backend, _ = parse_device(device)
+    backend, index = parse_device(device)
     if not hasattr(backend.xp, "RawModule"):
         raise ValueError(f"self_check: device {device!r} has no kernels of this kind; expected one such as 'cuda'")
     found = {}
-    for name, kernel in every().items():
-        for dtype in kernel.dtypes:
-            if dtype != "E" or "bfloat16" in numpy.sctypeDict:  # registered by ml_dtypes
-                kernel.ready(backend, dtype)
-                found[f"{name} {DTYPES[dtype]}"] = kernel.checked[backend.name, dtype]
+    with card(backend, index):
+        like = backend.xp.empty(0)
+        for name, kernel in every().items():
+            for dtype in kernel.dtypes:
+                if dtype != "E" or "bfloat16" in numpy.sctypeDict:  # registered by ml_dtypes
+                    kernel.ready(backend, dtype, like)
+                    found[f"{name} {DTYPES[dtype]}"] = kernel.checked[backend.name, dtype]
     return found

@@ -1,16 +1,17 @@
 """Calls of the kernels of a device with what an op has; None where no kernel can take it."""
 
-from contextlib import nullcontext
 from math import prod
 
+import numpy
+
 from tinygrad_ms.arrays.devices import parse_device
-from tinygrad_ms.ops.fused.devices import find, row_norms
+from tinygrad_ms.ops.fused.devices import card, find, row_norms
 from tinygrad_ms.ops.fused.devices.labels import NO_LABEL
 from tinygrad_ms.ops.fused.devices.masks import DROPOUT
 
 __all__: list[str] = []
 
-LARGE, ROWS_OF_A_PART, MOST_PARTS = 1 << 18, 256, 64  # elements from which sums of columns are made in parts
+FEW, ROWS_OF_A_PART, MOST_PARTS = 1024, 256, 256  # rows up to which sums of columns are made in one part
 
 
 def along_rows(name, *arrays, axis):
@@ -20,9 +21,9 @@ def along_rows(name, *arrays, axis):
     return run(*arrays, prod(first.shape[:-1]), first.shape[-1])[0]
 
 
-def label_loss(logits, labels, reduction, ignore):
+def labelled_loss(logits, labels, reduction, ignore):
     """The loss with integer labels, log p, and what the mean divides by."""
-    if not (run := find("label_loss", logits)) or not (total := find("label_total", logits)):
+    if not (run := find("labelled_loss", logits)) or not (total := find("labelled_total", logits)):
         return None
     ignore, rows, classes = NO_LABEL if ignore is None else ignore, labels.size, logits.shape[-1]
     log_p, losses = run(logits, labels, rows, classes, ignore)
@@ -33,13 +34,13 @@ def label_loss(logits, labels, reduction, ignore):
 
 
 def softmax_minus_one_hot(scale, log_p, labels):
-    return label_rule(scale, log_p, labels, scale, NO_LABEL, False)
+    return labelled_rule(scale, log_p, labels, scale, NO_LABEL, False)
 
 
-def label_rule(g, log_p, labels, count, ignore, divided):
+def labelled_rule(g, log_p, labels, count, ignore, divided):
     """The gradient of the logits; g, that of the loss, is a number or has one for each label."""
     rows = labels.size
-    if not (run := find("label_rule", log_p)) or g.dtype != log_p.dtype or g.size not in (1, rows):
+    if not (run := find("labelled_rule", log_p)) or g.dtype != log_p.dtype or g.size not in (1, rows):
         return None
     ignore, step = NO_LABEL if ignore is None else ignore, int(g.size == rows)
     return run(log_p, labels, g, count, rows, log_p.shape[-1], step, int(divided), ignore)[0]
@@ -70,7 +71,7 @@ def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
     dx, facts = run(g, x, w, rows, n, int(w is weight), int(center), float(eps))
     if not (needed[1] or needed[2]):
         return dx, None, None
-    parts = 1 if x.size < LARGE else max(min(-(-rows // ROWS_OF_A_PART), MOST_PARTS), 1)
+    parts = 1 if rows <= FEW else min(-(-rows // ROWS_OF_A_PART), MOST_PARTS)
     sums = columns(g, x, facts, rows, n, parts)
     if parts > 1:
         sums = [a.sum(axis=0) for a in sums]
@@ -93,9 +94,9 @@ def _length(x, axes, *factors):
 def dropout_mask(key, p, shape, dtype, device):
     """An array of ``shape``: 0 with probability p < 1, else 1 / (1 - p), made of ``key``, a number of 63 bits."""
     backend, index = parse_device(device)
-    card = backend.multi_device(index) if callable(backend.multi_device) else nullcontext()
-    with card:
+    with card(backend, index):
         like, size = backend.xp.empty(0, dtype), prod(shape)
-        if not size or not hasattr(backend.xp, "RawModule") or not DROPOUT.ready(backend, like.dtype.char, index):
+        if not size or not hasattr(backend.xp, "RawModule") or not DROPOUT.ready(backend, like.dtype.char, like):
             return None
-        return DROPOUT(like, size, key, float(p), 1 / (1 - p))[0].reshape(shape)
+        kept = float(numpy.ones((), dtype) / (1 - p))
+        return DROPOUT(like, size, key, round(p * 2**24), kept)[0].reshape(shape)

@@ -48,7 +48,7 @@ class Each(Kernel):
             "    }", "}", "",
         ])  # fmt: skip
 
-    def makes(self, arrays, numbers):
+    def shapes_of(self, arrays, numbers):
         if not self.count:
             self.count = len(written(self.kernel, "float32", self.takes, numbers)[1])
         return [(arrays[0].shape, arrays[0].dtype)] * self.count

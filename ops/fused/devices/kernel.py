@@ -21,6 +21,7 @@ class Kernel:
     """A kernel by its name, for arrays of ``dtypes``, of which it takes ``takes``, and numbers behind them."""
 
     options: tuple[str, ...] = ()  # of the compiler
+    makes, written = 0, ()  # as of kernels for a CPU: it takes no arrays to write into
 
     def __init__(self, name, takes, reference, dtypes):
         self.name = self.__name__ = name
@@ -33,7 +34,7 @@ class Kernel:
         """The text for arrays of these dtypes, given as characters, with NAME where its name goes."""
         raise NotImplementedError
 
-    def makes(self, arrays, numbers) -> list[tuple]:
+    def shapes_of(self, arrays, numbers) -> list[tuple]:
         """Shape and dtype of each result."""
         raise NotImplementedError
 
@@ -76,7 +77,7 @@ class Kernel:
         backend = BACKENDS[type(arrays[0])]
         xp = backend.xp
         arrays = [a if a.flags.c_contiguous else xp.ascontiguousarray(a) for a in arrays]
-        made = [xp.empty(shape, dtype) for shape, dtype in self.makes(arrays, numbers)]
+        made = [xp.empty(shape, dtype) for shape, dtype in self.shapes_of(arrays, numbers)]
         constants, passed = self.split(arrays, numbers)
         run = self.function(backend, "".join([a.dtype.char for a in arrays]), constants)
         blocks, threads = self.geometry(arrays, numbers)
@@ -84,12 +85,12 @@ class Kernel:
         run(blocks, (threads,), (*arrays, *made, *typed))
         return made
 
-    def ready(self, backend: Backend, dtype: str, index=0) -> bool:
-        """Whether it works on devices of that family, for arrays of that dtype; found out once, on number ``index``."""
+    def ready(self, backend: Backend, dtype: str, like) -> bool:
+        """Whether it works on devices of that family, for arrays of that dtype: found out once, where ``like`` is."""
         key = (backend.name, dtype)
         if key not in self.checked:
             try:
-                self.checked[key] = self.problem(backend, dtype, index)
+                self.checked[key] = self.problem(backend, dtype, backend.index_of(like))
             except Exception as error:  # of the compiler, the driver, the card
                 self.checked[key] = f"{type(error).__name__}: {error}"
             if problem := self.checked[key]:

@@ -17,19 +17,19 @@ def _picked(xp, y, labels, ignore):
     return xp.where(labels == ignore, 0.0, xp.where(inside, 1.0, numpy.nan)), xp.where(inside, labels, 0)
 
 
-def label_loss(xp, x, labels, rows, n, ignore):
+def labelled_loss(xp, x, labels, rows, n, ignore):
     (y,) = log_softmax(xp, x.astype("float64"), rows, n)
     counts, k = _picked(xp, y, labels, ignore)
     picked = xp.take_along_axis(y, k[..., None].astype("int64"), axis=-1)[..., 0]
     return [y.astype(x.dtype), xp.where(counts == 0, 0.0, -picked * counts).astype(x.dtype)]
 
 
-def label_total(xp, losses, labels, rows, n, ignore, mean):
+def labelled_total(xp, losses, labels, rows, n, ignore, mean):
     count = xp.asarray(max(int((labels != ignore).sum()), 1) if mean else 1, dtype=losses.dtype)
     return [(losses.astype("float64").sum() / count).astype(losses.dtype), count]
 
 
-def label_rule(xp, log_p, labels, scale, count, rows, n, step, divided, ignore):
+def labelled_rule(xp, log_p, labels, scale, count, rows, n, step, divided, ignore):
     p = xp.exp(log_p.astype("float64"))
     counts, k = _picked(xp, p, labels, ignore)
     s = counts * (scale.reshape(labels.shape) if step else scale.reshape(())) / (count if divided else 1)
@@ -39,7 +39,7 @@ def label_rule(xp, log_p, labels, scale, count, rows, n, step, divided, ignore):
 
 
 Rows(
-    "label_loss", "const L* labels, T* y, T* losses, long long rows, long long n, long long ignore", f"""
+    "labelled_loss", "const L* labels, T* y, T* losses, long long rows, long long n, long long ignore", f"""
     ROWS {{{SHIFTED}
         R rest = log(total);
         ALONG y[i * n + j] = (a[j] - top) - rest;
@@ -47,7 +47,7 @@ Rows(
         if (threadIdx.x == 0)
             losses[i] = k == ignore ? (R)0 : k < 0 || k >= n ? (R)not_a_number() : rest - (a[k] - top);
     }}
-""", label_loss, [None, lambda x, numbers: x.shape[:-1]],
+""", labelled_loss, [None, lambda x, numbers: x.shape[:-1]],
     lambda dtype: [wave(3, 70).astype(dtype), LABELS, 3, 70, -100],
 )  # fmt: skip
 
@@ -60,7 +60,7 @@ class One(Rows):
 
 
 One(
-    "label_total",
+    "labelled_total",
     "const L* labels, T* loss, T* count, long long rows, long long n, long long ignore, long long mean", """
     double total = 0, counted = 0;
     ALONG { total += x[j]; counted += labels[j] != ignore; }
@@ -68,11 +68,11 @@ One(
     counted = total_of(counted);
     if (!mean || counted == 0) counted = 1;
     if (threadIdx.x == 0) { loss[0] = total / counted; count[0] = counted; }
-""", label_total, [lambda x, numbers: ()] * 2,
+""", labelled_total, [lambda x, numbers: ()] * 2,
     lambda dtype: [wave(3).astype(dtype), LABELS, 1, 3, -100, 1],
 )  # fmt: skip
 Rows(
-    "label_rule",
+    "labelled_rule",
     "const L* labels, const T* scale, const T* count, T* y, long long rows, long long n, long long step,"
     " long long divided, long long ignore", """
     ROWS {
@@ -83,7 +83,7 @@ Rows(
         others = total_of(others);  // not p - 1, which has no digits where p is near 1
         ALONG y[i * n + j] = s * (j == k ? -others : exp(x[i * n + j]));
     }
-""", label_rule, [None],
+""", labelled_rule, [None],
     lambda dtype: [
         *log_softmax(numpy, wave(3, 70).astype(dtype), 3, 70), LABELS, wave(3).astype(dtype),
         numpy.asarray(2, dtype), 3, 70, 1, 1, -100,

@@ -31,7 +31,7 @@ class Rows(Kernel):
         parameters = f"const T* x, {self.parameters}"
         return f'{types}{self.head}\nextern "C" __global__ void NAME({parameters}) {{{self.source}}}\n'
 
-    def makes(self, arrays, numbers):
+    def shapes_of(self, arrays, numbers):
         x, kinds = arrays[0], [arrays[0].dtype] * len(self.shapes)
         for k in self.wide if x.dtype.char in HALF else ():
             kinds[k] = numpy.dtype("float32")

@@ -45,8 +45,7 @@ def set_default_device(device: str | None) -> None:
 
 def device_info() -> dict[str, str]:
     """What was found: the default device, the array libraries, the reason if CuPy is not usable, the allocator."""
-    problem = probe_cuda()
-    cuda = f"not usable: {problem}" if problem else f"CuPy {FAMILIES['cuda'].xp.__version__}"
+    cuda = f"not usable: {problem}" if (problem := probe_cuda()) else f"CuPy {FAMILIES['cuda'].xp.__version__}"
     return {"default": default_device(), "cpu": f"NumPy {numpy.__version__}", "cuda": cuda, "memory": memory_info()}
 
 

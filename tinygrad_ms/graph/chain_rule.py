@@ -56,7 +56,7 @@ def explain(output, wrt=None, form: str | None = None, params=None, gradient=Non
         raise ValueError(f"explain: form={form!r} is unknown; the forms are {', '.join(FORMS)}")
     if not isinstance(output, Tensor) or output.node is None:
         raise ValueError("explain: the output is not on the tape: nothing it was computed from had requires_grad=True")
-    chain = Chain(output, wrt, params, gradient)
+    chain = there(Chain, output)(output, wrt, params, gradient)
     if len(chain.ops) > max_steps:
         raise ValueError(
             f"explain: {len(chain.ops)} intermediate variables are more than max_steps={max_steps};"

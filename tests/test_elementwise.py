@@ -214,7 +214,8 @@ def test_every_smooth_elementary_function_is_among_them():
         "normal",
         "hyperbolic",
     )
-    names = {name for name, p in REGISTRY.items() if p.differentiable and p.op.__module__.split(".")[-1] in modules}
+    own = {name: p for name, p in REGISTRY.items() if p.differentiable and p.checks is None}
+    names = {name for name, p in own.items() if p.op.__module__.split(".")[-1] in modules}
     linear = {"add", "subtract", "multiply", "negative"}
     steps = {"abs", "sign", "floor", "ceil", "trunc", "round", "floor_divide", "relu", "leaky_relu", "hardtanh"}
     of_axes, inner = (

@@ -33,7 +33,8 @@ PAGES = {  # page: (title, names)
     ),
     "devices": (
         "Devices, memory, compiled kernels",
-        "device_info default_device set_default_device keep_freed_memory set_fused set_num_threads get_num_threads",
+        "device_info default_device set_default_device matmul_precision keep_freed_memory set_fused set_num_threads"
+        " get_num_threads",
     ),
     "distributed": ("Several processes", "distributed.*"),
 }

@@ -1,11 +1,9 @@
 """In which precision is computed: float32 matrices on a card, perhaps as TF32; half precision in float32."""
 
-from functools import wraps
 from typing import Any
 
 from tinygrad_ms.arrays.registry import FAMILIES, probe_cuda
-from tinygrad_ms.arrays.sums import HALF
-from tinygrad_ms.cards import F, card, there
+from tinygrad_ms.cards import card
 
 PRECISIONS = ("float32", "tf32")
 _current = "float32"
@@ -64,20 +62,6 @@ def tell(backend: Any, precision: str) -> None:
     for number in range(xp.cuda.runtime.getDeviceCount()):
         with card(backend, number):
             xp.cuda.cublas.setMathMode(xp.cuda.get_cublas_handle(), TF32_TENSOR_OP_MATH if tf32 else DEFAULT_MATH)
-
-
-def half_in_float32(function: F) -> F:
-    """Decorator: a matrix M in half precision is taken in float32, on the tape, and each result rounded once."""
-
-    @wraps(function)
-    def call(M, *args, **options):
-        if getattr(getattr(M, "dtype", None), "char", "-") not in HALF:
-            return function(M, *args, **options)
-        y = function(there(M.astype, M)("float32"), *args, **options)
-        results = tuple(there(part.astype, part)(M.dtype) for part in (y if isinstance(y, tuple) else (y,)))
-        return results if isinstance(y, tuple) else results[0]
-
-    return call  # type: ignore[return-value]
 
 
 DEFAULT_MATH, TF32_TENSOR_OP_MATH = 0, 3  # cublasMath_t of cublas_api.h

@@ -141,7 +141,7 @@ def spelled(functions: dict[str, Callable]) -> dict[str, Any]:
         plain, named = parameters(f)
         take = ", ".join([*plain, *(["*"] if named else []), *named, "**others"])
         give = ", ".join([*plain, *(f"{name}={name}" for name in named)])
-        last = plain[-1 - len(f.__defaults__ or ())]
+        last = plain[-1 - len(inner(f).__defaults__ or ())]
         text += (
             f"def {f.__name__}({take}):\n if others or {last} is ABSENT: return late(_{f.__name__}, others, locals())\n"
         )
@@ -150,8 +150,9 @@ def spelled(functions: dict[str, Callable]) -> dict[str, Any]:
     exec(compile(text, "tinygrad_ms, arguments by PyTorch's names", "exec"), facts)
     for f in found:
         made: Any = update_wrapper(facts[f.__name__], f)
-        made.__defaults__ = (ABSENT,) * (len(parameters(f)[0]) - len(f.__defaults__ or ())) + (f.__defaults__ or ())
-        made.__kwdefaults__ = f.__kwdefaults__
+        defaults = inner(f).__defaults__ or ()
+        made.__defaults__ = (ABSENT,) * (len(parameters(f)[0]) - len(defaults)) + defaults
+        made.__kwdefaults__ = inner(f).__kwdefaults__
         vars(sys.modules[f.__module__])[f.__name__] = made
     return {name: facts[f.__name__] for name, f in functions.items() if f in found}
 
@@ -160,9 +161,14 @@ ABSENT = object()  # the value of an argument that has no default, where it is n
 OURS = {name for names in ARGUMENTS.values() for name in names}
 
 
+def inner(f) -> Any:
+    """The function inside a decorated one, whose parameters are those of both."""
+    return getattr(f, "__wrapped__", f)
+
+
 def parameters(f) -> tuple:
     """The names of the parameters, and of those that every call names; () if PyTorch calls none of them otherwise."""
-    code: Any = getattr(f, "__code__", None)
+    code: Any = getattr(inner(f), "__code__", None)
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if code else ()
     return () if OURS.isdisjoint(names) else (names[: code.co_argcount], names[code.co_argcount :])
 

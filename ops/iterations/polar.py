@@ -10,10 +10,13 @@ Source: Su Jianlin, The derivative of msign, equations (5), (6). The coefficient
 public ops in ``matrix_sign/msign``.
 """
 
+from functools import wraps
 from math import prod, sqrt
 
 import numpy
 
+from tinygrad_ms.arrays.sums import HALF
+from tinygrad_ms.cards import F, there
 from tinygrad_ms.ops.iterations.coefficients import schedule_for
 from tinygrad_ms.ops.iterations.driver import (
     Iteration,
@@ -106,7 +109,7 @@ class Orthogonalise(Iteration):
 
 def steps_for(M):
     """The iteration for the library of M."""
-    return OrthogonaliseOnDevice if for_device(M) else Orthogonalise
+    return OrthogonaliseOnDevice if not isinstance(M, numpy.ndarray) and for_device(M) else Orthogonalise
 
 
 def orthogonalise(xp, M, steps=None, coefficients=None, mcsgn=False, warn=False):
@@ -160,3 +163,20 @@ def orthogonalise_smooth(xp, M, eps, steps=None, coefficients=None):
         if capped:
             warn_of_cap(m, n)
     return tuple(x.reshape(M.shape[:-2] + x.shape[1:]) for x in (y, scaled_inverse, norm))
+
+
+# --- half precision --------------------------------------------------------------------------------------------------
+
+
+def half_in_float32(function: F) -> F:
+    """Decorator: a matrix M in half precision is taken in float32, on the tape, and each result rounded once."""
+
+    @wraps(function)
+    def call(M, *args, **options):
+        if getattr(getattr(M, "dtype", None), "char", "-") not in HALF:
+            return function(M, *args, **options)
+        y = function(there(M.astype, M)("float32"), *args, **options)
+        results = tuple(there(part.astype, part)(M.dtype) for part in (y if isinstance(y, tuple) else (y,)))
+        return results if isinstance(y, tuple) else results[0]
+
+    return call  # type: ignore[return-value]

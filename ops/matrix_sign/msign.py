@@ -20,7 +20,7 @@ from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.iterations.coefficients import as_rows, fixed_rows
 from tinygrad_ms.ops.iterations.driver import into_range, is_tracked, largest_elements, power_of_two
-from tinygrad_ms.ops.iterations.polar import orthogonalise
+from tinygrad_ms.ops.iterations.polar import half_in_float32, orthogonalise
 from tinygrad_ms.ops.iterations.report import check_finite, check_orthogonal
 from tinygrad_ms.ops.linalg.parts import check_matrices, per_matrix, symmetric
 from tinygrad_ms.ops.matrix_sign.closed_form import LEAST, _msign_closed_form
@@ -28,7 +28,6 @@ from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.rules import _msign, chosen_rule
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
 from tinygrad_ms.ops.operands import as_operand
-from tinygrad_ms.precision import half_in_float32
 
 __all__ = ["msign", "msign_unrolled", "nuclear_norm", "polar"]
 

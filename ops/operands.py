@@ -57,5 +57,6 @@ def _called() -> str:
     """The name of the op that the user called: the outermost frame of ``ops`` on the way here."""
     frame, name = sys._getframe(2), ""
     while frame is not None and frame.f_globals.get("__name__", "").startswith("tinygrad_ms.ops"):
-        frame, name = frame.f_back, frame.f_code.co_name
+        name = name if frame.f_code.co_name == "call" else frame.f_code.co_name  # a decorator's function
+        frame = frame.f_back
     return name

@@ -29,6 +29,7 @@ STEPS = [
     lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True),
     lambda p: optim.Adam(p, weight_decay=0.1),
     lambda p: optim.AdamW(p),
+    lambda p: optim.RMSprop(p, momentum=0.5, centered=True),
     lambda p: optim.Muon(p, weight_decay=0.1),
     lambda p: optim.Muon(p, nesterov=False),
 ]

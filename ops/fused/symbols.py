@@ -16,15 +16,17 @@ __all__: list[str] = []
 NAMES = {"float32": "float", "float64": "double", "bool": "bool"}  # of dtypes in C
 CALLS = {  # functions of NumPy that C has
     "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p", "sqrt": "sqrt", "tanh": "tanh", "sinh": "sinh",
-    "cosh": "cosh", "abs": "fabs", "copysign": "copysign", "maximum": "maximum", "minimum": "minimum",
+    "cosh": "cosh", "abs": "fabs", "copysign": "copysign",
 }  # fmt: skip
 SIGNS = {
     "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}", "negative": "-{}",
     "greater": "{} > {}", "greater_equal": "{} >= {}", "less": "{} < {}", "less_equal": "{} <= {}",
     "equal": "{} == {}", "not_equal": "{} != {}", "logical_and": "{} && {}", "logical_or": "{} || {}",
-    "logical_not": "!{}",
+    "logical_not": "!{}", "maximum": "{0} >= {1} || {0} != {0} ? {0} : {1}",  # NaN stays NaN
+    "minimum": "{0} <= {1} || {0} != {0} ? {0} : {1}",
 }  # fmt: skip
-TRUTHS = {name for name in SIGNS if name not in ("add", "subtract", "multiply", "divide", "negative")}
+NUMBERS = {"add", "subtract", "multiply", "divide", "negative", "maximum", "minimum"}
+TRUTHS = SIGNS.keys() - NUMBERS
 
 
 class Symbol:

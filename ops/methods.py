@@ -177,7 +177,7 @@ def axes_of(op, as_shape):
 
 
 def attach(ops: dict[str, Any]) -> None:
-    """Give Tensor what ``Methods`` declares; ``ops`` are the functions of this room by name."""
+    """Give Tensor the methods that ``Methods`` declares. ``ops``: name -> function, for all ops of this folder."""
     PUBLIC.update(ops["__all__"])
     as_shape, reshape, permute_dims = ops["as_shape"], ops["reshape"], ops["permute_dims"]
     others = {

@@ -48,7 +48,7 @@ __all__ = [  # every name stands once in this list or in that of ops: none may o
     "inference_mode", "is_grad_enabled", "jacobian", "jvp", "keep_freed_memory", "linearize", "multilinear",
     "no_derivative", "no_grad", "ops", "primitive", "rules", "scope", "set_default_device", "set_fused", "signm",
     "tensor", "value_and_grad", "vjp",
-    # loaded when first used: rooms, and what stands in some of them
+    # loaded at the first use: folders, modules, and names from some of them
     "data", "distributed", "graph", "nn", "optim", "random", "replay", "serialization", "testing", "transforms",
     "CheckpointError", "compile", "explain", "get_num_threads", "load", "manual_seed", "profile", "save",
     "set_num_threads",
@@ -64,13 +64,13 @@ _ELSEWHERE = {  # names at the top level, and their modules
     "profile": "profiler", "explain": "graph", "compile": "replay",
     "get_num_threads": "ops.fused.threads", "set_num_threads": "ops.fused.threads",
 }  # fmt: skip
-_INTERNAL = {  # parts of the rules of other ops, public by accident: until 0.3 found here, with a warning
+_INTERNAL = {  # parts of the rules of other ops. They were public by mistake; until 0.3 they work here with a warning
     "alias": "ops.identity.identity", "getitem": "ops.indexing.getitem",
     "embed_diagonal": "ops.linalg.parts.embed_diagonal",
     "msign_dense_vjp": "ops.matrix_sign.sylvester.msign_dense_vjp", "sinc_derivative": "ops.special.sinc_derivative",
 }  # fmt: skip
 
-# Type checkers read the imports and must not see __getattr__: with it any name would be right to them.
+# Type checkers read the imports. They must not see __getattr__, because with it they would accept any name.
 if _typing.TYPE_CHECKING:
     from tinygrad_ms import data, distributed, graph, nn, optim, random, replay, serialization, testing, transforms
     from tinygrad_ms.graph import explain

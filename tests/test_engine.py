@@ -736,9 +736,26 @@ class TestTensor:
         assert "op=multiply" in repr(leaf(1.0) * 2.0)
         assert "name='w'" in repr(tg.tensor(1.0, name="w"))
 
-    def test_numpy_functions_are_refused_rather_than_half_working(self):
-        with pytest.raises(TypeError):
-            np.exp(tg.tensor([1.0]))
+    @pytest.mark.parametrize("device", ["cpu", "strict"])
+    def test_universal_functions_of_numpy_are_ours_which_record(self, device):
+        x = tg.tensor([0.5, 2.0], device=device, requires_grad=True)
+        y = np.arctan2(np.sin(x), np.float64(2.0)) + np.absolute(x)
+        assert [node.op for node in y.tape()] == ["leaf", "sin", "atan2", "abs", "add"]
+        y.sum().backward()
+        s = np.sin(x.numpy())
+        np.testing.assert_allclose(x.grad.numpy(), 2 * np.cos(x.numpy()) / (4 + s * s) + 1, rtol=1e-6)
+        assert y.dtype == np.float32  # NumPy's scalar is weak
+
+    def test_other_universal_functions_say_what_to_write(self):
+        x, array = leaf(1.0), np.ones(1)
+        for call, sentence in [
+            (lambda: np.add.reduce(x), r"np\.add\.reduce: it takes no Tensor; use tg\.sum"),
+            (lambda: np.exp(x, out=array), r"np\.exp: NumPy cannot write into its array here; use tg\.exp"),
+            (lambda: np.fmod(x, 2.0), r"np\.fmod: it takes no Tensor; use tg\.remainder"),
+            (lambda: np.heaviside(x, 1.0), r"np\.heaviside: it takes no Tensor; use tinygrad_ms's functions"),
+        ]:
+            with pytest.raises(TypeError, match=sentence):
+                call()
         np.testing.assert_array_equal(np.asarray(tg.tensor([1.0])), [1])
 
     @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])

@@ -325,6 +325,7 @@ ROOM = ("__init__", "__repr__", "__hash__", "__format__", "__len__", "__iter__",
         "__dlpack__", "__dlpack_device__", "__contains__", "__dir__", "__getitem__")  # fmt: skip
 SECOND = P(3, 2, seed=4)
 METHODS = {
+    "__array_ufunc__": lambda x, v: np.multiply(x, v),
     "backward": lambda x, v: (x.backward(v, create_graph=True), x.grad)[1],
     "copy_": lambda x, v: x.detach().copy_(v) * x,
     "__setitem__": lambda x, v: (y := x.detach().clone(), y.__setitem__(..., v), y * x)[2],

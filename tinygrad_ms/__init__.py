@@ -48,7 +48,7 @@ __all__ = [  # every name stands once in this list or in that of ops: none may o
     "inference_mode", "is_grad_enabled", "jacobian", "jvp", "keep_freed_memory", "linearize", "multilinear",
     "no_derivative", "no_grad", "ops", "primitive", "rules", "scope", "set_default_device", "set_fused", "signm",
     "tensor", "value_and_grad", "vjp",
-    # loaded at the first use: folders, modules, and names from some of them
+    # loaded when first used: rooms, and what stands in some of them
     "data", "distributed", "graph", "nn", "optim", "random", "replay", "serialization", "testing", "transforms",
     "CheckpointError", "compile", "explain", "get_num_threads", "load", "manual_seed", "profile", "save",
     "set_num_threads",

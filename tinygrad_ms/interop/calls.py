@@ -62,7 +62,7 @@ class Pull(Call):
         return tuple(g.data for g in gradients)
 
     def zeros(self, x):
-        """The gradient of an argument on which no output depends."""
+        """The gradient of what no output depends on."""
         array = BACKENDS[type(x.data)].xp.zeros_like(x.data)
         return Tensor(array) if self.wanted else array
 

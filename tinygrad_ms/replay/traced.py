@@ -101,7 +101,7 @@ POWERS = {2: numpy.square, 0.5: numpy.sqrt, -1: numpy.reciprocal}
 
 def leaves_to(other) -> bool:
     """Whether the other operand, such as a Tensor, computes the operator."""
-    return getattr(type(other), "__array_ufunc__", 0) is None
+    return getattr(other, "__array_ufunc__", 0) is None
 
 
 def read(line="") -> Untraceable:

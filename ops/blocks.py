@@ -129,7 +129,7 @@ def _parts(step, x, others, made, work):
 
 
 def none(condition):
-    """Whether no element is true. On a device it is False, because the host would have to wait for the answer."""
+    """Whether the host knows that no element is true. On a device it would have to wait, so it does not know."""
     return BACKENDS[type(condition)].name == "cpu" and not condition.any()
 
 

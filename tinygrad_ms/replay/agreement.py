@@ -10,11 +10,11 @@ from tinygrad_ms.tree import flatten
 
 
 class Undo(Exception):
-    """Ends a replay whose effects are to be taken back."""
+    """Ends a replay, so that its effects are undone."""
 
 
 def run_both(compiled, program, args, kwargs, inputs):
-    """The results of the step itself. Raises RuntimeError where the replay has left others."""
+    """The results of the step itself. Raises RuntimeError if the replay had another result or effect."""
     schedules = program.schedules
     optimizers = {**program.optimizers, **{id(s.optimizer): s.optimizer for s in schedules}}.values()
     parameters = {id(t): t for t in (*program.leaves, *program.tensors)}

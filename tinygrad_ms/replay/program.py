@@ -345,4 +345,4 @@ def difference(first, second) -> str:
             return f"{a[1]} in {a[3] or 'the step'} became {b[1]} in {b[3] or 'the step'}"
     if len(first[0]) != len(second[0]):
         return f"{len(first[0])} calls became {len(second[0])}"
-    return "the results are others"
+    return "the results differ"

@@ -210,10 +210,10 @@ def elementwise_primitives():
 
 TEXT = """# Accuracy of elementwise functions
 
-The table says how far the worst of 100,000 results is off, in ulp: 1 ulp is the distance of two neighbouring floats at
-the right result, and 0.5 is what rounding alone costs. Below the smallest normal number that distance stays as it is.
-Each cell has two figures, of the value and of the derivative (the gradient for a cotangent of 1). A bar stands behind
-a row that holds one: 4 ulp in float32 and float64, 1 in float16 (of atan only that). `!` marks a figure above it.
+The table has the error of the worst of 100,000 results, in ulp. 1 ulp is the distance of two neighbouring floats at the
+right result; rounding alone gives an error of up to 0.5. Below the smallest normal number the distance is constant.
+Each cell has two errors: of the value, and of the derivative (the gradient for a cotangent of 1). "yes" means that a
+test checks a bar: 4 ulp in float32 and float64, 1 in float16 (for atan only this). `!` marks a figure above the bar.
 
 `benchmarks/accuracy.py` makes the table (`python benchmarks/accuracy.py --write`). A quarter of the arguments is
 spread evenly over the exponents of the dtype, on each side of 0, and half over -20 to 20. sin, cos, tan and their

@@ -1,13 +1,13 @@
-"""What data-parallel training costs: buckets against one all-reduce, the wrapper alone, and a model of many ranks.
+"""The cost of data-parallel training: buckets against one all-reduce, the wrapper alone, and a model of many ranks.
 
     OPENBLAS_NUM_THREADS=1 mpiexec -n 2 python benchmarks/bench_distributed.py [--repeats 31] [--json FILE]
     OPENBLAS_NUM_THREADS=1 python benchmarks/bench_distributed.py            # one rank: the cost of DataParallel itself
 
-A step: forward, backward and the mean of the gradients of an MLP, batch 256 on each rank. The variants take turns, with
-a barrier before each turn; a ratio is the median over the repeats. The time of a turn is that of rank 0.
-"one all-reduce": the gradients in one vector after backward, averaged in one collective, and copied back.
-With more than one rank, a table follows: what the model of cost below predicts from the measured step. It is a
-prediction: nobody has measured it.
+A step is forward, backward and the mean of the gradients of an MLP, with batch 256 on each rank. The variants take
+turns, with a barrier before each turn. A ratio is the median over the repeats. The time of a turn is that of rank 0.
+"one all-reduce" joins the gradients in one vector after backward, averages it in one collective, and copies it back.
+With more than one rank, a table follows. It is a prediction from the measured step, by the cost model below. Nobody has
+measured it.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import tinygrad_ms as tg
 from tinygrad_ms import distributed, nn
 
 SIZES = {"0.67 million": (784, 512, 512, 10), "10 million": (784, 2048, 2048, 2048, 10)}
-NETWORKS = {  # seconds of latency, bytes in a second
+NETWORKS = {  # latency in seconds, bytes per second
     "between nodes, 25 GB/s": (3e-6, 25e9),
     "Ethernet, 1.2 GB/s": (3e-5, 1.2e9),
 }
@@ -58,14 +58,14 @@ def contenders(sizes, batch=256):
 
 
 def all_reduce_time(size, p, latency, bandwidth):
-    """Seconds of an all-reduce of ``size`` bytes on p ranks: the better of ring and tree."""
+    """Seconds of an all-reduce of ``size`` bytes on p ranks, by a ring or by a tree; the faster one counts."""
     ring = 2 * (p - 1) * (latency + size / (p * bandwidth))
     tree = 2 * log2(p) * (latency + size / bandwidth)
     return min(ring, tree)
 
 
 def predicted(step, backward, buckets, p, latency, bandwidth):
-    """Seconds of a step on p ranks: bucket i leaves when its share of backward is done, and those before have come."""
+    """Seconds of a step on p ranks. A bucket leaves when its share of backward is done and earlier ones have come."""
     total, ready, free = sum(buckets), 0.0, 0.0
     for size in buckets:
         ready += backward * size / total
@@ -91,7 +91,7 @@ def measure(sizes, repeats):
 
 
 def prediction(sizes, milliseconds_of_a_step):
-    """Rows of the table: how much faster p ranks train than one, each with a batch of 256."""
+    """Rows of the table: the time of a step on one rank divided by that on p ranks, with batch 256 on each."""
     averaging = distributed.DataParallel(model_of(sizes)).averaging
     buckets = [bucket.vector.nbytes for bucket in averaging.buckets]
     step = milliseconds_of_a_step / 1e3

@@ -1,12 +1,12 @@
-"""msign forward and VJP in float32 against its own matrix products, other ways here, and PyTorch where installed.
+"""Times msign and its VJP in float32, beside its own matrix products, other methods here, and PyTorch if installed.
 
     python benchmarks/bench_msign.py [--repeats 31] [--steps 8] [--json FILE]
 
-All ways of one shape take turns in one run. The figures are medians in milliseconds; behind each the median ratio to
-ours (above 1: ours is faster). "products alone" is the floor: the matrix products of the same algorithm on
-preallocated buffers. "dense block" is the source's mcsgn of one (n + m) x (n + m) matrix behind our forward, on our
-kernel and as the source writes the iteration; "dense, products alone" over "products alone" is what no
-implementation of either can exceed with this BLAS. Fix the threads with OMP_NUM_THREADS.
+All methods take turns in one run of a shape. The figures are medians in milliseconds. After each comes the median ratio
+to ours; above 1 ours is faster. "products alone" are the matrix products of the same algorithm on preallocated buffers;
+no implementation can be faster. "dense block" is our forward with the derivative of the source, mcsgn of one
+(n + m) x (n + m) matrix: on our kernel, and with the iteration as the source writes it. With this BLAS, the ratio of
+"dense, products alone" to "products alone" bounds the advantage of our blocks. Fix the threads with OMP_NUM_THREADS.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SHAPES = [(128, 32, 32), (128, 128), (256, 256), (512, 512), (128, 512), (64, 51
 
 
 def products(M, steps):
-    """A function that runs the products of ``msign`` and its VJP on buffers, and nothing else."""
+    """A function that runs only the products of ``msign`` and its VJP, on buffers."""
     tall = M if M.shape[-2] >= M.shape[-1] else M.mT.copy()
     tall = tall.reshape((-1, *tall.shape[-2:])) / np.linalg.norm(tall, axis=(-2, -1), keepdims=True)
     batch, rows, n = tall.shape
@@ -62,7 +62,7 @@ def products(M, steps):
 
 
 def dense_products(M, steps):
-    """As ``products``, of our forward and the source's dense block."""
+    """As ``products``, but for our forward with the dense block of the source."""
     tall = M if M.shape[-2] >= M.shape[-1] else M.mT.copy()
     n, size = tall.shape[-1], sum(M.shape[-2:])
     X, other, Y = (tall / np.linalg.norm(tall, axis=(-2, -1), keepdims=True) for _ in range(3))
@@ -81,7 +81,7 @@ def dense_products(M, steps):
 
 
 def dense_as_written(M, G, O, steps, eps=1e-3):
-    """``msign_dense_vjp`` with the iteration as 000 (6) has it: X <- a X + (b S + c S S) X with S = X X."""
+    """``msign_dense_vjp`` with the iteration of Su Jianlin, equation 6: X <- a X + (b S + c S S) X with S = X X."""
     n, m = M.shape[-2:]
     M = M / np.linalg.norm(M, axis=(-2, -1), keepdims=True)
     X = np.zeros((*M.shape[:-2], n + m, n + m), M.dtype)
@@ -108,9 +108,9 @@ def ours(M, G, function):
 
 
 def torch_ways(M, G, steps):
-    """PyTorch's automatic derivative through the steps, through its SVD, and of linalg.polar where it exists.
+    """PyTorch's automatic derivatives: through the steps, through its SVD, and of linalg.polar if it exists.
 
-    The best one there is written by hand: the closed form on its SVD, which keeps U, S and V for backward.
+    The fastest method in PyTorch is written by hand: the closed form on its SVD. It keeps U, S and V for backward.
     """
     import torch
 

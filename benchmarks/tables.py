@@ -20,7 +20,7 @@ ORDER = (
 
 
 def processor():
-    """The name of the CPU, as Linux gives it."""
+    """The name of the CPU."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
@@ -29,7 +29,7 @@ def processor():
 
 
 def table(rows):
-    """Markdown of rows of cells, the first one the head."""
+    """A table in Markdown, from rows of cells. The first row is the head."""
     head, *others = rows
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *others))
 
@@ -39,7 +39,7 @@ def number(x):
 
 
 def group_table(found, group):
-    """Milliseconds of PyTorch (of ours without it), the ratios of the others to it, and the memory of a step."""
+    """A table: milliseconds of PyTorch (of ours if it is absent), ratios of the others to it, and memory of a step."""
     rows = [row for row in found["results"].values() if row.get("group") == group]
     base = next((row["base"] for row in rows), "PyTorch")
     columns = [label for label in ORDER if any(label in row["ratio"] or label in row["refused"] for row in rows)]
@@ -64,7 +64,7 @@ def span(ratios):
 
 
 def measured(found):
-    """When, where and with what: the facts, as one paragraph."""
+    """The facts of the measurement in one paragraph: time, machine, versions, load."""
     facts = found["facts"]
     versions = dict.fromkeys(who["version"] for who in facts["contenders"].values())
     absent = f" Left out: {'; '.join(f'{label}, {why}' for label, why in facts['absent'].items())}."
@@ -80,22 +80,22 @@ def measured(found):
 
 
 def msign_claim(found):
-    """What msign with its derivative takes, in one sentence: the ranges over the sizes."""
+    """The time of msign with its derivative, as ranges over the sizes."""
     rows = [row for row in found["results"].values() if row.get("group") == "msign" and row["base"] == "PyTorch"]
     if not rows:
         return "Not measured beside PyTorch."
     ways = {label: span([row["ratio"][label] for row in rows]) for label in ("ours eigh", "ours svd", "ours")}
     steps = span([row["ratio"]["ours"] / row["ratio"]["PyTorch through 8 steps"] for row in rows])
     return (
-        f"msign with its derivative takes, of the time of PyTorch's SVD with the closed form written by hand as its"
-        f' backward, {ways["ours eigh"]} with `method="eigh"`, {ways["ours svd"]} with `method="svd"`, and'
-        f" {ways['ours']} by the default, which works with products alone; the default takes {steps} of the time of"
+        "The measure is PyTorch's SVD with the closed form written by hand as its backward. Of its time, msign with its"
+        f' derivative takes {ways["ours eigh"]} with `method="eigh"`, {ways["ours svd"]} with `method="svd"`, and'
+        f" {ways['ours']} with the default, which uses only matrix products. The default takes {steps} of the time of"
         f" PyTorch's automatic derivative through eight steps."
     )
 
 
 def slower(found, group="programs"):
-    """Where eager tinygrad_ms takes longer than PyTorch eager, by name; and where it does not."""
+    """A sentence that names the rows on which eager tinygrad_ms takes longer than PyTorch eager."""
     rows = [row for row in found["results"].values() if row.get("group") == group and row["base"] == "PyTorch"]
     behind = [f"{row['title']} ({number(row['ratio']['ours'])})" for row in rows if row["ratio"]["ours"] > 1]
     if not behind:
@@ -112,7 +112,7 @@ def imported(found):
 
 
 def contents(name, found):
-    """What belongs in the place called ``name``."""
+    """The text for the place called ``name`` on a page."""
     sentences = {"measured": measured, "msign claim": msign_claim, "slower": slower, "import": imported}
     if name.startswith("slower "):
         return slower(found, name.partition(" ")[2])

@@ -140,7 +140,7 @@ def is_small(x):
 
 
 def over_square(g, function, x):
-    """g / function(x)^2 in a few calls. float32 is computed in float64: the function is 2 ulp off, its square 4."""
+    """g / function(x)^2 in a few calls. float32 uses float64: in float32 the function is 2 ulp off, its square 4."""
     if x.dtype.char == "f":
         c = function(x.astype("float64"))
         return (g / (c * c)).astype("float32")
@@ -178,7 +178,7 @@ def decay(xp, z, itemsize=8):
 def decay_and_rest(xp, x):
     """v = e^-|x| and 1 - v^2 in float64, for x in float32. In float64 the difference has enough digits for float32.
 
-    Raises FloatingPointError for an x so near 0 that it has not. Such a block is computed in another way.
+    Raises FloatingPointError if an x is so near 0 that it has not enough digits. Such a block is computed differently.
     """
     v = xp.abs(x).astype("float64")
     v = xp.exp(xp.negative(v, out=v), out=v)
@@ -195,7 +195,7 @@ def step(x):
 
 
 def over_bump(xp, e, out):
-    """(1 + e)^2 / e = 1 / e + e + 2. e = e^x gives the reciprocal of the slope of the logistic function."""
+    """(1 + e)^2 / e = 1 / e + e + 2. For e = e^x it is the reciprocal of the slope of the logistic function."""
     xp.divide(1, e, out=out)
     out += e
     out += 2
@@ -203,7 +203,7 @@ def over_bump(xp, e, out):
 
 
 def bump(w):
-    """w / (1 + w)^2 for 0 <= w <= 1. The square is rounded once. w = e^-|x| gives the slope of the sigmoid."""
+    """w / (1 + w)^2 for 0 <= w <= 1. The square is rounded once. For w = e^-|x| it is the slope of the sigmoid."""
     q = w + 2
     q *= w
     q += 1

@@ -26,7 +26,7 @@ def all_reduce(xp, x, *, op="sum"):
     if op not in ("sum", "mean"):
         raise ValueError(f"all_reduce: op is {op!r}, expected 'sum' or 'mean'")
     if op == "mean" and x.dtype.kind != "f":
-        raise TypeError(f"all_reduce: x is {x.dtype}, whose mean is no such number; use op='sum', or floats")
+        raise TypeError(f"all_reduce: x is {x.dtype}, but a mean needs floats; use op='sum', or x.astype('float32')")
     y = summed("all_reduce", x, x.shape, lambda c, a, b: c.Iallreduce(a, b))
     return y / y.dtype.type(world().size) if op == "mean" else y
 
@@ -80,7 +80,7 @@ def reduce_scatter(xp, x):
     """The sum of the arrays of all ranks; rank r gets its r-th part of axis 0, which all ranks divide evenly."""
     job = world()
     if not x.ndim or x.shape[0] % job.size:
-        raise ValueError(f"reduce_scatter: x has shape {x.shape}, whose first axis {job.size} ranks do not divide")
+        raise ValueError(f"reduce_scatter: x has shape {x.shape}; {job.size} ranks must divide its first axis")
     shape = (x.shape[0] // job.size, *x.shape[1:])
     return summed("reduce_scatter", x, shape, lambda c, a, b: c.Ireduce_scatter_block(a, b))
 

@@ -55,7 +55,7 @@ def astype(x, dtype) -> Tensor:
     moves=True,
 )
 def copy_to(xp, x, /, device, source):
-    """x of device ``source``, copied to ``device``, or x itself if it is there. The gradient travels back."""
+    """A copy of x on ``device``, or x itself if it is there. ``source``: the device of x. The gradient travels back."""
     return to_device(x, device)
 
 

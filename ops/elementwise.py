@@ -22,7 +22,7 @@ __all__ = [
 
 
 def _power(a, b):
-    """a ** b. Cubes and fourth powers of arrays are products, which take a tenth of the time of NumPy's power."""
+    """a ** b. Cubes and fourth powers of arrays are products. These take a tenth of the time of NumPy's power."""
     if type(b) in NUMBERS and (b == 3 or b == 4) and not isinstance(a, Tensor) and type(a) not in NUMBERS:
         kind = a.dtype.kind
         if (kind == "f" and a.dtype.char not in HALF) or (kind in "iu" and type(b) is int):

@@ -1,4 +1,4 @@
-"""The identity as an op: transforms give their inputs a new place on the tape with it."""
+"""The identity as an op. With it, transforms give their inputs a new place on the tape."""
 
 from tinygrad_ms.engine.primitive import linear
 

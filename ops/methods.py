@@ -177,7 +177,7 @@ def axes_of(op, as_shape):
 
 
 def attach(ops: dict[str, Any]) -> None:
-    """Give Tensor what ``Methods`` declares; ``ops`` are the functions of this room by name."""
+    """Give Tensor the methods that ``Methods`` declares. ``ops``: name -> function, for all ops of this folder."""
     PUBLIC.update({name: ops[name] for name in ops["__all__"]})
     Tensor.__array_ufunc__ = ArrayUfunc()  # type: ignore[attr-defined]
     as_shape, reshape, permute_dims = ops["as_shape"], ops["reshape"], ops["permute_dims"]

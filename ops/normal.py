@@ -1,6 +1,6 @@
 """The normal distribution function, accurate in the tails.
 
-Phi(-a) = e^(-a^2 / 2) R(a) for a >= 0, with R(a) = e^(z^2) erfc(z) / 2 at z = a / sqrt 2: Mills' ratio, scaled.
+Phi(-a) = e^(-a^2 / 2) R(a) for a >= 0, where R(a) = e^(z^2) erfc(z) / 2 with z = a / sqrt 2 is Mills' ratio, scaled.
 """
 
 import math

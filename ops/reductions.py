@@ -39,7 +39,7 @@ __all__ = [
 
 
 def _sum_vjp(g, x_shape, axis, keepdims):
-    """The cotangent of a sum: every element that was summed receives that of its sum."""
+    """The cotangent of x: every element receives the cotangent of its sum."""
     g = restore_axes(g, x_shape, axis, keepdims)
     shape = before(g, len(x_shape)) + x_shape
     if type(g) is not numpy.ndarray or math.prod(shape) > SMALL:

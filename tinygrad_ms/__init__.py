@@ -65,13 +65,13 @@ _ELSEWHERE = {  # names at the top level, and their modules
     "profile": "profiler", "explain": "graph", "compile": "replay",
     "get_num_threads": "ops.fused.threads", "set_num_threads": "ops.fused.threads",
 }  # fmt: skip
-_INTERNAL = {  # parts of the rules of other ops, public by accident: until 0.3 found here, with a warning
+_INTERNAL = {  # parts of the rules of other ops. They were public by mistake; until 0.3 they work here with a warning
     "alias": "ops.identity.identity", "getitem": "ops.indexing.getitem",
     "embed_diagonal": "ops.linalg.parts.embed_diagonal",
     "msign_dense_vjp": "ops.matrix_sign.sylvester.msign_dense_vjp", "sinc_derivative": "ops.special.sinc_derivative",
 }  # fmt: skip
 
-# Type checkers read the imports and must not see __getattr__: with it any name would be right to them.
+# Type checkers read the imports. They must not see __getattr__, because with it they would accept any name.
 if _typing.TYPE_CHECKING:
     from tinygrad_ms import data, distributed, graph, nn, optim, random, replay, serialization, testing, transforms
     from tinygrad_ms.graph import explain

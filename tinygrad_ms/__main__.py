@@ -13,11 +13,11 @@ from tinygrad_ms.reference import as_math, entry, page
 
 
 class Drawn(BaseException):
-    """Ends the script once its graph is drawn; no Exception, so that the script does not catch it."""
+    """Ends the script when its graph is drawn. It is not an Exception, so that the script does not catch it."""
 
 
 def main(arguments=None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tinygrad_ms", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     graph = commands.add_parser("graph", help="draw the computation graph of a script")

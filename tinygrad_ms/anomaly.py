@@ -1,4 +1,4 @@
-"""Observers that look for a fault: which op made the first NaN, which line writes into what the tape has saved."""
+"""Observers that find a fault: the op that made the first NaN, or the line that writes into an array of the tape."""
 
 from threading import RLock
 
@@ -14,8 +14,8 @@ from tinygrad_ms.engine.tensor import raw
 class detect_nan(hooks):
     """``with detect_nan():`` raises FloatingPointError at the first op, or rule of an op, whose result holds a NaN.
 
-    The sentence names the op, where it was called, and what its arguments held. Every result is inspected (on a GPU
-    that waits for the device), so use it to look for a fault rather than always.
+    The error names the op, the line that called it, and the range of its arguments. Every result is tested, and on a
+    GPU each test waits for the device. So use it to find a fault, not always.
     """
 
     def __init__(self):
@@ -41,14 +41,14 @@ class detect_nan(hooks):
 class guard_saved(hooks):
     """``with guard_saved():`` makes the NumPy arrays that ops inside save read-only until backward has used them.
 
-    The tape keeps the arrays it has saved, not copies. A change through a Tensor (``copy_``, ``t[i] = v``, a step of an
-    optimizer) is counted, and backward refuses what it has saved before it. A change of the array itself is not seen,
-    and the gradient is then wrong in silence: through ``x.data``, what ``x.numpy()`` or ``numpy.asarray(x)`` gave, the
-    array that ``asarray`` or a transform took, one that was the target or a constant of an op, another library that
-    DLPack gave the memory to.
-    With this guard such a write raises ValueError at its line ("read-only"). The arrays stay so until the tape that
-    has saved them is freed: by backward without ``retain_graph``, or with the last result. Views that NumPy makes
-    meanwhile stay read-only. Not caught are writes through views that NumPy made before, and on other devices.
+    The tape saves arrays without copying them. A change through a Tensor (``copy_``, ``t[i] = v``, a step of an
+    optimizer) is counted, and backward refuses an array that changed after it was saved. A change of the array itself
+    is not seen, and then the gradient is wrong in silence. Such a change may go through ``x.data``, the result of
+    ``x.numpy()`` or ``numpy.asarray(x)``, an array given to ``asarray`` or to a transform, an array that was the target
+    or a constant of an op, or another library that shares the memory by DLPack.
+    With this guard such a write raises ValueError ("read-only") at its line. The arrays stay read-only until the tape
+    that has saved them is freed, by backward without ``retain_graph`` or with the last result. Views that NumPy makes
+    in this time stay read-only. Writes through views that NumPy made before, and on other devices, are not caught.
     """
 
     def __init__(self):
@@ -63,7 +63,7 @@ class guard_saved(hooks):
 
 
 class Held(tuple):
-    """What a node has saved; its arrays are read-only as long as this tuple is there."""
+    """The values that a node has saved. Their arrays are read-only as long as this tuple exists."""
 
     def __init__(self, values):
         self.owners = [hold(value) for value in values if type(value) is numpy.ndarray]
@@ -73,12 +73,12 @@ class Held(tuple):
             let_go(owner)
 
 
-_held: dict[int, tuple] = {}  # by id of an array that owns memory: ([how often it is held], the arrays made read-only)
+_held: dict[int, tuple] = {}  # id of an array that owns memory -> ([how often it is held], arrays made read-only)
 _lock = RLock()
 
 
 def hold(array) -> int:
-    """Make an array read-only, and those whose memory it shows; return the id of the owner."""
+    """Make an array and the arrays whose memory it shows read-only. Returns the id of the owner of the memory."""
     chain = chain_of(array)
     with _lock:
         count, changed = _held.setdefault(id(chain[-1]), ([0], []))
@@ -88,7 +88,7 @@ def hold(array) -> int:
 
 
 def chain_of(array) -> list:
-    """An array, the array whose memory it shows, and so on to the owner."""
+    """An array, the array whose memory it shows, and so on, up to the owner of the memory."""
     chain = [array]
     while type(chain[-1].base) is numpy.ndarray:
         chain.append(chain[-1].base)
@@ -96,9 +96,10 @@ def chain_of(array) -> list:
 
 
 def make_read_only(chain, changed) -> None:
-    """Note in ``changed`` what is to be writeable again: the owner first, for NumPy lets no view be written before it.
+    """Make a chain of arrays read-only, and add those that ``let_go`` makes writeable again to ``changed``.
 
-    A view of what is read-only is so from the start; one with a step of 0 (``broadcast_to``) is so for good.
+    The owner comes first, because NumPy makes no view of a read-only array writeable. A view of a read-only array is
+    read-only from the start. A view with a step of 0 (``broadcast_to``) stays read-only for ever.
     """
     ours = chain[-1].flags.writeable or any(part is chain[-1] for part in changed)
     for part in reversed(chain):

@@ -42,7 +42,7 @@ HEAD = "<!-- Made from the docstrings by `python -m tinygrad_ms api`; do not edi
 
 
 def names_of(page: str) -> list[str]:
-    """The names on a page, as they stand behind ``tg.``."""
+    """The names on a page, without ``tg.``."""
     found = []
     for name in PAGES[page][1].split():
         room = look_up(name.removesuffix(".*"))
@@ -56,7 +56,7 @@ def own(room, name: str, value) -> bool:
 
 
 def look_up(name: str):
-    """What stands behind ``tg.`` under that name."""
+    """The object with that name in ``tg``."""
     found = tg
     for part in name.split("."):
         found = getattr(found, part)
@@ -88,12 +88,12 @@ def heading(name: str) -> str:
 
 
 def anchor(name: str) -> str:
-    """The fragment of the heading, as GitHub makes it."""
+    """The anchor that GitHub gives to the heading."""
     return heading(name).replace(".", "").replace(" ", "-").lower()
 
 
 def entry(name: str) -> str:
-    """What a page says of one function or class."""
+    """The part of a page about one function or class."""
     what = look_up(name)
     parts = [f"## {heading(name)}", *signature(f"tg.{name}", what), markdown(inspect.getdoc(what) or "")]
     if inspect.isclass(what):
@@ -102,7 +102,7 @@ def entry(name: str) -> str:
 
 
 def signature(name: str, what) -> list[str]:
-    """How it is called, as a block of code; of a class without arguments of its own nothing."""
+    """The call as a block of code. Empty for a class without arguments of its own."""
     function = what.__init__ if inspect.isclass(what) and inspect.isfunction(what.__init__) else what
     if inspect.isclass(function):
         return []
@@ -110,13 +110,13 @@ def signature(name: str, what) -> list[str]:
 
 
 def call(function, bound: bool) -> str:
-    """The arguments, without the first where that is ``self``."""
+    """The arguments in brackets, without ``self``."""
     text = str(plain_signature(function))
     return re.sub(r"^\(\w+(, (/, )?)?", "(", text) if bound else text
 
 
 def methods(cls) -> list[str]:
-    """The methods of a class by their first paragraphs; those that are ops or say nothing by their names."""
+    """The methods of a class with their first paragraphs. Ops, and methods without a docstring, are only named."""
     told, named = [], []
     for name, value in vars(cls).items():
         bound, value = not isinstance(value, staticmethod), getattr(value, "__func__", value)

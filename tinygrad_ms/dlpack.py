@@ -1,6 +1,6 @@
-"""DLPack, by which array libraries show each other their memory: arrays of PyTorch, JAX and others come in here.
+"""DLPack lets array libraries share memory. Arrays of PyTorch, JAX and others come in here.
 
-The way out is ``Tensor.__dlpack__``: ``torch.from_dlpack(tensor.detach())``. Source: https://dmlc.github.io/dlpack.
+They go out by ``Tensor.__dlpack__``: ``torch.from_dlpack(tensor.detach())``. Source: https://dmlc.github.io/dlpack.
 """
 
 import numpy
@@ -14,7 +14,7 @@ FAMILIES = {1: "cpu", 2: "cuda", 3: "cpu", 13: "cuda"}  # kDLCPU, kDLCUDA, kDLCU
 
 
 def array_from_dlpack(x, what: str = "from_dlpack"):
-    """The NumPy or CuPy array that shows the memory of ``x``. ``what``: how a message calls it."""
+    """The NumPy or CuPy array that shows the memory of ``x``. ``what``: the name of the call in error messages."""
     kind, index = x.__dlpack_device__()
     if kind not in FAMILIES:
         raise ValueError(
@@ -23,7 +23,7 @@ def array_from_dlpack(x, what: str = "from_dlpack"):
         )
     family = FAMILIES[kind]
     backend, _ = parse_device(f"cuda:{index}" if family == "cuda" else family)
-    if hasattr(x, "is_neg") and x.is_neg():  # a lazy negative of PyTorch, which shows its memory without the sign
+    if hasattr(x, "is_neg") and x.is_neg():  # a lazy negative of PyTorch: its memory lacks the sign
         x = x.resolve_neg()
     try:
         array = backend.xp.from_dlpack(x)
@@ -35,13 +35,13 @@ def array_from_dlpack(x, what: str = "from_dlpack"):
 
 
 def from_dlpack(x) -> Tensor:
-    """A tensor that shows the memory of ``x``, an array of another library with ``__dlpack__``; nothing is copied.
+    """A tensor that shows the memory of ``x``, an array of another library with ``__dlpack__``. Nothing is copied.
 
-    On the CPU it is a NumPy array's, on CUDA a CuPy array's. Writes of the other library are not seen by the tape.
-    The tensor is no part of the other library's graph: ``tinygrad_ms.interop.torch`` and ``.jax`` carry gradients
-    across. Raises TypeError for what has no ``__dlpack__``, for complex numbers and for dtypes that NumPy has not (such
-    as bfloat16: use ``.float()``), ValueError for other devices, and the BufferError of a library that keeps its array
-    to itself, as PyTorch does where a gradient is required (``.detach()``).
+    Its data is a NumPy array on the CPU and a CuPy array on CUDA. The tape does not see writes of the other library.
+    The tensor is not part of the graph of the other library; ``tinygrad_ms.interop.torch`` and ``.jax`` carry gradients
+    across. Raises TypeError for an object without ``__dlpack__``, for complex numbers, and for dtypes that NumPy does
+    not have (such as bfloat16: use ``.float()``). Raises ValueError for other devices. Raises the BufferError of a
+    library that does not share its array; PyTorch does so if the array requires a gradient (use ``.detach()``).
     """
     if not hasattr(x, "__dlpack__"):
         raise TypeError(f"from_dlpack: {type(x).__name__} has no __dlpack__; tg.tensor takes numbers and lists")

@@ -1,4 +1,4 @@
-"""Lines: which one of a source file an instruction belongs to, and lines of text as a notebook shows them."""
+"""Lines: the line of a source file to which an instruction belongs, and lines of text for a notebook."""
 
 from bisect import bisect_right
 from functools import lru_cache
@@ -12,7 +12,7 @@ def line_of(code: CodeType, offset: int) -> str:
 
 
 def monospaced(text: str) -> str:
-    """HTML in which the columns of a text stand below each other, whatever the style of the page."""
+    """HTML of a text with monospaced letters, so that its columns are aligned in every style of a page."""
     from html import escape
 
     style = "font-family: monospace; white-space: pre; line-height: 1.3; overflow-x: auto; text-align: left"

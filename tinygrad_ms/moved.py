@@ -1,6 +1,6 @@
-"""Where modules and names have gone: their old paths work for one minor version, with a DeprecationWarning.
+"""Modules and names that have moved. Their old paths work for one minor version, with a DeprecationWarning.
 
-The warning names the new path. The names of a Tensor's pickle work for ever, and in silence.
+The warning names the new path. The names in a pickle of a Tensor work for ever, without a warning.
 """
 
 import sys
@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 
-MOVED = {  # old module: where its names are now
+MOVED = {  # old module -> the modules that have its names now
     "engine.autodiff": "engine.backward engine.around.forward engine.around.sentences engine.tape engine.call",
     "engine.backend": "arrays.registry arrays.devices arrays.dtypes arrays.memory arrays.sums",
     "engine.rules": "engine.primitive engine.around.rules engine.around.sentences",
@@ -27,7 +27,7 @@ MOVED = {  # old module: where its names are now
     "ops.products": "ops.linalg.products ops.linalg.einsum",
     "ops.quintics": "ops.iterations.coefficients",
 }
-LEFT = {  # modules that still exist, and where the names are that left them
+LEFT = {  # module that still exists -> the modules that have the names that left it
     "engine.call": "engine.around.arguments engine.around.sentences",
     "engine.primitive": "engine.around.rules rules",
     "engine.tape": "engine.around.modes",
@@ -35,7 +35,7 @@ LEFT = {  # modules that still exist, and where the names are that left them
     "ops.losses": "ops.classification ops.targets",
     "ops.reductions": "ops.linalg.norms",
 }
-RENAMED = {  # names that changed when they moved
+RENAMED = {  # old name -> new name, for names that changed when they moved
     "KnownInverse": "InverseOf", "Plan": "Schedule", "_unpickle": "unpickle", "alias": "identity",
     "column": "per_matrix", "drive": "iterate", "fit": "unbroadcast", "leading_to": "nodes_reaching",
     "least": "noise_floor", "make_plan": "make_schedule", "matrices": "check_matrices", "newton_sign": "newton",
@@ -46,7 +46,7 @@ HOME = "tinygrad_ms."
 
 
 def look_up(old: str, name: str):
-    """What ``name`` of the module ``old`` is now: the ``__getattr__`` of that module."""
+    """The present value of ``name`` in the module ``old``. It is the ``__getattr__`` of that module."""
     if f"{old}.{name}" in MOVED:  # a module, reached through its package
         return import_module(f"{HOME}{old}.{name}")
     if not name.startswith("__"):
@@ -62,13 +62,13 @@ def look_up(old: str, name: str):
 
 
 class MovedModules:
-    """Makes a module for an old path, when no file has it. No subclass of importlib.abc, which is slow to import."""
+    """Makes a module for an old path that no file has. It has no base class: importlib.abc is slow to import."""
 
     def find_spec(self, fullname, path=None, target=None):
         return ModuleSpec(fullname, self) if fullname.removeprefix(HOME) in MOVED else None  # type: ignore[arg-type]
 
     def create_module(self, spec):
-        """The usual one."""
+        """None: Python makes the usual module."""
 
     def exec_module(self, module):
         old = module.__name__.removeprefix(HOME)
@@ -83,7 +83,7 @@ FINDER = MovedModules()
 
 
 def install() -> None:
-    """Let the old paths work."""
+    """Make the old paths work."""
     if FINDER not in sys.meta_path:
         sys.meta_path.append(FINDER)
     for old in ("engine", "ops", *LEFT):

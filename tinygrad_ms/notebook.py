@@ -1,4 +1,4 @@
-"""What a Tensor shows in a notebook. Drawing is loaded when it is first asked for."""
+"""Shows a Tensor in a notebook. The code that draws is imported at the first use."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""What users' own primitives are held to: those of the library are tested, theirs are checked in every call.
+"""Checks of the primitives that users write. Tests cover the primitives of the library; these are checked at each call.
 
-A forward and a rule get arrays that they cannot write. What they return is believed only where it fits.
-``rules`` hands ``CHECKS`` to the engine with each primitive that its decorators make.
+A forward and a rule get arrays that they cannot write. Their results are checked before they are used.
+``rules`` gives ``CHECKS`` to the engine, with each primitive that its decorators make.
 """
 
 from functools import wraps
@@ -19,7 +19,7 @@ READ_ONLY = "{} gets its arrays read-only, because others share them: write into
 
 
 def read_only(x):
-    """x, of which an array or a Tensor off the tape is shown without the right to write (NumPy alone has that)."""
+    """x, but an array or a Tensor off the tape as a read-only view. Only NumPy has such views."""
     if isinstance(x, Tensor):
         return Tensor(read_only(x.data)) if x.node is None else x
     if getattr(getattr(x, "flags", None), "writeable", False):
@@ -29,7 +29,7 @@ def read_only(x):
 
 
 def accept(primitive) -> None:
-    """Refuse too few rules, too many, and those that read what nobody has; guard the forward."""
+    """Refuse a wrong number of rules, and rules that read an unknown name. Guard the forward and the JVP rule."""
     for rules in (primitive.vjp, getattr(primitive.jvp, "rules", None)):
         if type(rules) is tuple and len(rules) != len(primitive.arguments):
             names = ", ".join(primitive.arguments) or f"*{primitive.variadic}"
@@ -61,7 +61,7 @@ def accept(primitive) -> None:
 
 
 def guarded(primitive):
-    """The forward of ``primitive``, which may neither write its arguments nor return them, nor what is no array."""
+    """The forward of ``primitive`` with checks. It may not write its arguments, and it returns new arrays."""
     forward, name, view = primitive.forward, primitive.name, primitive.view
 
     @wraps(forward)
@@ -100,7 +100,7 @@ def guarded(primitive):
 
 
 def explained(function, who, *args, **constants):
-    """The call of a user's function; an error about what it must not write says so."""
+    """Call a user's function. An error about a read-only array gets a note that says why it is read-only."""
     try:
         return function(*args, **constants)
     except ValueError as error:
@@ -117,7 +117,7 @@ def owner(x):
 
 
 def checked_gradients(node, g, saved, needed) -> list:
-    """What the rules of a user's primitive send to each argument; None where it wants, or gets, none."""
+    """The gradient that the rules of a user's primitive send to each argument; None if it needs or gets none."""
     plan, who, several = node.plan, f"the rule of {node.op}", isinstance(g, (tuple, dict))
     keys = (g if isinstance(g, dict) else range(len(g))) if several else [None]
     whole = [g[k] for k in keys] if several else [g]
@@ -146,7 +146,7 @@ def checked_gradients(node, g, saved, needed) -> list:
 
 
 def checked(d, node, i, recording):
-    """The gradient that a user's rule returned for argument ``i``, if it is a floating array of the same library."""
+    """The gradient ``d`` for argument ``i``. Raises RuntimeError unless it is a float array of the same library."""
     array, parent = raw(d), node.parents[i]
     own = type(array) is parent.backend.array_type or (is_host_value(array) and parent.backend.name == "cpu")
     if not (own and is_float(array.dtype)):
@@ -161,7 +161,7 @@ def checked(d, node, i, recording):
 
 
 class CheckedJvp:
-    """The JVP rule of a user's primitive: it sees its tangents read-only and returns arrays of their library."""
+    """The JVP rule of a user's primitive with checks. Its tangents are read-only; its results must fit them."""
 
     def __init__(self, primitive):
         self.jvp, self.names, self.several = primitive.jvp, primitive.jvp.names, primitive.outputs

@@ -1,5 +1,4 @@
-"""``profile``: time, memory and floating-point operations of every op and every module, as a hook around
-them."""
+"""``profile`` measures time, memory and floating-point operations of every op and module. It is a hook around them."""
 
 from dataclasses import dataclass
 from math import prod
@@ -20,7 +19,7 @@ class Record:
     scope: tuple[str, ...]
     backward: bool
     seconds: float
-    bytes: int  # of the results (forward), of the gradients sent (backward)
+    bytes: int  # bytes of the results (forward), or of the gradients sent (backward)
     saved: int  # bytes that the tape keeps for the gradient
     flops: int  # estimated
     seq: int  # number of the tape node; 0 for an op that was not recorded
@@ -30,22 +29,22 @@ class Record:
 class Rule:
     """A rule that is running."""
 
-    open: bool  # what runs inside is counted by itself: the rule of checkpoint, outside all others
+    open: bool  # whether ops inside have records of their own: only in the rule of checkpoint, outside other rules
     started: float = 0.0
-    inside: float = 0.0  # seconds of what has been counted by itself
+    inside: float = 0.0  # seconds of the records inside
 
 
 class Running(local):
-    """What one thread is in the middle of."""
+    """The rules and the op that are running in one thread."""
 
     def __init__(self):
         self.rules: list[Rule] = []  # the outermost first
-        self.started = 0.0  # the op
+        self.started = 0.0  # the time when the op began
         self.constants = {}
 
     @property
     def hidden(self) -> bool:
-        """Whether what runs now belongs to a rule."""
+        """Whether the ops that run now are part of a rule and have no records of their own."""
         return bool(self.rules) and not self.rules[-1].open
 
     def enter(self, can_be_open):
@@ -59,14 +58,13 @@ class profile(hooks):
             loss = model(x).mean()
             loss.backward()
         print(p)                                      # a table per op and one per module
-        tg.graph.build(loss, profile=p).render("heat.svg")   # after backward(retain_graph=True), or before
-        backward
+        tg.graph.build(loss, profile=p).render("heat.svg")   # if backward has not freed the tape
 
-    The time of an op is that of its forward alone (on a GPU the device is waited for, before and after),
-    that of a rule includes the ops and rules it calls. What ``checkpoint`` runs again counts by itself.
-    FLOPs are estimates: 2 m n k for a product of matrices, one per element for most others, ten steps for
-    iterations on matrices, none for ops that only move data; a rule
-    counts as much as its forward for each argument it serves.
+    The time of an op is the time of its forward alone; on a GPU, the profile waits for the device before and after it.
+    The time of a rule includes the ops and rules that it calls, except those that ``checkpoint`` runs again: they have
+    records of their own.
+    FLOPs are estimates: 2 m n k for a matrix product, one per element for most other ops, ten steps for iterations on
+    matrices, and none for ops that only move data. A rule counts as its forward, once for each gradient that it sends.
 
     >>> x = tg.tensor(np.ones((2, 2)), requires_grad=True)
     >>> with tg.profile() as p:
@@ -78,10 +76,10 @@ class profile(hooks):
     def __init__(self):
         self.records: list[Record] = []
         self._running = Running()
-        self._flops, self._times = {}, {}  # by number of the node
+        self._flops, self._times = {}, {}  # number of the node -> FLOPs, seconds
 
     def __exit__(self, *exception):
-        self._running.rules.clear()  # a rule that raised has not ended
+        self._running.rules.clear()  # a rule that raised is still in the list
         super().__exit__(*exception)
 
     # --- the observer ---------------------------------------------------------------------------------------
@@ -133,20 +131,19 @@ class profile(hooks):
 
     @property
     def seconds(self) -> float:
-        """The time in ops and rules together."""
+        """The time of all ops and rules together."""
         return sum(record.seconds for record in self.records)
 
     def seconds_of(self, seq: int) -> float | None:
-        """Forward and backward time of the tape node of that number; None if it was not measured."""
+        """Forward and backward time of the tape node with the number ``seq``; None if it was not measured."""
         return self._times.get(seq)
 
     def by_op(self) -> dict[str, list[Record]]:
-        """The records of every op, the slowest op first."""
+        """The records of every op. The slowest op comes first."""
         return self._grouped(lambda record: [record.op])
 
     def by_module(self) -> dict[str, list[Record]]:
-        """The records inside every scope (those of inner scopes count in outer ones, too), the slowest
-        first."""
+        """The records inside every scope, those of inner scopes included. The slowest scope comes first."""
         return self._grouped(lambda r: ["/".join(r.scope[: k + 1]) for k in range(len(r.scope))] or ["(no scope)"])
 
     def _grouped(self, keys):
@@ -157,8 +154,11 @@ class profile(hooks):
         return dict(sorted(groups.items(), key=lambda item: -sum(r.seconds for r in item[1])))
 
     def table(self, by: str = "op") -> str:
-        """by: "op" or "module". Columns: calls, forward and backward time, results, kept for the gradient,
-        FLOPs."""
+        """A table by op or by module. by: "op" or "module".
+
+        Its columns: calls, forward and backward time, share of the time, kB of the results, kB kept for the gradient,
+        MFLOP.
+        """
         if by not in ("op", "module"):
             raise ValueError(f"profile: by={by!r} is unknown; it is 'op' or 'module'")
         groups = self.by_op() if by == "op" else self.by_module()
@@ -192,7 +192,7 @@ def row(name, records, whole) -> tuple[str, ...]:
 
 
 def wait_for(arrays) -> None:
-    """Let the device finish what it was given: its kernels run on after the call that started them."""
+    """Wait until the device has finished. Its kernels still run after the call that started them."""
     for array in arrays:
         backend = BACKENDS.get(type(array))
         if backend is not None and hasattr(backend.xp, "cuda"):
@@ -201,12 +201,12 @@ def wait_for(arrays) -> None:
 
 
 def saved_bytes(node) -> int:
-    """Bytes of the arrays that a node keeps, each once."""
+    """Bytes of the arrays that a node keeps. Each array counts once."""
     return sum({id(value): getattr(value, "nbytes", 0) for value in node.saved or ()}.values())
 
 
 def flops(primitive, arrays, outputs, constants) -> int:
-    """An estimate from the shapes: what the textbook algorithm of the op does on these arguments."""
+    """An estimate from the shapes: the operations of the textbook algorithm of the op."""
     sizes = [prod(a.shape) for a in arrays if hasattr(a, "shape")]
     results = [prod(y.shape) for y in outputs if hasattr(y, "shape")]
     if primitive.moves or not sizes or not results:

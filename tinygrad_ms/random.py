@@ -76,9 +76,9 @@ if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that i
 
 @contextmanager
 def drawing(rng: "numpy.random.Generator"):
-    """What a forward draws from in the place of ``rng``: ``checkpoint`` must be able to draw the same again.
+    """The generator from which a forward draws, instead of ``rng``. So ``checkpoint`` can draw the same numbers again.
 
-    One thread at a time draws so. A replay draws from copies: other threads may draw from ``rng`` meanwhile.
+    Only one thread at a time draws here. A replay draws from copies, because other threads may draw from ``rng``.
     """
     replay = _replay.get()
     if replay is not None:
@@ -95,7 +95,7 @@ def drawing(rng: "numpy.random.Generator"):
 
 @contextmanager
 def recorded():
-    """A record of what is drawn from inside: a copy of the generator before each drawing."""
+    """A record of the drawings inside. It has a copy of the generator before each of them."""
     record: list = []
     token = _records.set((*_records.get(), record))
     try:
@@ -106,7 +106,7 @@ def recorded():
 
 @contextmanager
 def replayed(record):
-    """Draw the numbers of ``record`` again inside. Raises RuntimeError where more or fewer are drawn."""
+    """Draw the numbers of ``record`` again inside. Raises RuntimeError if more or fewer numbers are drawn."""
     left = [copy.deepcopy(rng) for rng in reversed(record)]
     token = _replay.set(left)
     try:

@@ -1,6 +1,6 @@
-"""The reference page, made from the registry: every op with its formula and the source of its rule.
+"""The reference page: every op with its formula and the source of its rule. It is made from the registry.
 
-``python -m tinygrad_ms ops`` prints it; docs/reference.md holds it.
+``python -m tinygrad_ms ops`` prints the page; docs/reference.md is a copy.
 """
 
 import ast
@@ -53,9 +53,9 @@ def page() -> str:
 
 
 def entry(name: str, show=as_math) -> str:
-    """What the page says of one op, the public function or else the primitive of that name, in Markdown.
+    """The part of the page about one op, in Markdown: the public function, or else the primitive of that name.
 
-    show: how a formula in LaTeX is written. Raises ValueError for an unknown name.
+    show: makes Markdown of a formula in LaTeX. Raises ValueError for an unknown name.
     """
     function = getattr(ops, name, None) if name in ops.__all__ else None
     primitive: Any = getattr(function, "primitive", None) or REGISTRY.get(name)
@@ -87,7 +87,7 @@ def _modules():
 
 
 class _Topic:
-    """One file of ops/: its public functions in alphabetical order, then the primitives behind them."""
+    """One file of ops/: its public functions in alphabetical order, then its primitives that are not public."""
 
     def __init__(self, module):
         self.file = _file(module.__name__)
@@ -109,12 +109,12 @@ def _file(module: str) -> str:
 
 
 def _anchor(heading):
-    """The fragment of a heading, as GitHub makes it."""
+    """The anchor that GitHub gives to a heading."""
     return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
 
 
 def _first_paragraph(documented) -> str:
-    """The first paragraph of a docstring in one line, its doubled backquotes single."""
+    """The first paragraph of a docstring in one line, with single backquotes instead of double ones."""
     paragraph = (inspect.getdoc(documented) or "").split("\n\n")[0]
     return " ".join(paragraph.split()).replace("``", "`")
 
@@ -132,7 +132,7 @@ _RULES = ("derivative", "rule", "transpose", "vjp")  # the parameters of decorat
 
 
 def _rule(primitive) -> str:
-    """The VJP rule: an expression for each argument, with the source of the functions that are rules."""
+    """The VJP rule: an expression for each argument. If a rule is a function, its source follows."""
     module = sys.modules[primitive.forward.__module__]
     keyword = _rule_keyword(_definitions(module)[primitive.forward.__name__], module)
     rules: list[Any] = keyword.value.elts if isinstance(keyword.value, ast.Tuple) else [keyword.value]
@@ -158,7 +158,7 @@ def _rule(primitive) -> str:
 
 @functools.cache
 def _definitions(module) -> dict[str, ast.AST]:
-    """What defines the functions of a file, by their names: the decorator above a function, or the call of a row."""
+    """Name -> definition of each function of a file: the decorator above a function, or the call of a table row."""
     found: dict[str, ast.AST] = {}
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.FunctionDef):
@@ -170,7 +170,7 @@ def _definitions(module) -> dict[str, ast.AST]:
 
 
 def _rule_keyword(definition, module) -> ast.keyword:
-    """The argument that holds the rule; where a function of the file makes the decorator, the one in there."""
+    """The argument that holds the rule. If a function of the file makes the decorator, it is found inside it."""
     for keyword in definition.keywords:
         if keyword.arg in _RULES:
             return keyword

@@ -1,6 +1,6 @@
-"""The decorators that make primitives, together: ``@tg.rules.linear(...)``, where ``tg.linear`` is the affine op.
+"""All the decorators that make primitives: ``@tg.rules.linear(...)``. (``tg.linear`` itself is the affine op.)
 
-They are those of the engine, but each call of what they make is checked (``own_primitives``).
+They are the decorators of the engine, but each call of their primitives is checked (``own_primitives``).
 """
 
 import inspect

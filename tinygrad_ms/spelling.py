@@ -1,7 +1,7 @@
-"""What PyTorch calls things: one table, from which hints in errors and the table of docs/from_pytorch.md are made.
+"""One table of PyTorch's names. Hints in errors, and the table of docs/from_pytorch.md, are made from it.
 
-PyTorch's names of arguments (``dim=``) are accepted. Its names of functions, methods and classes are not: the error of
-one that is missing says what to write.
+PyTorch's names of arguments (``dim=``) are accepted. Its names of functions, methods and classes are not. The error for
+a name that is missing says what to write.
 """
 
 import sys
@@ -10,7 +10,7 @@ from functools import update_wrapper
 from inspect import CO_VARKEYWORDS, signature
 from typing import Any
 
-NAMES: dict[str, dict[str, str]] = {  # by room: PyTorch's name, and what to write here
+NAMES: dict[str, dict[str, str]] = {  # room -> {PyTorch's name: what to write here}
     "torch": {
         "allclose": "tg.isclose(x, y).all()", "amax": "tg.max(x, axis=0)", "amin": "tg.min(x, axis=0)",
         "as_tensor": "tg.asarray(x)", "autograd": "tg.grad, tg.vjp, tg.custom_vjp", "bmm": "tg.matmul(x, y)",
@@ -70,9 +70,9 @@ ARGUMENTS = {  # PyTorch's names of arguments: ours, of which a function has one
 
 
 def missing(owner: str, room: str, name: str, known: Iterable[str], numpy: dict[str, str] | None = None):
-    """The AttributeError for a name that ``owner`` lacks.
+    """The AttributeError for a name that ``owner`` does not have.
 
-    It says what PyTorch's name, or NumPy's, is here. Of other names it lists those that are similar.
+    For a name of PyTorch or NumPy it says what to write here. For other names it lists similar ones.
     """
     text = f"{owner} has no attribute {name!r}"
     if name in NAMES[room]:
@@ -88,7 +88,7 @@ def missing(owner: str, room: str, name: str, known: Iterable[str], numpy: dict[
 
 
 class Missing:
-    """Holds the place of a method that only PyTorch has: reading it raises the AttributeError with the hint.
+    """Stands for a method that only PyTorch has. Reading it raises the AttributeError with the hint.
 
     A ``__getattr__`` would do the same. It would make every read of every attribute three times slower.
     """
@@ -104,10 +104,10 @@ class Missing:
 
 
 def respelled(op: str, given: dict, known: Collection[str], error: Exception | None = None) -> dict:
-    """``given`` with our names of the arguments in place of PyTorch's; empty if all names are ours.
+    """``given`` with our names of the arguments instead of PyTorch's. Empty if all names are ours.
 
     Raises TypeError for a name that is neither, and for an argument that is given under two names.
-    error: what the call raised; empty, too, if that is not about names.
+    error: the error of the call. If it is not about names, the result is empty, too.
     """
     if given.keys() <= set(known) or (error is not None and "unexpected keyword" not in str(error)):
         return {}
@@ -122,18 +122,18 @@ def respelled(op: str, given: dict, known: Collection[str], error: Exception | N
 
 
 def check_arguments(cls, given: dict) -> None:
-    """Raise TypeError, with the names that there are, for a name in ``given`` that ``cls(...)`` does not take."""
+    """Raise TypeError for a name in ``given`` that ``cls(...)`` does not take. The error lists those that it takes."""
     code: Any = getattr(cls.__init__, "__code__", None)
     if given and code and not code.co_flags & CO_VARKEYWORDS:
         respelled(cls.__name__, given, code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
 
 
 def spelled(functions: dict[str, Callable]) -> dict[str, Any]:
-    """Wrap the functions that have an argument which PyTorch calls by another name; the wrappers by name.
+    """Wrap the functions with an argument that has another name in PyTorch. Returns the wrappers by name.
 
-    Ops need no wrapper: ``engine/call.py`` looks at the names where an op fails, and a call that succeeds pays nothing.
-    The code of a wrapper is written out for its parameters. It costs 0.06 us a call, where ``*args`` would cost 0.2.
-    A wrapper takes the place of its function in the module of that function: pickles look for it there.
+    Ops need no wrapper: ``engine/call.py`` looks at the names only if an op fails, so a good call takes no more time.
+    The code of a wrapper is written out for its parameters. It costs 0.06 us per call; ``*args`` would cost 0.2 us.
+    A wrapper replaces its function in the module of that function, because pickles look for it there.
     """
     text, found = "", [f for f in dict.fromkeys(functions.values()) if not hasattr(f, "primitive") and parameters(f)]
     facts: dict[str, Any] = {"__name__": "tinygrad_ms.ops", "late": late, "ABSENT": ABSENT}
@@ -157,7 +157,7 @@ def spelled(functions: dict[str, Callable]) -> dict[str, Any]:
     return {name: facts[f.__name__] for name, f in functions.items() if f in found}
 
 
-ABSENT = object()  # the value of an argument that has no default, where it is not there
+ABSENT = object()  # the value of an argument without a default that is not given
 OURS = {name for names in ARGUMENTS.values() for name in names}
 
 
@@ -167,14 +167,14 @@ def inner(f) -> Any:
 
 
 def parameters(f) -> tuple:
-    """The names of the parameters, and of those that every call names; () if PyTorch calls none of them otherwise."""
+    """(names of the parameters, those that must be named in a call); () if PyTorch has the same name for each."""
     code: Any = getattr(inner(f), "__code__", None)
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if code else ()
     return () if OURS.isdisjoint(names) else (names[: code.co_argcount], names[code.co_argcount :])
 
 
 def late(f, others, given):
-    """The call of ``f`` with the arguments ``given`` and ``others``, whose names may be PyTorch's."""
+    """Call ``f`` with the arguments ``given`` and ``others``. The names in ``others`` may be those of PyTorch."""
     given = {name: value for name, value in given.items() if name != "others" and value is not ABSENT}
     again = respelled(f.__name__, others, parameters(f)[0] + parameters(f)[1])
     for name in again.keys() & given.keys():

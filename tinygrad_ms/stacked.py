@@ -17,7 +17,7 @@ from tinygrad_ms.engine.backward import hand_on, saved_as_tensors, step
 from tinygrad_ms.engine.tape import Output, nodes_reaching, tape_of
 from tinygrad_ms.ops.shapes import stack
 
-MOST_ELEMENTS = 1 << 22  # bytes of the cotangents of one node; more rows go in several stacks
+MOST_ELEMENTS = 1 << 22  # the most elements of the cotangents of one node; more rows go in several stacks
 
 
 class StackedWalk:

@@ -1,4 +1,4 @@
-"""Context managers around a call: as decorators, and as ``checkpoint`` enters them again for a second run."""
+"""Context managers around a call. They work as decorators, and ``checkpoint`` enters them again for a second run."""
 
 import inspect
 from contextlib import ExitStack, contextmanager
@@ -7,7 +7,7 @@ from functools import update_wrapper
 
 _entered: ContextVar[tuple] = ContextVar("tinygrad_ms.surroundings", default=())
 
-current = _entered.get  # the managers that were entered here, outermost first
+current = _entered.get  # the managers that are entered now, the outermost first
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def again(entered):
 
 
 def inside(mode, function):
-    """``function`` (plain, coroutine, or a generator of either kind) with its body inside the manager ``mode``.
+    """``function`` (a plain function, a coroutine, or a generator of either kind) with its body inside ``mode``.
 
     A generator of either kind is inside only while its body runs, not while it is suspended.
     Raises TypeError for a class, because only the making of objects would be inside, and for other values.

@@ -1,4 +1,4 @@
-"""Nested dicts, lists and tuples of tensors: flatten them to a list and build them up again."""
+"""Nested dicts, lists and tuples of tensors (trees): they become a flat list, and a tree again."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from typing import Any
 def flatten(tree) -> tuple[list, Any]:
     """The leaves of a tree in order, and its structure for ``unflatten``.
 
-    Dicts go by insertion order; None is empty.
+    A dict has the order of insertion. None has no leaves.
     """
     kind: type
     keys: tuple | None
@@ -48,7 +48,7 @@ def _build(structure, leaves):
 
 
 def tree_map(function, tree, *others):
-    """``function`` applied to the leaves of one tree, or of several of the same structure."""
+    """Apply ``function`` to the leaves of one tree, or of several trees with the same structure."""
     leaves, structure = flatten(tree)
     columns = [flatten(other) for other in others]
     for other in columns:

@@ -1,6 +1,6 @@
-"""The ranks of one job: which of them this process is, and how raw arrays get from one to the others.
+"""The ranks of one job: the number of this process, and the exchange of raw arrays between processes.
 
-The engine is MPI, through ``mpi4py``, imported by ``start`` alone. ``distributed`` has what users call.
+The exchange is MPI, through ``mpi4py``; only ``start`` imports it. ``distributed`` has the functions for users.
 """
 
 import atexit
@@ -19,31 +19,32 @@ LAUNCHERS = (
     "OMPI_COMM_WORLD_SIZE",
     "MV2_COMM_WORLD_SIZE",
     "SLURM_STEP_NUM_TASKS",
-)  # what mpiexec, srun set
+)  # mpiexec and srun set these
 DIRECT = ("MPICH_GPU_SUPPORT_ENABLED", "MPIR_CVAR_ENABLE_GPU", "OMPI_MCA_opal_cuda_support", "MV2_USE_CUDA")
 INSTALL = (
     "the ranks of a job talk by MPI, and mpi4py, or its library, is not installed: `pip install tinygrad-ms[mpi]`,"
     " from a checkout `pip install -e .[mpi]`"
 )
-OPS = 0  # the line of collectives that ops use; each DataParallel opens another. One order on all ranks in each
-WAITS, LEAVES = 0, 1  # what a rank tells the others: that it has waited long, that it ends
+# A line is a sequence of collectives, in the same order on all ranks. Each DataParallel opens one for itself.
+OPS = 0  # the number of the line that ops use
+WAITS, LEAVES = 0, 1  # a rank tells the others that it has waited long, or that it ends
 
 
 class World:
-    """All ranks of a job. Without a communicator: this process alone.
+    """All ranks of a job. Without a communicator it is this process alone.
 
     timeout: seconds after which a collective that another rank does not join raises TimeoutError.
-    direct: whether MPI reads the memory of a device; else arrays go through host memory.
+    direct: whether MPI reads the memory of a device. If not, arrays go through host memory.
     """
 
     def __init__(self, comm=None, timeout: float = 600.0, direct: bool = False):
         self.timeout, self.direct, self.comm = timeout, direct, comm
         self.rank, self.size, self.local_rank = 0, 1, 0
-        self.idle = False  # whether the last batch of a DataLoader was a stand-in: fewer rows than ranks
-        self.broken = ""  # why no collective can follow
-        self.lines: list = []  # communicators
-        self.started: list[int] = []  # how many collectives of each line this rank has begun
-        self.heard: dict[int, tuple] = {}  # by rank: the last (WAITS or LEAVES, collectives begun of each line)
+        self.idle = False  # whether this rank got a row of another: the last batch had fewer rows than ranks
+        self.broken = ""  # the reason why no collective can follow
+        self.lines: list = []  # the communicator of each line
+        self.started: list[int] = []  # for each line: how many collectives this rank has begun
+        self.heard: dict[int, tuple] = {}  # rank -> its last message (WAITS or LEAVES, collectives begun of each line)
         if comm is not None:
             from mpi4py import MPI
 
@@ -57,13 +58,13 @@ class World:
         return f"rank {self.rank} of {self.size}"
 
     def open_line(self) -> int:
-        """The number of a new line of collectives. Every rank opens it."""
+        """Open a new line of collectives and return its number. Every rank must open it."""
         self.lines.append(self.comm.Dup())
         self.started.append(0)
         return len(self.lines) - 1
 
     def part(self, rows: int) -> slice:
-        """Which of the rows of a batch are this rank's; one without weight where there are too few for all ranks."""
+        """The rows of a batch that this rank gets. If there are too few for all, it may get a row without weight."""
         start, end = (rows * rank // self.size for rank in (self.rank, self.rank + 1))
         self.idle = start == end
         return slice(0, 1) if self.idle else slice(start, end)
@@ -71,14 +72,14 @@ class World:
     # --- waiting ----------------------------------------------------------------------------------------------------
 
     def begin(self, what: str, line: int, post):
-        """Start a collective: ``post(communicator)`` gives its request. Returns what ``wait`` wants."""
+        """Start a collective. ``post(communicator)`` returns its request. The result is the argument of ``wait``."""
         if self.broken:
             raise RuntimeError(f"{what}: {self.who()} cannot go on: {self.broken}")
         self.started[line] += 1
         return what, line, self.started[line], post(self.lines[line])
 
     def wait(self, started) -> None:
-        """Until a collective is done. Raises TimeoutError, or RuntimeError that names a rank that has ended."""
+        """Wait until a collective is done. Raises TimeoutError, or RuntimeError that names a rank that has ended."""
         what, line, number, request = started
         start, told = time.monotonic(), False
         try:
@@ -104,21 +105,21 @@ class World:
             raise
 
     def missing(self, line: int, number: int) -> str:
-        """Who has not come, as far as the others have said that they wait, too."""
+        """A sentence about the ranks that have not come, as far as the messages of the others tell."""
         late = [r for r in range(self.size) if r != self.rank and self.begun(r, line) < number]
         names = ", ".join(map(str, late[:8])) or "another"
         return f"rank {names} did not come: it hangs, works longer than timeout=, or is in another collective"
 
     def begun(self, rank, line) -> int:
-        """How many collectives of a line another rank has begun, as far as it has said so."""
+        """How many collectives of a line another rank has begun, by its last message."""
         counts = self.heard.get(rank, ())[1:]
         return counts[line] if line < len(counts) else 0
 
     def tell(self, word: int) -> None:
-        """Let every other rank know where this one is."""
+        """Send every other rank a message: ``word``, and how many collectives this rank has begun."""
         record = numpy.array([word, *self.started], numpy.int64)
         self.sent += [self.words.Isend(record, rank) for rank in range(self.size) if rank != self.rank]
-        self.sent.append(record)  # which must live as long
+        self.sent.append(record)  # it must live until the messages are sent
 
     def listen(self) -> None:
         status = self.mpi.Status()
@@ -130,7 +131,7 @@ class World:
     # --- the ends ---------------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
-        """At exit: say so, and wait for the others without using the processor; who waits for this one then ends."""
+        """At exit, tell the others, and wait for them without work. A rank that waits for this one then ends."""
         if self.mpi.Is_finalized():
             return
         try:
@@ -143,20 +144,20 @@ class World:
                 time.sleep(0.005)
         except BaseException as error:  # Ctrl-C
             self.broken = str(error) or type(error).__name__
-        if self.broken:  # MPI cannot be closed with a collective that is half done
+        if self.broken:  # MPI cannot be closed while a collective is half done
             self.comm.Abort(1)
 
     def fail(self, kind, error) -> None:
-        """An error that nobody caught ends the whole job: the others would wait for this rank."""
+        """End the whole job after an error that nobody caught. Otherwise the others would wait for this rank."""
         sys.stdout.flush()
         print(f"distributed: {self.who()} raised {kind.__name__}: {error}; the job ends", file=sys.stderr, flush=True)
-        time.sleep(0.5)  # until the launcher has read that: it may drop what it has not
+        time.sleep(0.5)  # the launcher needs time to read the sentence; it may drop the rest
         self.comm.Abort(130 if kind is KeyboardInterrupt else 1)
 
     # --- what collectives do to raw arrays --------------------------------------------------------------------------
 
     def agree(self, what: str, fact: str) -> None:
-        """Raise RuntimeError on every rank unless all call this with the same ``fact``. It is a barrier, too."""
+        """Raise RuntimeError on every rank unless all call this with the same ``fact``. It is also a barrier."""
         mine = zlib.crc32(f"{self.started[OPS]} {fact}".encode())
         both = numpy.array([mine, -mine], numpy.int64)
         self.wait(self.begin(what, OPS, lambda c: c.Iallreduce(self.mpi.IN_PLACE, both, self.mpi.MAX)))
@@ -170,7 +171,7 @@ class World:
             )
 
     def run(self, what: str, x, shape, post, fact=""):
-        """One collective of the raw array ``x``: ``post(communicator, x, y)`` into a new array of ``shape``."""
+        """Run a collective on the raw array ``x``. ``post(communicator, x, y)`` fills y, a new array of ``shape``."""
         backend, source = BACKENDS[type(x)], self.for_mpi(x)
         if backend.name == "cpu" and type(source) is not numpy.ndarray:  # before another rank waits
             raise TypeError(f"{what}: x is {type(x).__name__}, whose memory MPI cannot read")
@@ -180,11 +181,11 @@ class World:
         return y if self.near(backend) else backend.from_host(y, backend.index_of(x))
 
     def near(self, backend) -> bool:
-        """Whether MPI reads the arrays of this library as they are."""
+        """Whether MPI can read the arrays of this backend directly."""
         return backend.name == "cpu" or self.direct
 
     def make_host(self, backend, shape, dtype):
-        """A new host array; of CuPy's in pinned memory, which is copied at the full speed of the bus."""
+        """A new host array. For CuPy it is in pinned memory, which is copied at the full speed of the bus."""
         if not hasattr(backend.xp, "cuda"):
             return numpy.empty(shape, dtype)
         count = prod(shape)
@@ -192,7 +193,7 @@ class World:
         return numpy.frombuffer(memory, dtype, count).reshape(shape)
 
     def for_mpi(self, x):
-        """The raw array ``x``, contiguous, where MPI can read it."""
+        """The values of the raw array ``x`` in a contiguous array that MPI can read."""
         backend = BACKENDS[type(x)]
         if not self.near(backend):
             host = self.make_host(backend, x.shape, x.dtype)
@@ -202,21 +203,21 @@ class World:
                 host[...] = backend.to_host(x)
             return host
         if backend.name != "cpu":
-            backend.xp.cuda.get_current_stream().synchronize()  # MPI knows nothing of streams
+            backend.xp.cuda.get_current_stream().synchronize()  # MPI does not know streams
         return backend.xp.ascontiguousarray(x)
 
 
-give_way = getattr(os, "sched_yield", lambda: time.sleep(0))  # to another rank, where there are more than cores
+give_way = getattr(os, "sched_yield", lambda: time.sleep(0))  # to another rank on this core
 _world = [World()]
 
 
 def joined() -> World:
-    """The ranks, once ``start`` was called; before that this process alone."""
+    """The ranks of the job. Before ``start`` it is this process alone."""
     return _world[0]
 
 
 def world() -> World:
-    """The same. RuntimeError before ``start`` if a launcher started more processes."""
+    """The ranks of the job. Raises RuntimeError before ``start`` if a launcher started more than one process."""
     if _world[0].comm is None and not _started and launched() > 1:
         raise RuntimeError(
             f"distributed: this is one of {launched()} processes that mpiexec or srun started; call"
@@ -229,18 +230,18 @@ _started: list = []
 
 
 def launched() -> int:
-    """How many processes the launcher says that it started; 1 where there is none."""
+    """The number of processes that the launcher started; 1 without a launcher."""
     return max([int(os.environ[name]) for name in LAUNCHERS if os.environ.get(name, "").isdigit()], default=1)
 
 
 def start(timeout: float, direct: bool | None) -> World:
-    """Join the job that a launcher started. Once: what is asked for later only sets the timeout."""
+    """Join the job that a launcher started. A second call only sets the timeout."""
     if _started:
         _world[0].timeout = timeout
         return _world[0]
     try:
         from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:  # the latter where it finds no library of MPI
+    except (ImportError, RuntimeError) as error:  # RuntimeError: there is no library of MPI
         if launched() > 1:
             raise ImportError(f"distributed: {INSTALL} ({error})") from error
         _started.append(True)

@@ -174,7 +174,7 @@ class LyapunovSolve(Iteration):
 
 
 def solve_symmetric(xp, P, C, parity=0, with_inverse=False, steps=None, coefficients=None, inverse=None):
-    """The solution W of P W + W P = C for symmetric positive definite P, by mcsgn; with P^{-1} where asked.
+    """The solution W of P W + W P = C for symmetric positive definite P, by mcsgn, and P^{-1} if ``with_inverse``.
 
     P and C have the same shape (..., n, n). P stands for its symmetric part. ``parity`` -1 or +1 takes the skew or the
     symmetric part of C. If a fixed number of steps ends before convergence, W is that part of the derivative of the

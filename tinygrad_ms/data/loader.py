@@ -1,4 +1,4 @@
-"""Batches of tensors out of host arrays."""
+"""Serves host arrays as batches of tensors."""
 
 import math
 from numbers import Integral
@@ -15,17 +15,18 @@ class DataLoader:
 
         for x, y in DataLoader(features, labels, batch_size=64, shuffle=True, seed=0):
 
-    arrays: host arrays with the same number of rows, or one Dataset, which stands for its images and labels.
-        They keep their dtypes and are not copied; each batch is a copy on `device` (None: the default one).
-    shuffle: a new order each epoch, made from (seed, epoch) alone: a resumed run sees the same batches.
+    arrays: host arrays with the same number of rows, or one Dataset, which means its images and labels. They keep
+        their dtypes and are not copied. Each batch is a copy on `device`; None is the default device.
+    shuffle: a new order in each epoch. It depends only on (seed, epoch), so a resumed run sees the same batches.
     drop_last: leave out a last batch that is smaller than the others.
-    shard: in a job of several ranks (``distributed.init``), each gets its part of every batch, sizes that differ by one
-        at most; batch_size is that of all ranks together. None: where it shuffles, as training does. Where a batch has
-        fewer rows than there are ranks, some get a row that is another's, with weight 0 under ``DataParallel``.
-    Raises ValueError for arrays of unequal length, no rows, batch_size < 1, or drop_last leaving no batch.
+    shard: in a job of several ranks (``distributed.init``), each rank gets its part of every batch. The parts differ by
+        at most one row, and batch_size counts the rows of all ranks together. None means: only with `shuffle`. If a
+        batch has fewer rows than there are ranks, some ranks get a row of another rank; it has weight 0 under
+        ``DataParallel``.
+    Raises ValueError for arrays of unequal length, no rows, batch_size < 1, or if drop_last leaves no batch.
 
-    Each pass over the loader is one epoch; one that was left early counts as well, and of two that run side by side
-    each is one. `state_dict` tells the place in the one that was begun last.
+    Each pass over the loader is one epoch, even if it ends early or runs beside another pass. `state_dict` gives the
+    place in the pass that began last.
 
     >>> loader = tg.data.DataLoader(np.arange(5.0), np.arange(5), batch_size=2, shuffle=True, seed=0)
     >>> len(loader), [x.shape for x, y in loader]
@@ -45,8 +46,8 @@ class DataLoader:
                 f"DataLoader: batch_size {batch_size} is more than the {self.size} rows, and "
                 "drop_last=True leaves no batch; use a smaller batch_size or drop_last=False"
             )
-        self.epoch = 0  # the last pass that was begun, or the next one where it has ended
-        self.batch = 0  # how many of its batches have been handed out
+        self.epoch = 0  # the number of the pass that began last; when that has ended, of the next one
+        self.batch = 0  # the number of batches that this pass has served
         self._next = 0  # the number of the next pass
         self._resuming = False
 
@@ -66,7 +67,7 @@ class DataLoader:
         order = self._order(epoch)
         for batch in range(first, len(self)):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            if self.epoch == epoch:  # else another pass has begun meanwhile, as in zip(loader, loader)
+            if self.epoch == epoch:  # if not, another pass has begun since, as in zip(loader, loader)
                 self.batch = batch + 1
             if self.shard:
                 rows = rows[joined().part(len(rows))]
@@ -80,16 +81,16 @@ class DataLoader:
     def _order(self, epoch):
         if not self.shuffle:
             return np.arange(self.size)
-        # epoch + 1, since NumPy seeds (seed, 0) and plain `seed` alike, and that one probably made the split.
+        # In NumPy, (seed, 0) gives the same numbers as `seed`, which probably made the split. So we use epoch + 1.
         return np.random.default_rng((self.seed, epoch + 1)).permutation(self.size)
 
     def state_dict(self):
-        """The place in the data. Taken after the step on a batch, a resumed run starts with the next one."""
+        """The place in the data. If it is saved after the step on a batch, a resumed run starts with the next batch."""
         finished = self.batch == len(self)
         return {"epoch": self.epoch + finished, "batch": 0 if finished else self.batch, **self._settings()}
 
     def load_state_dict(self, state):
-        """Continue from a `state_dict()`. Raises KeyError or ValueError if the loaders are not alike."""
+        """Continue from a `state_dict()`. Raises KeyError or ValueError if the loaders have different settings."""
         if not isinstance(state, dict):
             raise ValueError(f"DataLoader.load_state_dict: the state is {type(state).__name__}, expected a dict")
         settings = self._settings()

@@ -1,6 +1,6 @@
-"""Multi-query associative recall (MQAR): sequences of key-value pairs, then keys whose values are asked for.
+"""Multi-query associative recall (MQAR): a sequence of key-value pairs, then keys; the task is to give their values.
 
-Source: Arora et al. 2023, "Zoology", arXiv:2312.04927, section 3; with repeats by Zipf's law here.
+Source: Arora et al. 2023, "Zoology", arXiv:2312.04927, section 3. Here pairs also repeat, by Zipf's law.
 """
 
 import operator
@@ -13,10 +13,10 @@ import numpy as np
 class Recall(NamedTuple):
     """A batch of sequences as host arrays.
 
-    tokens: int64 (batch, length): key, value, key, value, ..., then the queries, each one key.
-        Keys are 0 ... keys - 1, values keys ... keys + values - 1.
-    answers: int64 (batch, queries): the token that is the value of each query, to be predicted at its place.
-    shown: int64 (batch, queries): how often its pair stood before; 1 is the tail.
+    tokens: int64 (batch, length): key, value, key, value, ..., then the queries. A query is one key.
+        Keys are 0 ... keys - 1, values are keys ... keys + values - 1.
+    answers: int64 (batch, queries): the value of each query. A model predicts it at the place of the query.
+    shown: int64 (batch, queries): how often the pair of the query appeared before. 1 is the tail of Zipf's law.
     """
 
     tokens: np.ndarray
@@ -27,10 +27,10 @@ class Recall(NamedTuple):
 class MQAR:
     """The generator of the task: ``MQAR().batch(32, rng)``.
 
-    Each sequence draws ``pairs`` different keys of ``keys`` and as many different values of ``values``. The
-    pairs fill ``slots`` places in random order: each stands there once, and the places left are drawn from
-    the same pairs with probability rank^-zipf. Then follow ``queries``, each pair equally often, in random
-    order. The length is 2 slots + queries. zipf=0 repeats all alike; slots=pairs repeats none. Raises
+    Each sequence draws ``pairs`` different keys of ``keys``, and as many different values of ``values``. The pairs fill
+    ``slots`` places in random order. Each pair appears once; the other places are drawn from the same pairs with
+    probability rank^-zipf. Then ``queries`` queries follow in random order, equally many for each pair. The length is
+    2 slots + queries. With zipf=0 all pairs repeat equally often on average; with slots=pairs none repeats. Raises
     ValueError for numbers that do not fit each other.
     """
 
@@ -55,21 +55,21 @@ class MQAR:
 
     @classmethod
     def uniform(cls, pairs=8, queries=16, **options):
-        """No repeats: 8 pairs, 16 queries, 32 tokens. A smoke test that every fast-weight layer learns."""
+        """The task without repeats: 8 pairs, 16 queries, 32 tokens. Every fast-weight layer learns it: a smoke test."""
         return cls(pairs, pairs, queries, zipf=0.0, **options)
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens there are."""
+        """The number of different tokens."""
         return self.keys + self.values
 
     @property
     def length(self) -> int:
-        """Tokens of a sequence; the last ``queries`` of them are the queries."""
+        """The number of tokens in a sequence. The last ``queries`` of them are the queries."""
         return 2 * self.slots + self.queries
 
     def batch(self, size, rng) -> Recall:
-        """``size`` new sequences. rng: a seed or numpy.random.Generator; the same one, the same batch."""
+        """``size`` new sequences. rng: a seed or a numpy.random.Generator. Equal seeds give equal batches."""
         if operator.index(size) < 1:
             raise ValueError(f"MQAR.batch: size is {size}; expected at least 1")
         rng = np.random.default_rng(rng)
@@ -86,7 +86,7 @@ class MQAR:
 
 
 def distinct(rng, size, n, count):
-    """(size, count): in each row different numbers of 0 ... n - 1, in random order."""
+    """An array (size, count). Each row has different numbers of 0 ... n - 1, in random order."""
     return rng.permuted(np.broadcast_to(np.arange(n), (size, n)), axis=1)[:, :count]
 
 

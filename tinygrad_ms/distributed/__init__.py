@@ -1,11 +1,11 @@
-"""Training on several processes or machines: data-parallel, by MPI, started by ``mpiexec`` or Slurm.
+"""Data-parallel training on several processes or machines. It uses MPI; ``mpiexec`` or Slurm starts it.
 
     from tinygrad_ms import distributed as dist
 
     dist.init()
     model = dist.DataParallel(model)  # mpiexec -n 2 python train.py
 
-``docs/distributed.md`` says how it works, what it costs and where it stops.
+``docs/distributed.md`` explains how it works, how much it costs, and its limits.
 """
 
 from tinygrad_ms.distributed.checkpoints import save

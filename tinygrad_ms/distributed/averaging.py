@@ -1,8 +1,8 @@
-"""The mean of gradients over the ranks, in buckets, each sent while backward still computes the next.
+"""The mean of gradients over the ranks. Gradients travel in buckets, while backward computes the next ones.
 
-A bucket is one vector: the gradients of some parameters, weighted with the rows of this rank's batch, and behind them a
-tail: how many ranks have each gradient, the rows, and the number of the bucket with its square. The sums of numbers k
-and squares over p ranks obey p sum(k^2) = sum(k)^2 only if all ranks sent the same bucket.
+A bucket is one vector. It has the gradients of some parameters, times the rows of this rank's batch, and then a tail:
+for each gradient whether this rank has it, the rows, the number k of the bucket, and k^2. After summing over p ranks,
+p sum(k^2) = sum(k)^2 holds only if all ranks sent the same bucket.
 """
 
 from functools import partial
@@ -18,20 +18,20 @@ from tinygrad_ms.engine.tape import Leaf, Node
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.collectives import all_reduce
 
-NUMBERS = 61  # numbers of buckets go round, so that sums of their squares are exact in float32
+NUMBERS = 61  # the numbers of buckets are taken modulo this, so that sums of their squares are exact in float32
 
 
 class Part:
-    """The place of one parameter in a bucket; the last hook on its leaf."""
+    """The place of one parameter in a bucket. It is the last hook on the leaf of the parameter."""
 
-    recorded = True  # ``tg.compile`` can write down what it does
+    recorded = True  # ``tg.compile`` can record it
 
     def __init__(self, averaging, bucket, parameter, flag, view):
         self.averaging, self.bucket, self.parameter, self.flag, self.view = averaging, bucket, parameter, flag, view
         same = view.dtype == parameter.dtype
         self.result = view if same else BACKENDS[type(view)].xp.empty(view.shape, parameter.dtype)
-        self.arrived = False  # in this walk
-        self.kept: set[int] = set()  # the rows of the batches whose gradients ``.grad`` holds and no other rank knows
+        self.arrived = False  # whether the gradient has come in this walk
+        self.kept: set[int] = set()  # rows of the batches under no_sync(), whose gradients are only in this ``.grad``
         self.attach()
 
     def __call__(self, gradient):
@@ -45,10 +45,10 @@ class Part:
             return Tensor(average.record(self, gradient.data))
         if average.walking and gradient.node is None:
             return Tensor(average.arrive(self, gradient.data, average.rows))
-        return average.mean(gradient)  # which has a history, or is that of a transform
+        return average.mean(gradient)  # it is on a tape, or a transform computes it
 
     def attach(self) -> None:
-        """Be the last hook of the leaf, which may be a new one."""
+        """Become the last hook of the leaf. The parameter may have a new leaf."""
         p, node = self.parameter, self.parameter.node
         if (
             not isinstance(p.data, type(self.view))
@@ -64,7 +64,7 @@ class Part:
 
 
 class Bucket:
-    """Parameters of one dtype on one device, whose gradients go together."""
+    """Parameters of one dtype on one device. Their gradients are sent together."""
 
     def __init__(self, averaging, number, parameters):
         self.number, first = number, parameters[0]
@@ -77,21 +77,21 @@ class Bucket:
             view = self.vector[start : start + p.size].reshape(p.shape)
             self.parts.append(Part(averaging, self, p, i, view))
             start += p.size
-        self.sent: Any = None  # what to wait for
-        self.host: Any = None  # what MPI reads
+        self.sent: Any = None  # the collective to wait for
+        self.host: Any = None  # the array that MPI reads
         self.missing = len(parameters)
 
 
 class Averaging:
-    """Of the gradients of ``parameters``, in the order in which backward makes them, over the ranks of ``job``."""
+    """Averages the gradients of ``parameters`` over the ranks of ``job``, in the order in which backward makes them."""
 
     def __init__(self, job, parameters, first: int, size: int):
         self.job, self.on, self.walking, self.walks = job, True, False, 0
         self.line = job.open_line()
         self.rows: int = 1
-        self.made: dict = {}  # what replays call
-        self.recorded: list[tuple] = []  # (part, what the end waits for, the mean to be) of a walk that is recorded
-        self.here: Any = None  # the ids of the parts whose gradients have come here
+        self.made: dict = {}  # functions that replays call, by their arguments
+        self.recorded: list[tuple] = []  # of a recorded walk: (part, token of its gradient, array for the mean)
+        self.here: Any = None  # the ids of the parts whose gradients have come on this rank
         groups: list[list] = []
         kind = lambda p: (type(p.data), p.device, max(p.dtype.itemsize, 4))
         for p in reversed(parameters):
@@ -105,13 +105,13 @@ class Averaging:
             ORDERS.append(as_completed)
 
     def prepare(self, rows: int) -> None:
-        """Before each forward: how many rows this rank's batch has, which is the weight of its gradient."""
+        """Called before each forward with the rows of this rank's batch. They are the weight of its gradient."""
         self.rows = rows
         for part in self.parts:
             part.attach()
 
     def mean(self, value):
-        """Of what this rank has of its batch, over all ranks, at once."""
+        """The mean of ``value`` over all ranks, weighted with their rows. It is computed at once, without a bucket."""
         if any(hasattr(observer, "before_live") for observer in current_state().hooks):
             raise RuntimeError(
                 "compile: a mean over ranks has weights of this batch alone, which a replay would keep; return the"
@@ -123,7 +123,7 @@ class Averaging:
     # --- in a recording of ``tg.compile``: a gradient that comes, and the end of the walk, are calls of its list ------
 
     def record(self, part, g):
-        """Write down that a gradient has come; the array that will hold the mean when the walk has ended."""
+        """Record that a gradient has come. Returns the array that holds the mean when the walk has ended."""
         if part.kept:
             raise RuntimeError("compile: gradients that no_sync() has kept cannot be recorded; call step.eager")
         token = g.trace.as_a_whole(self.again(self.note, part, self.rows), (g,), {})
@@ -138,16 +138,16 @@ class Averaging:
             result[...] = mean
 
     def again(self, function, *args):
-        """The same object for the same arguments: two recordings of one step then make one list."""
+        """``partial(function, *args)``, one object for equal arguments. So two recordings of a step are equal."""
         return self.made.setdefault((function, *args), partial(function, *args))
 
     def note(self, part, rows, g):
-        """A gradient has come: a number for the end of the walk to wait for."""
+        """In a replay, a gradient has come. Returns a number, so that the end of the walk depends on this call."""
         self.arrive(part, g, rows)
         return numpy.zeros(())
 
     def means(self, parts, rows, *tokens):
-        """All have come: the means."""
+        """In a replay, all gradients have come. Returns the means."""
         self.flush(rows)
         self.collect()
         return tuple([part.result.copy() for part in parts])
@@ -167,7 +167,7 @@ class Averaging:
             part.arrived = False
 
     def arrive(self, part, g, rows: int):
-        """Put a finished gradient into its bucket; the array that will hold the mean when the walk has ended."""
+        """Put a finished gradient into its bucket. Returns the array that holds the mean when the walk has ended."""
         if not self.walking:  # in a replay
             self.begin()
             self.rows = rows
@@ -177,11 +177,11 @@ class Averaging:
         while self.next < len(self.buckets) and not self.buckets[self.next].missing:
             self.post(self.buckets[self.next], rows)
         for bucket in self.buckets[: self.next]:
-            bucket.sent[-1].Test()  # MPI moves on only when it is called
+            bucket.sent[-1].Test()  # MPI makes progress only when it is called
         return part.result
 
     def fill(self, part, g, rows) -> None:
-        """Weight a gradient (None: there is none), and add what this rank has kept for itself in ``.grad``."""
+        """Weight a gradient, and add the gradient that no_sync() left in ``.grad``. g: None if there is no gradient."""
         xp, view, p = BACKENDS[type(part.view)].xp, part.view, part.parameter
         if part.kept and p.grad is not None:
             if part.kept != {rows}:
@@ -198,11 +198,11 @@ class Averaging:
             xp.multiply(g.astype(view.dtype, copy=False), rows, out=view)
 
     def weight(self, rows: int) -> int:
-        """Of this rank: its rows, but 0 where its batch is a row of another."""
+        """The weight of this rank: its rows, or 0 if its only row belongs to another rank."""
         return 0 if rows == 1 and self.job.idle else rows
 
     def post(self, bucket, rows) -> None:
-        """Send a bucket off; ``finish`` waits for it."""
+        """Send a bucket. ``collect`` waits for it."""
         job, n = self.job, (self.walks + bucket.number) % NUMBERS
         tail = [*(part.arrived for part in bucket.parts), self.weight(rows), n, n * n]
         backend = BACKENDS[type(bucket.vector)]
@@ -216,10 +216,10 @@ class Averaging:
         notify(current_state().hooks, "posted", bucket.number)
 
     def flush(self, rows: int) -> None:
-        """Send what is left."""
+        """Send the buckets that are not sent yet."""
         self.walking = False
         if not any(bucket.missing < len(bucket.parts) for bucket in self.buckets):
-            return  # a walk that no gradient of these parameters came from
+            return  # this walk made no gradient of these parameters
         self.here = {id(part) for part in self.parts if part.arrived}
         for part in self.parts:
             if not part.arrived:
@@ -228,7 +228,7 @@ class Averaging:
             self.post(bucket, rows)
 
     def collect(self) -> None:
-        """Wait for all, and make means of the sums: the arrays that ``arrive`` gave hold them."""
+        """Wait for all buckets, and divide the sums. The arrays that ``arrive`` returned then hold the means."""
         for bucket in self.buckets:
             if bucket.sent is not None:
                 self.job.wait(bucket.sent)
@@ -238,7 +238,7 @@ class Averaging:
         self.here = None
 
     def take(self, bucket) -> None:
-        """The means of a bucket that has come. Parameters that have no gradient on this rank alone get theirs."""
+        """Make the means of a bucket that has come. Parameters without a gradient on this rank get it, too."""
         vector, backend = bucket.vector, BACKENDS[type(bucket.vector)]
         if bucket.host is not vector:
             vector[...] = backend.from_host(bucket.host, device(vector))
@@ -258,7 +258,7 @@ class Averaging:
 
 
 def recording(tensor) -> bool:
-    """Whether this is a tensor of a recording."""
+    """Whether ``tensor`` is part of a recording of ``tg.compile``."""
     return BACKENDS[type(tensor.data)].recorder is not None
 
 
@@ -267,22 +267,22 @@ def device(array) -> int:
 
 
 def part_of(node) -> Part | None:
-    """The place of a leaf in a bucket, if it has one."""
+    """The Part of a leaf in a bucket, or None."""
     return next((hook for hook in node.hooks or () if type(hook) is Part), None) if type(node) is Leaf else None
 
 
 def as_completed(tape):
-    """The tape from its end, with each leaf that is averaged right behind the last rule that sends to it."""
+    """The tape in reverse order. A leaf that is averaged comes right after the last rule that sends to it."""
     parts = {node: part for node in tape if node.hooks and (part := part_of(node)) is not None}
     if not parts:
         yield from reversed(tape)
         return
-    for part in parts.values():  # hooks that came since have their turn first
+    for part in parts.values():  # hooks that were added since run first
         part.attach()
     averages = {id(part.averaging): part.averaging for part in parts.values() if part.averaging.on}
     waiting = set(parts)
     behind: dict[Node, list] = {}
-    for node in tape:  # from the start: the first to read a leaf is the last to send to it
+    for node in tape:  # the first node that reads a leaf is the last that sends to it
         for parent in node.parents:
             if isinstance(parent, Leaf) and parent in waiting:
                 waiting.remove(parent)
@@ -295,7 +295,7 @@ def as_completed(tape):
                 yield node
                 yield from behind.get(node, ())
         yield from waiting
-    finally:  # also where a rule raises
+    finally:  # also if a rule raises
         for average in averages.values():
             average.walking = False
     for average in averages.values():

@@ -1,14 +1,15 @@
-"""Checkpoints of a job: one rank writes, and all know whether it did."""
+"""Checkpoints of a job. One rank writes, and all ranks know whether it succeeded."""
 
 from tinygrad_ms.serialization import save as write
 from tinygrad_ms.world import world
 
 
 def save(path, state) -> None:
-    """Write nested ``state`` to ``path``, by rank 0, as ``tinygrad_ms.save`` does; every rank calls this and waits.
+    """Write nested ``state`` to ``path`` as ``tinygrad_ms.save`` does. Rank 0 writes; every rank calls this and waits.
 
-    state: made by ``state_dict()`` on every rank: that of ``ShardedMuon`` gathers what the ranks hold. Any number of
-    ranks can load it. Raises on every rank where rank 0 could not write: OSError, or what ``tinygrad_ms.save`` raises.
+    state: call ``state_dict()`` on every rank, because that of ``ShardedMuon`` gathers the parts of all ranks. Any
+    number of ranks can load the file. If rank 0 cannot write, every rank raises its error: OSError, or another error of
+    ``tinygrad_ms.save``.
     """
     job, problem = world(), None
     if job.rank == 0:

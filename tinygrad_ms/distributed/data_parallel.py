@@ -21,21 +21,21 @@ MEGA = 1 << 20
 
 
 class DataParallel(Module):
-    r"""``module`` on every rank of a job, each with its part of the batch: gradients are means over the whole batch.
+    r"""Runs ``module`` on every rank of a job, on the rank's part of a batch. Gradients are means over the whole batch.
 
         dist.init()
         model = dist.DataParallel(model)
 
-    Parameters and buffers start as those of rank 0. Names, shapes and dtypes that differ between ranks, and another
-    version of this package, are a RuntimeError here. State, parameters and attributes are those of ``module``:
-    checkpoints do not know how many ranks wrote them. Random generators of the module and the default one give each
-    rank other numbers (rank 0 those of one process): call ``tg.manual_seed`` before.
-    The gradient of rank r has the weight of its rows n_r, the first axis of the first array that the model is given:
-    $g = \sum_r n_r g_r / \sum_r n_r$, that of one process on the whole batch where the loss is a mean over rows.
-    ``backward`` leaves it in ``.grad`` on all ranks, the same bits. A parameter without gradient on some rank counts
-    there as zero; one that has none on any rank stays without. Every rank must call ``backward`` equally often.
-    Gradients travel in buckets while backward goes on. bucket_mb, first_bucket_mb: megabytes of a bucket. Buckets are
-    filled from the last parameter; the first one is small, so that it leaves early.
+    Parameters and buffers start with the values of rank 0. Raises RuntimeError if names, shapes, dtypes or the version
+    of this package differ between ranks. State, parameters and attributes are those of ``module``, so a checkpoint does
+    not depend on the number of ranks. Random generators of the module and the default generator give each rank other
+    numbers; rank 0 gets those of a single process. Call ``tg.manual_seed`` before.
+    The gradient g_r of rank r is weighted with its rows n_r, the first axis of the first array that the model gets:
+    $g = \sum_r n_r g_r / \sum_r n_r$. If the loss is a mean over rows, this is the gradient of one process on the whole
+    batch. ``backward`` leaves g in ``.grad`` on all ranks, with the same bits. A parameter that has no gradient on some
+    rank counts as zero there; if no rank has one, it gets none. Every rank must call ``backward`` equally often.
+    Gradients travel in buckets while backward runs. bucket_mb, first_bucket_mb: megabytes of a bucket. Buckets are
+    filled from the last parameter on. The first one is small, so that it is sent early.
     Source: Li et al. 2020, arXiv:2006.15704, section 3.2.
     """
 
@@ -66,13 +66,13 @@ class DataParallel(Module):
 
     @contextmanager
     def no_sync(self):
-        """Inside, ``backward`` adds to ``.grad`` of this rank alone; the next one outside averages the sums.
+        """Inside, ``backward`` adds only to ``.grad`` of this rank. The next ``backward`` outside averages the sums.
 
             with model.no_sync():
                 loss_of(model, first_half).backward()
             loss_of(model, second_half).backward()
 
-        Raises ValueError at the end of that one where the batches had different sizes: their weights would differ.
+        That ``backward`` raises ValueError if the batches had different sizes, because their weights would differ.
         """
         before = self.averaging is not None and self.averaging.on
         try:
@@ -84,18 +84,18 @@ class DataParallel(Module):
                 self.averaging.on = before
 
     def average(self, value):
-        """The mean of ``value``, a loss or a measure over the last batch, over the ranks, weighted with their rows."""
+        """The mean over the ranks of ``value``, a loss or a measure of the last batch, weighted with their rows."""
         return value if self.averaging is None else self.averaging.mean(value)
 
     def check(self) -> None:
-        """Raise RuntimeError on all ranks unless all have the same parameters and buffers, bit by bit."""
+        """Raise RuntimeError on all ranks unless their parameters and buffers have the same bits."""
         job = world()
         if job.size > 1:
             state = [*self.module.named_parameters(), *self.module.named_buffers()]
             compare(job, [f"{name} with checksum {zlib.crc32(bytes_of(p)):08x}" for name, p in state])
 
     def _jump(self, others=()):
-        """Move the random generators of the module on by 2^128 numbers or so for each rank before this one."""
+        """Advance the random generators of the module by about 2^128 numbers for each rank before this one."""
         found = [part for part in self.module._state().values() if isinstance(part, numpy.random.Generator)]
         for rng in {id(rng): rng for rng in [*found, *others]}.values():
             if world().rank and hasattr(rng.bit_generator, "jumped"):
@@ -111,7 +111,7 @@ class DataParallel(Module):
         return super().train(mode)
 
     def load_state_dict(self, state, strict: bool = True):
-        """As of the module, and each rank draws other random numbers again."""
+        """As in the module. Then each rank draws other random numbers again."""
         keys = self.module.load_state_dict(state, strict)
         self._jump()
         return keys
@@ -127,14 +127,14 @@ def bytes_of(p: Tensor) -> bytes:
 
 
 def compare(job, facts: list[str]) -> None:
-    """Raise RuntimeError on all ranks that names the first of ``facts`` in which they differ."""
+    """If ``facts`` differ between ranks, raise RuntimeError on all ranks. It names the first that differs."""
     job.agree("DataParallel", f"a model with {len(facts)} names and settings to compare")
     for fact in facts if not agree_at_once(job, facts) else ():
         job.agree("DataParallel", fact)
 
 
 def agree_at_once(job, facts) -> bool:
-    """Whether all ranks have the same facts, found by one small message."""
+    """Whether all ranks have the same facts. One small message tells."""
     mine = zlib.crc32("\n".join(facts).encode())
     both = numpy.array([mine, -mine], numpy.int64)
     job.comm.Allreduce(job.mpi.IN_PLACE, both, job.mpi.MAX)
@@ -142,10 +142,11 @@ def agree_at_once(job, facts) -> bool:
 
 
 def shard(*arrays):
-    """This rank's rows of the arrays of one batch, of which every rank has all; one array alone comes back as it is.
+    """This rank's rows of the arrays of one batch. Every rank must pass the whole batch.
 
-    The parts of the ranks differ by one row at most. Where there are fewer rows than ranks, some get a row that is
-    another's, which has weight 0 under ``DataParallel``. A DataLoader that shuffles does this by itself.
+    Returns a tuple, or for one array its part. The parts of the ranks differ by at most one row. If there are fewer
+    rows than ranks, some ranks get a row of another rank; it has weight 0 under ``DataParallel``. A DataLoader that
+    shuffles does this by itself.
     """
     rows = world().part(arrays[0].shape[0])
     parts = tuple(array[rows] for array in arrays)

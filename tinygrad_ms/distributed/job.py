@@ -1,4 +1,4 @@
-"""The job: how a process joins it, and which of its ranks it is."""
+"""The job: functions to join it, and the number of this process in it."""
 
 import os
 import socket
@@ -10,14 +10,14 @@ from tinygrad_ms.world import start, world
 
 
 def init(timeout: float = 600.0, direct: bool | None = None) -> None:
-    """Join the job that ``mpiexec`` or ``srun`` started; a program started by itself is a job of one rank.
+    """Join the job that ``mpiexec`` or ``srun`` started. A program that was started alone is a job of one rank.
 
     timeout: seconds that a collective waits for the other ranks before it raises TimeoutError.
-    direct: whether MPI reads and writes GPU memory itself (a CUDA-aware build). Without it arrays of a GPU go through
-    host memory. Default: what the environment says (MPICH_GPU_SUPPORT_ENABLED=1 and its like).
-    From here on an error that nobody catches ends all ranks, with a sentence that names this one, and rank 0 prints
-    which process of which machine each rank is. Where CuPy is the default, each rank takes a GPU of its machine.
-    Raises ImportError, with the install line, where a launcher started several processes and mpi4py is missing.
+    direct: whether MPI itself reads and writes GPU memory (a CUDA-aware build). If not, arrays of a GPU go through host
+    memory. The default comes from the environment (MPICH_GPU_SUPPORT_ENABLED=1 and similar variables).
+    From now on an error that nobody catches ends all ranks, with a sentence that names this rank. Rank 0 prints the
+    machine and the process of each rank. If CuPy is the default, each rank takes a GPU of its machine.
+    Raises ImportError with the install line if a launcher started several processes and mpi4py is missing.
     """
     if not is_real(timeout) or not timeout > 0:
         raise ValueError(f"distributed.init: timeout is {timeout!r}, expected seconds above 0")
@@ -51,11 +51,11 @@ def size() -> int:
 
 
 def local_rank() -> int:
-    """The number of this process among those of its machine."""
+    """The number of this process among the processes of its machine."""
     return world().local_rank
 
 
 def barrier() -> None:
-    """Wait until every rank has come here."""
+    """Wait until every rank has called this."""
     if world().size > 1:
         world().agree("barrier", "barrier")

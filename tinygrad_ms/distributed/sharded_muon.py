@@ -1,4 +1,4 @@
-"""Muon whose matrices are shared out: each rank keeps the momentum of its own, and orthogonalises these alone."""
+"""Muon with matrices distributed over the ranks. A rank keeps the momentum of its matrices and updates only these."""
 
 from math import prod
 
@@ -14,11 +14,11 @@ class ShardedMuon(Muon):
     """``optim.Muon`` in a job of several ranks: the same steps, with 1/size of the orthogonalisation on each rank.
 
     Every rank has the same parameters and, after ``backward`` under ``DataParallel``, the same gradients. The matrices
-    are dealt to the ranks by their cost, the most expensive first. A rank updates its own as ``Muon`` does, and all
-    gather the new values, so that all have the same bits. Every rank updates the parameters under AdamW.
-    Cost of an (n, m) matrix, n <= m: steps (2 n^2 m + n^3) multiplications. State: momentum of the own matrices alone.
-    Every rank calls ``step`` and ``state_dict``. A saved state is that of ``Muon``, for any number of ranks. Options:
-    those of ``Muon``.
+    are given to the ranks by their cost, the most expensive first. A rank updates its matrices as ``Muon`` does. Then
+    all ranks gather the new values, so that all have the same bits. Every rank updates all parameters under AdamW.
+    An (n, m) matrix with n <= m costs steps (2 n^2 m + n^3) multiplications. A rank keeps the momentum of its matrices
+    only. Every rank must call ``step`` and ``state_dict``. A saved state is that of ``Muon``, for any number of ranks.
+    The options are those of ``Muon``.
     Source: Liu et al. 2025, arXiv:2502.16982, section 2.3 (ZeRO-1 with whole matrices).
     """
 
@@ -27,7 +27,7 @@ class ShardedMuon(Muon):
         dealt = self.dealt()
         others = [p for rank, part in enumerate(dealt) if rank != world().rank for p in part]
         gradients = [p.grad for p in others]
-        if self.nonfinite != "ignore" and not self.all_finite():  # of all matrices: every rank decides alike
+        if self.nonfinite != "ignore" and not self.all_finite():  # of all matrices, so every rank decides the same
             self.skipped += 1
             return
         try:
@@ -42,9 +42,9 @@ class ShardedMuon(Muon):
             p.touch()
 
     def dealt(self) -> list[list]:
-        """The matrices of each rank: the most expensive of a group first, to the rank that has the least to do.
+        """The matrices of each rank. The most expensive matrix of a group goes first, to the rank with the least work.
 
-        What a later group adds changes nothing for those before it.
+        A group that is added later does not change the ranks of the groups before it.
         """
         ranks: list[list] = [[] for _ in range(world().size)]
         work = [0] * len(ranks)
@@ -56,7 +56,7 @@ class ShardedMuon(Muon):
         return ranks
 
     def state_dict(self):
-        """As of ``Muon``, with the momentum of all matrices: the ranks gather it."""
+        """As in ``Muon``, with the momentum of all matrices. The ranks gather it."""
         state, job = super().state_dict(), world()
         if job.size == 1:
             return state
@@ -74,7 +74,7 @@ class ShardedMuon(Muon):
         return state
 
     def load_state_dict(self, state) -> None:
-        """As of ``Muon``; each rank keeps what is its own."""
+        """As in ``Muon``. Each rank keeps only the state of its own matrices."""
         super().load_state_dict(state)
         for rank, part in enumerate(self.dealt()):
             for p in part if rank != world().rank else ():
@@ -82,13 +82,13 @@ class ShardedMuon(Muon):
 
 
 def cost(p) -> int:
-    """Of the orthogonalisation of a parameter, in multiplications for each step of the iteration."""
+    """The cost of orthogonalising a parameter, in multiplications for each step of the iteration."""
     n, m = sorted(p.shape[-2:])
     return prod(p.shape[:-2]) * (2 * n * n * m + n**3)
 
 
 def share(what: str, parts: list[list]) -> None:
-    """Give every rank the values of all arrays, in place. parts: by rank, the arrays whose values that rank has."""
+    """Give every rank the values of all arrays, in place. parts: for each rank, the arrays that it has computed."""
     job, arrays = world(), [array for part in parts for array in part]
     if job.size == 1 or not arrays:
         return

@@ -1,4 +1,4 @@
-"""Pictures of the tape: ``build`` makes a Graph, ``Graph.render`` draws it, ``explain`` writes its chain
+"""Pictures of the tape: ``build`` makes a Graph, ``Graph.render`` draws it, and ``explain`` writes its chain
 rule out."""
 
 from tinygrad_ms.graph.builder import build

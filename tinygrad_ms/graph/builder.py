@@ -22,8 +22,8 @@ from tinygrad_ms.graph.values import (
 )  # fmt: skip
 
 VIEWS = ("forward", "backward", "both", "higher")
-INPUTS = {"x": "input", "input": "input", "target": "target", "labels": "labels"}  # what a constant without a name is
-SHORT = 24  # letters of an argument in a label
+INPUTS = {"x": "input", "input": "input", "target": "target", "labels": "labels"}  # names by argument
+SHORT = 24  # the most letters of an argument in a label
 
 
 def build(
@@ -51,31 +51,30 @@ def build(
 ) -> Graph:
     """The tape that leads to ``outputs`` as a plain data structure, ready to be drawn.
 
-    outputs: a Tensor on the tape, a list of them, or a dict {name: Tensor}; or a step of ``tg.compile``: the list that
-        it replays, without other options than ``rankdir``, ``title`` and ``max_nodes``.
-    view: "forward", "backward" (which gradient flows where, sums where several meet), "both", or "higher"
-        (the gradients of ``wrt``, by default of all leaves, recorded with create_graph, and what they were
-        computed from).
+    outputs: a Tensor on the tape, a list of them, or a dict {name: Tensor}. It may also be a step of ``tg.compile``:
+        then the list that the step replays is drawn, and the options are ``rankdir``, ``title`` and ``max_nodes``.
+    view: "forward"; "backward" (the flow of the gradients, with a sum where several meet); "both"; or "higher" (the
+        gradients of ``wrt``, by default of all leaves, recorded with create_graph, with the ops that computed them).
     params: a module, or a dict {name: Tensor}: names for the leaves.
-    wrt: Tensor(s): draw only what lies between them and the outputs.
-    highlight: a Tensor: draw its paths to the outputs in bold.
-    depth: scopes nested deeper become one box each; 0 leaves no scope open.
-    fold: draw identical neighbouring scopes (layers, time steps) once, with their count. True: where three
-        or more follow each other; an integer: that many; False: unroll everything.
-    collapse, expand: names or patterns of scopes ("encoder", "layer*", "encoder/layer0") that become one
-        box, or that neither ``depth`` nor ``fold`` may close.
-    max_nodes: raise ValueError rather than draw a hairball; None: no limit.
-    values: True, or a ``recording``: small arrays in full, large ones as statistics and a heat strip.
-    gradients: the same for gradients; runs the backward pass (seeded with ``gradient`` for outputs that are
-        no scalars) without freeing the tape, running hooks or touching ``.grad``. On a freed tape only the
-        structure is drawn.
-    saved, device, formulas: show the bytes kept for the gradient and the shapes of what is kept, the device,
-        the formula of the derivative.
-    profile: a ``tinygrad_ms.profile`` of the pass that made the tape: time per op, as text and as heat.
+    wrt: Tensor(s). Only the ops between them and the outputs are drawn.
+    highlight: a Tensor. Its paths to the outputs are drawn in bold.
+    depth: each scope that is nested deeper becomes one box. 0 leaves no scope open.
+    fold: identical neighbouring scopes (layers, time steps) are drawn once, with their count. True folds three or more
+        in a row, an integer that many or more, False none.
+    collapse: names or patterns of scopes ("encoder", "layer*", "encoder/layer0"), each of which becomes one box.
+    expand: names or patterns of scopes that neither ``depth`` nor ``fold`` may close.
+    max_nodes: a graph with more nodes raises ValueError. None sets no limit.
+    values: True, or a ``recording``. Small arrays are shown in full, large ones as statistics and a heat strip.
+    gradients: True shows gradients in the same way. It runs the backward pass, but frees no tape, runs no hook and
+        leaves ``.grad`` alone. On a freed tape only the structure is drawn.
+    gradient: the gradient that starts the backward pass; it is needed if an output is not a scalar.
+    saved, device, formulas: show the bytes and shapes that an op keeps for the gradient, its device, and the formula
+        of its derivative.
+    profile: a ``tinygrad_ms.profile`` of the pass that made the tape. It gives the time per op, as text and as heat.
     rankdir: "TB", "LR", "BT" or "RL".
-    font_size: of titles, in points; the other sizes go with it. ``render(path, scale=2)`` draws the whole larger.
-    Raises TypeError or ValueError for outputs that are not on the tape, for one Tensor under two names, and for an
-    option that makes no sense.
+    font_size: points of the titles; the other sizes follow. ``render(path, scale=2)`` enlarges the whole picture.
+    Raises TypeError or ValueError for outputs that are not on the tape, for one Tensor under two names, and for
+    options of a wrong type or value.
 
     >>> x = tg.tensor([1.0, 2.0], requires_grad=True, name="x")
     >>> graph = tg.graph.build(tg.exp(x).sum())
@@ -127,13 +126,13 @@ class GraphBuilder:
 
     def __init__(self, graph, names, watcher=None):
         self.graph, self.names, self.watcher = graph, names, watcher
-        self.vertex: dict[Any, Vertex] = {}  # by Node or Constant; an Output has the vertex of its op
-        self.output: dict[Any, str] = {}  # by Output: the name of the output it stands for
+        self.vertex: dict[Any, Vertex] = {}  # by Node or Constant; an Output shares the vertex of its op
+        self.output: dict[Any, str] = {}  # by Output: the name of that output of its op
         self.scopes: dict[tuple[int, ...], Scope] = {(): graph.root}
         self.value_edges: dict[tuple[Node, int], Edge] = {}  # by node and argument
 
     def scope(self, names) -> Scope:
-        """The cluster of a node. Two visits of one scope differ in the identity of the name."""
+        """The cluster of a node. Each visit of a scope has a name object of its own, so ``id`` tells visits apart."""
         key: tuple[int, ...] = ()
         here = self.graph.root
         for name in names:
@@ -251,7 +250,7 @@ class GraphBuilder:
                 self.vertex[parent].arrays[0].value = record.arguments[node.seq, i]
 
     def add_gradients(self, tape, roots, gradient, summarise):
-        """Edges for what the rules send to their arguments, and the gradients themselves where they are wanted."""
+        """Draw an edge for each gradient that a rule sends. With ``summarise`` the gradients are shown as numbers."""
         watched = self.watch(tape, roots, gradient, summarised if summarise else lambda gradient: None)
         for node, summary in watched.received.items() if watched else ():
             array = self.array(node)
@@ -261,7 +260,7 @@ class GraphBuilder:
             self.draw_gradients(tape, roots, watched, "1" if gradient is None else "gradient")
 
     def watch(self, tape, roots, gradient, keep) -> Backward | None:
-        """The backward pass, or None with a note where it cannot run."""
+        """The backward pass. If it cannot run, the result is None, and the graph gets a note that says why."""
         if is_freed(tape):
             note = "structure only: the tape was freed by an earlier backward (retain_graph=True keeps it)"
         elif gradient is None and any(tensor.size != 1 for tensor in roots.values()):
@@ -292,7 +291,7 @@ class GraphBuilder:
         count_gradients(self.graph.vertices, edges)
 
     def array(self, node) -> Array | None:
-        """What a node hands on; None for an op with several outputs."""
+        """The array that a node returns, or None for an op with several outputs."""
         vertex = self.vertex[node]
         if node in self.output:
             return next(a for a in vertex.arrays if a.name == self.output[node])
@@ -303,7 +302,10 @@ BACKWARD = "backward"
 
 
 def sent_arguments(node, watched) -> list[tuple]:
-    """(argument, Summary or None) for which the rule of ``node`` sent a gradient; unwatched, may send one."""
+    """(argument, what was sent) for each argument that got a gradient from the rule of ``node``.
+
+    Without a watched pass: (argument, None) for each argument that may get one.
+    """
     if watched is None:
         return [(i, None) for i, wanted in enumerate(node.plan.needed) if wanted]
     sent, arguments = list(watched.sent.get(node, ())), []
@@ -322,7 +324,7 @@ def saved_values(node) -> list[tuple]:
 
 
 def output_name(node, k) -> str:
-    """The name of output ``k`` of an op that has several, else nothing."""
+    """The name of output ``k`` of an op with several outputs; "" for an op with one."""
     names = node.plan.primitive.outputs
     return "" if names is None else names[k] if isinstance(names, (tuple, list)) else str(k)
 
@@ -332,7 +334,7 @@ def array_of(node, name="") -> Array:
 
 
 def show(value) -> str:
-    """A number or keyword argument in a label: short, and never the contents of an array."""
+    """A number or keyword argument as short text for a label. An array shows its dtype and shape, not its contents."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype} {tuple(value.shape)}" if value.shape else str(value)
     if isinstance(value, slice):

@@ -1,8 +1,9 @@
 """``explain``: the chain rule of a result, worked step by step as in Parr and Howard, section 4.5.
 
-Step 1 names every intermediate variable, step 2 gives the derivative of each with respect to its own
-arguments, step 3 multiplies along the paths and adds over them (the total derivative), step 4 is the result.
-Derivatives between small arrays are Jacobians in numerator layout, by their names where they have one: I, diag(x), 1^T.
+Step 1 names every intermediate variable. Step 2 gives the derivative of each variable with respect to its own
+arguments. Step 3 multiplies the derivatives along each path and adds the paths (the total derivative). Step 4 is the
+result. Derivatives between small arrays are Jacobians in numerator layout. A Jacobian that has a name, such as I,
+diag(x) or 1^T, is shown by its name.
 """
 
 import re
@@ -19,13 +20,13 @@ from tinygrad_ms.graph.structure import shape_text
 from tinygrad_ms.graph.values import Summary, find_values, is_freed, number, run_backward, watching
 
 FORMS = ("text", "markdown", "latex")
-NUMBERS = 6  # arrays of up to so many elements are written out
-WRITTEN = 16  # a Jacobian with a name is written out as well up to so many elements
-LETTERS = {"weight": "w", "bias": "b", "input": "x", "target": "t"}  # of arguments in the formulas of their ops
+NUMBERS = 6  # an array with at most so many elements is written out
+WRITTEN = 16  # a Jacobian with a name is written out, too, if it has at most so many elements
+LETTERS = {"weight": "w", "bias": "b", "input": "x", "target": "t"}  # name of an argument: its letter in formulas
 
 
 class Explanation(str):
-    """The text. Jupyter shows the same as Markdown, unless a form was asked for."""
+    """The text of an explanation. Jupyter shows it as Markdown, unless ``form`` names another form."""
 
     shown = ""
 
@@ -38,15 +39,16 @@ class Explanation(str):
 def explain(output, wrt=None, form: str | None = None, params=None, gradient=None, max_steps: int = 100) -> Explanation:
     """The worked chain rule of d(output)/d(wrt).
 
-    output: a Tensor on an unfreed tape: a scalar; or ``gradient`` weighs its elements; or it has up to 6 elements, and
-        the derivatives are Jacobians with a row for each.
+    output: a Tensor on a tape that is not freed. It is a scalar, or ``gradient`` weighs its elements, or it has at
+        most 6 elements; then the derivatives are Jacobians with one row per element of the output.
     wrt: Tensor(s); by default every leaf that the output was computed from.
-    form: "text", "markdown" (formulas between dollar signs) or "latex" (for a document with amsmath). By default text,
-        which a notebook shows as Markdown.
+    form: "text", "markdown" (formulas between dollar signs) or "latex" (for a document with amsmath). The default is
+        text, which a notebook shows as Markdown.
     params: a module or a dict {name: Tensor}: names for the leaves.
-    max_steps: raise ValueError for a longer tape.
-    Numbers are those of the backward pass itself without its hooks; ``.grad`` is not touched, the tape not freed.
-    Raises RuntimeError on a freed tape, ValueError for an unknown form, a long tape, or wrt not on the tape.
+    max_steps: more intermediate variables than that raise ValueError.
+    The numbers come from the backward pass itself, without hooks. ``.grad`` stays as it is, and the tape is not freed.
+    Raises RuntimeError for a freed tape, and ValueError for an unknown form, too many variables, or a ``wrt`` that is
+    not on the tape.
 
     >>> x = tg.tensor(3.0, requires_grad=True, name="x")
     >>> print(str(tg.explain(x * x)).strip().splitlines()[-1].strip())
@@ -69,8 +71,7 @@ def explain(output, wrt=None, form: str | None = None, params=None, gradient=Non
 
 
 class Chain:
-    """The variables, derivatives and sums of one backward pass, in LaTeX; the writers turn them into a
-    document."""
+    """The variables, derivatives and sums of one backward pass in LaTeX. The writers make a document of them."""
 
     def __init__(self, output, wrt, params, gradient):
         tape = tape_of([output.node])
@@ -90,7 +91,7 @@ class Chain:
         self.ops = [n for n in tape if n in alive and not isinstance(n, Leaf | Output)]
         self.tape, self.alive = tape, alive
         self.values, self.constants = find_values(tape, {output.node: output.data})
-        self.rows = small(output.shape) if gradient is None else 1  # of a Jacobian of the output
+        self.rows = small(output.shape) if gradient is None else 1  # the rows of each Jacobian of the output
         if self.rows > 1:
             seeds = [row.reshape(output.shape) for row in output.node.backend.xp.eye(self.rows, dtype=output.dtype)]
         else:
@@ -99,11 +100,11 @@ class Chain:
         with watching():
             self.jacobians = {key: matrix for node in self.ops for key, matrix in local_jacobians(node)}
         self.symbols = {}
-        self.vectors = False  # whether a product of vectors stands among the variables
+        self.vectors = False  # whether one of the variables is a product of arrays
         self.name_variables()
 
     def run(self, seeds):
-        """The gradient at every node, and for every node the terms that add up to it: (consumer, argument, array)."""
+        """The gradient at every node, and for every node the terms of that gradient: (consumer, argument, array)."""
         runs = [run_backward([(self.root, seed)], keep=lambda gradient: gradient) for seed in seeds]
         received = {n: stacked([run.received.get(n) for run in runs]) for n in self.tape if n in runs[0].received}
         terms: dict[Node, list[tuple]] = {}
@@ -148,7 +149,7 @@ class Chain:
     # --- the four steps -------------------------------------------------------------------------------------
 
     def steps(self):
-        """(title, sentence, rows) per step; a row is (LaTeX, remark)."""
+        """(title, sentence, rows) for each step. A row is (LaTeX, remark)."""
         shown = "L" if self.received[self.root].size == 1 else "y"
         variables, derivatives = self.variables(shown), self.derivatives()
         first = "One op each, from the inside out."
@@ -178,7 +179,7 @@ class Chain:
         return rows
 
     def facts(self, key) -> tuple[str, str]:
-        """(number or "", shape in words) of a node or constant."""
+        """(numbers or "", shape in words) of a node or constant."""
         raw = self.constants.get(key) if isinstance(key, Constant) else self.values.get(key, (None,))[0]
         shape = key.shape if key.shape is not None else None
         remark = f"shape {shape_text(shape)}" if shape else ""
@@ -222,11 +223,11 @@ class Chain:
         return rows
 
     def derivative(self, node, i, parent):
-        """The local derivative: a number or a Jacobian, between large arrays what the rule does with shapes."""
+        """The local derivative: a number or a Jacobian. Between large arrays it is the shapes that the rule maps."""
         if (node, i) in self.jacobians:
             matrix, name = self.jacobians[node, i], self.jacobian_name(node, i)
             numbers = written(matrix, WRITTEN if name else matrix.size)
-            told = matrix.size == 1 or re.search(r"diag}\(-?\d", name)  # the name has all numbers in it
+            told = matrix.size == 1 or re.search(r"diag}\(-?\d", name)  # the name already shows all numbers
             parts = [partial(self.symbols[node], self.symbols[parent]), name, "" if told else numbers]
             remark = "its elements row by row" if len(parent.shape) > 1 and min(parent.shape) > 1 else ""
             return " = ".join(part for part in parts if part), remark
@@ -237,7 +238,7 @@ class Chain:
         return flow, f"the rule takes {shapes[0]} to {shapes[1]}"
 
     def jacobian_name(self, node, i) -> str:
-        """1^T, diag(x), W; a number of a 1 x 1 Jacobian; else nothing."""
+        """The name of a Jacobian: 1^T, diag(x) or W; its number if it is 1 x 1; "" if it has no name."""
         matrix = self.jacobians[node, i]
         if matrix.size == 1:
             return written(matrix[0, 0])
@@ -248,12 +249,12 @@ class Chain:
         return name_of(matrix, [(symbol, host(raw)) for symbol, raw in known if raw is not None])
 
     def multiplied(self, user, i) -> str:
-        """What arrives at ``user`` times its Jacobian, in numbers; nothing for large ones and plain numbers."""
+        """The gradient that arrives at ``user`` times its Jacobian, in numbers; "" unless both are small rows."""
         matrix, arrives = self.jacobians.get((user, i)), self.received.get(user)
         shapes = [tuple(node.shape or ()) for node in (user, user.parents[i])]
         flat = all(
             shape[-1:] in ((), (small(shape),)) for shape in shapes
-        )  # rows, so that what is written is a product
+        )  # then the arrays are rows, and what is written is a matrix product
         if matrix is None or matrix.size == 1 or arrives is None or not flat:
             return ""
         rows = host(arrives).reshape(-1, matrix.shape[0])
@@ -265,7 +266,7 @@ class Chain:
         rows = []
         for node in reversed(self.tape):
             outputs = self.outputs_of(node)
-            if outputs:  # one gradient for each output: they are no terms of a sum
+            if outputs:  # each output has its own gradient; they are not terms of one sum
                 parts = ", ".join(partial(shown, self.symbols[output]) for output in outputs)
                 rows.append((f"{partial(shown, self.symbols[node])} = ({parts})", "one for each output that is used"))
             if node not in self.alive or not (node is self.root or node in self.terms):
@@ -292,7 +293,7 @@ class Chain:
         return rows
 
     def outputs_of(self, op) -> list[Output]:
-        """The outputs of an op with several that a gradient comes from."""
+        """Those outputs of ``op``, an op with several outputs, that have a gradient."""
         known = self.received if isinstance(self.received.get(op), dict) else ()
         outputs = [node for node in known if isinstance(node, Output) and node.parents[0] is op]
         return sorted(outputs, key=lambda node: node.constants["index"])
@@ -312,7 +313,7 @@ class Chain:
         return written(raw, NUMBERS if self.rows < 2 else NUMBERS * NUMBERS)
 
     def single_path(self, node) -> tuple[str, ...]:
-        """The product of all derivatives where one path alone leads from the node to the result, and what each is."""
+        """The product of the derivatives along the only path from the node to the result, and that of their names."""
         factors: list[str] = []
         names: list[str] = []
         here = node
@@ -345,7 +346,7 @@ def bar(symbol: str) -> str:
 
 
 def short_symbol(name: str) -> str:
-    """W and b with an index for the parameters of a layer; nothing for other names."""
+    """W or b with an index for a parameter of a layer; "" for other names."""
     match = re.fullmatch(r"([\w.]+)\.(weight|bias)", name)
     if not match:
         return ""
@@ -354,7 +355,7 @@ def short_symbol(name: str) -> str:
 
 
 def as_symbol(name: str) -> str:
-    """x and W1 are mathematics, fc1.weight is W with an index, other names are words."""
+    """A name in LaTeX: x and W1 as mathematics, fc1.weight as W with an index, other names as words."""
     if short := short_symbol(name):
         return short
     if match := re.fullmatch(r"([A-Za-z])(\d*)", name):
@@ -364,7 +365,7 @@ def as_symbol(name: str) -> str:
 
 
 def plain_name(name: str, longest: int = 40) -> str:
-    """A name with nothing in it that LaTeX, Markdown or HTML would read."""
+    """A name without letters that have a meaning in LaTeX, Markdown or HTML."""
     kept = re.sub(r"[^\w .,:;=()\-/\[\]]", "·", name[:longest]).replace("_", r"\_")
     return kept if len(name) <= longest else kept + r"\ldots"
 
@@ -374,7 +375,7 @@ def bracket_negative(text: str) -> str:
 
 
 def written(raw, most: int = NUMBERS) -> str:
-    """A small array in LaTeX; the empty text for a large one."""
+    """A small array in LaTeX; "" for a large one."""
     array = host(raw)
     if array.size > most or not array.size or array.ndim > 2:
         return ""
@@ -386,9 +387,9 @@ def written(raw, most: int = NUMBERS) -> str:
 
 
 def substituted(primitive, arguments, result, constant=()) -> str:
-    """The formula of an op with the variables of this call in the place of its arguments and of y.
+    """The formula of an op, with the variables of this call instead of its arguments and y.
 
-    constant: the arguments without a differential; the terms of a sum that hold one are left out.
+    constant: the arguments that have no differential. The terms with their differentials are left out.
     """
     letters = [LETTERS.get(name, name) for name in primitive.arguments]
     symbols = {name: symbol for name, symbol in zip(letters, arguments) if len(name) == 1}

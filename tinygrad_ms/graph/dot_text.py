@@ -1,5 +1,7 @@
-"""A Graph as DOT text: HTML-like labels, one look per kind of vertex, a legend; equal graphs give equal
-text."""
+"""A Graph as DOT text, with HTML-like labels, one look per kind of vertex, and a legend.
+
+Equal graphs give equal text.
+"""
 
 import re
 from dataclasses import replace
@@ -7,13 +9,14 @@ from dataclasses import replace
 from tinygrad_ms.graph.latex import renamed, to_text
 from tinygrad_ms.graph.structure import Array, Edge, Scope, Vertex, shape_text
 
-LONGEST = 48  # letters of a name in a label
-SYMBOLS = {"add": "+", "subtract": "−", "multiply": "×", "divide": "/"}  # titles of ops that everybody knows by a sign
-PAIRS = (("a", "b"), ("x", "y"), ("u", "v"), ("p", "q"))  # the names of two operands: the first pair that is free
+LONGEST = 48  # the most letters of a name in a label
+SYMBOLS = {"add": "+", "subtract": "−", "multiply": "×", "divide": "/"}  # ops whose title is a sign
+PAIRS = (("a", "b"), ("x", "y"), ("u", "v"), ("p", "q"))  # names of two operands; the first free pair is taken
 SIZE = 12  # points of a title; small lines have 10
-FONT = "Helvetica"  # renderers know its widths; SVG viewers fall back to their own sans serif
+FONT = "Helvetica"  # renderers know the widths of its letters; SVG viewers replace it by their own sans serif
 
-# Told apart by hue, by lightness (so in grey, too) and by outline. Tints of the palette of Okabe and Ito.
+# The kinds differ in hue, in lightness (so they differ in grey, too) and in outline. The colours are tints of the
+# palette of Okabe and Ito.
 LOOKS = {  # kind: (fill, outline, text, more attributes, words of the legend)
     "op": ("#d6e8f7", "#2a6496", "#10202e", 'style="filled,rounded"', "op"),
     "backward": ("#f0b48c", "#a1470b", "#2e1600", 'style="filled,rounded"', "op recorded by a backward pass"),
@@ -33,17 +36,17 @@ EDGES = {  # kind: (colour, more attributes, words of the legend)
     "highlight": ("#c2185b", "penwidth=3.2", "highlighted path"),
 }
 GREY, GRADIENT_TEXT = "#484848", "#762d00"
-INPUTS = ("leaf", "constant")  # outside of all scopes they stand first
+INPUTS = ("leaf", "constant")  # those outside of all scopes stand first
 PORTS = '<table border="0" cellborder="0" cellspacing="0" cellpadding="1">'
 CLUSTERS = ("#f7f7f7", "#ededed", "#e2e2e2", "#d8d8d8")
-HEAT = ("#fff5eb", "#fdd9b0", "#fdae6b", "#f0772b", "#c8440e", "#7f2704")  # lightness falls with the time
-STRIP = ("#0d2a52", "#2f4f7f", "#5d6d84", "#868b85", "#b3a96c", "#dcc74f", "#fdea6b")  # rises with the value
+HEAT = ("#fff5eb", "#fdd9b0", "#fdae6b", "#f0772b", "#c8440e", "#7f2704")  # dark is slow
+STRIP = ("#0d2a52", "#2f4f7f", "#5d6d84", "#868b85", "#b3a96c", "#dcc74f", "#fdea6b")  # light is large
 
 
 def write(graph) -> str:
     """The DOT text of a Graph. Node ids are n0, n1, ... in the order of recording."""
     writer = Writer(graph)
-    body = [*writer.body(), *writer.arrows(), "}"]  # the legend, in the head, says what is in them
+    body = [*writer.body(), *writer.arrows(), "}"]  # before the head: its legend shows what the body has drawn
     text = "\n".join([*writer.head(), *body]) + "\n"
     if writer.size == SIZE:
         return text
@@ -70,7 +73,7 @@ class Writer:
     # --- clusters and vertices ------------------------------------------------------------------------------
 
     def body(self):
-        """The vertices in their clusters, outer before inner, each cluster where its first vertex is."""
+        """The vertices in their clusters, outer clusters before inner ones. A cluster stands at its first vertex."""
         children: dict[Scope, list[Scope | Vertex]] = {self.graph.root: []}
         seen = {self.graph.root}
         for vertex in self.graph.vertices:
@@ -132,7 +135,7 @@ class Writer:
         )
 
     def label(self, vertex: Vertex, colour: str) -> str:
-        """A small table: what it is, then its facts line by line."""
+        """A small table: the title of the vertex, then one line per fact."""
         if vertex.kind == "sum":
             return bold("+" if vertex.contributions == 2 else f"{vertex.contributions} +")
         if vertex.kind == "seed":
@@ -165,7 +168,7 @@ class Writer:
             yield small(f"{vertex.parameters:,} parameters{' in all' if each else ''}", quiet)
 
     def array_rows(self, array, colour, quiet):
-        """Shape and dtype, then the numbers that are wanted."""
+        """Shape and dtype, then the numbers that ``graph.show`` asks for."""
         yield small(escape(self.array_text(array)), quiet)
         if "value" in self.graph.show and array.value is not None:
             yield from self.summary("", array.value, quiet)
@@ -175,12 +178,12 @@ class Writer:
             yield from self.summary(word, array.gradient, light)
 
     def cost_rows(self, vertex, quiet):
-        """The formula of the derivative, and what it costs: bytes and time."""
+        """The formula of the derivative, and the cost of the op in bytes and time."""
         show, rows = self.graph.show, []
         if "formula" in show and vertex.formula:
             rows.append(small(escape(to_text(renamed(vertex.formula, self.letters)), 90), quiet))
         if "saved" in show and vertex.is_op and vertex.saved_bytes:
-            shapes = vertex.saved_shapes if vertex.count == 1 else ()  # the bytes are those of all repetitions
+            shapes = vertex.saved_shapes if vertex.count == 1 else ()  # the bytes are those of all
             first, *others = map(shape_text, shapes or [()])
             words = [f"saves {bytes_text(vertex.saved_bytes)}{': ' * bool(first)}{first}", *others]
             rows += [small(line, quiet) for line in wrap(words)]
@@ -189,7 +192,7 @@ class Writer:
         return rows
 
     def arrays(self, vertex) -> list[Array]:
-        """The outputs of a vertex; many alike, of which no numbers are shown, as one line: 0…7."""
+        """The outputs of a vertex. If there are four or more and no numbers are shown, equal ones share a line: 0…7."""
         if len(vertex.arrays) < 4 or self.graph.show & {"value", "gradient"}:
             return vertex.arrays
         alike: dict[tuple, list[Array]] = {}
@@ -223,8 +226,7 @@ class Writer:
         return lines
 
     def table(self, rows, ports, colour) -> str:
-        """One row per fact; where the order of the operands matters, a port for each on the side where they
-        arrive."""
+        """One row per fact. If the order of the operands matters, each has a port on the side where it arrives."""
         head = '<table border="0" cellborder="0" cellspacing="0" cellpadding="1">'
         if len(rows) == 1 and not ports:
             return rows[0] if not rows[0].startswith("<table") else f"{head}<tr><td>{rows[0]}</td></tr></table>"
@@ -270,8 +272,8 @@ class Writer:
         attributes = [f'id="e{number}" class="{edge.kind}"', more]
         tail, head = edge.source, edge.target
         if tail.is_op and head.is_op and not edge.carried:
-            attributes.append("weight=3")  # the main path straight, parameters aside
-        if edge.kind == "gradient":  # laid out against its direction, so that inputs stay on the side of the inputs
+            attributes.append("weight=3")  # keeps the main path straight; parameters stand beside it
+        if edge.kind == "gradient":  # laid out against its direction, so that the inputs stay on their side
             tail, head = head, tail
             attributes.append("dir=back")
             if edge.carried:
@@ -294,7 +296,7 @@ class Writer:
     # --- legend ---------------------------------------------------------------------------------------------
 
     def legend(self) -> str:
-        """A row of swatches for the kinds that occur, below the picture."""
+        """A table below the picture, with a swatch for each kind that occurs."""
         looks = dict.fromkeys(self.look(vertex) for vertex in self.graph.vertices)
         cells, ramps = [], []
         for kind in (kind for kind in LOOKS if kind in looks):
@@ -332,13 +334,12 @@ class Writer:
 
 
 def escape(text: str, longest: int = LONGEST) -> str:
-    """Any text inside an HTML-like label: shortened, on one line, with nothing left that DOT or XML would
-    read."""
+    """Any text for an HTML-like label: shortened, on one line, and escaped for DOT and XML."""
     return entities(clean(text, longest)) or " "
 
 
 def quote(text: str, longest: int = 400) -> str:
-    """Any text inside a quoted attribute; newlines stay newlines."""
+    """Any text for a quoted attribute. Newlines stay newlines."""
     lines = [clean(line, longest) for line in text.split("\n")]
     return "&#10;".join(entities(line).replace("\\", "\\\\") for line in lines)
 
@@ -350,8 +351,7 @@ def entities(text: str) -> str:
 
 
 def clean(text: str, longest: int) -> str:
-    """One line of printable letters, at most ``longest``; line ends and control letters as ``\\n``,
-    ``\\x00``."""
+    """At most ``longest`` printable letters on one line. Line ends and control letters become ``\\n``, ``\\x00``."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: longest + 1])
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
@@ -366,12 +366,12 @@ def small(html: str, colour: str = "", size: int = 10) -> str:
 
 
 def in_brackets(number: str) -> str:
-    """An operand beside a sign."""
+    """An operand beside a sign. A negative one is in brackets."""
     return f"({number})" if number.startswith("-") else number
 
 
 def ramp(colours, words: str) -> str:
-    """A scale of the legend."""
+    """A scale of colours for the legend."""
     cell = '<td width="9" height="12" fixedsize="true" bgcolor="{}"></td>'
     head = '<table border="0" cellborder="0" cellspacing="0" cellpadding="0" fixedsize="true"'
     bar = f'{head} width="{9 * len(colours)}" height="12"><tr>{"".join(map(cell.format, colours))}</tr></table>'
@@ -395,7 +395,7 @@ def wrap(words, wide: int = 30):
 
 
 def broken(text: str, wide: int = 34):
-    """A long row of numbers over several lines, cut behind commas; the lines of ``text`` stay lines."""
+    """Lines of ``text``, the long ones cut after commas."""
     for line in text.split("\n"):
         kept = ""
         for part in line.split(", "):

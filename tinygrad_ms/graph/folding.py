@@ -1,4 +1,4 @@
-"""Fewer vertices: repeated scopes drawn once, deep scopes as boxes, and a limit instead of a hairball."""
+"""Makes a graph smaller: repeated scopes are drawn once, deep scopes become boxes, and a limit holds."""
 
 import re
 from dataclasses import replace
@@ -10,7 +10,7 @@ from tinygrad_ms.graph.picture import Graph
 from tinygrad_ms.graph.structure import Edge, Scope, Vertex, copied
 
 LEAVES = ("parameter", "leaf", "constant")
-LONGEST_PERIOD = 8  # of neighbouring scopes that repeat together (layer, norm, layer, norm, ...)
+LONGEST_PERIOD = 8  # the most neighbours that repeat together; for layer, norm, layer, norm it is 2
 
 
 def check_size(graph, max_nodes, **options) -> Graph:
@@ -32,7 +32,7 @@ def check_size(graph, max_nodes, **options) -> Graph:
 
 
 def fold(graph: Graph, depth=None, repeats=True, collapse=(), expand=()) -> Graph:
-    """A smaller graph: a new one; ``graph`` stays as it is."""
+    """A new, smaller graph. ``graph`` stays as it is."""
     plan = Folding(graph, patterns(expand))
     if repeats:
         plan.find_repeats(3 if repeats is True else max(2, int(repeats)))
@@ -59,11 +59,10 @@ def matches(scope: Scope, wanted) -> bool:
 
 
 def place_leaves(graph: Graph) -> None:
-    """Parameters and constants belong to the innermost scope that holds all who use them; inputs stay
-    outside.
+    """Move parameters and constants to the innermost scope that holds all ops that use them. Inputs stay outside.
 
-    A constant with a name, or what a layer or loss takes as its input, is an input, unless a module named it
-    ("norm.running_mean").
+    An input is a constant that has a name, or that a layer or loss takes as its input. A name with a dot, such as
+    "norm.running_mean", comes from a module and makes no input.
     """
     users: dict[Vertex, list[Vertex]] = {}
     for edge in graph.edges:
@@ -89,23 +88,22 @@ def is_input(leaf: Vertex) -> bool:
 
 
 class Folding:
-    """Which vertices stand for others, and the scopes as they will be: filled step by step, then ``merge_repeats``."""
+    """Says which vertex stands for which others, and how the scopes will be. ``merge_repeats`` makes the graph."""
 
     def __init__(self, graph, expand):
         self.graph, self.expand = graph, expand
         self.contents = Contents(graph)
         self.into = {}  # vertex -> the vertex that stands for it
-        self.instance = {}  # op -> [(group, number of the repetition)] for every group it is in
+        self.instance = {}  # op -> [(group, number of the repetition)] for every group that contains it
         self.counts = {}  # scope -> how many repetitions it stands for
         self.names = {}  # scope -> its name in the picture
-        self.parents = {}  # scope -> its scope, where a group comes between
-        self.moved = {}  # op -> its scope, likewise
+        self.parents = {}  # scope -> the new group around it
+        self.moved = {}  # op -> the new group around it
         self.box = {}  # scope -> the box that it becomes
-        self.last = {}  # vertex -> the last one that it stands for
+        self.last = {}  # vertex -> the last vertex that it stands for
 
     def find_repeats(self, least):
-        """Runs of neighbouring scopes that compute the same: every repetition is mapped onto the first
-        one."""
+        """Find runs of neighbouring scopes that compute the same, and map every repetition onto the first one."""
         contents = self.contents
         signature = {scope: contents.signature(scope) for scope in contents.scopes}
         stack = [self.graph.root]
@@ -151,7 +149,7 @@ class Folding:
                 self.last[original] = op
                 twins = contents.leaves(original)
                 for argument, leaf in contents.leaves(op).items():
-                    # a parameter or constant that one repetition alone uses goes with it
+                    # a parameter or constant that only one repetition uses is merged with it
                     twin = twins.get(argument, leaf)
                     if (
                         leaf is not twin and same_leaf(leaf, twin)
@@ -164,7 +162,7 @@ class Folding:
         return self.parents.get(scope, scope.parent)
 
     def find_boxes(self, depth, collapse):
-        """The outermost scopes to be closed."""
+        """Make a box of each outermost scope that is to be closed."""
         opened = {a for s in self.contents.scopes if s.name and matches(s, self.expand) for a in s.ancestors}
         scopes = [scope for scope in self.contents.scopes if scope.parent is not None]  # outer before inner
         for scope in scopes:
@@ -188,7 +186,7 @@ class Folding:
         return vertex
 
     def merge_repeats(self) -> Graph:
-        """The smaller graph: one vertex for all that it stands for, one edge for all that join the same two."""
+        """The smaller graph. A vertex replaces all that it stands for, an edge all that join the same two vertices."""
         graph = self.graph
         originals = {vertex: self.resolve(vertex) for vertex in graph.vertices}
         boxed = {v: self.enclosing_box(self.moved.get(v, v.scope)) for v in set(originals.values())}
@@ -213,9 +211,9 @@ class Folding:
         return replace(graph, vertices=vertices, edges=edges, root=scopes[graph.root])
 
     def merge_edges(self, image) -> list[Edge]:
-        """The edges between the vertices that are drawn; ``image``: vertex -> the one that is drawn for it."""
+        """The edges between the drawn vertices. ``image`` maps a vertex to the vertex that is drawn for it."""
         edges: dict[tuple, Edge] = {}
-        outputs = {}  # of the first of the edges that became one
+        outputs = {}  # key of a merged edge -> the output of the first edge in it
         for edge in self.graph.edges:
             source, target = image[edge.source], image[edge.target]
             groups, there = self.instance.get(edge.source, ()), dict(self.instance.get(edge.target, ()))
@@ -225,7 +223,7 @@ class Folding:
             user, maker = (target, source) if edge.kind == "value" else (source, target)
             argument = "" if user.kind == "box" else edge.argument
             output = "" if maker.kind == "box" else edge.output
-            # one edge from all repetitions, and one to all of them
+            # edges from all repetitions to one vertex become one edge, and so do edges from one vertex to all of them
             fan_in = any(group not in there for group, _ in groups)
             fan_out = any(group not in dict(groups) for group in there)
             key = (source, target, edge.kind, "" if fan_in else argument, "" if fan_out else output, carried)
@@ -245,7 +243,7 @@ class Folding:
         return list(edges.values())
 
     def keep_inputs(self, originals, boxed):
-        """Constants go into a box only where something else flows into it: a box shows what it is fed."""
+        """Hide constants in a box only if something else flows into it. Otherwise they are drawn as its inputs."""
         fed = set()
         for edge in self.graph.edges:
             if edge.kind == "value" and edge.source.kind in ("op", "leaf"):
@@ -257,7 +255,7 @@ class Folding:
                 boxed[vertex] = None
 
     def outside(self, scope):
-        """The innermost scope around a constant that is not a box."""
+        """The innermost scope around ``scope`` that is not inside a box; ``scope`` itself if it is not."""
         while scope in self.box:
             scope = self.scope_parent(scope)
         return scope
@@ -282,7 +280,7 @@ class Folding:
                 key: span_name(text, last.arguments[key]) if key in last.arguments else f"{text} at first"
                 for key, text in vertex.arguments.items()
             }
-            for array in made.arrays:  # the numbers of one repetition are not those of the others
+            for array in made.arrays:  # each repetition has other numbers
                 array.value = array.gradient = None
             self.add_up(made, stands_for)
         return made
@@ -299,7 +297,7 @@ class Folding:
         ends = dict.fromkeys([v for v in stands_for if v.is_output] + [edge.source for edge in leaving])
         arrays = {}
         for vertex in ends:
-            for array in vertex.arrays:  # the numbers of one value, not where several are of one shape
+            for array in vertex.arrays:  # numbers are kept only if no other array has this shape and dtype
                 key, alone = (array.shape, array.dtype), vertex not in self.instance
                 known = alone and key not in arrays
                 value, gradient = (array.value, array.gradient) if known else (None, None)
@@ -319,7 +317,7 @@ class Folding:
         made.by_output = {o: max(vertex.by_output.get(o, 0) for vertex in stands_for) for o in outputs}
 
     def count_boxes(self, image):
-        """Gradients that meet at a box meet at the one value that leaves it, if it is one."""
+        """Count the gradients that are summed at a box: 0 if they arrive at different vertices inside it."""
         entered: dict[Vertex, set[Vertex]] = {}
         for edge in self.graph.edges:
             box = image[edge.target]
@@ -332,14 +330,14 @@ class Folding:
 
 
 def drop_values(graph: Graph) -> None:
-    """Leave the gradients alone, and what they flow through."""
+    """Keep only the gradient edges and their vertices."""
     graph.edges = [edge for edge in graph.edges if edge.kind == "gradient"]
     flowing = {vertex for edge in graph.edges for vertex in (edge.source, edge.target)}
     graph.vertices = [vertex for vertex in graph.vertices if vertex in flowing]
 
 
 def insert_sums(graph: Graph) -> None:
-    """A vertex of its own where several gradients are added up."""
+    """Add a vertex where several gradients are summed."""
     into: dict[tuple, list[Edge]] = {}
     sums: dict[Vertex, list[Vertex]] = {}
     for edge in graph.edges:
@@ -362,8 +360,10 @@ def size(shape) -> int:
 
 
 def runs(items, keys, least):
-    """(start, period, times) of the repetitions among ``keys`` that begin with a scope, the longest at each
-    place."""
+    """(start, period, times) of each repetition among ``keys`` that begins with a scope.
+
+    At each place it is the period that covers the most items.
+    """
     start = 0
     while start < len(items):
         period, times = 1, 0
@@ -389,12 +389,12 @@ def same_leaf(a: Vertex, b: Vertex) -> bool:
 
 
 class Contents:
-    """The ops of every scope in the order of recording, and what identifies them."""
+    """The ops of every scope in the order of recording, and keys that are equal for ops that do the same."""
 
     def __init__(self, graph):
-        self.inside: dict[Scope, list[Vertex]] = {graph.root: []}  # the ops in a scope and in those inside it
+        self.inside: dict[Scope, list[Vertex]] = {graph.root: []}  # the ops in a scope and in the scopes inside it
         self.children: dict[Scope, list[Scope]] = {graph.root: []}
-        self.direct: dict[Scope, list[Vertex]] = {}  # the ops in a scope alone
+        self.direct: dict[Scope, list[Vertex]] = {}  # the ops in a scope, without those in inner scopes
         self.inputs: dict[Vertex, list[Edge]] = {}  # the values that flow into a vertex
         self.users: dict[Vertex, set[Vertex]] = {}  # the ops that read a leaf
         for vertex in graph.vertices:
@@ -421,7 +421,7 @@ class Contents:
         return {edge.argument: edge.source for edge in self.inputs.get(op, ()) if edge.source.kind in LEAVES}
 
     def items(self, scope) -> list:
-        """Child scopes and own ops by their place on the tape."""
+        """Child scopes and own ops, in the order of the tape."""
         placed: list[tuple[int, Scope | Vertex]] = [
             (self.inside[child][0].id, child) for child in self.children.get(scope, ())
         ]
@@ -429,7 +429,7 @@ class Contents:
         return [item for _, item in sorted(placed, key=lambda pair: pair[0])]
 
     def describe(self, op, position, scope) -> tuple:
-        """What makes two ops the same: op, shapes, arguments but for numbers, and wiring within the scope."""
+        """A key of an op: the op, the shapes, the arguments that are not numbers, and the wiring inside the scope."""
         wires = {
             edge.argument: (edge.output, position[edge.source])
             if edge.source in position
@@ -438,7 +438,7 @@ class Contents:
         }
         wires |= {
             key: (False, ()) for key, text in op.arguments.items() if is_number(text)
-        }  # the first of a running sum
+        }  # the input of the first step of a running sum is a number
         names = tuple(plain(s.name) for s in op.scope.ancestors[scope.depth + bool(position) :])
         arrays = tuple((array.shape, array.dtype) for array in op.arrays)
         arguments = tuple((key, plain(text)) for key, text in op.arguments.items() if not is_number(text))
@@ -455,18 +455,18 @@ def is_number(text: str) -> bool:
 
 
 def shape_of(edge: Edge):
-    """Of the array that flows along a value edge."""
+    """The shape of the array that flows along a value edge."""
     return next(array.shape for array in edge.source.arrays if array.name == edge.output)
 
 
 @lru_cache(10_000)
 def plain(name: str, digits="#") -> str:
-    """A name without its numbers: layer3 and layer12 are both layer#."""
+    """A name without its numbers: layer3 and layer12 both become layer#."""
     return re.sub(r"\d+", digits, name)
 
 
 def span_name(first: str, last: str) -> str:
-    """``layer0`` to ``layer11`` -> ``layer0…11``; names that differ elsewhere keep the first."""
+    """``layer0`` and ``layer11`` -> ``layer0…11``. If the names differ in more than numbers, the first is kept."""
     a, b = re.split(r"(\d+)", first), re.split(r"(\d+)", last)
     if len(a) != len(b) or any(x != y and not x.isdigit() for x, y in zip(a, b)):
         return first

@@ -1,4 +1,4 @@
-"""A self-contained HTML page that steps through a computation, forward and backward, one node at a time."""
+"""A self-contained HTML page. It steps through a computation, forward and backward, one node at a time."""
 
 import functools
 import importlib.util
@@ -26,20 +26,20 @@ from tinygrad_ms.graph.worked import (
     written,
 )
 
-LONGEST = 80  # letters of a name on the page
+LONGEST = 80  # the most letters of a name on the page
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 HARMLESS = {
     "display", "displaystyle", "scriptlevel", "movablelimits", "stretchy", "fence", "form", "columnalign",
     "columnspacing", "rowspacing", "width", "accent", "mathvariant", "linethickness", "minsize", "maxsize", "separator",
     "lspace", "rspace",
 }  # fmt: skip
-VALUE_TEXT = "#47484a"  # of values in boxes: by it the page finds them
-MANY = 60  # vertices: no direction shows so many at once
-BESIDE, BELOW = (1370, 1010), (1904, 600)  # pixels left for the picture on a wall, beside the panel and above it
+VALUE_TEXT = "#47484a"  # colour of values in boxes; the page finds the values by it
+MANY = 60  # the most vertices for which two directions are tried; more fit the screen in none
+BESIDE, BELOW = (1370, 1010), (1904, 600)  # pixels for the picture, with the panel beside it and below it
 
 
 class Page(str):
-    """The text of a page; a notebook shows it in a frame."""
+    """The text of a page. A notebook shows it in a frame."""
 
     def _repr_html_(self):
         return (
@@ -52,15 +52,18 @@ class Page(str):
 
 
 def page(outputs, path=None, *, title="Backprop, step by step", depths=None, gradients=None, **options) -> Page:
-    """The page as text, written to ``path`` if given: no network, no server, one file. A click on the title of a
-    scope closes the scopes of its depth, the step of a closed scope opens them; ``?`` lists the keys.
+    """The page as text; with ``path`` it is also written to that file. The page is one file and needs no network.
 
-    outputs, **options: as of ``build`` (params=, fold=, collapse=, max_nodes=, gradient=, values=recording, rankdir=,
-    ...). Without ``rankdir`` the picture runs the way that shows it larger; of many vertices, downwards.
-    depths: which levels of detail the page offers, by the ``depth`` of ``build``; default: all there are.
-    gradients: whether gradients stand in the boxes, too, from the step on that brings them; default: if all are small.
-    Formulas are MathML where latex2mathml is installed, else text. Needs a renderer for the picture; without
-    one the page has the steps alone.
+    On the page, a click on the title of a scope closes all scopes of that depth. The step of a closed scope opens
+    them again. The key ``?`` lists the keys.
+
+    outputs, **options: as in ``build`` (params=, fold=, collapse=, max_nodes=, gradient=, values=recording, rankdir=,
+    ...). Without ``rankdir`` the picture runs in the direction that shows it larger. A picture with many vertices runs
+    downwards.
+    depths: the levels of detail that the page offers, each a ``depth`` of ``build``. The default is all levels.
+    gradients: whether the boxes show gradients, too, each from its step on. By default they do if all arrays are small.
+    Formulas are MathML if latex2mathml is installed, else text. The picture needs a renderer; without one the page
+    shows only the steps.
     """
     options = {"values": True, **options}
     directions = [options.pop("rankdir")] if "rankdir" in options else ["TB", "LR"]
@@ -80,7 +83,7 @@ def page(outputs, path=None, *, title="Backprop, step by step", depths=None, gra
             graph.show -= {"gradient"}
         levels.append((depth, graph))
     if not levels:
-        build(outputs, view="both", **options)  # raises with the ways out
+        build(outputs, view="both", **options)  # raises the error that says how to make the graph smaller
     formulas: dict[str, str] = {}
     data = [level_data(number, depth, graph, formulas) for number, (depth, graph) in enumerate(levels)]
     pictures = "\n".join(picture(number, graph, directions) for number, (_, graph) in enumerate(levels))
@@ -105,11 +108,11 @@ def all_small(graph) -> bool:
 
 
 class PageWriter(Writer):
-    """A picture to be read from afar: one size of text, numbers of the ops, the local derivative on its edge."""
+    """A picture for a projector: one size of text, ops with their numbers, and local derivatives on the edges."""
 
     def head(self):
         for line in super().head():
-            if "labelloc=b" not in line:  # the legend stands in the help of the page
+            if "labelloc=b" not in line:  # the help of the page shows the legend
                 yield line.replace("bgcolor=white", "bgcolor=transparent")
 
     def title_rows(self, vertex, quiet):
@@ -118,7 +121,7 @@ class PageWriter(Writer):
         return [row + number if row.startswith("<b>") else row for row in rows]
 
     def array_rows(self, array, colour, quiet):
-        """Numbers of small arrays, the shape of the others; the page shows more beside the picture."""
+        """The numbers of a small array, the shape of a large one. The panel of the page shows more."""
         value, gradient = array.value, array.gradient
         if array.name or not (value and value.small is not None and not array.shape):
             yield small(" ".join(filter(None, (array.name, shape_text(array.shape) or "scalar"))), quiet)
@@ -140,7 +143,7 @@ class PageWriter(Writer):
 
 
 def local_text(edge) -> str:
-    """The derivative by which a gradient is multiplied: the number between scalars, else the formula if it is short."""
+    """The derivative that multiplies a gradient: its number between scalars, else its formula if that is short."""
     if edge.kind != "gradient" or edge.source.primitive is None or edge.source.count > 1:
         return ""
     if edge.local is not None:
@@ -151,7 +154,7 @@ def local_text(edge) -> str:
 
 
 def picture(number, graph, directions) -> str:
-    """The SVG of one level, its ids made unique, or a sentence where there is no renderer."""
+    """The SVG of one level, with ids that are unique on the page. Without a renderer it is a sentence."""
     if find_renderer() is None:
         inside = "<p>No picture: no Graphviz renderer was found (pip install graphviz-pure).</p>"
     else:
@@ -189,7 +192,7 @@ def level_data(number, depth, graph, formulas) -> dict:
 
 
 class Steps:
-    """What the page shows, a dict per step: the inputs, every op forwards, the seed, every op backwards, the leaves."""
+    """One dict per step of the page: the inputs, each op forwards, the seed, each op backwards, and the leaves."""
 
     def __init__(self, graph, formulas):
         self.graph, self.formulas = graph, formulas
@@ -231,7 +234,7 @@ class Steps:
         }  # fmt: skip
 
     def lines(self, worked) -> list[dict]:
-        """What stands above a line and the key of its HTML."""
+        """For each line in LaTeX that is not empty: its heading, and its key in ``formulas``."""
         for latex in worked.values():
             if latex and latex not in self.formulas:
                 self.formulas[latex] = formula_html(latex)
@@ -276,7 +279,7 @@ class Steps:
         }  # fmt: skip
 
     def arrivals(self, vertex):
-        """The gradient edges that end at a vertex, those through sums included; the ids of all edges; the sums."""
+        """The gradient edges that end at a vertex, directly or through a sum; the ids of all these edges; the sums."""
         found, names, sums = [], [], []
         for edge, name in self.into[vertex, "gradient"]:
             names.append(name)
@@ -298,7 +301,7 @@ class Steps:
 
 
 def is_single(vertex) -> bool:
-    """Whether a step is one call of one op with one result: what a line with numbers can show."""
+    """Whether a step is one call of one op with one result. A line with numbers can show only such a call."""
     return vertex.primitive is not None and vertex.count == 1 and len(vertex.arrays) == 1
 
 
@@ -312,7 +315,7 @@ def operands(vertex, edges) -> tuple[dict, dict, Operand]:
 
 
 def letters_text(vertex) -> str:
-    """Which letter of the formula is which argument, where the names differ."""
+    """Says which letter of the formula stands for which argument, if the names differ."""
     if vertex.primitive is None or not vertex.formula:
         return ""
     bound = {name: to_text(letter) for letter, name in reversed(letters(vertex.primitive).items())}
@@ -328,7 +331,7 @@ def saved_rows(vertex) -> list[dict]:
 
 
 def sum_line(vertex, arriving, lines) -> str:
-    """``0.4845 + 0.4845 = 0.9689`` where gradients meet; the key of its HTML."""
+    """``0.4845 + 0.4845 = 0.9689`` for gradients that meet: the key of its HTML."""
     terms = [written(Operand.of(edge.gradient)) for edge in arriving]
     total = written(Operand.of(vertex.arrays[0].gradient)) if len(vertex.arrays) == 1 else ""
     if len(terms) < 2 or not all(terms) or not total or vertex.count > 1 or any(edge.count > 1 for edge in arriving):
@@ -337,7 +340,7 @@ def sum_line(vertex, arriving, lines) -> str:
 
 
 def sum_rows(vertex) -> list[dict]:
-    """The gradients that were summed up; of a closed scope only if one is known."""
+    """The sums of the gradients that arrive. A closed scope has such rows only if one of its gradients is known."""
     if vertex.kind == "box" and all(array.gradient is None for array in vertex.arrays):
         return []
     last = vertex.kind in ("leaf", "parameter")
@@ -380,7 +383,7 @@ def row(name, array, summary, text=None) -> dict:
 
 
 def shade(level: float) -> str:
-    """The number of the colour of a heat strip, x for what is not finite."""
+    """The number of a colour of the heat strip, or x for a value that is not finite."""
     return str(min(int(level * 7), 6)) if level == level else "x"
 
 
@@ -403,7 +406,7 @@ def backward_sentence(vertex, arriving) -> str:
     if len(outputs := {edge.output for edge in arriving}) > 1:
         met = f"{terms} gradients arrive, at {len(outputs)} outputs; those of one output are added. "
     elif vertex.kind == "box" and terms > 1 and not vertex.contributions:
-        met = f"{terms} gradients arrive. "  # at different values inside
+        met = f"{terms} gradients arrive. "  # they arrive at different values inside the box
     if vertex.kind in ("leaf", "parameter"):
         return f"{met}Nothing flows on: this is what .grad receives."
     if vertex.kind == "box":
@@ -430,7 +433,7 @@ def clip(text: str) -> str:
 
 
 def formula_key(vertex, formulas) -> str:
-    """The LaTeX, whose HTML is kept once in ``formulas``."""
+    """The LaTeX of the formula. It is the key of its HTML in ``formulas``."""
     if vertex.formula and vertex.formula not in formulas:
         parts = re.split(r"(?<=[:,;])\s*\\quad", vertex.formula)  # a line may break between them
         formulas[vertex.formula] = " ".join(map(formula_html, parts))
@@ -446,13 +449,13 @@ def formula_html(latex: str) -> str:
             made = convert(re.sub(r"\\[td]?frac(\w)(\w)", r"\\frac{\1}{\2}", latex))
             if is_plain_mathml(made):
                 return made
-        except Exception:  # whatever the converter stumbles over, the text below says the same
+        except Exception:  # if the converter fails, the text below says the same
             pass
     return f"<code>{escape(to_text(latex))}</code>"
 
 
 def is_plain_mathml(text: str) -> bool:
-    """Nothing but MathML elements with harmless attributes: what may go into a page as it is."""
+    """Whether the text has only MathML elements with harmless attributes. Such text may go into the page unchanged."""
     root = ElementTree.fromstring(text)
     return all(
         e.tag.startswith(MATHML + "m") and e.tag != MATHML + "maction" and set(e.attrib) <= HARMLESS

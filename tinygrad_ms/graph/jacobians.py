@@ -1,4 +1,4 @@
-"""Small Jacobians: which are small, and what they are called in a text book."""
+"""Small Jacobians, and the names that a textbook gives them."""
 
 import math
 
@@ -9,7 +9,7 @@ from tinygrad_ms.engine.backward import unbroadcast
 from tinygrad_ms.engine.tape import Node
 from tinygrad_ms.graph.values import local_products, number
 
-SIDE = 6  # rows and columns of a Jacobian that is written down
+SIDE = 6  # the most rows and columns of a Jacobian that is written down
 
 
 def host(raw) -> numpy.ndarray:
@@ -17,13 +17,13 @@ def host(raw) -> numpy.ndarray:
 
 
 def small(shape) -> int:
-    """The number of elements of an array of that shape if it may be a side of a Jacobian, else 0."""
+    """The number of elements of an array of that shape. It is 0 if there are more than a Jacobian may have rows."""
     size = 0 if shape is None else math.prod(shape)
     return size if size <= SIDE else 0
 
 
 def stacked(parts):
-    """One gradient as it is; several as the rows of a matrix, those that did not arrive as zeros."""
+    """One gradient is returned as it is. Several become the rows of a matrix; one that did not arrive is a zero row."""
     first = next((part for part in parts if part is not None), None)
     if len(parts) == 1 or first is None or isinstance(first, dict):
         return first
@@ -31,7 +31,7 @@ def stacked(parts):
 
 
 def local_jacobians(node):
-    """((node, argument), matrix) for each argument of a small op that wants a gradient, if it is small, too."""
+    """((node, argument), matrix) for each argument with a gradient, if the argument and the result are small."""
     rows: dict[int, list] = {}
     wanted = small(node.shape) and any(isinstance(p, Node) and small(p.shape) for p in node.parents)
     for row in node.backend.xp.eye(small(node.shape), dtype=node.dtype) if wanted else ():
@@ -43,9 +43,9 @@ def local_jacobians(node):
 
 
 def name_of(matrix, known) -> str:
-    """LaTeX for a matrix that is I, diag(x), 1^T, x^T, W or W^T, or a multiple of ones; else nothing.
+    """LaTeX for a matrix that is I, diag(x), x^T, W, W^T, or a multiple of I or of a vector of ones; else "".
 
-    known: (symbol, array) for what the op has read and made, whose names may be used.
+    known: (symbol, array) for the arguments and the result of the op. Only their symbols are used.
     """
     rows, columns = matrix.shape
     for symbol, array in known:
@@ -67,7 +67,7 @@ def name_of(matrix, known) -> str:
 
 
 def called(vector, known) -> tuple[str, str] | None:
-    """(sign, symbol) of what has the elements of a vector."""
+    """(sign, symbol) of the array that has the elements of ``vector``, or None."""
     for symbol, array in known:
         for sign, mark in ((1, ""), (-1, "-")):
             if array.size == vector.size and (sign * array.ravel() == vector).all():
@@ -76,11 +76,11 @@ def called(vector, known) -> tuple[str, str] | None:
 
 
 def factor(value) -> str:
-    """The number before a matrix; nothing for 1."""
+    """The number before a matrix; "" for 1."""
     return "" if value == 1 else "-" if value == -1 else rf"{scientific(value)} \, "
 
 
 def scientific(value) -> str:
-    """A number in LaTeX; text stays text."""
+    """A number, or the text of a number, in LaTeX."""
     mantissa, e, exponent = (value if isinstance(value, str) else number(value)).partition("e")
     return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if e and exponent else mantissa + e

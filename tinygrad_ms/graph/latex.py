@@ -24,7 +24,7 @@ TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|[{}^_&~]|\s+|[^\\{}^_&~\s]", re.DOTALL)
 
 
 def renamed(latex: str, symbols: dict[str, str]) -> str:
-    """A formula with other LaTeX in the place of some of its letters; words and names of functions stay."""
+    """A formula in which some letters are replaced by other LaTeX. Words and names of functions stay."""
     tokens, out, verbatim = re.findall(r"\\[A-Za-z]+|\\.|[A-Za-z]|.", latex), "", False
     for token, following in zip(tokens, [*tokens[1:], ""]):
         if verbatim and token == "}":
@@ -39,21 +39,21 @@ def renamed(latex: str, symbols: dict[str, str]) -> str:
 
 
 def to_text(latex: str) -> str:
-    """``\\frac{dy}{dx} = \\cos x`` -> ``dy/dx = cos x``: readable rather than complete."""
+    """``\\frac{dy}{dx} = \\cos x`` -> ``dy/dx = cos x``. The text is readable; it may leave out details."""
     tokens = TOKEN.findall(latex)
     text, position = sequence(tokens, 0)
-    while position < len(tokens):  # a stray closing brace
+    while position < len(tokens):  # after a closing brace without an opening one
         more, position = sequence(tokens, position + 1)
         text += more
     return re.sub(r" {2,}", "  ", re.sub(" *\u2009 *", " ", text)).strip()
 
 
 def sequence(tokens, i):
-    """The text up to a closing brace or the end, and where that is. Formulas nest a few levels deep."""
+    """The text up to a closing brace or the end, and the position of that end. Formulas nest only a few levels deep."""
     out = ""
     while i < len(tokens) and tokens[i] != "}":
         piece, i = one(tokens, i)
-        if piece in (", ", "; ", "]", ")") and tokens[i - 1] != piece:  # from & and \\\\ and the end of a matrix
+        if piece in (", ", "; ", "]", ")") and tokens[i - 1] != piece:  # of &, \\\\ and the end of a matrix
             out = out.rstrip()
         if out and out[-1].isalnum() and piece[:1].isalpha() and len(piece) > 2 and piece in FUNCTIONS:
             out += " "
@@ -68,7 +68,7 @@ FUNCTIONS = {
 
 
 def group(tokens, i):
-    """The argument of a command: a braced group or one token."""
+    """The argument of a command, which is a group in braces or one token, and the position after it."""
     while i < len(tokens) and tokens[i].isspace():
         i += 1
     if i < len(tokens) and tokens[i] == "{":
@@ -107,7 +107,7 @@ def one(tokens, i):
         return f"√{bracketed(text)}", i
     if name in ACCENTS:
         text, i = group(tokens, i)
-        if name == "vec" and text.isdecimal():  # 1^T, a row of ones: terminals draw the arrow anywhere
+        if name == "vec" and text.isdecimal():  # 1^T, a row of ones; terminals misplace the arrow above a digit
             return text, i
         one_letter = re.fullmatch(r"\w(_\w+|_\{.*\})?(\[.*\])?", text)
         return (text[0] + ACCENTS[name] + text[1:] if one_letter else name + enclosed(text)), i
@@ -136,5 +136,5 @@ def skip_space(tokens, i):
 
 
 def bracketed(text: str) -> str:
-    """In brackets unless it is one symbol or product."""
+    """The text in brackets, unless it is one symbol or one product."""
     return text if re.fullmatch(r"[\w∂.'\[\]\u0300-\u036f⁰¹²³⁴⁵⁶⁷⁸⁹]+|\([^()]*\)", text) else f"({text})"

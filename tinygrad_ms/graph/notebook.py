@@ -1,5 +1,4 @@
-"""What Jupyter shows of a Tensor: its facts, its numbers with a heat strip, and the graph that leads to
-it."""
+"""Jupyter shows a Tensor with its facts, its numbers with a heat strip, and the graph that leads to it."""
 
 from html import escape
 
@@ -10,11 +9,11 @@ from tinygrad_ms.graph.structure import shape_text
 from tinygrad_ms.graph.values import Summary
 from tinygrad_ms.lines import monospaced
 
-MOST = 80  # vertices of a graph that is drawn without being asked for
+MOST = 80  # the most vertices of a graph that is drawn without a request
 
 
 def tensor_html(tensor) -> str:
-    """HTML for Tensor._repr_html_. It copies a device tensor to the host and runs a renderer where one is."""
+    """HTML for Tensor._repr_html_. It copies a device tensor to the host, and runs a renderer if there is one."""
     facts = [escape(tensor.name or "Tensor"), shape_text(tensor.shape) or "scalar", str(tensor.dtype), tensor.device]
     if tensor.requires_grad:
         facts.append("requires_grad" if tensor.is_leaf else f"result of {escape(tensor.node.op)}")
@@ -41,7 +40,7 @@ def numbers(summary) -> list[str]:
 
 
 def small_graph(tensor):
-    """The graph of ``tensor`` with as many scopes open as leave it readable; None if it never is."""
+    """The graph of ``tensor`` with as many open scopes as ``MOST`` vertices allow; None if all are too many."""
     for depth in (None, 2, 1, 0):
         try:
             return build(tensor, depth=depth, max_nodes=MOST)

@@ -1,4 +1,4 @@
-"""What is to be drawn: the outputs, their gradients if these are wanted, and the names of the leaves."""
+"""The arguments of ``build``: the outputs, their gradients in the view "higher", and the names of the leaves."""
 
 from collections.abc import Iterable
 
@@ -42,7 +42,7 @@ def named_outputs(outputs) -> dict[str, Tensor]:
 
 
 def refuse_twice(option, named) -> None:
-    """Raise ValueError where two names stand for one tensor: its gradient would count twice, or a name be lost."""
+    """Raise ValueError if two names mean one tensor. Its gradient would count twice, or one name would be lost."""
     first: dict = {}
     for name, node in named.items():
         if first.setdefault(node, name) != name:
@@ -50,7 +50,7 @@ def refuse_twice(option, named) -> None:
 
 
 def tensors(value, option, caller="graph") -> list[Tensor]:
-    """The Tensors of an option: one, a list or a dict of them, and not none."""
+    """The Tensors of an option as a list. The option is a Tensor, or a list or dict of at least one."""
     if isinstance(value, str) or not isinstance(value, (Tensor, Iterable)):
         raise TypeError(
             f"{caller}: {option}= is {type(value).__name__}; expected a Tensor, or a list or dict of Tensors"
@@ -65,7 +65,7 @@ def tensors(value, option, caller="graph") -> list[Tensor]:
 
 
 def check_options(depth, fold, max_nodes, collapse, expand, values, profile, title, font_size) -> None:
-    """Raise TypeError or ValueError for options of ``build`` that make no sense."""
+    """Raise TypeError or ValueError for options of ``build`` with a wrong type or value."""
     if depth is not None:
         as_int(depth, "graph: depth", 0)
     if max_nodes is not None:
@@ -86,7 +86,7 @@ def check_options(depth, fold, max_nodes, collapse, expand, values, profile, tit
 
 
 class LeafNames:
-    """The names of leaves: as ``params`` calls them, else as they call themselves."""
+    """The names of leaves: the names in ``params``, else the tensors' own names."""
 
     def __init__(self, params):
         pairs: list[tuple] = []
@@ -114,13 +114,13 @@ class LeafNames:
 
 
 class RuleWatcher:
-    """Watches a backward pass that records itself: which rule recorded which nodes."""
+    """Watches a backward pass that is recorded. It notes which rule recorded which nodes."""
 
     def __init__(self):
         self.scopes = {}  # number of a recorded node -> names of its scopes
         self.rule = self.last = None
         self.sizes = {}  # name of the scope of a rule -> how many ops it recorded
-        self.arriving = set()  # gradients off the tape, as the tape shows them
+        self.arriving = set()  # the Constants that stand on the tape for gradients off the tape
 
     def before_rule(self, node, gradient):
         if isinstance(gradient, Tensor) and gradient.node is None:
@@ -128,7 +128,7 @@ class RuleWatcher:
         self.rule = Visit(f"rule of {node.op}")
 
     def after_rule(self, node, gradient, gradients):
-        self.rule = None  # what follows sums gradients up
+        self.rule = None  # the ops that follow add gradients
 
     def after_op(self, primitive, arrays, outputs, node):
         if node is not None:
@@ -136,13 +136,13 @@ class RuleWatcher:
             self.sizes[id(self.rule)] = self.sizes.get(id(self.rule), 0) + 1
 
     def scope_of(self, node) -> tuple | None:
-        """The scopes of a node of the backward pass, None for a node of the forward pass. A rule of one op has none."""
+        """The scopes of a node of the backward pass; () for a rule that recorded one op. None for the forward pass."""
         names = self.scopes.get(node.seq)
         return names and tuple(name for name in names if self.sizes[id(name)] > 1)
 
 
 def gradient_outputs(roots, wrt, names, gradient, watcher) -> dict[str, Tensor]:
-    """The outputs and their gradients, recorded under the eyes of ``watcher``."""
+    """The outputs and their gradients. The gradients are recorded while ``watcher`` watches."""
     tape = tape_of([tensor.node for tensor in roots.values()])
     if is_freed(tape):
         raise RuntimeError(

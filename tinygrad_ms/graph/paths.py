@@ -1,10 +1,10 @@
-"""Paths in a Graph: what lies between some tensors and the outputs, to keep it alone or to draw it in bold."""
+"""The paths in a Graph from some tensors to the outputs. They are kept alone, or drawn in bold."""
 
 from tinygrad_ms.graph.structure import Vertex, count_gradients
 
 
 def reach(starts, edges, forward: bool) -> set[Vertex]:
-    """The vertices that ``starts`` lead to along value edges, or (not ``forward``) that lead to them."""
+    """The vertices that are reached from ``starts`` along value edges; against the edges if not ``forward``."""
     following: dict[Vertex, list[Vertex]] = {}
     for edge in edges:
         if edge.kind == "value":
@@ -20,7 +20,7 @@ def reach(starts, edges, forward: bool) -> set[Vertex]:
 
 
 def prune(graph, targets) -> None:
-    """Keep what lies on a path from ``targets`` to the outputs, and the constants that meet it there."""
+    """Keep the vertices on paths from ``targets`` to the outputs, and the constants and seeds that enter them."""
     alive = reach(targets, graph.edges, True)
     alive |= {e.source for e in graph.edges if e.target in alive and e.source.kind == "constant"}
     alive |= {e.source for e in graph.edges if e.target in alive and e.source.kind == "seed"}

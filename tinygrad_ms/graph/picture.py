@@ -1,4 +1,4 @@
-"""Graph: vertices, edges and scopes together, with the ways to show them."""
+"""Graph: vertices, edges and scopes, and the methods that show them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,15 +20,15 @@ class Graph:
     rankdir: str = "TB"
     title: str = ""
     notes: list[str] = field(default_factory=list)
-    font_size: float = 12  # of titles, in points
-    show: frozenset = frozenset()  # of "value", "gradient", "saved", "device", "time", "formula"
+    font_size: float = 12  # points of the titles
+    show: frozenset = frozenset()  # some of "value", "gradient", "saved", "device", "time", "formula"
 
     def __len__(self) -> int:
         return len(self.vertices)
 
     @property
     def scopes(self) -> list[Scope]:
-        """The scopes that hold something, outer before inner."""
+        """The scopes that hold a vertex. Outer scopes come before inner ones."""
         seen: dict[Scope, None] = {}
         for vertex in self.vertices:
             for scope in vertex.scope.ancestors:
@@ -36,30 +36,30 @@ class Graph:
         return list(seen)
 
     def find(self, title: str) -> list[Vertex]:
-        """The vertices of that title (name of op, tensor or scope)."""
+        """The vertices with that title. A title is the name of an op, tensor or scope."""
         return [vertex for vertex in self.vertices if vertex.title == title]
 
     def edges_into(self, vertex: Vertex) -> Iterator[Edge]:
         return (edge for edge in self.edges if edge.target is vertex)
 
     def dot(self) -> str:
-        """The picture as DOT text: the same text for the same graph, and no other program needed."""
+        """The picture as DOT text. Equal graphs give equal text, and no other program is needed."""
         return write(self)
 
     def render(self, path, **options):
-        """Write the picture; the suffix of ``path`` says how: .dot, .svg, .png or .pdf. Returns the path.
+        """Write the picture. The suffix of ``path`` gives the format: .dot, .svg, .png or .pdf. Returns the path.
 
-        scale: how many times as large (svg, png). dpi: dots per inch of a PNG. timeout: of the renderer, in seconds.
-        Raises RuntimeError with the two install lines where the format needs a renderer and none is found.
+        scale: factor of the size (svg, png). dpi: dots per inch of a PNG. timeout: seconds that the renderer may take.
+        Raises RuntimeError with the two install lines if the format needs a renderer and none is found.
         """
         return render(self.dot(), path, **options)
 
     def svg(self) -> str:
-        """The picture as SVG text. Raises RuntimeError where there is no renderer."""
+        """The picture as SVG text. Raises RuntimeError if there is no renderer."""
         return draw(self.dot(), "svg").decode()
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        """Jupyter: the SVG where a renderer is, else the DOT text."""
+        """For Jupyter: the SVG if there is a renderer, else the DOT text."""
         svg = self._repr_svg_()
         return {"image/svg+xml": svg, "text/plain": repr(self)} if svg else {"text/plain": self.dot()}
 

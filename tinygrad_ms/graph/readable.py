@@ -1,7 +1,7 @@
-"""The LaTeX of a derivative with numbers for its letters, and its value: ``1 - y^2`` -> ``1 - 0.4621^2``, 0.7864.
+"""Replaces the letters in the LaTeX of a derivative by numbers: ``1 - y^2`` -> ``1 - 0.4621^2``, of value 0.7864.
 
-sum      = product (+ product ...)         comparisons in square brackets are 1 or 0
-product  = power power ...                 a capital letter is a matrix, and its product one of matrices
+sum      = product (+ product ...)         a comparison in square brackets is 1 or 0
+product  = power power ...                 a capital letter is a matrix; its product is a matrix product
 power    = piece ^ piece
 piece    = letter, number, (sum), \\frac{sum}{sum}, \\sqrt{sum}, function piece
 """
@@ -21,23 +21,24 @@ PAIRS = {"(": ")", "[": "]", "{": "}", "|": "|", r"\lfloor": r"\rfloor"}
 COMPARISONS = {"=": numpy.equal, "<": numpy.less, ">": numpy.greater, r"\le": numpy.less_equal,
                r"\ge": numpy.greater_equal, r"\ne": numpy.not_equal}  # fmt: skip
 CONSTANTS = {"e": math.e, r"\pi": math.pi, r"\infty": math.inf}
-CALLED = {r"\ln": "log", r"\sigma": "sigmoid", r"\Phi": "normal_cdf"}  # the other functions have their own names
+CALLED = {r"\ln": "log", r"\sigma": "sigmoid", r"\Phi": "normal_cdf"}  # the other functions are called as in LaTeX
 
 
 class Unreadable(Exception):
-    """A letter without a value, an index, a word: a line half in numbers says nothing."""
+    """The expression has a letter without a value, an index or a word. A line with only some numbers helps nobody."""
 
 
 class Piece(NamedTuple):
     text: str
-    value: Any = None  # None: not known
+    value: Any = None  # None if it is not known
     kind: str = "factor"  # or "matrix"
 
 
 def read(expression: str, known: dict[str, tuple], index: str = "") -> tuple[str, Any]:
-    """The expression with numbers in, and its value. known: {letter: (LaTeX, value)}, and ``"\\bar y"`` among them.
+    """The expression with numbers instead of letters, and its value.
 
-    index: the letter below others that stands for all elements; ``\\sum_i`` has such a letter of its own.
+    known: {letter: (LaTeX, value)}. ``"\\bar y"`` is one letter.
+    index: the index that stands for all elements, such as i in x_i. ``\\sum_i`` brings its own index.
     """
     reader = Reader(expression, known, index)
     with numpy.errstate(all="ignore"):
@@ -48,7 +49,7 @@ def read(expression: str, known: dict[str, tuple], index: str = "") -> tuple[str
 
 
 class Reader:
-    """Reads the tokens from left to right; each method takes what it is named after, in letters, and gives a Piece."""
+    """Reads the tokens from left to right. Each method takes the tokens of what its name says and returns a Piece."""
 
     def __init__(self, expression, known, index=""):
         self.tokens = [token for token in TOKEN.findall(expression) if token not in SILENT]
@@ -63,7 +64,7 @@ class Reader:
         return self.tokens.pop(0)
 
     def sum(self, *ends) -> Piece:
-        """Terms up to one of ``ends``, and what compares them: a comparison is 1 where it holds."""
+        """Terms and comparisons up to one of ``ends``. A comparison is 1 where it holds, else 0."""
         sign = self.take() if self.next() in ("+", "-") else ""
         whole = self.product(bool(sign), *ends)
         if sign == "-":
@@ -104,9 +105,9 @@ class Reader:
         return whole
 
     def power(self, inside=True) -> Piece:
-        """inside: whether something stands before it, so that a negative number needs brackets."""
+        """inside: whether something stands before the power. Then a negative number needs brackets."""
         base = self.piece(inside)
-        if self.next() == "_":  # all elements at once
+        if self.next() == "_":  # an index: the array holds all elements
             self.take()
             if self.take() not in self.indices:
                 raise Unreadable
@@ -122,7 +123,7 @@ class Reader:
         return Piece(f"{base.text}^{{{exponent.text}}}", apply(numpy.float_power, base.value, exponent.value))
 
     def group(self) -> Piece:
-        """What stands in braces, or one digit or letter."""
+        """The content of braces, or one digit or letter."""
         if self.next() == "{":
             self.take()
             inside = self.sum("}")
@@ -165,14 +166,14 @@ class Reader:
     def bracket(self, begin, end) -> Piece:
         inside = self.sum(end)
         self.take()
-        if begin == "[" and numpy.ndim(inside.value):  # which elements satisfy the condition
+        if begin == "[" and numpy.ndim(inside.value):  # 1 for each element that satisfies the condition, else 0
             return Piece(f"[{', '.join(f'{v:g}' for v in numpy.ravel(inside.value))}]", inside.value)
         made = {"|": numpy.abs, r"\lfloor": numpy.floor}.get(begin, numpy.positive)
         text = f"{begin} {inside.text} {end}" if begin[0] == "\\" else begin + inside.text + end
         return Piece(text, apply(made, apply(numpy.float64, inside.value)), inside.kind)
 
     def cases(self) -> Piece:
-        """Rows of a value and its condition."""
+        """Rows; each has a value and its condition."""
         text, total, end = "", numpy.float64(0), r"\end{cases}"
         while not text or self.take() != end:
             value = self.sum("&")
@@ -183,7 +184,7 @@ class Reader:
         return Piece(rf"\begin{{cases}} {text[3:]} {end}", total)
 
     def call(self, name) -> Piece:
-        """A function of what follows: of a bracket alone, else of the factors up to the next function."""
+        """A function and its argument: the bracket that follows, else the factors up to the next function."""
         exponent = None
         if self.next() == "^":
             self.take()
@@ -201,7 +202,7 @@ class Reader:
 
 
 def apply(function, *values):
-    """``function`` of what is known; None where something is not, or is no argument of it."""
+    """``function(*values)``; None if a value is not known or ``function`` does not take it."""
     if any(value is None for value in values):
         return None
     try:

@@ -1,4 +1,4 @@
-"""DOT text to SVG, PNG or PDF by a program: TINYGRAD_MS_DOT, else ``dot``, else graphviz-pure."""
+"""Draws DOT text as SVG, PNG or PDF with a program: TINYGRAD_MS_DOT, else ``dot``, else graphviz-pure."""
 
 import os
 import re
@@ -12,13 +12,12 @@ from tinygrad_ms.graph.titles import clear_titles, justified, widened, without_r
 from tinygrad_ms.graph.wide_letters import stand_ins, wide_letters
 
 FORMATS = ("svg", "png", "pdf")
-DPI = 96  # of a PNG at scale 1
-SECONDS = 120  # a layout that takes longer is no picture anybody can read
+DPI = 96  # dots per inch of a PNG at scale 1
+SECONDS = 120  # nobody could read a picture whose layout takes longer
 
 
 def find_renderer() -> str | None:
-    """The command that draws: the environment variable, ``dot``, ``graphviz-pure`` on the path or beside
-    Python."""
+    """The command that draws: TINYGRAD_MS_DOT, else ``dot``, else ``graphviz-pure`` on the path or beside Python."""
     if named := os.environ.get("TINYGRAD_MS_DOT"):
         return shutil.which(named)
     beside = os.pathsep.join((os.path.dirname(sys.executable), os.path.dirname(os.path.realpath(sys.executable))))
@@ -26,7 +25,7 @@ def find_renderer() -> str | None:
 
 
 def draw(dot: str, form: str = "svg", timeout: float = SECONDS, dpi: int | None = None, scale: float = 1) -> bytes:
-    """The picture of DOT text, ``scale`` times as large. Raises RuntimeError where no renderer is, or where it fails.
+    """The picture of DOT text, ``scale`` times as large. Raises RuntimeError if there is no renderer, or if it fails.
 
     A PNG with Chinese text needs dot, or one of rsvg-convert, inkscape, cairosvg; without these it warns.
     """
@@ -58,7 +57,7 @@ def draw(dot: str, form: str = "svg", timeout: float = SECONDS, dpi: int | None 
     dot, back = stand_ins(dot) if form == "svg" and pure else (dot, str)
     options = [f"-Gdpi={(dpi or DPI) * scale:g}"] if form == "png" and (dpi or scale != 1) else []
     if form == "pdf":
-        options.append("-Gmargin=0")  # else dot adds half an inch on every side, to pdf alone
+        options.append("-Gmargin=0")  # for pdf alone, dot would add half an inch on every side
     svg = b""
     if form == "svg" or "subgraph cluster_" in dot:
         dot, svg = with_room(dot, lambda text: run([program, "-Tsvg"], text.encode(), timeout))
@@ -68,7 +67,7 @@ def draw(dot: str, form: str = "svg", timeout: float = SECONDS, dpi: int | None 
 
 
 def with_room(dot: str, lay_out) -> tuple[str, bytes]:
-    """The DOT text with boxes so wide that titles have room between the arrows, where that can be, and its SVG."""
+    """The DOT text and its SVG. Boxes are widened if that gives their titles room between the arrows."""
     svg = lay_out(dot)
     if missing := without_room(svg.decode()):
         wider = widened(dot, missing)
@@ -91,7 +90,7 @@ def run(command, data: bytes, timeout: float) -> bytes:
 
 
 def finished(svg: str, scale: float) -> str:
-    """Fonts that every viewer has, titles that no arrow hides, and the size on the page."""
+    """The SVG with fonts that every viewer has, with titles that no arrow hides, and in the size asked for."""
     svg = svg.replace('font-family="Helvetica"', 'font-family="Helvetica,Arial,sans-serif"')
     if scale != 1:
         larger = lambda match: f'{match[1]}="{float(match[2]) * scale:g}pt"'
@@ -100,7 +99,7 @@ def finished(svg: str, scale: float) -> str:
 
 
 def converted(svg: bytes, scale: float) -> bytes | None:
-    """The SVG as PNG by a program that knows the fonts of this machine; None where there is none."""
+    """The SVG as PNG, drawn by a program that knows the fonts of this machine; None if there is no such program."""
     if program := shutil.which("rsvg-convert"):
         return run([program, "--zoom", f"{scale:g}", "--format", "png"], svg, SECONDS)
     if program := shutil.which("inkscape"):
@@ -108,13 +107,13 @@ def converted(svg: bytes, scale: float) -> bytes | None:
         return run([program, "--pipe", "--export-type=png", size, "--export-filename=-"], svg, SECONDS)
     try:
         import cairosvg
-    except (ImportError, OSError):  # OSError: without the library cairo
+    except (ImportError, OSError):  # OSError: the library cairo is missing
         return None
     return cairosvg.svg2png(svg, scale=scale)
 
 
 def render(dot: str, path, **options) -> Path:
-    """Write DOT text to ``path``, as the suffix says. The file is written whole or not at all."""
+    """Write DOT text to ``path`` in the format of its suffix. The file is written whole or not at all."""
     path = Path(path)
     form = path.suffix[1:].lower()
     if form not in ("dot", "gv", *FORMATS):

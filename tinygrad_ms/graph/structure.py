@@ -1,4 +1,4 @@
-"""The plain data of a picture: vertices, edges and nested scopes. It knows no drawing."""
+"""The plain data of a picture: vertices, edges and nested scopes. Nothing here draws."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,8 +10,8 @@ class Scope:
 
     name: str = ""
     parent: "Scope | None" = None
-    count: int = 1  # how many identical visits it stands for
-    virtual: bool = False  # made by folding, around neighbours that repeat together
+    count: int = 1  # the number of identical visits that it stands for
+    virtual: bool = False  # folding made it, around neighbours that repeat together
 
     @property
     def ancestors(self) -> list["Scope"]:
@@ -24,7 +24,7 @@ class Scope:
 
     @property
     def depth(self) -> int:
-        """How many scopes of the user's it is nested in, itself included."""
+        """The number of scopes from the outermost to this one; scopes made by folding do not count."""
         return sum(not scope.virtual for scope in self.ancestors)
 
     @property
@@ -34,14 +34,14 @@ class Scope:
 
 @dataclass
 class Array:
-    """What a vertex hands on: one array, or one of the outputs of an op that has several."""
+    """An array that a vertex returns: its result, or one of several outputs."""
 
     shape: tuple[int, ...]
     dtype: str
     device: str = ""
-    name: str = ""  # of the output, where the op has several
-    value: Any = None  # values.Summary of the array, where asked for
-    gradient: Any = None  # values.Summary of the gradient that arrives at it
+    name: str = ""  # name of the output, if the op has several
+    value: Any = None  # values.Summary of the array, if asked for
+    gradient: Any = None  # values.Summary of the gradient that arrives at the array
 
     @property
     def text(self) -> str:
@@ -61,26 +61,26 @@ class Vertex:
     scope: Scope
     arrays: list[Array] = field(default_factory=list)
     id: int = 0  # position in the graph, in the order of recording
-    name: str = ""  # of the output, where the user gave one
+    name: str = ""  # the name of the output, if the user gave one
     arguments: dict[str, str] = field(default_factory=dict)  # numbers and keyword arguments, as text
-    ports: list[str] = field(default_factory=list)  # names of the array arguments where their order matters
+    ports: list[str] = field(default_factory=list)  # names of the array arguments, if their order matters
     formula: str = ""  # LaTeX
-    source: str = ""  # of the formula
+    source: str = ""  # source of the formula
     line: str = ""  # file:line where it was recorded
-    saved_bytes: int = 0  # what the tape keeps for the gradient
-    saved_shapes: tuple[tuple[int, ...], ...] = ()  # of the arrays among it
-    saved: list[tuple[str, Any]] = field(default_factory=list)  # (name, values.Summary) of each, in view "both"
-    primitive: Any = None  # of an op
+    saved_bytes: int = 0  # bytes that the tape keeps for the gradient
+    saved_shapes: tuple[tuple[int, ...], ...] = ()  # shapes of the arrays in these bytes
+    saved: list[tuple[str, Any]] = field(default_factory=list)  # (name, values.Summary) of these arrays, in view "both"
+    primitive: Any = None  # the Primitive of an op
     seconds: float | None = None
     is_output: bool = False
     order: int = 0  # 0: recorded in the forward pass, 1: by a backward pass
     highlighted: bool = False
-    contributions: int = 0  # how many gradients are summed at it, at most, where it has several outputs
-    by_output: dict[str, int] = field(default_factory=dict)  # how many gradients are summed at each of its outputs
-    count: int = 1  # how many identical vertices it stands for
-    ops: int = 1  # in a box: how many ops it hides, of one repetition
-    parameters: int = 0  # in a box: how many numbers its parameters hold
-    seq: int = 0  # of the tape node
+    contributions: int = 0  # the number of gradients that are summed at it; the largest over its outputs
+    by_output: dict[str, int] = field(default_factory=dict)  # the number of gradients summed at each output
+    count: int = 1  # the number of identical vertices that it stands for
+    ops: int = 1  # in a box: the number of ops in one repetition
+    parameters: int = 0  # in a box: the number of elements of its parameters
+    seq: int = 0  # number of the tape node
 
     @property
     def is_op(self) -> bool:
@@ -89,24 +89,23 @@ class Vertex:
 
 @dataclass(eq=False)
 class Edge:
-    """A value that flows from ``source`` to ``target``, or (kind "gradient") a gradient the other way
-    round."""
+    """A value that flows from ``source`` to ``target``; or, with kind "gradient", a gradient that flows so."""
 
     source: Vertex
     target: Vertex
     kind: str = "value"
-    argument: str = ""  # of the target (of the source for a gradient)
-    output: str = ""  # of the source, where it has several (of the target for a gradient)
+    argument: str = ""  # argument of the op that reads the value: the target, or the source of a gradient
+    output: str = ""  # output of the op that made the value, if it has several: the source, or the target of a gradient
     label: str = ""
     carried: bool = False  # from one folded repetition to the next
     highlighted: bool = False
     count: int = 1
-    gradient: Any = None  # values.Summary of what a gradient edge carries, where asked for
+    gradient: Any = None  # values.Summary of the gradient that flows, if asked for
     local: Any = None  # on a gradient edge between scalars: the derivative of the source by the target
 
 
 def count_gradients(vertices, edges) -> None:
-    """Set how many gradients are summed at each vertex: those of different outputs are no terms of one sum."""
+    """Count the gradients that are summed at each vertex. Gradients of different outputs are not summed."""
     for vertex in vertices:
         vertex.by_output = {}
     for edge in edges:
@@ -117,7 +116,7 @@ def count_gradients(vertices, edges) -> None:
 
 
 def shape_text(shape) -> str:
-    """``(32, 64)``, ``(3,)``; the empty text for a scalar."""
+    """The text of a shape: ``(32, 64)`` or ``(3,)``; "" for a scalar."""
     return str(tuple(shape)) if shape else ""
 
 

@@ -1,4 +1,4 @@
-"""Numbers for pictures: summaries of arrays, and where to find the values and gradients that the tape does not keep."""
+"""Numbers for pictures: summaries of arrays, and the values and gradients that the tape does not keep."""
 
 import math
 from typing import Any
@@ -14,12 +14,12 @@ from tinygrad_ms.engine.backward import unbroadcast, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output
 from tinygrad_ms.engine.tensor import raw
 
-SMALL = 9  # arrays of up to so many elements are shown in full
-STRIP = (4, 12)  # rows and columns of a heat strip
+SMALL = 9  # an array with at most so many elements is shown in full
+STRIP = (4, 12)  # the most rows and columns of a heat strip
 
 
 class Summary:
-    """What a picture shows of an array: small ones in full, of large ones range, mean, deviation and a heat strip."""
+    """The facts that a picture shows of an array: all elements, or statistics and a heat strip if it is large."""
 
     __slots__ = ("shape", "dtype", "small", "low", "high", "mean", "std", "norm", "bad", "strip", "first")
 
@@ -31,7 +31,7 @@ class Summary:
         self.first = float(host.flat[0]) if host.size else None
         wide = host.astype(numpy.float64) if is_float(host.dtype) or host.dtype.kind in "iub" else host
         finite = wide[numpy.isfinite(wide)]
-        self.bad = wide.size - finite.size  # NaN and infinite elements
+        self.bad = wide.size - finite.size  # the number of NaN and infinite elements
         some = finite if finite.size else numpy.zeros(1)
         self.low, self.high = float(some.min()), float(some.max())
         with numpy.errstate(over="ignore"):
@@ -45,11 +45,11 @@ class Summary:
         if self.small is not None:
             return elements(self.small)
         bad = f", {self.bad} not finite" if self.bad else ""
-        mean = self.mean if abs(self.mean) > 1e-7 * max(-self.low, self.high) else 0.0  # what is left is rounding
+        mean = self.mean if abs(self.mean) > 1e-7 * max(-self.low, self.high) else 0.0  # below: rounding
         return f"{brief(self.low)} … {brief(self.high)}, mean {brief(mean)}, std {brief(self.std)}{bad}"
 
     def levels(self) -> list[list[float]]:
-        """The heat strip with values between 0 (lowest) and 1 (highest)."""
+        """The heat strip as numbers from 0 (lowest) to 1 (highest)."""
         if self.strip is None:
             return []
         low, high = float(numpy.nanmin(self.strip)), float(numpy.nanmax(self.strip))
@@ -58,7 +58,7 @@ class Summary:
 
 
 def block_means(array) -> numpy.ndarray | None:
-    """The array, seen as a matrix, averaged over at most STRIP blocks."""
+    """The array as a matrix, averaged over blocks. There are at most STRIP blocks."""
     if not array.size:
         return None
     matrix = array.reshape(-1, array.shape[-1]) if array.ndim > 1 else array.reshape(1, -1)
@@ -72,7 +72,7 @@ def block_means(array) -> numpy.ndarray | None:
 
 
 def number(value: Any) -> str:
-    """Four significant digits, without noise: 3, -0.5, 1.235e-05."""
+    """A number with at most four significant digits: 3, -0.5, 1.235e-05."""
     if isinstance(value, (bool, numpy.bool_)):
         return str(value)
     if isinstance(value, (int, numpy.integer)) and abs(int(value)) < 10**6:
@@ -86,7 +86,7 @@ def brief(value: float) -> str:
 
 
 def elements(array) -> str:
-    """A small array in full: ``0.5``, ``[1, 2]``; the rows of a matrix on lines of their own."""
+    """All elements of a small array: ``0.5``, ``[1, 2]``. Each row of a matrix has its own line."""
     if not array.size:
         return "empty"
     if array.ndim == 2:
@@ -100,9 +100,9 @@ def elements(array) -> str:
 class recording(hooks):
     """``with recording() as record:`` keeps a summary of every result and argument of the ops inside.
 
-    ``build(loss, values=record)`` shows them. Without it ``build(loss, values=True)`` finds what the tape
-    saved and computes again what it can; values that no rule needed and that hang on unsaved constants stay
-    unknown.
+    ``build(loss, values=record)`` shows them. ``build(loss, values=True)`` has no record: it reads the values that the
+    tape saved, and computes others from them again. A value stays unknown if no rule saved it and it depends on a
+    constant that was not saved.
     """
 
     def __init__(self):
@@ -118,17 +118,17 @@ class recording(hooks):
 
 
 class watching(hooks):
-    """These observers alone: those of the user do not see what a picture runs."""
+    """Only these observers are active. The observers of the user do not see the ops that a picture runs."""
 
     def change(self, state):
         return state.replace(hooks=self.observers)
 
 
 def find_values(tape, known) -> tuple[dict, dict]:
-    """Raw values of the nodes of ``tape`` (tuples, one entry per output) and of its constants, where they can be had.
+    """Raw values of the nodes of ``tape`` (tuples, one entry per output) and of its constants, as far as known.
 
-    They come from ``known`` (node -> raw array, such as the outputs), from the tensors of leaves, from what
-    the nodes saved, and from running forwards again.
+    They come from ``known`` (node -> raw array, such as the outputs), from the tensors of leaves, from the values
+    that the nodes saved, and from ops that are run again.
     """
     values: dict[Node, tuple] = {node: (value,) for node, value in known.items()}
     constants: dict[Constant, Any] = {}
@@ -149,7 +149,7 @@ def find_values(tape, known) -> tuple[dict, dict]:
 
 
 def read_saved(node, values, constants) -> None:
-    """What a node saved are values of its parents and its own."""
+    """Put the values that a node saved into ``values`` and ``constants``. They are its inputs and its outputs."""
     plan = node.plan
     for value, i in zip(node.saved, plan.inputs):
         parent = node.parents[i]
@@ -163,7 +163,7 @@ def read_saved(node, values, constants) -> None:
 
 
 def run_again(node, values, constants) -> tuple | None:
-    """The outputs of a node, whose op ran without complaint on these arguments before; None if one is unknown."""
+    """The outputs of a node, computed again. None if an argument is unknown."""
     arrays = [argument_value(parent, values, constants) for parent in node.parents]
     if any(array is None for array in arrays):
         return None
@@ -187,12 +187,12 @@ def argument_value(parent, values, constants):
 
 
 class Backward:
-    """What flowed where in a backward pass: the gradient at every node and what every rule sent to its parents."""
+    """The gradients of a backward pass: the gradient at every node, and those that every rule sent to its parents."""
 
     def __init__(self, keep):
         self.keep = keep
-        self.received = {}  # node -> what ``keep`` makes of the complete gradient of its output
-        self.sent = {}  # node -> [(parent, the same of what was sent)]
+        self.received = {}  # node -> ``keep`` of the complete gradient of its output
+        self.sent = {}  # node -> [(parent, ``keep`` of the gradient that was sent to it)]
 
     def before_rule(self, node, gradient):
         self.received[node] = self.keep(gradient)
@@ -204,8 +204,10 @@ class Backward:
 
 
 def run_backward(seeds, keep) -> Backward:
-    """Walk the tape from ``seeds`` (node, cotangent) without freeing it, without touching ``.grad`` of a tensor, and
-    without the hooks and observers of the user."""
+    """Walk the tape from ``seeds`` (node, cotangent) and keep the gradients.
+
+    The tape is not freed, ``.grad`` stays as it is, and no hook or observer of the user runs.
+    """
     watched = Backward(keep)
     with watching(watched):
         leaves, _ = walk(seeds, retain=True, hooked=False)
@@ -215,7 +217,7 @@ def run_backward(seeds, keep) -> Backward:
 
 
 def local_products(node, g):
-    """(argument, what the rule of ``node`` sends it) for the cotangent ``g`` of its output."""
+    """(argument, gradient) for each argument to which the rule of ``node`` sends one, for the cotangent ``g``."""
     saved = node.saved
     for i, rule, positions in node.plan.pullbacks or pullbacks(node, g, saved):
         d = rule(g, *[saved[p] for p in positions])
@@ -224,7 +226,7 @@ def local_products(node, g):
 
 
 def slopes(node) -> dict[int, Any]:
-    """The derivative of a scalar by each of its scalar arguments, on the host; {} unless all are scalars."""
+    """The derivative of a scalar result by each argument, on the host; {} unless all arguments are scalars."""
     if node.shape != () or any(getattr(parent, "shape", ()) != () for parent in node.parents):
         return {}
     with watching():
@@ -233,7 +235,7 @@ def slopes(node) -> dict[int, Any]:
 
 
 def summarised(gradient):
-    """Of one array; the gradients of several outputs are summarised at the outputs."""
+    """The Summary of the gradient of one array. None for an op with several outputs; each output has its own."""
     return None if isinstance(gradient, dict) else Summary(gradient)
 
 

@@ -1,10 +1,10 @@
-"""Chinese, Japanese and Korean text for graphviz-pure, which knows neither its widths nor has a font for it."""
+"""Chinese, Japanese and Korean text for graphviz-pure, which knows no widths of these letters and has no font."""
 
 import re
 from collections.abc import Callable
 from unicodedata import east_asian_width
 
-HALF = "àáâãäåèéêëðñòóôõöøùúûüýþµ¶"  # about half as wide as a Chinese letter in Helvetica, and known to graphviz-pure
+HALF = "àáâãäåèéêëðñòóôõöøùúûüýþµ¶"  # graphviz-pure knows them; each is about half as wide as a Chinese letter
 
 
 def is_wide(letter: str) -> bool:
@@ -16,9 +16,12 @@ def wide_letters(text: str) -> list[str]:
 
 
 def stand_ins(dot: str) -> tuple[str, Callable[[str], str]]:
-    """DOT text with two narrow letters for each wide one, so that boxes get their widths; what undoes it in SVG."""
+    """DOT text with two narrow letters instead of each wide one, and a function that puts the wide ones into the SVG.
+
+    So Graphviz gives the boxes the right widths.
+    """
     found, free = wide_letters(dot), [letter for letter in HALF if letter not in dot]
-    pairs = [a + b for a in free[: len(free) // 2] for b in free[len(free) // 2 :]]  # no pair ends as another begins
+    pairs = [a + b for a in free[: len(free) // 2] for b in free[len(free) // 2 :]]  # no pairs overlap
     if not found or len(pairs) < len(found):
         return dot, lambda svg: svg
     there = dict(zip(found, pairs))

@@ -1,8 +1,8 @@
-"""Formulas with numbers in: ``tanh(0.5) = 0.4621`` of a forward step, ``-1.076 · (1 - 0.4621²) = -0.846`` of a rule.
+"""Formulas with numbers: ``tanh(0.5) = 0.4621`` for a forward step, ``-1.076 · (1 - 0.4621²) = -0.846`` for a rule.
 
-The lines are made from what an op says of itself, ``notation`` and ``formula`` of its primitive: letters are replaced
-by the numbers of one call, and the result is computed once more from what stands there. A line that does not come out,
-and a formula that cannot be read so (indices, solvers, words), is not shown.
+A line is made from ``notation`` or ``formula`` of the primitive. The numbers of one call replace the letters, and the
+line is computed once more as a check. A line with another result is not shown, nor is a formula that cannot be read in
+this way (with indices, solvers or words).
 """
 
 import math
@@ -17,10 +17,10 @@ from tinygrad_ms.graph.values import number
 
 
 class Operand(NamedTuple):
-    """A number or array of a call, as much of it as is known."""
+    """A number or array of a call, as far as it is known."""
 
-    array: numpy.ndarray | None = None  # all of a small one
-    first: float | None = None
+    array: numpy.ndarray | None = None  # only of a small array
+    first: float | None = None  # the first element
     shape: tuple = ()
 
     @classmethod
@@ -29,7 +29,7 @@ class Operand(NamedTuple):
 
     @classmethod
     def plain(cls, text: str) -> "Operand":
-        """A Python number among the arguments, as a picture shows it."""
+        """The Operand of a Python number, from its text in a picture."""
         try:
             return cls(numpy.asarray(float(text)), float(text))
         except ValueError:
@@ -37,7 +37,7 @@ class Operand(NamedTuple):
 
 
 def forward_line(primitive, operands: dict, constants: dict, result: Operand) -> str:
-    """The call with numbers in: ``0.5 \\cdot 1.5 = 0.75``; of large arrays the first element, or the shapes.
+    """The call with numbers: ``0.5 \\cdot 1.5 = 0.75``. Large arrays show their first elements, or their shapes.
 
     operands: {argument: Operand} in the order of the call. constants: {keyword: text}. All lines are LaTeX.
     """
@@ -57,34 +57,34 @@ def forward_line(primitive, operands: dict, constants: dict, result: Operand) ->
 
 
 def rule_line(primitive, argument, operands: dict, constants: dict, result: Operand, g: Operand, sent: Operand) -> str:
-    """The rule for one argument with numbers in: what arrives times the derivative is what is sent on."""
+    """The rule for one argument with numbers: the gradient ``g`` that arrives becomes the gradient ``sent``."""
     kind, expression = rule_of(primitive, argument)
     if not kind:
         return ""
     local, own, index = kind == "local", result_letter(primitive), index_of(primitive, argument)
     line, pick = view(operands.values(), [result, g, sent], local)
-    if index and pick is not written:  # no element stands for all, unless the rule is the same for each
+    if index and pick is not written:  # one element can stand for all only if the rule has no index
         if "_" in expression:
             return ""
         line, pick = "", element
     constants = {**{name: str(value) for name, value in primitive.defaults.items()}, **constants}
     known = {a: operands.get(name) or Operand.plain(constants.get(name, "")) for a, name in letters(primitive).items()}
     known |= {own.lower(): result, own.upper(): result, rf"\bar {own.lower()}": g, rf"\bar {own.upper()}": g}
-    if index and pick is written and index not in known:  # the letter below others counts along the last axis
+    if index and pick is written and index not in known:  # the index counts along the last axis
         known[index] = Operand(numpy.arange((operands[argument].shape or (1,))[-1]))
     filled = {letter: (in_place(pick(x)), numbers(pick, x)) for letter, x in known.items()}
     try:
-        for left, rights in clauses(primitive.formula):  # letters that the formula itself explains: p = softmax(z)
+        for left, rights in clauses(primitive.formula):  # letters that the formula defines: p = softmax(z)
             if pick is not shapes and re.fullmatch("[A-Za-z]", left) and left not in filled:
                 value = read(rights[0], filled)[1]
                 meant = Operand() if value is None else Operand(numpy.asarray(value), float(numpy.ravel(value)[0]))
                 filled[left] = (in_place(pick(meant)), value)
         if g.shape == ():
-            filled.setdefault("n", (str(math.prod(sent.shape)), math.prod(sent.shape)))  # of a mean
+            filled.setdefault("n", (str(math.prod(sent.shape)), math.prod(sent.shape)))  # n of a mean
         text, value = read(expression, filled, index)
     except Unreadable:
         return ""
-    summed = local and not index and sent.shape != g.shape  # over the axes that were broadcast
+    summed = local and not index and sent.shape != g.shape  # the rule sums over broadcast axes
     if not pick(g) or not pick(sent) or (summed and pick is element):
         return ""
     if pick is shapes:
@@ -113,7 +113,7 @@ def agrees(value, sent, summed) -> bool:
 
 
 def written(operand: Operand) -> str:
-    """All its numbers."""
+    """All numbers of a small operand in LaTeX; "" for another."""
     array = operand.array
     if array is None or array.ndim > 2 or not array.size:
         return ""
@@ -139,7 +139,7 @@ def numbers(pick, operand):
 
 
 def view(operands, results, local) -> tuple:
-    """What stands for an operand, with a word about it: all numbers, the first element, the shape."""
+    """(words for the reader, function that writes an operand): all its numbers, its first element, or its shape."""
     if all(map(written, (*operands, *results))):
         return "", written
     return (r"\text{first element: }", element) if local else ("", shapes)
@@ -151,7 +151,7 @@ def scientific(text: str) -> str:
 
 
 def in_place(latex: str) -> str:
-    """A number inside a formula: in brackets if it is negative or a product."""
+    """A number inside a formula. It is in brackets if it is negative or a product."""
     return f"({latex})" if latex.startswith("-") or latex[:1].isdigit() and "cdot" in latex else latex
 
 
@@ -167,7 +167,7 @@ def is_sum(latex: str) -> bool:
 
 
 def cut(text: str, mark: str):
-    """``text`` in pieces, cut at every ``mark`` outside of brackets."""
+    """The pieces of ``text`` between the ``mark``s that are outside of brackets."""
     depth = start = 0
     for i in range(len(text)):
         if depth == 0 and i >= start and text.startswith(mark, i):
@@ -186,12 +186,12 @@ def clauses(formula: str):
 
 
 def is_local(primitive) -> bool:
-    """Whether the formula is one of each element."""
+    """Whether the formula holds for each element alone."""
     return any(rule_of(primitive, name)[0] == "local" for name in primitive.arguments)
 
 
 def rule_of(primitive, argument: str) -> tuple[str, str]:
-    """("local", dy/dx) or ("whole", what is sent, in terms of the bar of y) for an argument, in letters; ("", "")."""
+    """The rule of an argument as a formula: ("local", dy/dx), or ("whole", the gradient that is sent), or ("", "")."""
     named = {name: letter for letter, name in reversed(letters(primitive).items()) if name in primitive.arguments}
     if argument not in named:
         return "", ""
@@ -205,7 +205,7 @@ def rule_of(primitive, argument: str) -> tuple[str, str]:
         if re.match(r"d(\(|\\frac|[a-z]$)", left):
             d = coefficient(min(rights, key=difficulty), letter)
             return ("local", d) if d else ("", "")
-    if primitive.symmetric and argument == primitive.arguments[1]:  # the formula is of the first alone
+    if primitive.symmetric and argument == primitive.arguments[1]:  # the formula shows only the first argument
         kind, expression = rule_of(primitive, primitive.arguments[0])
         swap = {"a": "b", "b": "a"}
         return kind, re.sub(r"\\[A-Za-z]+|[ab]", lambda match: swap.get(match[0], match[0]), expression)
@@ -213,7 +213,7 @@ def rule_of(primitive, argument: str) -> tuple[str, str]:
 
 
 def index_of(primitive, argument) -> str:
-    """The letter below the argument where its rule is written: i of ``\\bar x_i = ...``."""
+    """The index of the argument in its rule: i of ``\\bar x_i = ...``."""
     named = {name: letter for letter, name in reversed(letters(primitive).items())}
     found = re.search(
         rf"(?:\\bar |\{{d|partial ){re.escape(named[argument])}_(\w)\}}?(?=$| =)", primitive.formula, re.IGNORECASE
@@ -222,12 +222,12 @@ def index_of(primitive, argument) -> str:
 
 
 def difficulty(expression: str) -> tuple[int, int]:
-    """Of equal derivatives one is taken without functions, then a short one."""
+    """A key for ``min``: the easiest of equal derivatives has the fewest functions, then the fewest letters."""
     return len(re.findall(r"\\(?!frac|cdot|,)[A-Za-z]+|e\^", expression)), len(expression)
 
 
 def coefficient(total: str, letter: str) -> str:
-    """What stands beside ``d letter`` (escaped) in a differential: of ``b\\,da + a\\,db`` the b for a."""
+    """The factor of ``d letter`` in a differential: in ``b\\,da + a\\,db`` it is b for a. ``letter`` is escaped."""
     if found := re.match(r"\\frac\{", total):
         above, _, below = total[found.end() :].partition("}{")
         if len(list(cut(total, " "))) == 1 and below.count("}") == 1 + below.count("{"):
@@ -246,7 +246,7 @@ def coefficient(total: str, letter: str) -> str:
 
 
 def result_letter(primitive) -> str:
-    """The letter of the result: y, or what the formula calls it."""
+    """The letter of the result in the formula; y if the formula has none."""
     for left, _ in clauses(primitive.formula):
         if found := re.fullmatch(r"([A-Za-z])|\\frac\{(?:d|\\partial )(\w)\}.*", left):
             return found[1] or found[2]
@@ -254,7 +254,7 @@ def result_letter(primitive) -> str:
 
 
 def letters(primitive) -> dict[str, str]:
-    """{letter of the formula: argument or keyword}: its name if that is one letter, else its first, or x, or z."""
+    """{letter of the formula: argument or keyword}. The letter is the name, or its first letter, or x or z."""
     formula = re.sub(r"\\(operatorname|mathrm|text|begin|end)\{[^{}]*\}", " ", primitive.formula)
     used = set(re.findall(r"\\[A-Za-z]+|(?<=d)[A-Za-z]|[A-Za-z]", formula)) - {result_letter(primitive)}
     bound: dict[str, str] = {}

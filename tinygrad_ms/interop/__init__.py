@@ -1,4 +1,4 @@
-"""Functions of this library inside other frameworks, with their derivatives: ``interop.torch`` and ``interop.jax``.
+"""Functions of this library for other frameworks, with their derivatives: ``interop.torch`` and ``interop.jax``.
 
-Each is imported by its own name and needs its framework; this library does not.
+Import each by its own name; it needs its framework. The rest of this library does not need it.
 """

@@ -1,9 +1,9 @@
-"""A call of a function of ours for a tape that is not ours, and its derivatives of every order, which are calls again.
+"""Calls of our functions from the tape of another framework, with derivatives of every order.
 
 The other framework sees arrays. It asks ``Call`` for the results and ``Pull`` for the gradients. The gradients are a
-function of arrays: so ``Pull`` is a ``Call`` too, and its own ``Pull`` gives the second derivatives. A call leaves its
-tape for the pull that follows. The tape is a cache and no more: where it is missing, or is that of other arrays, the
-pull computes it anew.
+function of arrays. So ``Pull`` is a ``Call``, too, and its own ``Pull`` gives the second derivatives. A call keeps its
+tape for the pull that follows. The tape is only a cache: if it is missing, or belongs to other arrays, the pull
+computes it anew.
 """
 
 from tinygrad_ms.arrays.registry import BACKENDS
@@ -14,18 +14,18 @@ from tinygrad_ms.engine.tensor import Tensor
 
 
 class Call:
-    """The outputs of ``f``, a function of Tensors or arrays; ``wanted``: which of them may be asked for gradients."""
+    """A call of ``f``, a function of Tensors or arrays. ``wanted``: the arguments that may be asked for gradients."""
 
     def __init__(self, f, wanted=()):
         self.f, self.wanted = f, tuple(wanted)
         self.leaves = self.outputs = self.key = None  # the tape
 
     def again(self, wanted):
-        """The same without a tape."""
+        """A new call of the same function, without a tape."""
         return Call(self.f, wanted)
 
     def run(self, arrays, key=None) -> tuple:
-        """The outputs at raw arrays, as raw arrays. ``key``: what tells these arrays from others, one part for each."""
+        """The outputs at raw arrays, as raw arrays. ``key`` identifies these arrays; it has one part for each."""
         if not self.wanted:
             return as_tuple(self.f(*arrays))
         leaves = [Tensor._of(x, requires_grad=i in self.wanted) for i, x in enumerate(arrays)]
@@ -36,7 +36,7 @@ class Call:
 
 
 class Pull(Call):
-    """(arguments of ``call``, cotangents of its outputs ``given``) -> the gradients of its arguments ``needed``."""
+    """Maps arguments of ``call`` and cotangents of its outputs ``given`` to gradients of its arguments ``needed``."""
 
     def __init__(self, call, needed, given, wanted=()):
         super().__init__(None, wanted)

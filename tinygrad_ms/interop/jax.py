@@ -3,11 +3,11 @@
     from tinygrad_ms.interop.jax import msign
     jax.jit(jax.grad(lambda W: msign(W, eps=1e-2).sum()))(W)
 
-Each is a ``jax.custom_vjp`` over ``jax.pure_callback``: it works under ``jit``, ``grad``, ``vjp``, ``jacrev`` and
-``vmap``, which hands over all matrices at once ("broadcast_all"). The work is NumPy's, on the CPU; arrays on a GPU or
-TPU travel to the host and back. float64 (under ``jax_enable_x64``) and float32 are computed as they are; float16 and
-bfloat16 in float32, with one rounding at the end. ``jvp``, and ``jacfwd`` and ``hessian`` which use it, are an error of
-JAX: ``jacrev(jacrev(f))`` is the Hessian. docs/jax.md.
+Each function is a ``jax.custom_vjp`` over ``jax.pure_callback``. It works under ``jit``, ``grad``, ``vjp``, ``jacrev``
+and ``vmap``; ``vmap`` passes all matrices at once ("broadcast_all"). NumPy computes on the CPU, so arrays on a GPU or
+TPU travel to the host and back. float64 (with ``jax_enable_x64``) and float32 are computed as they are. float16 and
+bfloat16 are computed in float32 and rounded once at the end. JAX raises an error for ``jvp``, and so for ``jacfwd`` and
+``hessian``, which use it; ``jacrev(jacrev(f))`` is the Hessian. See docs/jax.md.
 """
 
 from collections import OrderedDict
@@ -32,8 +32,8 @@ __all__ = ["msign", "polar", "solve_sylvester", "sqrtm"]
 def msign(M, **options):
     """``tg.msign`` of M (..., n, m); options: ``eps``, ``method``, ``steps`` and the others of ``tg.msign``.
 
-    Raises TypeError for dtypes that are no floats and for unknown options, ValueError for shapes and options that do
-    not fit. What only values show is raised in the callback, and reported by JAX.
+    Raises TypeError for dtypes that are not floats and for unknown options, ValueError for shapes and options that do
+    not fit. An error that depends on values is raised in the callback, and JAX reports it.
     """
     return _call("msign", polar_factors.msign, options, M=M)[0]
 
@@ -57,7 +57,7 @@ def sqrtm(A, **options):
 
 
 def _call(op, f, options, **arrays):
-    """``f`` of JAX arrays, once they are known to be such as it takes."""
+    """Check JAX arrays, and call ``f`` with them."""
     values = {name: jnp.asarray(x) for name, x in arrays.items()}
     dtype = next(iter(values.values())).dtype
     for name, x in values.items():
@@ -73,13 +73,13 @@ def _call(op, f, options, **arrays):
     key = f, tuple((k, frozen(options[k])) for k in sorted(options)), wide, *(x.shape[-2:] for x in inputs)
     try:
         function = _function(*key)
-    except TypeError:  # an option that has no hash; or an error of f, which comes again
+    except TypeError:  # an option without a hash; or an error of f, which is raised again here
         function = _function.__wrapped__(*key)
     return tuple(y.astype(dtype) for y in function(*inputs))
 
 
 def frozen(value):
-    """An option as a key: lists become tuples."""
+    """An option as a part of a key. Lists become tuples."""
     return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
@@ -87,7 +87,7 @@ def frozen(value):
 def _function(f, options, dtype, *sizes):
     """A JAX function of ``f`` with these options. JAX compiles a callback once if it is the same object each time.
 
-    The call for no matrices shows what is wrong before JAX runs, and how large the results are.
+    A trial call with no matrices finds errors before JAX runs, and gives the shapes of the results.
     """
     f = partial(f, **dict(options))
     try:
@@ -99,10 +99,10 @@ def _function(f, options, dtype, *sizes):
 
 
 def _differentiable(template, results):
-    """A JAX function of the arrays of a ``Call``. Its backward is another one, so that every order exists.
+    """A JAX function of the arrays of a ``Call``. Its backward is such a function, too, so that every order exists.
 
-    ``keeping`` returns a ticket behind the outputs: integers (...) that say which tape this call has left. A ``Pull``
-    takes it in front of its arrays. Under a second derivative JAX differentiates ``keeping``, as a part of ``forward``.
+    ``keeping`` returns the outputs and then a ticket: integers (...) that name the tape of this call. A ``Pull`` takes
+    the ticket before its arrays. For a second derivative JAX differentiates ``keeping``, which is part of ``forward``.
     """
     hosts = [partial(_run, template, keeps) for keeps in (False, True)]
     tickets = int(isinstance(template, Pull))
@@ -143,9 +143,9 @@ def _differentiable(template, results):
 
 
 def _run(template, keeps, *operands):
-    """On the host: the outputs, and, if this call keeps its tape, the ticket for it."""
+    """Runs on the host. Returns the outputs, and the ticket of the tape if this call keeps it."""
     tickets, arrays = (operands[0], operands[1:]) if isinstance(template, Pull) else (None, operands)
-    values = [numpy.array(x, copy=keeps or None) for x in arrays]  # JAX uses its memory again
+    values = [numpy.array(x, copy=keeps or None) for x in arrays]  # JAX reuses its memory, so kept values are copies
     call = template.again(range(len(values)) if keeps else ())
     if isinstance(call, Pull):
         call.call = TAPES.take(numpy.asarray(tickets), values) or call.call
@@ -154,7 +154,7 @@ def _run(template, keeps, *operands):
 
 
 class Tapes:
-    """What calls leave for their pulls: of the last ones, as long as their arguments take at most ``limit`` bytes."""
+    """The tapes that calls keep for their pulls. The oldest go when the arguments take more than ``limit`` bytes."""
 
     def __init__(self, limit):
         self.limit, self.held, self.numbers = limit, OrderedDict(), count(1)
@@ -167,7 +167,7 @@ class Tapes:
         return ticket
 
     def take(self, tickets, arrays):
-        """The call that has left its tape, if it was made with these arrays: a ticket is no promise."""
+        """The call of a ticket, or None if it is gone or had other arrays."""
         call = self.held.pop(int(tickets.max(initial=0)), None)
         same = call is not None and all(numpy.array_equal(x.data, a) for x, a in zip(call.leaves, arrays))
         return call if same else None

@@ -3,11 +3,11 @@
     from tinygrad_ms.interop.torch import msign
     msign(W, eps=1e-2).sum().backward()
 
-The memory is shared over DLPack: nothing is copied, and torch's memory is never written. Gradients have every order
-(``create_graph=True``), and matrices may be batched. float64 and float32 are computed as they are; float16 and bfloat16
-in float32, with one rounding at the end. On the CPU the work is NumPy's. On CUDA it is CuPy's, on torch's current
-stream; this path has not been run on a GPU yet. ``torch.func.grad``, ``vmap`` and ``jacrev`` work; forward mode does
-not. ``torch.compile`` leaves the functions alone (a graph break). docs/pytorch.md.
+DLPack shares the memory. Nothing is copied, and torch's memory is never written. Gradients have every order
+(``create_graph=True``), and matrices may be batched. float64 and float32 are computed as they are. float16 and bfloat16
+are computed in float32 and rounded once at the end. NumPy computes on the CPU. CuPy computes on CUDA, on torch's
+current stream; this path has not been run on a GPU yet. ``torch.func.grad``, ``vmap`` and ``jacrev`` work; forward mode
+does not. ``torch.compile`` does not compile the functions (a graph break). See docs/pytorch.md.
 """
 
 from contextlib import ExitStack, nullcontext
@@ -32,17 +32,17 @@ __all__ = ["msign", "polar", "solve_sylvester", "sqrtm"]
 
 HALF = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float32, torch.float64, *HALF)
-OWN_MEMORY = torch.Tensor.__torch_dispatch__  # what tensors have whose memory is what it seems to be
+OWN_MEMORY = torch.Tensor.__torch_dispatch__  # a tensor with another one may have no memory of its own
 NOWHERE = nullcontext()
-transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)  # whether torch.func is at work
+transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)  # whether torch.func is active
 
 
 @torch.compiler.disable
 def msign(M, **options):
     """``tg.msign`` of M (..., n, m); options: ``eps``, ``method``, ``steps`` and the others of ``tg.msign``.
 
-    Raises TypeError for what is no torch tensor and for dtypes that are no floats, ValueError for devices other than
-    the CPU and CUDA, and what ``tg.msign`` raises.
+    Raises TypeError if M is not a torch tensor or its dtype is not a float, ValueError for devices other than the CPU
+    and CUDA, and the errors of ``tg.msign``.
     """
     return _call("msign", partial(polar_factors.msign, **options), M=M)
 
@@ -69,10 +69,10 @@ def sqrtm(A, **options):
 
 
 def _call(op, f, **tensors):
-    """``f`` of torch tensors, once they are known to be such as it takes."""
+    """Check torch tensors, and call ``f`` with them."""
     _check(op, tensors)
     values = list(tensors.values())
-    if len({x.shape[:-2] for x in values}) > 1 and all(x.ndim > 1 for x in values):  # else vmap would mix up batches
+    if len({x.shape[:-2] for x in values}) > 1 and all(x.ndim > 1 for x in values):  # vmap would mix up batches
         lead = torch.broadcast_shapes(*(x.shape[:-2] for x in values))
         values = [x.expand(*lead, *x.shape[-2:]) for x in values]
     dtype = values[0].dtype
@@ -103,7 +103,7 @@ def _check(op, tensors):
 
 
 def _apply(call, tensors) -> tuple:
-    """The outputs of a ``Call``, in torch's graph where somebody could ask for a gradient."""
+    """The outputs of a ``Call``. They are in torch's graph if somebody could ask for a gradient."""
     if torch.is_grad_enabled():
         call.wanted = tuple(i for i, x in enumerate(tensors) if x.requires_grad)
     if transformed() or getattr(torch.autograd.forward_ad, "_current_level", 0) >= 0:
@@ -121,12 +121,12 @@ def _run(call, *tensors) -> tuple:
 def _save(ctx, inputs, outputs):
     call, *tensors = inputs
     ctx.call, ctx.count = call, len(tensors)
-    ctx.save_for_backward(*tensors, *outputs)  # the outputs too: torch finds in-place changes of what is saved
+    ctx.save_for_backward(*tensors, *outputs)  # outputs, too: torch then sees in-place changes of them
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, *cotangents):
-    """The gradients of a ``Call``, which are another one: so derivatives of every order exist."""
+    """The gradients of a ``Call``. They are a ``Call``, too, so derivatives of every order exist."""
     tensors = ctx.saved_tensors[: ctx.count]
     needed = [i for i in range(ctx.count) if ctx.needs_input_grad[i + 1]]
     given = [k for k, g in enumerate(cotangents) if g is not None]
@@ -151,13 +151,13 @@ class _Reverse(torch.autograd.Function):
 
 
 class _Function(torch.autograd.Function):
-    """The same in the form that ``torch.func`` takes. Each call of it costs three times as much."""
+    """A ``Call`` in the form that ``torch.func`` needs. Each call takes three times as long as with ``_Reverse``."""
 
     forward, setup_context, backward = staticmethod(_run), staticmethod(_save), staticmethod(_backward)
 
     @staticmethod
     def vmap(info, in_dims, call, *tensors):
-        """All matrices of the batch at once: a new first axis."""
+        """Call once for all matrices of the batch, with the batch as a new first axis."""
         moved = [
             x.expand(info.batch_size, *x.shape) if axis is None else x.movedim(axis, 0)
             for x, axis in zip(tensors, in_dims[1:])
@@ -172,14 +172,14 @@ def _to_array(x):
 
 
 def _to_torch(array, inputs):
-    """A torch tensor of an array of ours, which torch may write: it shows neither an input nor an element twice."""
+    """A torch tensor of one of our arrays. torch may write it, so an array that shows an input is copied."""
     if any(owner(array) is owner(x) for x in inputs) or not getattr(array.flags, "writeable", True):
         array = array.copy()
     return torch.from_dlpack(array)
 
 
 def _on_stream_of(tensor):
-    """Where the work is done: for tensors on a GPU its CuPy, on torch's current stream."""
+    """A context for the computation. For a tensor on a GPU, CuPy uses that GPU and torch's current stream."""
     if tensor.is_cpu:
         return NOWHERE
     stack, index = ExitStack(), tensor.device.index

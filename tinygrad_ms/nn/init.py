@@ -17,12 +17,12 @@ TAPE = "initial values are off the tape; pass numbers, or x.detach()"
 
 
 def zeros(shape, dtype=DEFAULT_FLOAT):
-    """All zeros: biases."""
+    """All zeros, as for biases."""
     return numpy.zeros(shape, dtype)
 
 
 def ones(shape, dtype=DEFAULT_FLOAT):
-    """All ones: scales."""
+    """All ones, as for scales."""
     return numpy.ones(shape, dtype)
 
 
@@ -67,7 +67,7 @@ def xavier_normal(shape, gain=1.0, rng=None, dtype=DEFAULT_FLOAT):
 def xavier_uniform(shape, gain=1.0, rng=None, dtype=DEFAULT_FLOAT):
     """The uniform distribution around 0 with the variance of ``xavier_normal``.
 
-    Source: the same, equation 16.
+    Source: Glorot and Bengio 2010, equation 16.
     """
     refuse_tracked("init.xavier_uniform", gain, TAPE)
     bound = gain * sqrt(6 / max(1, sum(fans(shape))))

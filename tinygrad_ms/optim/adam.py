@@ -1,4 +1,4 @@
-"""Adam and AdamW: steps scaled by running moments of the gradient."""
+"""Adam and AdamW. Running moments of the gradient scale the steps."""
 
 from collections.abc import Iterable
 from math import sqrt
@@ -10,17 +10,18 @@ from tinygrad_ms.optim.whole_steps import elementwise
 
 
 def pair(betas):
-    """Several numbers as a tuple; anything else as it is, for ``check`` to refuse."""
+    """Several numbers as a tuple. Anything else is returned as it is, and ``check`` refuses it."""
     return tuple(betas) if isinstance(betas, Iterable) else betas
 
 
 class Adam(Optimizer):
-    """Adam; ``weight_decay`` is added to the gradient (L2 regularisation).
+    """Adam. ``weight_decay`` is added to the gradient (L2 regularisation).
 
         g <- g + weight_decay p
         m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2
         p <- p - lr m' / (sqrt(v') + eps),   m' = m / (1 - beta1^t),   v' = v / (1 - beta2^t)
 
+    p is the parameter, g its gradient, and t the number of the step.
     Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
 
     >>> w = tg.nn.Parameter([1.0, -1.0])
@@ -31,7 +32,7 @@ class Adam(Optimizer):
     Tensor([ 0.9, -0.9], dtype=float32)
     """
 
-    decoupled = False  # the weight decay acts on the parameter rather than on the gradient
+    decoupled = False  # if True, the weight decay acts on the parameter, not on the gradient
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
         super().__init__(params, lr=lr, betas=pair(betas), eps=eps, weight_decay=weight_decay)
@@ -81,7 +82,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: p <- (1 - lr weight_decay) p, then the step of Adam.
+    """Adam with decoupled weight decay. First p <- (1 - lr weight_decay) p, then the step of Adam without decay.
 
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
     """

@@ -1,4 +1,4 @@
-"""Keep gradients small between backward and the step of the optimizer."""
+"""Makes gradients smaller, between backward and the step of the optimizer."""
 
 from math import inf
 from typing import Any
@@ -22,15 +22,16 @@ from tinygrad_ms.options import is_real
 def clip_grad_norm(parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
     r"""Scale all gradients, in place, by one factor, so that their common norm is at most ``max_norm``.
 
-    $g \leftarrow g \min(1, c / (\lVert g\rVert + 10^{-6}))$; norm_type: 2, the Euclidean norm, or inf, the
-    largest element.
-    Returns the norm before, a 0-d Tensor on the device of the gradients: nothing waits for it,
-    ``float(norm)`` does. Where the norm is not finite the gradients stay as they are: test the result before
-    ``optimizer.step()``, or pass ``error_if_nonfinite``, which raises RuntimeError that names the parameters
-    (and waits for the device). Squares are summed in float64 (on a CPU 1,024 at a time, and these in the dtype of the
-    gradient where they fit it), those of float64 gradients, if need be, relative to the largest element: the norm of
-    finite gradients is finite. Half precision is scaled in float32.
-    Raises ValueError or TypeError for a gradient that does not fit its parameter, before any is changed.
+    $g \leftarrow g \min(1, c / (\lVert g\rVert + 10^{-6}))$, where $c$ is ``max_norm``.
+    norm_type: 2 for the Euclidean norm, or inf for the largest absolute value.
+    Returns the norm before the scaling, a 0-d Tensor on the device of the gradients. The call waits for no device;
+    ``float(norm)`` does.
+    If the norm is not finite, the gradients stay as they are. Test the result before ``optimizer.step()``, or pass
+    ``error_if_nonfinite``: it waits for the device and raises RuntimeError with the names of the parameters.
+    Squares are summed in float64. On a CPU, 1,024 at a time are summed in the dtype of the gradient if they fit it.
+    float64 gradients are divided by their largest element first if their squares could leave the range of float64. So
+    the norm of finite gradients is finite. Gradients in half precision are scaled in float32.
+    Raises ValueError or TypeError for a gradient that does not fit its parameter. Then no gradient has changed.
     Source: Pascanu et al. 2013, arXiv:1211.5063, algorithm 1.
 
     >>> w = tg.nn.Parameter([3.0, 4.0])
@@ -65,11 +66,11 @@ def _clipped(parameters, max_norm, norm_type, error_if_nonfinite) -> Tensor:
     factor = xp.where(xp.isfinite(norm), xp.minimum(max_norm / (norm + 1e-6), 1.0), 1.0)
     if (
         backend.name == "cpu" and backend.recorder is None and factor == 1.0
-    ):  # a card would have to wait, a recording to fork
+    ):  # this test of a value would make a card wait, and cannot be recorded
         return Tensor(norm)
-    factors: dict = {}  # by dtype
+    factors: dict = {}  # dtype -> factor
     for p, g in each_array(parameters):
-        dtype = g.dtype if g.dtype.itemsize >= 4 else DEFAULT_FLOAT  # in half precision a factor below 6e-8 would be 0
+        dtype = g.dtype if g.dtype.itemsize >= 4 else DEFAULT_FLOAT  # a factor below 6e-8 is 0 in half precision
         if dtype not in factors:
             factors[dtype] = factor.astype(dtype)
         if g.dtype.itemsize < 4:
@@ -81,7 +82,7 @@ def _clipped(parameters, max_norm, norm_type, error_if_nonfinite) -> Tensor:
 
 
 def joined(xp, arrays):
-    """The arrays; short ones of one dtype end to end in one."""
+    """The arrays, where the short ones of one dtype are joined end to end."""
     result: list = []
     short: dict = {}
     for g in arrays:
@@ -92,7 +93,7 @@ def joined(xp, arrays):
 
 
 def largest(xp, arrays):
-    """The largest absolute value of all elements. NaN where there is one."""
+    """The largest absolute value of all elements. It is NaN if an element is NaN."""
     result = 0.0
     for g in arrays:
         result = xp.maximum(result, xp.abs(g).max() if g.size else 0.0)
@@ -107,7 +108,7 @@ def euclidean(xp, arrays):
         if max(SAFE[g.dtype.char] for g in arrays) < total < inf:
             return numpy.sqrt(total)
     scale = None
-    if any(g.dtype.itemsize > 4 for g in arrays):  # whose squares could leave the range of float64
+    if any(g.dtype.itemsize > 4 for g in arrays):  # their squares could leave the range of float64
         scale = largest(xp, arrays)
         scale = xp.where(xp.isfinite(scale) & (scale > 0), scale, 1.0)
     total = sum(xp.sum(xp.square(g if scale is None else g / scale, dtype="float64")) for g in arrays)
@@ -115,9 +116,9 @@ def euclidean(xp, arrays):
 
 
 def sum_of_squares(g):
-    """The sum of the squares of a contiguous array: products of short vectors in its dtype, added up in float64.
+    """The sum of the squares of a contiguous array. Dot products of short vectors in its dtype are added in float64.
 
-    Within 2e-7 of it in float32, unless a square, or the result, is outside of what the dtype can hold.
+    For float32 the relative error is within 2e-7, unless a square or a dot product is out of the range of the dtype.
     """
     if (total := sum_of_rows("squares", g)) is not None:
         return total
@@ -127,15 +128,15 @@ def sum_of_squares(g):
     return numpy.vecdot(blocks, blocks).sum(dtype="float64") + (g[whole:] @ g[whole:]).astype("float64")
 
 
-SHORT = 1024  # numbers that one product adds up
-SAFE = {"f": 1e-25, "d": 1e-280}  # sums of squares above which those lost below the smallest number do not count
+SHORT = 1024  # the numbers that one dot product adds up
+SAFE = {"f": 1e-25, "d": 1e-280}  # in a larger sum, squares that underflow to 0 do not count
 
 
 @live("writes")
 def clip_grad_value(parameters, clip_value: float) -> None:
     """Clip every element of the gradients, in place, to [-clip_value, clip_value]. NaN stays NaN.
 
-    Raises ValueError or TypeError for a gradient that does not fit its parameter, before any is changed.
+    Raises ValueError or TypeError for a gradient that does not fit its parameter. Then no gradient has changed.
     """
     check_positive("clip_grad_value", "clip_value", clip_value)
     for p, g in each_array(with_gradients("clip_grad_value", parameters)):
@@ -144,7 +145,7 @@ def clip_grad_value(parameters, clip_value: float) -> None:
 
 
 def with_gradients(caller, parameters):
-    """Those parameters that have a gradient, which is known to fit them. Each counts once."""
+    """The parameters that have a gradient, each once. A gradient that does not fit its parameter is refused."""
     parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     found = list({id(p): p for p in parameters if p.grad is not None}.values())
     for p in found:
@@ -163,7 +164,7 @@ def with_gradients(caller, parameters):
 
 
 def each_array(parameters):
-    """(parameter, array of its gradient), each array once: two parameters may have been given one gradient."""
+    """(parameter, array of its gradient). Each array comes once, because two parameters may share one gradient."""
     return {id(p.grad.data): (p, p.grad.data) for p in parameters}.values()
 
 
@@ -173,7 +174,7 @@ def check_positive(caller, name, value):
 
 
 def nonfinite(parameters) -> str:
-    """Which gradients hold NaN or infinity."""
+    """A sentence that names the gradients with NaN or infinity."""
     bad = []
     for i, p in enumerate(parameters):
         g = p.grad.data

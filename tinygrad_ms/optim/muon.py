@@ -1,4 +1,4 @@
-"""Muon: steps of matrices along the orthogonal factor of their momentum; AdamW for everything else."""
+"""Muon: a matrix steps along the orthogonal factor of its momentum. Other parameters get AdamW."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -19,13 +19,13 @@ from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.whole_steps import raises_nothing
 from tinygrad_ms.options import is_int
 
-SCALES = {  # the factor of an orthogonal step for a weight that maps m numbers to n, of shape (n, m)
-    "spectral": lambda n, m: sqrt(max(1.0, n / m)),  # the operator norm of a step, between RMS norms
-    "rms": lambda n, m: 0.2 * sqrt(max(n, m)),  # elements of RMS 0.2, as steps of Adam have: lr as for AdamW
+SCALES = {  # the factor of an orthogonal step, for a weight of shape (n, m) that maps m numbers to n
+    "spectral": lambda n, m: sqrt(max(1.0, n / m)),  # the operator norm between RMS norms is 1 if n >= m
+    "rms": lambda n, m: 0.2 * sqrt(max(n, m)),  # the RMS of the step is 0.2 as in Adam, so lr is as for AdamW
     "none": lambda n, m: 1.0,
     "match_rms_adamw": lambda n, m: 0.2 * sqrt(max(n, m)),  # what torch.optim.Muon calls "rms"
 }
-TOGETHER = 2**22  # elements that are orthogonalised in one call, at most, where one parameter does not have more
+TOGETHER = 2**22  # the most elements in one call of msign, unless a single parameter has more
 
 
 class Muon(AdamW):
@@ -34,27 +34,30 @@ class Muon(AdamW):
         B <- momentum B + g,   D = g + momentum B with ``nesterov``, else B
         p <- (1 - lr weight_decay) p - lr scale msign(D)
 
-    params: parameters of two or more axes get the steps of Muon (the last two are the matrix, others a
-        batch), the rest those of AdamW. ``{"params": [...], "muon": False}`` sends a group to AdamW:
-        embeddings and the last layer, by custom. Every group of ``params`` becomes one of either kind, or
-        two. Pairs of a name and a parameter, as ``model.named_parameters()`` gives them, do as well.
-    adamw: which of the others go to AdamW, too: a parameter, a pattern of names ("head.*"), a number of axes (2 takes
-        stacks of biases), a function (name, parameter) -> bool, or a list of such.
-    scale: "spectral", $\sqrt{\max(1, n/m)}$ for a weight (n, m), which maps m numbers to n, as in
-        ``nn.Linear``; one of ``x @ W``, stored (m, n), is an ``nn.TransposedParameter``. "rms", or
-        "match_rms_adamw", $0.2 \sqrt{\max(n, m)}$, whose steps are as large as those of Adam; "none".
-    blocks: parts of a weight (n, m) that are matrices of their own, with the scale of their own shape: 3 takes Q, K and
-        V of a fused weight, the number of heads takes heads, ``(64, 16, 16)`` rows in parts of these sizes;
-        ``("columns", 4)`` or ``("columns", (8, 24))`` the same across. Rows are outputs, however the weight is stored.
-    flatten: take kernels (n, a, b, ...) for matrices (n, a b ...), not for batches.
-    method, steps, coefficients: as of ``msign``. The number of steps is fixed, and nothing waits for a GPU
-        (the methods "svd" and "eigh" do wait).
-        coefficients="muon", steps=5 is the iteration of the original, which leaves singular values in [0.7,
-        1.2]. Equal shapes go through one call.
-    adamw_lr, adamw_weight_decay, betas, eps: options of the parameters under AdamW; the weight decay is the common
-        one where None is given.
-    nonfinite: what a step does where a gradient is infinite or NaN. "ignore" does not look; "skip" changes nothing and
-        counts in ``skipped``; "raise" changes nothing and raises ValueError with the parameters. The host waits.
+    p is the parameter, g its gradient, and B its momentum.
+
+    params: parameters or groups, or pairs of a name and a parameter, as ``model.named_parameters()`` gives them. A
+        parameter with two or more axes gets the steps of Muon: its last two axes are the matrix, the others a batch.
+        The rest get the steps of AdamW. ``{"params": [...], "muon": False}`` sends a group to AdamW; that is usual for
+        embeddings and the last layer. A group with parameters of both kinds becomes two groups.
+    adamw: which matrices get the steps of AdamW, too: a parameter, a pattern of names ("head.*"), a number of axes (2,
+        if biases are stacked), a function (name, parameter) -> bool, or a list of these.
+    scale: for a weight (n, m) that maps m numbers to n, as in ``nn.Linear``. "spectral" is $\sqrt{\max(1, n/m)}$. "rms"
+        or "match_rms_adamw" is $0.2 \sqrt{\max(n, m)}$; then the steps are as large as those of Adam. "none" is 1. The
+        weight of ``x @ W`` is stored as (m, n); make it an ``nn.TransposedParameter``.
+    blocks: the parts of a weight (n, m) that are matrices of their own; each gets the scale of its own shape. 3 means
+        Q, K and V of a fused weight. The number of heads means heads. ``(64, 16, 16)`` are the rows of each part.
+        ``("columns", 4)`` and ``("columns", (8, 24))`` do the same with columns. Rows are outputs, in whichever way the
+        weight is stored.
+    flatten: treat a kernel (n, a, b, ...) as a matrix (n, a b ...), not as a batch.
+    method, steps, coefficients: as in ``msign``. The number of steps is fixed, so nothing waits for a GPU, except with
+        the methods "svd" and "eigh". coefficients="muon" with steps=5 is the iteration of the original; it leaves
+        singular values in [0.7, 1.2]. Matrices of equal shapes share one call.
+    adamw_lr, adamw_weight_decay, betas, eps: options of the parameters under AdamW. With adamw_weight_decay=None they
+        have the common weight decay.
+    nonfinite: what a step does if a gradient is infinite or NaN. "ignore" does not look. "skip" changes nothing and
+        counts in ``skipped``. "raise" changes nothing and raises ValueError that names the parameters. "skip" and
+        "raise" make the host wait for the device.
 
     Parameters in half precision keep their state in float32, and are rounded after the step.
 
@@ -89,8 +92,8 @@ class Muon(AdamW):
                     f"Muon: adamw holds {route!r}, expected parameters, patterns of names, numbers of axes, or"
                     " functions (name, parameter) -> bool"
                 )
-        self._met: set[str] = set()  # patterns that some name fits
-        self._waiting: list[tuple] = []  # (parameter, direction, options, lr, 1 - lr decay) of the update being made
+        self._met: set[str] = set()  # the patterns that fit a name
+        self._waiting: list[tuple] = []  # (parameter, direction, options, lr, 1 - lr decay) for ``_turn``
         Optimizer.__init__(
             self, params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, scale=scale,
             method=method, steps=steps, coefficients=coefficients, blocks=blocks, flatten=flatten, betas=pair(betas),
@@ -102,10 +105,12 @@ class Muon(AdamW):
             )
 
     def parts(self, group):
-        """Without the option ``muon`` the matrices among the parameters are one group, the others a second one,
-        for AdamW; its "lr" is ``adamw_lr`` where the group names none."""
+        """The group as one or two groups. Without the option ``muon``, matrices are one group, the others another.
+
+        The group for AdamW has the options ``adamw_lr`` and ``adamw_weight_decay``, unless it names its own.
+        """
         if not isinstance(group, dict) or "params" not in group:
-            return [group]  # which is refused
+            return [group]  # the base class refuses it
         given = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
         kinds: dict[bool, list] = {True: [], False: []}
         for p in given:
@@ -117,14 +122,14 @@ class Muon(AdamW):
         return [part if part["muon"] else {**self.adamw, **part} for part in parts]
 
     def is_matrix(self, name, p) -> bool:
-        """Whether ``p`` gets the steps of Muon where its group does not say so."""
+        """Whether ``p`` gets the steps of Muon, if its group does not say so."""
         if not isinstance(p, Tensor):
-            return False  # which is refused
+            return False  # the base class refuses it
         fits = [route for route in self.routes if self.fits(route, name, p)]
         return p.ndim >= 2 and not fits
 
     def fits(self, route, name, p) -> bool:
-        """Whether an item of ``adamw`` means the parameter ``p``."""
+        """Whether ``route``, an item of ``adamw``, means the parameter ``p``."""
         if isinstance(route, str):
             fits = bool(name) and fnmatchcase(name, route)
             self._met |= {route} if fits else set()
@@ -146,7 +151,7 @@ class Muon(AdamW):
                     )
                 if options["blocks"] is not None and isinstance(p, Tensor):
                     block_sizes(p, options)
-        fixed_rows(options["steps"], options["coefficients"])  # its sentence says what is wrong
+        fixed_rows(options["steps"], options["coefficients"])  # it raises the error for wrong steps or coefficients
 
     def buffers(self, options):
         return ("momentum_buffer",) if options["muon"] else super().buffers(options)
@@ -175,7 +180,7 @@ class Muon(AdamW):
         self._waiting.append((self.updating, xp.ascontiguousarray(direction), options, lr, shrink))
 
     def load_state_dict(self, state):
-        """As of ``Optimizer``; states from before there were ``blocks`` and ``flatten`` have none."""
+        """As in ``Optimizer``. An old state has no ``blocks`` and no ``flatten``; it gets their defaults."""
         if isinstance(state, dict) and isinstance(groups := state.get("param_groups"), (list, tuple)):
             old = {"blocks": None, "flatten": False}
             state = {**state, "param_groups": [{**old, **g} if isinstance(g, dict) else g for g in groups]}
@@ -184,7 +189,7 @@ class Muon(AdamW):
     # --- the step -------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """As of ``Optimizer``, once the gradients are looked at, if ``nonfinite`` asks for that."""
+        """As in ``Optimizer``. If ``nonfinite`` asks for it, the gradients are tested first."""
         if self.nonfinite == "ignore":
             super().step()
         else:
@@ -198,7 +203,7 @@ class Muon(AdamW):
             self.skipped += 1
 
     def all_finite(self) -> bool:
-        """Whether all gradients are finite; ValueError with those that are not where ``nonfinite`` is "raise"."""
+        """Whether all gradients are finite. If not, and ``nonfinite`` is "raise": ValueError that names them."""
         params = [p for group in self.param_groups for p in group["params"] if isinstance(p.grad, Tensor)]
         bad = [p for p in params if not bool(all_of(p.grad.data))]
         if bad and self.nonfinite == "raise":
@@ -208,7 +213,7 @@ class Muon(AdamW):
         return not bad
 
     def _change(self, work):
-        """Update what goes to AdamW, then the matrices, those of equal shapes together."""
+        """Update the parameters under AdamW, then the matrices. Matrices of equal shapes are updated together."""
         self._waiting.clear()
         alike: dict[tuple, list[list]] = {}
         for item in work:
@@ -298,7 +303,7 @@ def all_of(x):
 
 
 def matrix_shape(p, options):
-    """The shape of ``p`` as Muon sees it."""
+    """The shape of ``p`` as a matrix or a batch of matrices."""
     if not options["flatten"] or p.ndim == 2:
         return p.shape
     return (prod(p.shape[:-1]), p.shape[-1]) if getattr(p, "transposed", False) else (p.shape[0], prod(p.shape[1:]))

@@ -41,7 +41,7 @@ class Optimizer:
     and state until it is complete. (Ctrl-C in the middle of a step of ``SGD`` or ``Adam`` is not undone.)
     """
 
-    starts_late = False  # a saved state may lack the buffers: an option that asks for them was set later
+    starts_late = False  # whether a saved state may lack buffers, because an option asked for them later
 
     def __new__(cls, *args, **options):
         check_arguments(cls, options)
@@ -49,15 +49,15 @@ class Optimizer:
 
     def __init__(self, params: Iterable, **defaults):
         self.defaults = defaults
-        self.sure = type(self).update in RAISE_NOTHING  # else copies are kept until the step is whole
+        self.sure = type(self).update in RAISE_NOTHING  # if not, a step keeps copies until it is complete
         self.param_groups: list[dict[str, Any]] = []
-        self.state: dict[Tensor, dict[str, Any]] = {}  # per parameter: the number of steps, and its buffers
+        self.state: dict[Tensor, dict[str, Any]] = {}  # parameter -> its number of steps, and its buffers
         self._scratch: dict[tuple, Any] = {}
         self._numbers: dict[tuple, tuple] = {}  # by group, library and dtype: what ``numbers`` made
-        self._first_lrs: list[float] | None = None  # of each group, where a schedule has set the rates to
-        self._factor = 1.0  # this factor times the first ones
-        self._checked: dict[int, list] = {}  # by id of a group: its values when they were checked
-        self._layouts: dict[int, Layout] = {}  # by id of a group: its parameters in flats
+        self._first_lrs: list[float] | None = None  # the first rate of each group, if there is a schedule
+        self._factor = 1.0  # a schedule sets each rate to this factor times the first one
+        self._checked: dict[int, list] = {}  # id of a group -> its values when they were checked
+        self._layouts: dict[int, Layout] = {}  # id of a group -> its parameters in flats
         self.updating: Any = None  # the parameter whose array ``update`` gets
         self._fresh = False  # whether the buffers of the update that is being made are new
         name = type(self).__name__
@@ -114,9 +114,9 @@ class Optimizer:
     # --- groups ---------------------------------------------------------------------------------------------
 
     def add_param_group(self, group: dict) -> None:
-        """Optimize further parameters, with options of their own: ``{"params": [...], "lr": 0.1}``.
+        """Optimize more parameters, with their own options: ``{"params": [...], "lr": 0.1}``.
 
-        Where a schedule has set the learning rates, "lr" counts as the first one and follows it, too.
+        If a schedule sets the learning rates, "lr" is the first rate of the group, and the group follows the schedule.
         """
         known = {id(p) for other in self.param_groups for p in other["params"]}
         parts = self.parts(group)
@@ -128,11 +128,11 @@ class Optimizer:
         self.param_groups += new
 
     def parts(self, group) -> list[dict]:
-        """The groups to make of one that the user gives: itself."""
+        """The groups that are made of a group of the user. Here it is the group itself."""
         return [group]
 
     def _complete(self, group, known, number):
-        """Group ``number`` with all options, checked; its parameters join ``known``, the ids of all."""
+        """Group ``number`` with all options. It is checked, and the ids of its parameters are added to ``known``."""
         name = type(self).__name__
         if not isinstance(group, dict) or "params" not in group:
             raise TypeError(f'{name}: a group is a dict such as {{"params": [...], "lr": 0.1}}, not {str(group)[:60]}')
@@ -161,9 +161,9 @@ class Optimizer:
         return group
 
     def set_rates(self, first_lrs: list[float], factor: float) -> None:
-        """Give each group its first learning rate times ``factor``; schedules do this.
+        """Give each group its first learning rate times ``factor``. Schedules call this.
 
-        first_lrs: one for each group; the list becomes the optimizer's, and a new group joins it.
+        first_lrs: one for each group. The optimizer keeps the list itself, and adds the rate of a new group to it.
         """
         rates = [lr * factor for _, lr in zip(self.param_groups, first_lrs, strict=True)]
         for group, rate in zip(self.param_groups, rates):

@@ -6,13 +6,14 @@ from tinygrad_ms.optim.whole_steps import elementwise
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum as in PyTorch: the learning rate is outside the momentum.
+    """Stochastic gradient descent with momentum as in PyTorch: the learning rate is not part of the momentum.
 
         g <- g + weight_decay p
-        m <- momentum m + (1 - dampening) g        (m = g where m is new)
+        m <- momentum m + (1 - dampening) g        (m = g if m is new)
         p <- p - lr m                              (nesterov: p - lr (g + momentum m))
 
-    A momentum may be switched on later, ``group["momentum"] = 0.9``: m begins with the next step.
+    p is the parameter and g its gradient. ``group["momentum"] = 0.9`` switches the momentum on later; then m starts
+    with the next step.
     Source: Sutskever et al. 2013, equations 1 and 2 (momentum), 3 and 4 (Nesterov).
 
     >>> w = tg.nn.Parameter([1.0])
@@ -47,7 +48,7 @@ class SGD(Optimizer):
     @elementwise
     def update(self, xp, p, g, state, options):
         momentum, decay = options["momentum"], options["weight_decay"]
-        known = self._numbers.get((id(options), type(p), p.dtype))  # dropped by ``step`` where the options are new
+        known = self._numbers.get((id(options), type(p), p.dtype))  # ``step`` drops it if the options are new
         lr, beta = known[1] if known else self.numbers(p, options, state)
         if p.size >= LEAST and not momentum and (run := find("sgd", p, g)):
             run(p, g, lr, decay)

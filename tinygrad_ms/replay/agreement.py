@@ -25,11 +25,11 @@ def close(a, b) -> bool:
 
 
 class Undo(Exception):
-    """Ends a replay whose effects are to be taken back."""
+    """Ends a replay, so that its effects are undone."""
 
 
 def run_both(compiled, program, args, kwargs, inputs):
-    """The results of the step itself. Raises RuntimeError where the replay has left others."""
+    """The results of the step itself. Raises RuntimeError if the replay had another result or effect."""
     schedules = program.schedules
     optimizers = {**program.optimizers, **{id(s.optimizer): s.optimizer for s in schedules}}.values()
     parameters = {id(t): t for t in (*program.leaves, *program.tensors)}

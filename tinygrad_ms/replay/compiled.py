@@ -1,4 +1,4 @@
-"""``tg.compile``: what is recorded, when it is recorded anew, and what a call runs."""
+"""``tg.compile``: decides what a call runs, and when the step is recorded again."""
 
 import warnings
 from collections import deque
@@ -25,9 +25,9 @@ from tinygrad_ms.replay.recorder import Recorder
 from tinygrad_ms.replay.refusal import Diverged, refusal
 from tinygrad_ms.tree import flatten, unflatten
 
-MOST = 64  # recordings that are kept
-MANY = 16  # recordings of one signature after which a warning says that replays are rare
-FIXED = (Module, Optimizer, Schedule)  # arguments that stand for themselves
+MOST = 64  # the most recordings that are kept
+MANY = 16  # after so many recordings of one signature, a warning says that replays are rare
+FIXED = (Module, Optimizer, Schedule)  # such an argument is static; another object is another signature
 
 
 def compile(step=None, *, check: bool = False) -> Any:
@@ -80,7 +80,7 @@ def compile(step=None, *, check: bool = False) -> Any:
 
 
 class Compiled:
-    """A function that is recorded and replayed; ``eager`` is the function itself."""
+    """A function that is recorded and replayed. ``eager`` is the function itself."""
 
     __name__: str
 
@@ -91,11 +91,11 @@ class Compiled:
             raise TypeError("compile: step is a generator or a coroutine; expected a function that returns its result")
         self.eager, self.check = step, check
         self.families: dict[tuple, list[Family]] = {}
-        self.reasons: deque[str] = deque(maxlen=20)  # why it was recorded anew
-        self.kept: list[Any] = []  # arguments that signatures know by id
+        self.reasons: deque[str] = deque(maxlen=20)  # the reasons of the last recordings
+        self.kept: list[Any] = []  # arguments whose ids are in signatures
         self.last: Program | None = None
-        self.short: Any = None  # a faster way to the list that ran last, for so many arguments:
-        self.count = 0
+        self.short: Any = None  # the shortcut to the list that ran last
+        self.count = 0  # the number of its arguments
         self.whole: set[str] = set()  # forwards and rules that are not recorded call by call
         self.__name__ = type(step).__name__
         update_wrapper(self, step, updated=())
@@ -113,7 +113,7 @@ class Compiled:
         return self.long_way(args, kwargs)
 
     def long_way(self, args, kwargs):
-        """A call of which nothing is known yet."""
+        """A call without the shortcut."""
         inputs: list[Any] = []
         state = current_state()
         signature = (
@@ -140,7 +140,7 @@ class Compiled:
         return self.record(signature, inputs, args, kwargs)
 
     def give_up(self, program, error) -> None:
-        """A list has not come to its end: a forward or rule that decided otherwise runs as a whole from now on."""
+        """A list has stopped. If a forward or a rule decided differently, it runs as a whole from now on."""
         self.short = None
         self.reasons.append(f"a replay stopped: {str(error) or 'a decision or a shape came out otherwise'}")
         if (name := str(error)) and name in program.names["decides"]:
@@ -149,7 +149,7 @@ class Compiled:
                 families[:] = [f for f in families if program not in f.programs.values()]
 
     def sign(self, value, inputs):
-        """The signature of an argument; the arrays and tensors go into ``inputs``."""
+        """The signature of an argument. Its arrays and tensors go into ``inputs``."""
         kind = type(value)
         if isinstance(value, Tensor) or kind in BACKENDS:
             array = value.data if isinstance(value, Tensor) else value
@@ -172,7 +172,7 @@ class Compiled:
         )
 
     def run_eager(self, args, kwargs, inputs):
-        """The step as it is, on tensors."""
+        """Run the step itself, with tensors as arguments."""
         given = iter([stand_in(x) for x in inputs])
         args, kwargs = replaced((args, kwargs), given)
         return self.eager(*args, **kwargs)
@@ -180,7 +180,7 @@ class Compiled:
     # --- recording ----------------------------------------------------------------------------------------------------
 
     def record(self, signature, inputs, args, kwargs):
-        """Run the step as it is, and keep the list; RuntimeError if the list is not that of the call before."""
+        """Run the step itself, and keep the list. Raises RuntimeError if it is not the list of the call before."""
         families = self.families.setdefault(signature, [])
         self.note_reason(signature, families)
         guards = Guards([self.eager, *self.kept])
@@ -239,7 +239,7 @@ class Compiled:
         return picture(self.last, self.last.tensors, **options)
 
     def explain(self) -> str:
-        """What was recorded, how often it was replayed, why it was recorded anew: printed, and returned."""
+        """Print and return what was recorded, how often it was replayed, and why it was recorded again."""
         lines = [f"{self.__name__}: {sum(map(len, self.families.values()))} recordings"]
         for families in self.families.values():
             for family in families:
@@ -251,7 +251,7 @@ class Compiled:
 
 
 def tracked(guards, optimizers) -> list[Tensor]:
-    """The tensors that a step may use, as far as they can be found before it runs."""
+    """The tensors that a step may use, if they can be found before it runs."""
     found = [x for x in guards.seen.values() if isinstance(x, Tensor)]
     found += [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     return list({id(x): x for x in found}.values())
@@ -263,7 +263,7 @@ def arrays_in(value) -> list:
 
 
 def stand_in(x) -> Tensor:
-    """A tensor of its own that shows the memory of an argument: its array is known from all others by its id."""
+    """A new tensor that shows the memory of an argument. Its array is a new object, so its id identifies it."""
     array = x.data if isinstance(x, Tensor) else x
     result = Tensor(array[...] if array.ndim else array.reshape(()))
     if isinstance(x, Tensor):
@@ -272,7 +272,7 @@ def stand_in(x) -> Tensor:
 
 
 def replaced(value, given):
-    """The arguments with the stand-ins in place of tensors and arrays, in the order of ``sign``."""
+    """The arguments with stand-ins instead of tensors and arrays, in the order of ``sign``."""
     if isinstance(value, Tensor) or type(value) in BACKENDS:
         return next(given)
     if isinstance(value, (list, tuple)):

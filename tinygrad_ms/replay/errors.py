@@ -1,4 +1,4 @@
-"""How floating-point errors are treated, set in less time than ``numpy.errstate`` takes: a list does so often."""
+"""Sets how NumPy treats floating-point errors. It is faster than ``numpy.errstate``, because a list does it often."""
 
 import numpy
 
@@ -6,7 +6,7 @@ from tinygrad_ms.optim.whole_steps import STATE
 
 
 def prepare(**errors):
-    """What ``enter`` takes."""
+    """The argument of ``enter`` for these settings."""
     if STATE is None:
         return errors
     with numpy.errstate(**errors):
@@ -14,7 +14,7 @@ def prepare(**errors):
 
 
 def enter(prepared):
-    """Treat them so until ``leave`` gets what this returns."""
+    """Use these settings until ``leave`` is called with the result."""
     return STATE.set(prepared) if STATE is not None else numpy.seterr(**prepared)
 
 
@@ -25,4 +25,4 @@ def leave(before) -> None:
         STATE.reset(before)
 
 
-QUICK = (enter, leave) if STATE is None else (STATE.set, STATE.reset)  # the same, without a frame of Python
+QUICK = (enter, leave) if STATE is None else (STATE.set, STATE.reset)  # the same without a call of a Python function

@@ -1,8 +1,8 @@
-"""Guards: what a step reads from its surroundings, with the values that a recording took for granted.
+"""Guards: the values outside a step on which its recording depends.
 
-Numbers, strings and None are guarded by value, other objects by identity: closure cells, default arguments, the globals
-that the step and the functions it names use, the attributes of the modules, optimizers and objects found there, and the
-items of lists and dicts found there. What lies deeper is fixed when it is recorded.
+Numbers, strings and None are guarded by value, other objects by identity. Guarded are closure cells, default arguments,
+the globals that the step and its functions use, the attributes of the modules, optimizers and objects found there, and
+the items of the lists and dicts found there. Deeper values are not guarded; the recording keeps the old ones.
 """
 
 import dis
@@ -25,34 +25,34 @@ from tinygrad_ms.replay.refusal import refusal
 
 MISSING: Any = object()
 SIMPLE = frozenset((int, float, bool, str, type(None), complex, bytes))
-METHODS = frozenset((MethodType, BuiltinMethodType))  # made anew each time they are read
+METHODS = frozenset((MethodType, BuiltinMethodType))  # each read of such an attribute makes a new object
 COMPARED = SIMPLE | METHODS
 CHANGING = (random, secrets, time, numpy.random)  # modules whose functions give other values at each call
-LIVE = (Optimizer, Schedule)  # whose own calls run again, and read what they need then
+LIVE = (Optimizer, Schedule)  # their calls run at each replay and read their values then
 MOST_ITEMS = 1000
 
 
 class Guards:
-    """The values that a function and what it names have now."""
+    """The present values that a function reads, and those that its functions and objects read."""
 
     def __init__(self, roots):
-        self.entries: list[tuple] = []  # (function that reads, owner, key, value, what it is called)
+        self.entries: list[tuple] = []  # (function that reads, owner, key, value, name for messages)
         self.known: set[tuple] = set()
-        self.lengths: list[tuple] = []  # (container, length, what it is called)
-        self.seen: dict[int, Any] = {}  # by id: the object, which stays alive
+        self.lengths: list[tuple] = []  # (container, length, name for messages)
+        self.seen: dict[int, Any] = {}  # id -> the object, which so stays alive
         self.used = {"forward", "__call__", *(getattr(root, "__name__", "") for root in roots)}  # names that code uses
-        self.problems: list[tuple] = []  # (name of a method, "" of a function; the error that refuses it)
-        self.in_class = False  # whether what is visited is one of all methods of a class
+        self.problems: list[tuple] = []  # (name of a method or "" for a function, the error that refuses it)
+        self.in_class = False  # whether the methods of a class are visited now
         for root in roots:
             if not isinstance(root, (FunctionType, MethodType, Module, *LIVE)):
                 root = MethodType(type(root).__call__, root)
             self.visit(root, getattr(root, "__name__", type(root).__name__))
-        for name, error in self.problems:  # a method that nobody names, as one for initial values, does no harm
+        for name, error in self.problems:  # a method whose name no code uses is never called, so it may stay
             if not name or name in self.used:
                 raise error
 
     def changed(self) -> str:
-        """What is not as it was; "" where all is."""
+        """The name of a value that has changed; "" if none has."""
         for read, owner, key, value, label in self.entries:
             now = read(owner, key)
             if now is not value and not (type(now) in COMPARED and type(now) is type(value) and now == value):
@@ -63,7 +63,7 @@ class Guards:
         return ""
 
     def conditions(self, bound) -> list[str]:
-        """Python expressions that are true where all is the very same. bound: (object) -> its name there."""
+        """Python expressions that are true if all values are the same objects. bound: object -> its name in them."""
         found = []
         for read, owner, key, value, _ in self.entries:
             text = TEXTS[read].format(bound(owner), key if read is attribute_of else repr(key))
@@ -80,7 +80,7 @@ class Guards:
         self.visit(value, label)
 
     def visit(self, value, label) -> None:
-        """Guard what is inside a value."""
+        """Guard the values inside a value."""
         if type(value) in SIMPLE or value is MISSING or id(value) in self.seen:
             return
         self.seen[id(value)] = value
@@ -124,7 +124,7 @@ class Guards:
                 self.visit(item, f"{label}[{i}]")
 
     def module(self, module, label) -> None:
-        """All attributes here; the modules below are found among them."""
+        """Guard all attributes of a module. Its submodules are among them."""
         for name in list(vars(module)):
             if name not in BOOKKEEPING and not isinstance(vars(module)[name], numpy.random.Generator):
                 self.add(entry_of, vars(module), name, f"{label}.{name}")
@@ -132,7 +132,7 @@ class Guards:
         self.kind(type(module), vars(module))
 
     def kind(self, kind, own=None) -> None:
-        """The methods and other attributes of the classes of an object, those of this package excepted."""
+        """Guard the methods and other attributes of the classes of an object, except those of this package."""
         for part in kind.__mro__:
             if not is_library(part):
                 for name in list(vars(part)):
@@ -146,7 +146,7 @@ class Guards:
                             self.add(entry_of, own, name, f"{part.__name__}.{name}")
 
     def function(self, function) -> None:
-        """The cells, defaults and globals of a function, and the attributes it names of the objects found there."""
+        """Guard the cells, defaults and globals of a function, and those attributes of their objects that it names."""
         if not is_library(function):
             self.used.update(names_of(function.__code__))
             name, self.in_class = function.__name__ if self.in_class else "", False
@@ -173,13 +173,13 @@ class Guards:
             self.attributes(value, variable, names)
 
     def attributes(self, value, label, names) -> None:
-        """The attributes of an object, or of a module of Python, that a function may mean by the names it uses."""
+        """Guard the attributes of an object or a Python module that a function may read, by the names in its code."""
         if type(value) in SIMPLE or isinstance(value, (Tensor, Module, FunctionType, numpy.ndarray, *LIVE)):
             return
         if type(value).__module__.startswith("tinygrad_ms."):  # the compiled step itself: opt.step() names "step", too
             return
         if not isinstance(value, ModuleType) and not is_library(value):
-            for part in type(value).__mro__:  # what its methods mean by self
+            for part in type(value).__mro__:  # its methods may read attributes of self
                 for method in [f for f in vars(part).values() if isinstance(f, FunctionType)]:
                     names = [*names, *names_of(method.__code__)]
             names = list(dict.fromkeys(names))
@@ -205,7 +205,7 @@ BOOKKEEPING = {
     "_nested",
     "_seen",
     "training",
-}  # what modules note of themselves; a class attribute
+}  # bookkeeping of modules, and ``training``, which is guarded as an attribute of the class
 
 
 def is_library(value) -> bool:
@@ -216,7 +216,7 @@ def is_library(value) -> bool:
 
 
 def names_of(code) -> list[str]:
-    """The names of globals and attributes that a function uses, those of the functions inside it as well."""
+    """The names of globals and attributes that a function and the functions inside it use."""
     if not isinstance(code, CodeType):
         return []
     names = list(code.co_names)
@@ -226,7 +226,7 @@ def names_of(code) -> list[str]:
 
 
 def look_for_data(code) -> None:
-    """Refuse a function that reads the raw arrays of tensors: what it does with them could not be recorded."""
+    """Refuse a function that reads the raw arrays of tensors, because calls on them could not be recorded."""
     if UNSEEN.isdisjoint(names_of(code)):
         return
     for instruction in dis.get_instructions(code):
@@ -267,7 +267,7 @@ def attribute_of(owner, name):
 
 
 def writable(key) -> bool:
-    """Whether the text of a key means it."""
+    """Whether ``repr`` of a key is Python for that key."""
     return type(key) in (str, int, type(None))
 
 

@@ -1,4 +1,4 @@
-"""The list that runs as a picture: ``tg.graph.build(step)``."""
+"""A picture of the list that runs: ``tg.graph.build(step)``."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from tinygrad_ms.replay.trace import Input
 
 
 def picture(program, tensors, rankdir="TB", title="", max_nodes=200) -> Graph:
-    """The calls of a program as a Graph. tensors: those from outside, for their names.
+    """The calls of a program as a Graph. tensors: the tensors from outside; their names are shown.
 
     Raises ValueError for more than ``max_nodes`` vertices.
     """
     graph = Graph([], [], Scope(), "forward", rankdir, title, [])
     plan = program.plan
     names = {id(t.data): t.name for t in tensors if t.name}
-    made: dict[Any, Vertex] = {}  # by storage: the vertex that has written it last
+    made: dict[Any, Vertex] = {}  # storage -> the vertex that has written it last
 
     def put(vertex):
         vertex.id = vertex.seq = len(graph.vertices)

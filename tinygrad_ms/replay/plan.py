@@ -1,8 +1,8 @@
-"""From a trace to the list that runs: what is dropped, what is computed once, which arrays share memory.
+"""Makes a plan of a trace: which calls run, which are computed once, and which arrays share memory.
 
-A call whose results nobody needs is dropped. One of constants alone is made once. Views of arrays that stay are made
-once. What remains writes into buffers that share one block of memory: two of them may lie in the same place where one
-is no longer needed when the other begins.
+A call whose results nobody needs is dropped. A call of constants alone is made once, and so are views of arrays that
+stay. The remaining calls write into buffers in one block of memory. Two buffers may share a place if one is no longer
+needed when the other is first written.
 """
 
 from math import prod
@@ -27,20 +27,20 @@ WEAK = {  # ufuncs that take a Python number beside floats as one of their dtype
     "less_equal", "equal", "not_equal",
 }  # fmt: skip
 SAME = {"reshape", "broadcast_to", "ascontiguousarray", "squeeze"}  # these show an array from its start
-SMALL = 2**14  # bytes of a result that may be kept for whoever computes it again
-EFFECTS = {"gradient", "tick", "live"}  # kinds of entries that change what is the user's
+SMALL = 2**14  # the most bytes of a result that is kept in case the same call comes again
+EFFECTS = {"gradient", "tick", "live"}  # kinds of entries that change objects of the user
 STAYING = {"outside", "number", "constant"}
 
 
 class Plan:
-    """What of a trace is run, and where its arrays lie."""
+    """The entries of a trace that run, and the places of their arrays."""
 
     def __init__(self, trace, results, base_errors):
         self.results, self.base = results, base_errors
         self.entries: list[Entry] = list(trace.entries)
         self.recorded = len(self.entries)
-        self.inputs: dict[Entry, list[Value]] = {}  # what an entry reads, as it was recorded
-        self.instead: dict[Value, Value] = {}  # a value that is another one
+        self.inputs: dict[Entry, list[Value]] = {}  # entry -> the Values that it read in the recording
+        self.instead: dict[Value, Value] = {}  # Value -> the Value that replaces it
         self.made: dict[Value, Any] = {}  # arrays that are made once
         self.copies_spared = self.twice = 0
         self.kept_by_user = {v.storage for kind, v in results if kind != "constant"}
@@ -67,7 +67,7 @@ class Plan:
         self.place()
 
     def resolve(self, x):
-        """An argument, with the values that stand in place of others."""
+        """An argument, with each Value replaced as ``instead`` says."""
         if type(x) is Value:
             while x in self.instead:
                 x = self.instead[x]
@@ -89,13 +89,13 @@ class Plan:
         return made | set(e.writes)
 
     def last_uses(self) -> dict[Storage, int]:
-        """By storage: the number of the last entry that reads or changes it."""
+        """Storage -> the number of the last entry that reads or changes it."""
         return {s: i for i, e in enumerate(self.entries) for s in {v.storage for v in self.reads(e)} | self.writes(e)}
 
     # --- simpler lists ------------------------------------------------------------------------------------------------
 
     def simplify(self):
-        """A view of the same shape is what it shows; a small result is not computed twice."""
+        """Replace a view of the same shape by its base. Compute equal small results once."""
         changed = {s for e in self.entries for s in e.writes}
         known: dict[Any, tuple] = {}
         versions: dict[Storage, int] = {}
@@ -125,12 +125,12 @@ class Plan:
         self.entries = kept
 
     def key(self, e, versions):
-        """What two calls with equal results have in common; something of its own where that cannot be said."""
+        """A key that two calls share only if their results are equal. In doubt it is a new object."""
         function = e.function if isinstance(e.function, str) else id(e.function)
         return function, self.mark(e.args, versions), self.mark(tuple(sorted(e.kwargs.items())), versions)
 
     def mark(self, x, versions):
-        """An argument as it can be compared: a value with the number of changes that its memory has seen."""
+        """An argument in a form that can be compared. A Value stands with the number of changes of its memory."""
         kind = type(x)
         if kind is Value:
             x = self.resolve(x)
@@ -142,7 +142,7 @@ class Plan:
         return x if isinstance(x, numpy.dtype) else object()
 
     def scalars_as_arrays(self):
-        """NumPy's scalars become 0-d arrays where only ufuncs read them, or what makes an array of them."""
+        """Turn NumPy scalars into 0-d arrays if only ufuncs, or calls that make arrays of them, read them."""
         users: dict[Value, list] = {}
         kept = []
         for e in self.entries:
@@ -181,7 +181,7 @@ class Plan:
         self.entries = kept
 
     def alias(self, value, other):
-        """``value`` is ``other``: whatever shows its memory shows that of ``other``."""
+        """Replace ``value`` by ``other``. Values that show the memory of ``value`` then show that of ``other``."""
         self.instead[value] = other
         old, new = value.storage, other.storage
         if old in self.kept_by_user:
@@ -194,7 +194,7 @@ class Plan:
             self.writers.setdefault(new, []).append(e)
 
     def drop(self):
-        """Drop what nobody needs, walking from the end."""
+        """Drop the entries that nobody needs, from the end to the start."""
         needed = set(self.kept_by_user)
         shown = {self.resolve(v) for kind, v in self.results if kind != "constant"}  # values that somebody reads
         kept = []
@@ -215,7 +215,7 @@ class Plan:
         self.entries = kept[::-1]
 
     def fold(self):
-        """Compute once what is made of constants."""
+        """Compute now the results that depend only on constants."""
         changed = set()
         for e in self.entries:
             changed |= set(e.writes)
@@ -246,7 +246,7 @@ class Plan:
         return found.data if e.kind == "makes" else found
 
     def filled(self, x):
-        """An argument with the arrays that stay in place of their Values."""
+        """An argument with arrays that stay, instead of their Values."""
         if type(x) is Value:
             return self.array_of(x)
         if type(x) is tuple or type(x) is list:
@@ -265,7 +265,7 @@ class Plan:
         return self.made[v]
 
     def spare_copies(self):
-        """A copy of what nobody reads afterwards is that itself."""
+        """Replace a copy by the array itself if nobody reads the array afterwards."""
         last, kept = self.last_uses(), []
         for i, e in enumerate(self.entries):
             v: Any = self.resolve(e.args[0]) if e.args and type(e.args[0]) is Value else None
@@ -328,7 +328,7 @@ class Plan:
     # --- memory -------------------------------------------------------------------------------------------------------
 
     def place(self):
-        """Which storages are buffers that stay, and the bytes of the block where each lies."""
+        """Choose the storages that become buffers, and the place of each in the block."""
         self.static: dict[Storage, Value] = {}
         self.backend: Any = None
         for v in [v for e in self.entries if has_out(e) for v in values_in(e.outs) if v.entry is e]:
@@ -361,7 +361,7 @@ class Plan:
                     give(free, used.pop(s))
 
     def overwritten(self, e, v, ended, used):
-        """A buffer that an elementwise call may write its result over."""
+        """A buffer that an elementwise call reads and may overwrite with its result, or None."""
         if not (e.kind == "call" and isinstance(e.function, numpy.ufunc) and e.function.signature is None):
             return None
         for x in self.reads(e):
@@ -393,7 +393,7 @@ def alike(a, b) -> bool:
 
 
 def is_same(e, first, out) -> bool:
-    """Whether a call divides an array, or a scalar, of the step by one."""
+    """Whether a call divides an array or a scalar of the step by one, which changes nothing."""
     one = e.args[1] if len(e.args) == 2 and not e.kwargs and name_of(e.function) == "divide" else None
     same = first.storage.kind == "buffer" and first.root and first.scalar == out.scalar and alike(first, out)
     return type(one) in (int, float) and one == 1 and same
@@ -408,7 +408,7 @@ def size_of(v) -> int:
 
 
 def shape_alone(e) -> bool:
-    """Whether a call reads the shape of its first argument, and no value of it."""
+    """Whether a call reads only the shape of its first argument, not its values."""
     name, first = name_of(e.function), e.args[0] if e.args else None
     return name.endswith("_like") and type(first) is Value and first.kind is numpy.ndarray
 
@@ -428,7 +428,7 @@ def has_out(e) -> bool:
 
 
 def take(free, size, plan):
-    """The best of the free ranges, or a new one at the end."""
+    """The start and end of the smallest free range that is large enough, or of a new one at the end."""
     fitting = [r for r in free if r[1] - r[0] >= size]
     if fitting:
         best = min(fitting, key=lambda r: r[1] - r[0])
@@ -446,7 +446,7 @@ def take(free, size, plan):
 
 
 def give(free, used):
-    """A range is free again; neighbours are joined."""
+    """Free a range, and join it with free neighbours."""
     start, stop = used
     for r in [r for r in free if r[1] == start or r[0] == stop]:
         free.remove(r)

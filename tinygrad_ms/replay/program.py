@@ -26,14 +26,14 @@ from tinygrad_ms.replay.trace import Input, Numbers, Value
 
 
 class Program:
-    """The function made of a list. Called with the arguments that are arrays or tensors, it gives the results."""
+    """A list as a function. It takes the arguments that are arrays or tensors, and returns the results."""
 
     def __init__(self, recorder, results, structure, base_errors):
         trace = recorder.trace
         self.plan = plan = Plan(trace, results, base_errors)
         self.made = source = Source(plan, trace, structure, base_errors)
         self.source, self.names, self.count = source.text, source.names, [0]
-        self.short: Any = None  # made when it is asked for
+        self.short: Any = None  # the function of ``shortcut``, made at its first use
         self.lock = threading.Lock()
         exec(compile(self.source, f"<tg.compile: {trace.name}>", "exec"), self.names)  # lines that ``Source`` wrote
         self.function = self.names.pop("replay")
@@ -67,7 +67,7 @@ class Program:
         self.schedules = [e.args[0] for e in plan.entries if e.kind == "live" and isinstance(e.args[0], Schedule)]
 
     def ready(self) -> bool:
-        """Whether the list can run now. The state that an optimizer has got since, as from a checkpoint, is taken."""
+        """Whether the list can run now. If an optimizer has a new state, such as that of a checkpoint, it is taken."""
         for i, (o, states, p, state, arrays) in enumerate(self.states):
             if o.state is states and states.get(p) is state:
                 for name, array in arrays:
@@ -87,7 +87,7 @@ class Program:
         return True
 
     def rebind(self, i, o, p, state, arrays) -> bool:
-        """Put the numbers of the state that ``p`` has now into the arrays that the list knows."""
+        """Copy the present state of ``p`` into the arrays that the list uses. False if it does not fit them."""
         now = o.state.get(p)
         if now is None or now.keys() != state.keys():
             return False
@@ -109,7 +109,7 @@ class Program:
     def __call__(self, inputs):
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
         self.count[0] += 1
-        with self.lock:  # of whose buffers there is one set for all threads
+        with self.lock:  # all threads share one set of buffers
             if self.simple and not arithmetic_raises():
                 return self.function(*arrays)
             with nullcontext() if self.atomic else whole_step():
@@ -117,13 +117,13 @@ class Program:
 
     @property
     def runs(self) -> int:
-        """How often it has come to its end."""
+        """How often the list has run."""
         return self.count[0]
 
     def shortcut(self, guards, places, args):
-        """A function of the arguments of a call, all of which are arrays or tensors: the results, or MISSED.
+        """A function of the arguments of a call, which must all be arrays or tensors. It returns the results or MISSED.
 
-        It runs the list where all that is guarded is the very same as when the list was made.
+        It runs the list if all guarded objects are the same objects as when the list was made.
         """
         names: dict[str, Any] = {
             "MISSED": MISSED,
@@ -179,11 +179,11 @@ class Program:
             text += f"    with lock:\n        return replay({', '.join(given)})\n"
         else:
             text += f"    return {run}\n"
-        exec(text, names)  # tests that are written above
+        exec(text, names)  # the text that is written above
         return names.pop("call")
 
     def carefully(self, arrays):
-        """Run the list; where it does not come to its end, everything is as before."""
+        """Run the list. If it does not come to its end, everything is restored."""
         before = [(g, g.bit_generator.state) for g in map(generator, self.generators)]
         copies = [(a, a.copy()) for a in self.written] if self.risky or arithmetic_raises() else []
         grads = [(t, t.grad) for t in self.leaves]
@@ -211,7 +211,7 @@ class Program:
             raise
 
 
-MISSED: Any = object()  # what a shortcut gives where it does not know the way
+MISSED: Any = object()  # the result of a shortcut whose tests fail
 
 
 def alike(state, known) -> bool:
@@ -221,7 +221,7 @@ def alike(state, known) -> bool:
 
 @contextmanager
 def whole_step():
-    """Ctrl-C waits until the end of the block, in the thread that hears it."""
+    """Delay Ctrl-C until the end of the block. It has an effect only in the main thread, which gets the signal."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -236,7 +236,7 @@ def whole_step():
 
 
 class Family:
-    """The recordings of one signature under the same guards: one list for each pattern of gradients that are there."""
+    """The recordings of one signature with the same guards. There is one list for each pattern of present gradients."""
 
     def __init__(self, key, guards, recorder):
         self.keys, self.guards = {pattern_of(recorder.start): key}, guards
@@ -247,7 +247,7 @@ class Family:
         self.programs: dict[tuple, Program] = {}
 
     def changed(self) -> str:
-        """What is not as it was when this was recorded; "" where all is."""
+        """A sentence about a value that has changed since the recording; "" if none has."""
         for t, array, node in self.places:
             if t.data is not array or t.node is not node or (node is not None and hooked(node)):
                 return "a tensor from outside has another array, or hooks"
@@ -260,7 +260,7 @@ class Family:
         return self.programs.get(self.pattern())
 
     def confirm(self, key, recorder, results, structure, base_errors) -> None:
-        """A second run under the same guards has made ``key``: keep its list, or refuse."""
+        """A second run with the same guards has made ``key``. Keep its list if the keys agree, else refuse it."""
         pattern = pattern_of(recorder.start)
         if not any(key[:3] == known[:3] for known in self.keys.values()):
             if pattern in self.keys:
@@ -301,12 +301,12 @@ def decisions_of(trace) -> list:
 
 
 def key_of(trace, results, structure) -> tuple:
-    """Two runs of a step have made the same list if their keys are equal, but for the last item."""
+    """A key of a recording. Two runs of a step made the same list if their keys are equal, except for the last item."""
     numbers: dict[Value, Any] = {}
-    kept: list[Any] = []  # what is known by id
+    kept: list[Any] = []  # objects whose ids are in the key
     lines = []
     for e in trace.entries:
-        dropped = e.kind == "gradient" and e.args[0] is None  # which depends on what was there: ``Family.pattern``
+        dropped = e.kind == "gradient" and e.args[0] is None  # it depends on ``Family.pattern``
         if e.counts and not dropped and e.kind not in ("numbers", "tick"):
             what = id(e.function) if e.kind in ("gradient", "live") else name_of(e.function)
             lines.append((e.kind, what, mark((e.args, e.kwargs, e.outs), numbers, kept), e.label))
@@ -315,7 +315,7 @@ def key_of(trace, results, structure) -> tuple:
 
 
 def mark(x, numbers, kept):
-    """An argument as it can be compared with that of another run. numbers: the marks of the values so far."""
+    """A mark of an argument that can be compared between two runs. numbers: the marks of the values so far."""
     kind = type(x)
     if kind is Value:
         if x not in numbers:
@@ -343,7 +343,7 @@ def mark(x, numbers, kept):
 
 
 def difference(first, second) -> str:
-    """Where two lists differ, for people."""
+    """A sentence about the first difference of two lists."""
     for a, b in zip(first[0], second[0]):
         if a != b:
             if a[:2] == b[:2]:
@@ -354,4 +354,4 @@ def difference(first, second) -> str:
             return f"{a[1]} in {a[3] or 'the step'} became {b[1]} in {b[3] or 'the step'}"
     if len(first[0]) != len(second[0]):
         return f"{len(first[0])} calls became {len(second[0])}"
-    return "the results are others"
+    return "the results differ"

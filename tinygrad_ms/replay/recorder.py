@@ -1,4 +1,4 @@
-"""One run of a step under a trace: its tensors show recording arrays; what is no call of a library is noted here."""
+"""Records one run of a step. Its tensors show recording arrays. Effects without a library call are noted here."""
 
 import copy
 import zlib
@@ -19,32 +19,32 @@ from tinygrad_ms.replay.refusal import hooked, refusal
 from tinygrad_ms.replay.trace import Entry, Input, Trace, constant_of
 from tinygrad_ms.replay.traced import KINDS, active
 
-CHECKPOINTS = "tinygrad_ms.transforms"  # whose observers only look for changes in place
+CHECKPOINTS = "tinygrad_ms.transforms"  # observers of this module only look for changes in place
 SIMPLE = (int, float, bool, str, type(None))
 CALLS = {unwrap(f) for f in (clip_grad_norm, clip_grad_value)}  # live calls that are recorded call by call
 STEP = unwrap(Optimizer.step)
 
 
 class Recorder:
-    """Records one call of a step. inputs: the tensors that stand for its arguments; tensors: all that it may use."""
+    """Records one call of a step. inputs: the tensors that stand for its arguments. tensors: others that it may use."""
 
     def __init__(self, inputs, tensors, optimizers):
         self.trace = trace = Trace()
         trace.before_write = self.before_write
         self.inputs, self.tensors = inputs, list(tensors)
         self.start = {t: t.grad for t in self.tensors if t.node is not None and t.is_leaf}
-        self.grads: dict[Tensor, Any] = dict(self.start)  # as far as the list says
+        self.grads: dict[Tensor, Any] = dict(self.start)  # tensor -> its ``.grad`` after the entries of the list
         self.swapped: list[tuple] = []  # (tensor, its recording array)
         self.options = [(o, options_of(o)) for o in optimizers]
         self.seed = generator()
         self.generators: list[Any] = []
-        self.states: dict[int, tuple] = {}  # by id of a state: (optimizer, parameter, state)
+        self.states: dict[int, tuple] = {}  # id of a state -> (optimizer, parameter, state)
         self.fresh = False  # whether an optimizer has made its state in this run
-        self.late: list[Tensor] = []  # tensors that nobody announced
+        self.late: list[Tensor] = []  # tensors that were not found before the run
         self.live: list[tuple] = []
         self.args: tuple = ()
-        self.sums: dict[int, int] = {}  # by id of a storage from outside: the check sum of its content
-        self.masks: dict[tuple, Any] = {}  # random numbers by their check sums
+        self.sums: dict[int, int] = {}  # id of a storage from outside -> the check sum of its content
+        self.masks: dict[tuple, Any] = {}  # check sum of random numbers -> their Value
         self.plans: list[Any] = []
         trace.inputs, trace.swapped = len(inputs), self.swapped
 
@@ -86,20 +86,20 @@ class Recorder:
             put_back(state)
 
     def forget(self) -> None:
-        """Let go of all arrays, for which nobody has to wait until garbage is collected."""
+        """Release all arrays at once. Otherwise they would live until the next garbage collection."""
         trace = self.trace
         for kept in (self.swapped, trace.known_outside, trace.storages, trace.made, trace.entries, self.masks):
             kept.clear()  # type: ignore[attr-defined]
 
     def before_write(self, storage) -> None:
-        """Before the first change of what was there before: nobody else may have changed it."""
+        """Called before the first change of a storage from outside. Raises if something else has changed it."""
         if (known := self.sums.pop(id(storage), None)) is not None and known != check_sum(storage.owner):
             raise refusal("an array was changed by a write that no op made; use an optimizer")
 
     # --- what happens in between --------------------------------------------------------------------------------------
 
     def walked(self, tensor, gradient, seed, leaves) -> None:
-        self.trace.counts = False  # what ``.grad`` becomes depends on what it was; see ``Family.pattern``
+        self.trace.counts = False  # the new ``.grad`` depends on the old one; see ``Family.pattern``
 
     def called(self, primitive, args, constants) -> None:
         if not self.live:
@@ -135,7 +135,7 @@ class Recorder:
             node, node.plan = self.plans.pop()
 
     def recording_plan(self, plan):
-        """The plan of a node with rules that the trace attempts call by call."""
+        """The plan of a node, with rules that the trace tries to record call by call."""
         attempt, name = self.trace.attempt, f"d_{plan.primitive.name}"
 
         def recorded(rule):
@@ -208,7 +208,7 @@ class Recorder:
             self.trace.counts, self.trace.label = True, ""
             if function is STEP:
                 self.close_states(args[0])
-            if isinstance(result, Tensor) and type(result.data) not in KINDS:  # of no gradients the norm is 0
+            if isinstance(result, Tensor) and type(result.data) not in KINDS:  # the norm 0 of no gradients
                 result.data = self.trace.wrap(result.data, constant_of(result.data))
         elif how == "whole":
             if result is not None:
@@ -235,7 +235,7 @@ class Recorder:
         self.masks[key] = result.data.value
 
     def open_states(self, optimizer) -> None:
-        """Let the optimizer see recording arrays in its state."""
+        """Put recording arrays into the state of the optimizer."""
         self.kept_scratch, optimizer._scratch = optimizer._scratch, {}
         for p, state in optimizer.state.items():
             self.states.setdefault(id(state), (optimizer, p, state))
@@ -247,13 +247,13 @@ class Recorder:
         self.flats = [(flat, dict(vars(flat))) for group in optimizer.param_groups for flat in optimizer.flats(group)]
         for flat, _ in self.flats:
             self.open_flat(flat)
-        for group in optimizer.param_groups:  # states that are about to be made
+        for group in optimizer.param_groups:  # the step will make new states
             for p in group["params"]:
                 if p.grad is not None and p not in optimizer.state:
                     self.fresh = True
 
     def open_flat(self, flat) -> None:
-        """Let a flat show recording arrays where its parameters and their state do."""
+        """Put recording arrays into a flat, like those of its parameters and their state."""
         arrays = [p.data for p in flat.parameters]
         if not flat.rows or any(a.inner is not view for a, view in zip(arrays, flat.views)):
             return
@@ -288,7 +288,7 @@ class Recorder:
             put_back(state)
 
     def look_at_options(self) -> None:
-        """Refuse options of optimizers that the step has set itself: a replay would not."""
+        """Refuse options of optimizers that the step itself has set, because a replay would not set them."""
         for optimizer, options in self.options:
             if options_of(optimizer) != options:
                 raise refusal("the step sets options of an optimizer (lr, ...); use a schedule, or set them outside")
@@ -296,7 +296,7 @@ class Recorder:
     # --- what a run leaves --------------------------------------------------------------------------------------------
 
     def note_gradients(self) -> None:
-        """Write down which gradients are others than the list says."""
+        """Record each gradient that differs from the one in the list."""
         for t, known in self.grads.items():
             if (now := t.grad) is known:
                 continue
@@ -306,7 +306,7 @@ class Recorder:
             self.grads[t] = now
 
     def finish(self, leaves) -> list:
-        """The results: Values in place of arrays, and whether each is a tensor."""
+        """The results as pairs: a kind ("tensor", "array", "constant"), and a Value or the constant."""
         self.trace.counts = True
         self.look_at_options()
         self.note_gradients()
@@ -343,7 +343,7 @@ class Recorder:
         return "tensor" if isinstance(x, Tensor) else "array", array.value
 
     def given_back(self, leaves) -> list:
-        """The results as the caller gets them, without recording arrays."""
+        """The results for the caller, without recording arrays."""
         found = []
         for x in leaves:
             if isinstance(x, Tensor) and type(x.data) in KINDS:
@@ -353,7 +353,7 @@ class Recorder:
 
 
 def lay_flats(optimizer) -> None:
-    """Lay parameters and their state end to end before recording arrays stand for them."""
+    """Lay parameters and their states end to end, before recording arrays replace them."""
     for group in optimizer.param_groups:
         layout, names = optimizer._layout(group), optimizer.buffers(group)
         if layout.flats and optimizer.elementwise(group):

@@ -1,4 +1,4 @@
-"""What cannot be recorded: one sentence with the line of the user's code."""
+"""Errors for what cannot be recorded. Each is one sentence with the line of the user's code."""
 
 from sys import _getframe
 
@@ -9,11 +9,11 @@ from tinygrad_ms.engine.call import ours
 
 
 class Diverged(Exception):
-    """A decision that a replay takes again came out otherwise than when it was recorded."""
+    """A decision in a replay differs from the recorded one."""
 
 
 class Untraceable(RuntimeError):
-    """What cannot be written down call by call; a forward or a rule then runs as a whole, anything else is refused."""
+    """Something cannot be recorded call by call. A forward or a rule then runs as a whole; anything else is refused."""
 
 
 def user_line() -> str:
@@ -25,16 +25,16 @@ def user_line() -> str:
 
 
 def hooked(node) -> bool:
-    """Whether a node has hooks that no list can hold."""
+    """Whether a node has hooks that cannot be recorded."""
     return not all(hasattr(hook, "recorded") for hook in node.hooks or ())
 
 
 def refusal(why: str, line: str = "") -> RuntimeError:
-    """The error for what a recording cannot hold."""
+    """The error for something that cannot be recorded."""
     return RuntimeError(f"compile: {line or user_line()}: {why}")
 
 
 def equal(a, b) -> bool:
-    """Whether two arrays are the same bit by bit; NaN equals NaN."""
+    """Whether two arrays have the same bits. NaN equals NaN."""
     a, b = (BACKENDS[type(x)].to_host(x) if type(x) in BACKENDS else numpy.asarray(x) for x in (a, b))
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()

@@ -1,4 +1,4 @@
-"""A plan as Python: one line a call, with the arrays and functions that it names."""
+"""Writes a plan as Python, one line per call, with the arrays and functions that it names."""
 
 import operator
 import re
@@ -27,19 +27,19 @@ IN_C = (numpy.ufunc, BuiltinFunctionType, MethodDescriptorType, WrapperDescripto
 
 
 def consume(calls) -> None:
-    """Make calls, given as (function, arguments...), with no line of Python in between: Ctrl-C waits for the end."""
+    """Make calls, each given as (function, arguments...). No Python runs between them, so Ctrl-C waits for the end."""
     deque(starmap(operator.call, calls), maxlen=0)
 
 
 class Line(NamedTuple):
-    """One call. target: the variable of its result, or ""; pieces: the texts of function and arguments, in C."""
+    """One call. target: the variable of its result, or "". pieces: function and arguments as text, for ``consume``."""
 
     text: str
     target: str
     reads: tuple  # variables
-    effect: bool  # it changes what is the user's
-    pieces: str  # "" where it is no single call in C
-    errors: Any  # how floating-point errors are treated; None: it has none
+    effect: bool  # whether it changes an object of the user
+    pieces: str  # "" if it is not a single call in C
+    errors: Any  # the treatment of floating-point errors; None if there can be none
     note: str
     raises: bool = True  # it may
 
@@ -66,7 +66,7 @@ class Source:
         self.first: list[str] = []  # what is read at the start
         self.gradients: list[str] = []  # lines that make the tensors of gradients, in half the time of Tensor(...)
         self.scalars: dict[tuple, Any] = {}
-        self.prepared: dict[str, Any] = {}  # ways to treat floating-point errors
+        self.prepared: dict[str, Any] = {}  # treatments of floating-point errors, for ``enter``
         self.count = 0
         for e in plan.entries:
             self.entry(e)
@@ -101,7 +101,7 @@ class Source:
         return self.bound(function, f"{name}_")
 
     def stay(self, v) -> bool:
-        """Whether the array of a value is the same one at each replay."""
+        """Whether the array of a Value is the same object at each replay."""
         if v not in self.stays:
             s, e = v.storage, v.entry
             if v.scalar:
@@ -157,7 +157,7 @@ class Source:
         self.lines.append(Line(text, target, reads, effect, pieces, e.errors if errors else None, e.label, not kernel))
 
     def call(self, e, function, args, kwargs=(), target=""):
-        """A line for a call whose function and arguments are given as objects and Values."""
+        """Add the line of a call. Its function and arguments are objects and Values."""
         kwargs = dict(kwargs)
         effect = any(s.kind not in ("buffer", "number") for s in e.writes)
         args_text = [self.argument(a) for a in args]
@@ -191,7 +191,7 @@ class Source:
         self.add(e, f"{refresh}({step})", errors=False)
 
     def step_before(self, state) -> str:
-        """The variable of the count of steps in the state of a parameter, as it was at the start."""
+        """The variable that holds the count of steps of a parameter's state at the start of the replay."""
         text = f"{self.bound(state, 's')}"
         if (line := f'{text}_step = {text}["step"]') not in self.first:
             self.first.append(line)
@@ -285,7 +285,7 @@ class Source:
             self.call(e, function, args, kwargs)
         elif isinstance(function, str) and name in VIEWS:
             target = self.target(out)
-            name = "T" if name == "mT" and len(self.plan.resolve(args[0]).shape) == 2 else name  # the same, sooner
+            name = "T" if name == "mT" and len(self.plan.resolve(args[0]).shape) == 2 else name  # faster
             self.add(e, f"{target} = {self.value(args[0])}.{name}", target, errors=False)
         else:
             if isinstance(function, str) and name in REDUCTIONS:
@@ -315,7 +315,7 @@ class Source:
         self.add(e, f"{name}({', '.join(code)})", "", effect, f"({name}, {', '.join(code)})", errors=False)
 
     def into(self, e, function, name, args, kwargs, out):
-        """A call that writes into a buffer."""
+        """Add a call that writes its result into a buffer."""
         if name in FREE:
             return
         if name in FILLS or name in ("full", "full_like"):
@@ -335,13 +335,13 @@ class Source:
             self.call(e, function, args, {**kwargs, "out": out})
 
     def ufunc(self, e, function, args, kwargs, out):
-        if name_of(function) in ("maximum", "minimum"):  # which take a third one in another way
+        if name_of(function) in ("maximum", "minimum"):  # NumPy deprecates a third positional argument here
             self.call(e, function, args, {**kwargs, "out": out})
         else:
             self.call(e, function, (*args, out), kwargs)
 
     def reduction(self, name, args, kwargs, out):
-        """x.sum(...) as the reduction of its ufunc, which NumPy calls itself."""
+        """x.sum(...) as the reduction of a ufunc. NumPy would call that, too."""
         x = args[0]
         if (
             self.plan.resolve(x).kind is not numpy.ndarray
@@ -354,7 +354,7 @@ class Source:
         return getattr(numpy, REDUCTIONS[name]).reduce, (x, *rest), {}
 
     def numbers_as_arrays(self, args):
-        """Python numbers beside floats as 0-d arrays, which NumPy reads faster."""
+        """The arguments with Python numbers beside floats as 0-d arrays, because NumPy reads these faster."""
         arrays = [self.plan.resolve(a) for a in args if type(a) is Value]
         dtypes = {v.dtype for v in arrays}
         if len(dtypes) != 1 or len(arrays) == len(args) or not all(v.kind in HOST for v in arrays):
@@ -404,7 +404,7 @@ class Source:
         return "\n".join([*body, *self.loops]) + "\n"
 
     def touched(self) -> list[str]:
-        """The counters of in-place changes of what is written from outside."""
+        """The change counters of the tensors from outside that the list writes."""
         written = {s for e in self.plan.entries if e.kind == "call" for s in e.writes if s.kind in ("outside", "input")}
         counters = []
         for t, array in self.trace.swapped:
@@ -413,7 +413,7 @@ class Source:
         return [*dict.fromkeys(counters), "last_change"] if counters else []
 
     def last_uses(self, lines, result) -> dict[int, list[str]]:
-        """By line: the variables that go after it."""
+        """Number of a line -> the variables that are deleted after it."""
         alive: set[str] = set()
         gone: dict[int, list[str]] = {}
         for i in range(len(lines) - 1, -1, -1):
@@ -424,7 +424,7 @@ class Source:
         return gone
 
     def block_of(self, lines, gone) -> list[str]:
-        """The lines, with blocks where floating-point errors are treated in another way than around the step."""
+        """The lines. Those that treat floating-point errors in another way than the rest of the step are in blocks."""
         body, current = [], self.base
         for i, line in enumerate(lines):
             if line.errors is not None and line.errors != current:

@@ -1,4 +1,4 @@
-"""The trace: the calls of the array library in their order, with what they read, make and change."""
+"""The trace: the calls of the array library in their order, with the arrays that they read, make and change."""
 
 import operator
 from sys import _getframe
@@ -11,14 +11,14 @@ from tinygrad_ms.engine.call import ours
 from tinygrad_ms.replay.refusal import Untraceable, user_line
 from tinygrad_ms.replay.traced import KINDS, Traced, TracedScalar, active, plain, read, recording_type
 
-FACTS = {  # functions of NumPy that look at shapes and dtypes alone
+FACTS = {  # functions of NumPy that read only shapes and dtypes
     "shape", "ndim", "size", "result_type", "promote_types", "can_cast", "may_share_memory", "shares_memory",
     "issubdtype", "iscomplexobj", "isrealobj", "isscalar", "broadcast_shapes", "min_scalar_type",
 }  # fmt: skip
 FIRST = {operator.setitem} | {  # calls that change their first argument
     getattr(numpy, name) for name in ("copyto", "put", "place", "putmask", "put_along_axis", "fill_diagonal")
 }
-BY_VALUE = {  # the shapes of whose results depend on values
+BY_VALUE = {  # functions whose results have shapes that depend on values
     "nonzero", "flatnonzero", "argwhere", "compress", "extract", "repeat", "unique", "unique_values", "trim_zeros",
 }  # fmt: skip
 FIRST_METHODS = {"fill", "sort", "put", "partition"}
@@ -27,15 +27,16 @@ FIRST_METHODS = {"fill", "sort", "put", "partition"}
 class Storage:
     """Memory that arrays of a step share.
 
-    kind: "buffer", made in the step; "outside", an array that is there before it; "input"; "gradient", a ``.grad`` that
-    is there before it; "number", of an optimizer; "constant". owner: the raw array with the memory, if it stays.
+    kind: "buffer" is made in the step. "outside" is an array, and "gradient" a ``.grad``, that exists before the step.
+    "number" is a number of an optimizer. The others are "input" and "constant".
+    owner: the raw array that owns the memory, if it stays from step to step.
     """
 
     __slots__ = ("kind", "owner", "count", "maker")
 
     def __init__(self, kind, owner=None):
         self.kind, self.owner = kind, owner
-        self.count, self.maker = 0, ""  # how many elements, and the kind of the entry that makes it
+        self.count, self.maker = 0, ""  # the number of elements, and the kind of the entry that makes it
 
 
 class Input(int):
@@ -43,10 +44,11 @@ class Input(int):
 
 
 class Value:
-    """One array, or NumPy scalar, of the list.
+    """One array or NumPy scalar of the list.
 
-    root: it shows all of its storage. scalar: it is no array. entry: what makes it. thing: where a replay finds it that
-    is there before: the raw array, the number of an input, the tensor of a gradient.
+    root: whether it shows all of its storage. scalar: whether it is a NumPy scalar. entry: the entry that makes it.
+    thing: the place where a replay finds a value that exists before the step: the raw array, the number of an input, or
+    the tensor of a gradient.
     """
 
     __slots__ = ("storage", "shape", "dtype", "strides", "root", "scalar", "lifted", "entry", "thing", "kind")
@@ -59,7 +61,7 @@ class Value:
 
 
 class Entry:
-    """One call. outs: the Value that it makes, or a nest of them, or None. writes: the storages that it changes."""
+    """One call. outs: the Value that it makes, or nested tuples of Values, or None. writes: the storages it changes."""
 
     __slots__ = ("function", "args", "kwargs", "outs", "writes", "kind", "errors", "label", "where", "counts")
 
@@ -70,25 +72,25 @@ class Entry:
 
 
 class Trace:
-    """What is recorded. ``inside``: how deep in forwards and rules, whose decisions make them calls of their own."""
+    """The entries of a recording. ``inside``: the depth in forwards and rules that are recorded call by call."""
 
     def __init__(self):
         self.entries: list[Entry] = []
         self.recording = True
         self.inside = self.hidden = 0
         self.label, self.where, self.counts, self.name = "", "", True, ""
-        self.inputs, self.swapped = 0, []  # how many arguments; (tensor, recording array)
-        self.whole: dict[str, int] = {}  # forwards and rules that run as they are, and how often
-        self.never: set[str] = set()  # those of them that are known to
-        self.storages: dict[int, Storage] = {}  # by id of the array with the memory
+        self.inputs, self.swapped = 0, []  # the number of arguments; (tensor, recording array)
+        self.whole: dict[str, int] = {}  # forwards and rules that run as a whole -> how often
+        self.never: set[str] = set()  # those that earlier recordings found
+        self.storages: dict[int, Storage] = {}  # by id of the array that owns the memory
         self.known_outside: dict[int, Traced] = {}  # by id of the array
-        self.first_steps: dict[int, int] = {}  # by id of the state of a parameter: its count before the step
+        self.first_steps: dict[int, int] = {}  # id of the state of a parameter -> its count of steps before this step
         self.before_write: Any = None  # called with a storage from outside before its first change
         self.made: dict[tuple, Any] = {}  # numbers of optimizers
 
     @property
     def open(self) -> bool:
-        """Whether calls are written down here: other threads see the arrays of a recording, and are not part of it."""
+        """Whether calls are recorded in this thread. Other threads may see the arrays, but are not recorded."""
         return self.recording and active.get() is self
 
     # --- arrays -------------------------------------------------------------------------------------------------------
@@ -98,7 +100,7 @@ class Trace:
         return (TracedScalar if scalar else recording_type(BACKENDS[type(inner)]))(inner, value, self)
 
     def known(self, array, kind, thing) -> Traced:
-        """A recording array for one that is there before the step."""
+        """A recording array for an array that exists before the step."""
         owner = owner_of(array)
         storage = self.storages.get(id(owner))
         if storage is None:
@@ -111,7 +113,7 @@ class Trace:
         return self.known_outside[id(array)]
 
     def lift(self, array) -> Traced:
-        """An array beside recorded ones: that of the user is read anew at each replay, the library's is constant."""
+        """A recording array for a plain one. A replay reads the user's arrays again; the library's are constant."""
         frame = _getframe(2)
         while frame.f_code.co_name != "op" and frame.f_back is not None:
             frame = frame.f_back
@@ -123,7 +125,7 @@ class Trace:
     # --- calls --------------------------------------------------------------------------------------------------------
 
     def call(self, function, args, kwargs):
-        """Compute, and write down what was called."""
+        """Compute the result, and record the call."""
         name = function if isinstance(function, str) else getattr(function, "__name__", "")
         if not self.open:
             return compute(function, [plain(a) for a in args], {k: plain(v) for k, v in kwargs.items()})
@@ -157,7 +159,7 @@ class Trace:
         return run
 
     def expect_shapes(self, entry):
-        """The shapes of these results depend on values: a replay goes on only where they are the same."""
+        """Record the shapes of results that depend on values. A replay goes on only if they are the same."""
         for v in flat_values(entry.outs):
             self.add(Entry("shape", None, (v, v.shape)))
 
@@ -168,10 +170,10 @@ class Trace:
         return made
 
     def open_up(self, x, operands):
-        """The raw arrays of an argument."""
+        """An argument with raw arrays. The recording arrays go into ``operands``."""
         kind = type(x)
         if kind in KINDS:
-            if x.trace is not self:  # left over from another recording, as a kept constant is
+            if x.trace is not self:  # from another recording, such as a constant that was kept
                 return x.inner
             operands.append(x)
             return x.inner
@@ -180,7 +182,7 @@ class Trace:
         return x
 
     def noted(self, x):
-        """An argument as the list holds it: a Value for each recording array."""
+        """An argument for the list, with a Value for each recording array."""
         kind = type(x)
         if kind in KINDS:
             return x.value if x.trace is self else x.inner
@@ -207,7 +209,7 @@ class Trace:
         return found
 
     def results(self, result, operands, entry):
-        """What a call has given, as recording arrays; ``entry.outs`` gets their Values."""
+        """The results of a call as recording arrays. ``entry.outs`` gets their Values."""
         if isinstance(result, (tuple, list)):
             made = [self.results(item, operands, entry) for item in result]
             outs = [self.noted(item) if type(item) in (*KINDS, tuple, list) else None for item in made]
@@ -236,7 +238,7 @@ class Trace:
         return result
 
     def truth(self, x) -> bool:
-        """A decision that is taken from a value: a replay goes on only where it comes out the same."""
+        """Record a decision that depends on a value. A replay goes on only if the decision is the same."""
         if not self.open:
             return bool(x.inner)
         if self.hidden:
@@ -250,7 +252,7 @@ class Trace:
     # --- forwards and rules -------------------------------------------------------------------------------------------
 
     def run_op(self, primitive, arrays, constants):
-        """The forward of an op, call by call; as a whole where it looks at values, or at what cannot be recorded."""
+        """Record the forward of an op call by call. If it cannot be, because it reads values, record it as a whole."""
         backend = next(BACKENDS[type(a)] for a in arrays if type(a) in KINDS)
         real = BACKENDS[type(next(a.inner for a in arrays if type(a) in KINDS))]
         kept = self.label, self.where
@@ -265,7 +267,7 @@ class Trace:
             self.label, self.where = kept
 
     def attempt(self, name, traced, function, args, kwargs):
-        """``traced()``, or one entry for ``function`` where that cannot be recorded call by call."""
+        """``traced()``; if that cannot be recorded call by call, one entry for ``function``."""
         if name not in self.whole and name not in self.never and not self.hidden:
             mark, made = len(self.entries), dict(self.made)
             self.inside += 1
@@ -296,14 +298,14 @@ class Trace:
     # --- what else a step does ----------------------------------------------------------------------------------------
 
     def numbers(self, optimizer, p, options, state):
-        """The numbers of an update as 0-d arrays that each replay fills anew."""
+        """The numbers of an update as 0-d arrays. Each replay fills them again."""
         step = state["step"]
         values = optimizer.scalars(options, step)
         key = (id(optimizer), id(options), step, values, p.dtype.str, type(p))
         if key not in self.made:
             backend = BACKENDS[type(p.inner)]
             arrays = [backend.xp.asarray(value, dtype=p.dtype) for value in values]
-            if rows := getattr(optimizer.updating, "rows", None):  # of a Flat, whose state is made for one step
+            if rows := getattr(optimizer.updating, "rows", None):  # the state of a Flat exists for one step only
                 state = rows[0][2]
             ahead = step - self.first_steps.get(id(state), 0)
             numbers = Numbers(optimizer, options, state, values, arrays, ahead)
@@ -314,7 +316,7 @@ class Trace:
 
 
 class Numbers:
-    """What an optimizer multiplies by in one step: as 0-d arrays, filled from its options and its count of steps."""
+    """The factors of an optimizer in one step, as 0-d arrays. Its options and its count of steps give the values."""
 
     def __init__(self, optimizer, options, state, values, arrays, ahead):
         self.optimizer, self.options, self.state, self.p = optimizer, options, state, optimizer.updating
@@ -349,12 +351,12 @@ def compute(function, args, kwargs):
     return function(*args, **kwargs)
 
 
-VIEWS = {"T", "mT", "real", "imag"}  # attributes
+VIEWS = {"T", "mT", "real", "imag"}  # attributes, not methods
 
 
 def owner_of(array):
     """The array that owns the memory."""
     owner = array
-    while (array := getattr(array, "base", None)) is not None:  # as_strided puts an object of its own between
+    while (array := getattr(array, "base", None)) is not None:  # as_strided puts another object between
         owner = array if type(array) is type(owner) else owner
     return owner

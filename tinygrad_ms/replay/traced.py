@@ -1,8 +1,8 @@
-"""The recording array: it stands for an array of NumPy, CuPy or a test device, and writes down every call that it sees.
+"""The recording array. It stands for an array of NumPy, CuPy or a test device, and records every call that it sees.
 
-One more array type of the registry, for each library that is recorded. It answers every question as the array that it
-stands for, computes at once, and tells its trace what was called with what. A value that leaves it for Python raises
-``Untraceable``; so nothing that a step computes can leave the list unseen.
+The registry gets one more array type for each library that is recorded. A recording array answers every question like
+the array that it stands for. It computes at once, and tells its trace the function and the arguments. Reading it as a
+number of Python raises ``Untraceable``. So no value of a step can leave the list unseen.
 """
 
 import operator
@@ -16,7 +16,7 @@ from tinygrad_ms.arrays.registry import BACKENDS, Backend
 from tinygrad_ms.ops.fused import find
 from tinygrad_ms.replay.refusal import Untraceable, user_line
 
-active: ContextVar[Any] = ContextVar("tinygrad_ms.trace", default=None)  # the trace that is being recorded here
+active: ContextVar[Any] = ContextVar("tinygrad_ms.trace", default=None)  # the trace that is recorded in this thread
 
 
 class Traced:
@@ -34,12 +34,12 @@ class Traced:
 
     @property  # type: ignore[misc]
     def __class__(self):
-        """What ``isinstance`` sees: the type that is recorded."""
+        """The type that is recorded. ``isinstance`` sees it."""
         return type(self.inner)
 
     @property
     def base(self):
-        """Never None: the memory is that of the array it stands for, which nobody gives away."""
+        """Never None, because the memory belongs to the array that it stands for. So nobody takes it over."""
         return self.inner
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
@@ -72,7 +72,7 @@ class Traced:
 
     def __pow__(self, other):
         if type(self.inner) is numpy.ndarray and type(other) in (int, float) and other in POWERS:
-            return self.trace.call(POWERS[other], (self,), {})  # what NumPy does itself
+            return self.trace.call(POWERS[other], (self,), {})  # NumPy does the same
         return NotImplemented if leaves_to(other) else self.trace.call(operator.pow, (self, other), {})
 
     def __ipow__(self, other):
@@ -84,7 +84,7 @@ class Traced:
     def __repr__(self):
         return f"<{self.value} {self.dtype} {self.shape}>"
 
-    def __format__(self, spec):  # of a message: nothing is computed from it
+    def __format__(self, spec):  # for a message; nothing is computed from it
         return format(self.inner, spec)
 
     def __copy__(self):
@@ -101,7 +101,7 @@ POWERS = {2: numpy.square, 0.5: numpy.sqrt, -1: numpy.reciprocal}
 
 
 def leaves_to(other) -> bool:
-    """Whether an operator is the business of the other operand, as of a Tensor."""
+    """Whether the other operand, such as a Tensor, computes the operator."""
     return getattr(other, "__array_ufunc__", 0) is None
 
 
@@ -159,7 +159,7 @@ def _attach():
     for name in """all any argmax argmin argpartition argsort astype byteswap choose clip compress conj copy cumprod
                    cumsum diagonal dot fill flatten max mean min nonzero partition prod put ravel repeat reshape round
                    searchsorted sort squeeze std sum swapaxes take trace transpose var view""".split():
-        if name != "trace":  # the slot
+        if name != "trace":  # that is a slot of Traced
             setattr(Traced, name, _method(name))
     ufuncs = {
         "add": "add", "sub": "subtract", "mul": "multiply", "matmul": "matmul", "truediv": "divide",
@@ -190,7 +190,7 @@ _attach()
 
 
 class Library:
-    """``xp`` of recording arrays: the functions of a library, each call of which goes to the active trace."""
+    """``xp`` of recording arrays: the functions of a library. Each call goes to the active trace."""
 
     def __init__(self, real):
         self.records = real
@@ -206,7 +206,7 @@ class Library:
 
 
 class function_of:
-    """A function of a library, whose calls the trace sees; and its methods, if it is a ufunc."""
+    """A function of a library. The trace sees its calls, and those of its methods if it is a ufunc."""
 
     def __init__(self, function):
         self._function, self.__name__ = function, getattr(function, "__name__", "function")
@@ -225,7 +225,7 @@ class function_of:
 
 
 def plain(x):
-    """A value without recording arrays."""
+    """A value with raw arrays instead of recording arrays."""
     if type(x) in KINDS:
         return x.inner
     if type(x) in (tuple, list):
@@ -234,11 +234,11 @@ def plain(x):
 
 
 KINDS: set[type] = set()  # the types of recording arrays
-_kind_of: dict[type, type] = {}  # by the type that is recorded
+_kind_of: dict[type, type] = {}  # recorded type -> type of the recording array
 
 
 class TracedScalar(Traced):
-    """A NumPy scalar in a trace; it is no array, as a scalar is none."""
+    """A NumPy scalar in a trace. Like a scalar, it is not an array."""
 
     __slots__ = ()
 
@@ -247,7 +247,7 @@ KINDS.add(TracedScalar)
 
 
 def recording_type(real: Backend) -> type:
-    """The type that records the arrays of a backend; made, and registered, when it is first asked for."""
+    """The type that records the arrays of a backend. The first call makes and registers it."""
     kind = _kind_of.get(real.array_type)
     if kind is None:
         kind = type("Traced", (Traced,), {"__slots__": ()})
@@ -267,11 +267,11 @@ def _to_host(x):
 
 
 class recorder:
-    """What recording arrays do where a library's would not be asked (``Backend.recorder``)."""
+    """What the engine asks of recording arrays, but of no others (``Backend.recorder``)."""
 
     @staticmethod
     def run(primitive, arrays, constants):
-        """The forward of an op, seen by the active trace."""
+        """Run the forward of an op. The active trace sees it."""
         if (trace := active.get()) is not None:
             return trace.run_op(primitive, arrays, constants)
         real = next(BACKENDS[type(plain(a))] for a in arrays if type(plain(a)) in BACKENDS)
@@ -279,7 +279,7 @@ class recorder:
 
     @staticmethod
     def lift(arrays):
-        """Arguments of an op with recording arrays in place of those of a library."""
+        """The arguments of an op, with recording arrays instead of plain ones."""
         trace = active.get()
         if trace is None:
             return arrays
@@ -295,5 +295,5 @@ class recorder:
 
     @staticmethod
     def numbers(optimizer, p, options, state):
-        """What an update multiplies by, as arrays that a replay fills anew."""
+        """The factors of an update, as arrays that each replay fills again."""
         return p.trace.numbers(optimizer, p, options, state)

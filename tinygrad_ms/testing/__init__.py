@@ -1,6 +1,6 @@
-"""Checks of derivatives, and the strict device: NumPy that behaves as CuPy does, for tests without a GPU.
+"""Checks of derivatives, and the strict device for tests without a GPU: NumPy that behaves like CuPy.
 
-Importing this module makes ``device="strict"`` known.
+Importing this module registers ``device="strict"``.
 """
 
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What CuPy 14.2 lacks of NumPy 2.4: tables for the strict device, measured by dir() and signature()."""
+"""Tables for the strict device: the parts of NumPy 2.4 that CuPy 14.2 lacks, measured by dir() and signature()."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -17,7 +17,7 @@ MISSING = _words("""
 MISSING_LINALG = _words("""
     diagonal matrix_norm multi_dot outer svdvals tensordot test trace vecdot vector_norm""")
 
-# CuPy has these, but they hand arrays to a function of the caller or are rare: the strict device has not.
+# CuPy has these, but the strict device does not: they are rare, or pass arrays to a function of the caller.
 NOT_MODELLED = _words("""
     apply_along_axis apply_over_axes broadcast fromfunction piecewise poly1d put put_along_axis vectorize""")
 
@@ -57,8 +57,8 @@ MISSING_KEYWORDS = {
     "rtol": _words("matrix_rank pinv"),
 }
 
-# How many leading arguments are arrays, where it is not one. The others are passed as they are, so that a
-# device array given as an axis or a shape fails for want of __index__, as it does on CuPy.
+# How many leading arguments are arrays, if it is not one. The others are passed unchanged. So a device array as an axis
+# or a shape fails, because it has no __index__; so it does on CuPy.
 ARRAY_ARGUMENTS = {
     **dict.fromkeys(_FRESH, 0),
     **dict.fromkeys(
@@ -72,13 +72,13 @@ ARRAY_ARGUMENTS = {
     **dict.fromkeys(_words("atleast_1d atleast_2d atleast_3d broadcast_arrays einsum meshgrid"), 99),
 }
 
-# Answered on the host at once, of shapes and dtypes alone.
+# These need only shapes and dtypes, so the host answers at once.
 HOST_FUNCTIONS = _words("""
     base_repr binary_repr broadcast_shapes can_cast common_type iscomplexobj isrealobj isscalar
     issubdtype iterable may_share_memory min_scalar_type ndim promote_types result_type shape
     shares_memory size""")
 
-# The host waits for the device, most often to learn the shape of the result (`where` if given one argument).
+# The host waits for the device in these, mostly for the shape of the result (and in `where` with one argument).
 SYNCHRONIZING = _words("""
     argwhere array2string array_repr array_str average bincount compress delete digitize ediff1d extract
     flatnonzero histogram histogram2d histogramdd intersect1d lstsq nanmedian nonzero place setdiff1d
@@ -95,7 +95,7 @@ RANDOM_GENERATOR = _words("""
     beta binomial chisquare dirichlet exponential f gamma geometric hypergeometric integers logseries
     poisson power random standard_exponential standard_gamma standard_normal uniform""")
 
-# Data types with the atomic instruction that `ufunc.at` needs; other ufuncs have no `at`.
+# The dtypes with the atomic instruction that `ufunc.at` needs. Other ufuncs have no `at`.
 _BITS = _words("int32 int64 uint32 uint64")
 _ORDERED = _words("float32 float64 int32 uint32 uint64")
 UFUNC_AT = {

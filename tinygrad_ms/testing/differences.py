@@ -1,8 +1,8 @@
-"""Are the derivatives right? Every order and both modes against central differences in float64.
+"""Tests whether derivatives are right, of every order and in both modes, by central differences in float64.
 
-For y = f(x), cotangents v and directions u, the tape gives <J^T v, u>, and the differences
-(f(x + h u) - f(x - h u)) / 2h give <v, J u>. With unit vectors for u and v that is the Jacobian, element by
-element; large arrays are probed along random vectors: a wrong Jacobian shows with probability one.
+Let y = f(x) have the Jacobian J, and take cotangents v and directions u. The tape gives <J^T v, u>. The differences
+(f(x + h u) - f(x - h u)) / 2h give <v, J u>. If u and v are unit vectors, these are the elements of J. For large arrays
+u and v are random; they show a wrong Jacobian with probability one.
 """
 
 import numpy
@@ -15,21 +15,21 @@ from tinygrad_ms.engine.around.modes import enable_grad, forward_mode
 from tinygrad_ms.engine.backward import walk
 from tinygrad_ms.engine.tensor import Tensor, raw
 
-FULL = 32  # inputs of up to so many elements together are checked element by element,
-PROBES = 3  # more along so many random vectors per array
-PAIRING = 1e-10  # relative to |v| |J u|: JVP and VJP differ by rounding alone
+FULL = 32  # inputs with at most so many elements together are checked element by element
+PROBES = 3  # larger ones are checked along so many random vectors per array
+PAIRING = 1e-10  # tolerance relative to |v| |J u|, because JVP and VJP differ only by rounding
 
 
 class GradcheckError(AssertionError):
-    """A derivative differs from the differences; the message says which, where and by how much."""
+    """A derivative differs from the differences. The message says which one, where, and by how much."""
 
 
 def gradcheck(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float = 1e-5) -> bool:
     """True if the gradients of ``f`` agree with central differences; else GradcheckError.
 
-    f: a function of ``inputs`` that returns a Tensor or a tuple of them, the same at every call.
+    f: a function of ``inputs`` that returns a Tensor or a tuple of Tensors, with the same values at every call.
     inputs: a Tensor or a tuple. Those with ``requires_grad`` are varied, and must be float64.
-    eps: the step h, times max(1, max |x|). The error of the differences is about h^2 f''' / 6 + 1e-16 f / h.
+    eps: the step is h = eps max(1, max |x|). The error of the differences is about h^2 f''' / 6 + 1e-16 f / h.
     atol, rtol: an element of a Jacobian may be off by ``atol + rtol * (its largest element)``.
     Raises TypeError for inputs or outputs of lower precision, ValueError if no input requires a gradient.
 
@@ -58,10 +58,10 @@ def gradcheck(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float =
 
 
 def gradgradcheck(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float = 1e-5) -> bool:
-    """True if the second derivatives of ``f``, backward through its backward, agree with central differences.
+    """True if the second derivatives of ``f``, by backward through its backward, agree with central differences.
 
-    The first gradients (J^T v, with random v) are checked as functions of ``inputs`` and of v. Arguments and
-    errors as in ``gradcheck``.
+    The first gradients J^T v, with random v, are checked as functions of ``inputs`` and of v. Arguments and errors are
+    as in ``gradcheck``.
     """
     return gradcheck(*differentiated(f, inputs), eps=eps, atol=atol, rtol=rtol)
 
@@ -69,7 +69,7 @@ def gradgradcheck(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: flo
 def check_jvp(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float = 1e-5) -> bool:
     """True if J u of forward mode agrees with central differences, and <v, J u> = <J^T v, u> with backward.
 
-    A random tangent is given to each input alone, then to all together. Arguments and errors as in
+    First each input alone gets a random tangent, then all inputs together. Arguments and errors are as in
     ``gradcheck``.
     """
     inputs, wanted = read(inputs, "check_jvp")
@@ -84,7 +84,7 @@ def check_jvp(f, inputs, *, eps: float = 1e-5, atol: float = 1e-7, rtol: float =
 
 
 def check_pairing(f, inputs) -> bool:
-    """True if <v, J u> = <J^T v, u> to rounding for random v and u; no differences, so also at kinks."""
+    """True if <v, J u> = <J^T v, u> up to rounding, for random v and u. It needs no differences and works at kinks."""
     inputs, wanted = read(inputs, "check_pairing")
     random = numpy.random.default_rng(2)
     for tangents in tangent_sets(inputs, wanted):
@@ -104,7 +104,7 @@ def check_pairing(f, inputs) -> bool:
 
 
 def differentiated(f, inputs):
-    """The function (inputs, v) -> J^T v of ``f``, and arguments to check it at; again for the next order."""
+    """The function (inputs, v) -> J^T v of ``f``, and arguments for its check. Apply it again for the next order."""
     inputs, wanted = read(inputs, "gradgradcheck")
     count = len(inputs)
 
@@ -127,7 +127,7 @@ def differentiated(f, inputs):
 
 
 def read(inputs, caller) -> tuple[tuple, list[int]]:
-    """The inputs as a tuple, and the places of those to vary."""
+    """The inputs as a tuple, and the places of the inputs to vary."""
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     wanted = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
     if not wanted:
@@ -164,7 +164,7 @@ def as_outputs(f, result) -> list[Tensor]:
 
 
 def evaluate(f, inputs, wanted, moved=None):
-    """Run ``f`` on fresh leaves (with ``moved`` values for some): the arguments and the outputs."""
+    """Run ``f`` on new leaves; ``moved`` has other values for some. Returns the arguments and the outputs."""
     moved = moved or {}
     arguments = [leaf(moved.get(i, to_numpy(x)), x.device) if i in wanted else x for i, x in enumerate(inputs)]
     with enable_grad():
@@ -172,7 +172,7 @@ def evaluate(f, inputs, wanted, moved=None):
 
 
 def differences(f, inputs, wanted, directions: dict, eps) -> list:
-    """(f(x + h u) - f(x - h u)) / 2h of every output, flat."""
+    """(f(x + h u) - f(x - h u)) / 2h for every output, as a vector."""
     values = {i: to_numpy(inputs[i]) for i in directions}
     h = eps * max([1.0, *(numpy.abs(x).max(initial=0) for x in values.values())])
     ends = []
@@ -191,7 +191,7 @@ def pullback(outputs, cotangents, leaves) -> list:
 
 
 def pushforward(f, inputs, wanted, tangents: dict):
-    """(arguments, outputs), and J u for each output, on the host."""
+    """(arguments, outputs), and then J u for each output, on the host."""
     with forward_mode():
         arguments, outputs = evaluate(f, inputs, wanted)
     varied = [(arguments[i], u) for i, u in tangents.items()]
@@ -203,7 +203,7 @@ def pushforward(f, inputs, wanted, tangents: dict):
 
 
 def tangent_sets(inputs, wanted):
-    """A random tangent for each input alone, then for all together."""
+    """A random tangent for each input alone, then for all inputs together."""
     random = numpy.random.default_rng(3)
     tangents = {i: random.standard_normal(inputs[i].size) for i in wanted}
     alone = [{i: u} for i, u in tangents.items()]
@@ -224,7 +224,7 @@ def to_numpy(x):
 
 
 def compare(what, analytic, numeric, where, atol, rtol):
-    """Two matrices, rows by cotangent and columns by direction; raises with the worst element."""
+    """Compare two matrices with a row per cotangent and a column per direction. Raises with the worst element."""
     largest = numpy.abs(numeric).max(initial=0)
     tolerance = atol + rtol * largest
     error = numpy.nan_to_num(numpy.abs(analytic - numeric), nan=numpy.inf)
@@ -240,7 +240,7 @@ def compare(what, analytic, numeric, where, atol, rtol):
 
 
 def place_of(what, x, one_by_one):
-    """How a message names the i-th unit vector, or the i-th random vector, in the shape of x."""
+    """A function that names the i-th unit vector in the shape of x, or the i-th random vector, in a message."""
     if one_by_one:
         return lambda i: f"{what} element {tuple(map(int, numpy.unravel_index(i, x.shape)))}"
     return lambda i: f"random {what} vector {i}"

@@ -1,4 +1,4 @@
-"""``check_grads``: derivatives of every order, in forward mode, in reverse mode, and in each mode of the other."""
+"""``check_grads``: checks derivatives of every order, in forward mode, in reverse mode, and in all their mixtures."""
 
 from collections.abc import Callable
 
@@ -15,10 +15,10 @@ from tinygrad_ms.testing.differences import as_outputs, check_jvp, differentiate
 def check_grads(f, inputs, order: int = 2, modes=("forward", "reverse"), **tolerances) -> bool:
     """True if the derivatives of ``f`` up to ``order`` agree with central differences; else GradcheckError.
 
-    inputs: a Tensor or a tuple, as for ``gradcheck``; those with ``requires_grad`` are varied, and must be float64.
-    modes: how each derivative is taken: "forward" (as ``check_jvp``), "reverse" (as ``gradcheck``), or both. The
-    second derivatives are those of each first one, so order 2 in both modes checks six: forward, reverse, forward over
-    forward, reverse over forward, forward over reverse, reverse over reverse; order k takes 2^(k+1) - 2 checks.
+    inputs: a Tensor or a tuple, as in ``gradcheck``. Those with ``requires_grad`` are varied, and must be float64.
+    modes: "forward" (as ``check_jvp``), "reverse" (as ``gradcheck``), or both. Each derivative is taken in each mode.
+    So order 2 in both modes makes six checks: forward, reverse, forward over forward, reverse over forward, forward
+    over reverse, and reverse over reverse. Order k makes 2^(k+1) - 2 checks.
     tolerances: ``eps``, ``atol`` and ``rtol`` of ``gradcheck``.
     Raises ValueError for an order below 1 and for unknown modes, and what ``gradcheck`` raises.
 
@@ -38,7 +38,7 @@ def check_grads(f, inputs, order: int = 2, modes=("forward", "reverse"), **toler
 
 
 def pushed(f, inputs):
-    """The function (inputs, u) -> J u of ``f`` by forward mode, and arguments to check it at."""
+    """The function (inputs, u) -> J u of ``f`` by forward mode, and arguments for its check."""
     inputs, wanted = read(inputs, "check_grads")
     count = len(inputs)
 

@@ -140,7 +140,10 @@ def outer(a, x):
         (lambda a: a, "It should be called as outer(a, x); yours is outer(a)."),
         (lambda a, x: None, "It returns nothing. Is it still to be written, or is a `return` missing?"),
         (lambda a, x: object(), "It returns a result of type object, which holds no numbers."),
-        (lambda a, x: "a", "It returns 'a' for a = 2, x = [1, -2, 3]: that is not right."),
+        (lambda a, x: "a", "It gives 'a' for a = 2, x = [1, -2, 3]: that is not right."),
+        (lambda a, x: (x,), "It returns a tuple with one result in it, and should return one result."),
+        (lambda a, x: a, "The result is one number, and should have shape (3, 3)."),
+        (lambda a, x: np.tanh(tg.tensor(x)), "Take that of the library, tg."),
         (lambda a, x: (1, 2), "It returns 2 results, and should return one result."),
         (lambda a, x: a * x, "The result has shape (3,), and should have (3, 3)."),
         (lambda a, x: np.nan * np.outer(x, x), "not a finite number."),
@@ -180,6 +183,25 @@ def test_long_arguments_are_told_by_their_shapes():
     (one,) = [one for one in ALL if one.name == "hidden_delta"]
     words = "for W of shape (3, 3), delta of shape (3, 1), z of shape (3, 1), and should be [["
     assert words in one.fault(lambda W, delta, z: W.T @ delta * z)
+
+
+def test_of_a_large_result_an_element_is_told():
+    (one,) = [one for one in ALL if one.name == "product_numerator"]
+    words = "Element [0, 1] of the result is 1 for A = [[1, 2, 0.5], [-1, 0.5, 3]], n = 2, and should be 0."
+    assert one.fault(lambda A, n: np.kron(A, np.ones((n, n)))) == words
+
+
+def test_what_passed_by_luck():
+    """Answers that are wrong for other inputs than those of a first set of cases."""
+    named = {one.name: one for one in ALL}
+    assert named["product_numerator"].fault(lambda A, n: np.kron(A, np.eye(len(A))))
+    assert named["neuron_gradient"].fault(lambda w, b, x: (x * (w * x + b > 0), float(w @ x + b > 0)))
+
+
+def test_a_tape_is_told_in_words():
+    (one,) = [one for one in ALL if one.name == "shared"]
+    words = "It gives 'value 0.4621, slope 0.7864, tanh recorded 1 times' for x = 0.5: that is not right."
+    assert one.fault(tg.tanh) == words
 
 
 def test_a_hidden_truth_is_not_told():

@@ -39,7 +39,7 @@ gradient.wrong(
 )
 
 X = np.array([2.0, -1.0, 0.5])
-NEURONS = ((np.array([0.4, -0.3, 0.8]), 0.1, X), (np.array([0.4, 0.3, -0.8]), -1.5, X), (-X, 9.0, X))
+NEURONS = ((np.array([0.4, 0.3, -0.4]), 0.1, X), (np.array([0.4, 0.3, -0.8]), -1.5, X), (-X, 9.0, X))
 
 
 def output(w, b, x):

@@ -44,10 +44,14 @@ def write(graph) -> str:
     """The DOT text of a Graph. Node ids are n0, n1, ... in the order of recording."""
     writer = Writer(graph)
     body = [*writer.body(), *writer.arrows(), "}"]  # the legend, in the head, says what is in them
-    text = "\n".join([*writer.head(), *body]) + "\n"
-    if writer.size == SIZE:
-        return text
-    return re.sub(r'point-size="(\d+)"', lambda m: f'point-size="{int(m[1]) * writer.size / SIZE:g}"', text)
+    return sized("\n".join([*writer.head(), *body]) + "\n", writer.size)
+
+
+def sized(text: str, size: float) -> str:
+    """The DOT text with titles of ``size`` points, and small lines as much larger as these."""
+    return text if size == SIZE else re.sub(
+        r'point-size="(\d+)"', lambda m: f'point-size="{int(m[1]) * size / SIZE:g}"', text
+    )  # fmt: skip
 
 
 class Writer:
@@ -55,7 +59,8 @@ class Writer:
         self.graph = graph
         self.hottest = max((v.seconds or 0.0 for v in graph.vertices), default=0.0)
         used = {name for v in graph.vertices for name in (v.name, "" if v.is_op else v.title)}
-        self.letters = dict(zip("ab", next((pair for pair in PAIRS if not used & {*pair}), "ab")))
+        pair = next((pair for pair in PAIRS if not used & {*pair}), ("a", "b"))
+        self.others = {"a": pair[0], "b": pair[1]} | ({"y": "z"} if "y" in pair else {})
         self.size = graph.font_size
         self.strips = False  # whether a heat strip has been drawn
 
@@ -66,6 +71,11 @@ class Writer:
         yield f"  labelloc=b label=<{self.legend()}>"
         yield f'  node [shape=box fontname={FONT} fontsize={self.size:g} margin="0.10,0.05" height=0.3]'
         yield f'  edge [fontname={FONT} fontsize={self.size * 10 / SIZE:g} arrowsize=0.7 color="{EDGES["value"][0]}"]'
+
+    def letters(self, vertex) -> dict[str, str]:
+        """Other letters for the operands a and b of an op, and for its result, where they are names of the user's."""
+        of_two = vertex.primitive is not None and {*"ab"} <= {*vertex.primitive.arguments}
+        return self.others if of_two and self.others["a"] != "a" else {}
 
     # --- clusters and vertices ------------------------------------------------------------------------------
 
@@ -143,7 +153,8 @@ class Writer:
             rows += self.box_rows(vertex, quiet)
         for array in self.arrays(vertex):
             rows += self.array_rows(array, colour, quiet)
-        return self.table(rows + self.cost_rows(vertex, quiet), vertex.ports, quiet)
+        letters = self.letters(vertex)
+        return self.table(rows + self.cost_rows(vertex, quiet), [letters.get(p, p) for p in vertex.ports], quiet)
 
     def title_rows(self, vertex, quiet):
         title = vertex.title or vertex.kind
@@ -155,7 +166,8 @@ class Writer:
             title += small(f", {vertex.count} times", quiet) if vertex.count > 1 else ""
         else:
             title = escape(title) + times(vertex.count)
-        words = [f"{self.letters.get(key, key)}={value}" for key, value in arguments.items()]
+        letters = self.letters(vertex)
+        words = [f"{letters.get(key, key)}={value}" for key, value in arguments.items()]
         return [*name, bold(title), *(small(line, quiet) for line in wrap(words))]
 
     def box_rows(self, vertex, quiet):
@@ -178,7 +190,7 @@ class Writer:
         """The formula of the derivative, and what it costs: bytes and time."""
         show, rows = self.graph.show, []
         if "formula" in show and vertex.formula:
-            rows.append(small(escape(to_text(renamed(vertex.formula, self.letters)), 90), quiet))
+            rows.append(small(escape(to_text(renamed(vertex.formula, self.letters(vertex))), 90), quiet))
         if "saved" in show and vertex.is_op and vertex.saved_bytes:
             shapes = vertex.saved_shapes if vertex.count == 1 else ()  # the bytes are those of all repetitions
             first, *others = map(shape_text, shapes or [()])
@@ -231,10 +243,7 @@ class Writer:
         facts = "".join(f"<tr><td>{row}</td></tr>" for row in rows)
         if not ports:
             return f"{head}{facts}</table>"
-        cells = [
-            f'<td port="p{i}">{small(escape(name, 20), colour, 9)}</td>'
-            for i, name in enumerate(self.letters.get(port, port) for port in ports)
-        ]
+        cells = [f'<td port="p{i}">{small(escape(name, 20), colour, 9)}</td>' for i, name in enumerate(ports)]
         inner = f"<td>{head}{facts}</table></td>"
         if self.graph.rankdir in ("TB", "BT"):
             row = f"<tr><td>{PORTS}<tr>{''.join(cells)}</tr></table></td></tr>"
@@ -251,7 +260,7 @@ class Writer:
             path, _, line = vertex.line.rpartition(":")
             lines.append("recorded at " + path.replace("\\", "/").rpartition("/")[2] + ":" + line)
         if vertex.formula:
-            lines.append(to_text(vertex.formula))
+            lines.append(to_text(renamed(vertex.formula, self.letters(vertex))))
         if vertex.source:
             lines.append(f"source: {vertex.source}")
         if vertex.is_op and vertex.saved_bytes:

@@ -16,6 +16,7 @@ from tinygrad_ms.graph.structure import Edge, Vertex, shape_text
 from tinygrad_ms.graph.values import number
 from tinygrad_ms.graph.worked import (
     Operand,
+    cut,
     forward_line,
     in_place,
     is_sum,
@@ -128,8 +129,13 @@ class PageWriter(Writer):
             word = "grad" + ("\n" if "\n" in gradient.text else " ")
             yield from self.summary(word, gradient, GRADIENT_TEXT)
 
+    def operands(self, vertex) -> dict[str, str]:
+        """The letters of a formula in the picture: names of the user's for operands without a port to say which."""
+        names = {e.argument: e.source.title for e in self.graph.edges if e.target is vertex and not vertex.ports}
+        return self.letters(vertex) | {letter: name for letter, name in names.items() if len(letter) == 1 == len(name)}
+
     def arrow(self, edge, number) -> str:
-        label, edge.label = edge.label, edge.label or local_text(edge, self.letters(edge.source))
+        label, edge.label = edge.label, edge.label or local_text(edge, self.operands(edge.source))
         text = super().arrow(edge, number)
         edge.label = label
         return text
@@ -246,7 +252,8 @@ class Steps:
         """What stands above a line and the key of its HTML."""
         for latex in worked.values():
             if latex and latex not in self.formulas:
-                self.formulas[latex] = formula_html(latex)
+                signed = re.sub(r"-(\d[\d.]*)", r"{-\1}", latex)  # a sign, without the room around a minus
+                self.formulas[latex] = " ".join(map(formula_html, lines_of(signed)))
         return [{"name": name, "line": latex} for name, latex in worked.items() if latex]
 
     def rule_lines(self, vertex, sent) -> dict[str, str]:
@@ -343,7 +350,7 @@ def anew(vertex, arguments) -> str:
     """A word where the result stands in the rule that is shown, for one of the arguments, and is not kept."""
     kept = {name for name, _ in vertex.saved}
     own = result_letter(vertex.primitive) if kept else ""
-    rules = [rule_of(vertex.primitive, name)[1] for name in arguments if kept]
+    rules = [re.sub(r"\\bar \w", "", rule_of(vertex.primitive, name)[1]) for name in arguments if kept]
     if own in kept or not any(re.search(rf"(?<![a-z\\]){own}(?![a-z])", rule) for rule in rules):
         return ""
     return f"{own} is not kept: the op computes its derivative from what is."
@@ -453,6 +460,15 @@ def formula_key(formula, formulas) -> str:
         parts = re.split(r"(?<=[:,;])\s*\\quad", formula)  # a line may break between them
         formulas[formula] = " ".join(map(formula_html, parts))
     return formula
+
+
+def lines_of(latex: str) -> list[str]:
+    """A long line in pieces, between which it may break: at signs and matrix products outside of brackets."""
+    latex = re.sub(r"(?<=[\]}]) (?=\[|\{\\begin)", r" \\, ", latex)
+    pieces = [latex]
+    for sign in (" = ", r" \odot ", " + ", r" \, "):
+        pieces = [sign[1:] * (i > 0) + part for piece in pieces for i, part in enumerate(cut(piece, sign))]
+    return pieces
 
 
 def formula_html(latex: str) -> str:

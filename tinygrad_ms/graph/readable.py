@@ -209,7 +209,7 @@ def matrix(array) -> str:
     if len(rows) == 1:
         return f"[{', '.join(scientific(number(value)) for value in rows[0])}]"
     body = r" \\ ".join(" & ".join(scientific(number(value)) for value in row) for row in rows)
-    return rf"\begin{{bmatrix}} {body} \end{{bmatrix}}"
+    return rf"{{\begin{{bmatrix}} {body} \end{{bmatrix}}}}"  # in braces, as the base of a power
 
 
 def scientific(text: str) -> str:

@@ -54,7 +54,8 @@ def forward_line(primitive, operands: dict, constants: dict, result: Operand) ->
         return ""
     else:
         words = [*parts, *(rf"\text{{{plain(f'{key} = {value}')}}}" for key, value in constants.items())]
-        left = rf"\operatorname{{{plain(primitive.name)}}}({', '.join(words)})"
+        name = plain(primitive.name).replace("_", r"\_")
+        left = rf"\mathrm{{{name}}}({', '.join(words)})"
     return line + left + (r" \to " if pick is shapes else " = ") + pick(result)
 
 
@@ -158,7 +159,7 @@ def in_place(latex: str) -> str:
 
 
 def plain(text: str) -> str:
-    return re.sub(r"[^\w .,:;=()\-/\[\]]", "·", text[:32].replace("'", "")).replace("_", r"\_")
+    return re.sub(r"[^\w .,:;=()\-/\[\]]", "·", text[:32].replace("'", ""))
 
 
 def is_sum(latex: str) -> bool:

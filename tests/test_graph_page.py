@@ -328,7 +328,7 @@ def test_operands_have_the_letters_of_the_picture():
     steps = steps_of(a / b - a)
     divide = rows(steps, "forward", "divide")
     assert [row["name"] for row in divide["rows"]] == ["x = a", "y = b"] and divide["letters"] == "z is the result"
-    assert to_text(divide["formula"]) == "dx/y = dx/y - (z dy)/y"
+    assert to_text(divide["formula"]) == "d(x / y) = dx/y - (z dy)/y"
     assert {row["name"] for row in divide["saved"]} <= {"x", "y", "z"}
     assert to_text(rows(steps, "forward", "subtract")["formula"]) == "d(x - y) = dx - dy"
     sent = rows(steps, "backward", "divide")["results"]

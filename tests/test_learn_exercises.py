@@ -77,6 +77,9 @@ def test_the_command(tmp_path, capsys):
     assert main(["learn", "4", str(answers)]) == 1
     words = " ".join(capsys.readouterr().out.split())
     assert "total The direct path of x is missing" in words and words.endswith("2 of 3 right")
+    with pytest.raises(SystemExit):
+        main(["learn", "answers.py"])
+    assert "it comes first: learn 4 answers.py" in capsys.readouterr().err
     assert main(["learn", "15"]) == 1 and "from 1 to 14" in capsys.readouterr().err
     assert main(["learn", "--sheet"]) == 0 and capsys.readouterr().out == command.handout()
 
@@ -142,6 +145,7 @@ def outer(a, x):
         (lambda a, x: object(), "It returns a result of type object, which holds no numbers."),
         (lambda a, x: "a", "It gives 'a' for a = 2, x = [1, -2, 3]: that is not right."),
         (lambda a, x: (x,), "It returns a tuple with one result in it, and should return one result."),
+        (lambda a, x: np.sin * x, "A function stands where its value should"),
         (lambda a, x: a, "The result is one number, and should have shape (3, 3)."),
         (lambda a, x: np.tanh(tg.tensor(x)), "Take that of the library, tg."),
         (lambda a, x: (1, 2), "It returns 2 results, and should return one result."),
@@ -196,6 +200,11 @@ def test_what_passed_by_luck():
     named = {one.name: one for one in ALL}
     assert named["product_numerator"].fault(lambda A, n: np.kron(A, np.eye(len(A))))
     assert named["neuron_gradient"].fault(lambda w, b, x: (x * (w * x + b > 0), float(w @ x + b > 0)))
+
+
+def test_a_function_is_told_by_its_formula():
+    (one,) = [one for one in ALL if one.name == "newton_step"]
+    assert "for f = v0³ + v0 v1² + 5 v1², x = [1, 2]" in one.fault(lambda f, x: x)
 
 
 def test_a_tape_is_told_in_words():

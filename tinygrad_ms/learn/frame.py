@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 import sys
 import textwrap
 import threading
@@ -171,8 +172,9 @@ def count(value) -> str:
 
 def text(value) -> str:
     """A value inside a sentence."""
-    if callable(value):
-        return getattr(value, "__name__", "a function")
+    if callable(value):  # a function of an exercise says its formula
+        formula = inspect.getdoc(value) if inspect.isfunction(value) else None
+        return formula or str(getattr(value, "__name__", "a function"))
     if not hasattr(value, "shape"):
         return number(value) if isinstance(value, float) else repr(value)
     if value.size > MANY:
@@ -223,6 +225,8 @@ def complaint(error: BaseException, path: str) -> str:
         line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == path else line
         trace = trace.tb_next
     words = str(error).partition("\n")[0]
+    if isinstance(error, TypeError) and re.search(r"unsupported operand.*'(numpy\.ufunc|function)'", words):
+        words += ". A function stands where its value should: is a bracket such as (x) missing?"
     at = f"In line {line} it" if line else "It"
     return f"{at} raises {type(error).__name__}" + (f": {words}" if words else ".")
 

@@ -7,10 +7,12 @@ from tinygrad_ms.learn.frame import exercise
 
 
 def bowl(v):
+    """v·v + v0 v1"""
     return (v * v).sum() + v[0] * v[1]
 
 
 def saddle(v):
+    """v0 v1 - v1 v2"""
     return v[0] * v[1] - v[1] * v[2]
 
 

@@ -90,7 +90,8 @@ class Writer:
                     children[scope] = []
                     children[scope.parent].append(scope)
             children[vertex.scope].append(vertex)
-        children[self.graph.root].sort(key=lambda item: not (isinstance(item, Vertex) and item.kind in INPUTS))
+        last = self.graph.rankdir in ("LR", "RL")
+        children[self.graph.root].sort(key=lambda item: (isinstance(item, Vertex) and item.kind in INPUTS) == last)
         number = 0
         stack: list[tuple[str, Scope | Vertex | str]] = [("  ", item) for item in reversed(children[self.graph.root])]
         while stack:
@@ -249,7 +250,8 @@ class Writer:
             row = f"<tr><td>{PORTS}<tr>{''.join(cells)}</tr></table></td></tr>"
             body = f"<tr>{inner}</tr>"
             return f"{head}{row + body if self.graph.rankdir == 'TB' else body + row}</table>"
-        column = "".join(f"<tr>{cell}</tr>" for cell in cells)
+        upwards = "weight" in ports  # a layer before it lies lower, its parameters above
+        column = "".join(f"<tr>{cell}</tr>" for cell in (cells[::-1] if upwards else cells))
         column = f"<td>{PORTS}{column}</table></td>"
         return f"{head}<tr>{column + inner if self.graph.rankdir == 'LR' else inner + column}</tr></table>"
 

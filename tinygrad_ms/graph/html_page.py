@@ -467,7 +467,7 @@ def lines_of(latex: str) -> list[str]:
     latex = re.sub(r"(?<=[\]}]) (?=\[|\{\\begin)", r" \\, ", latex)
     pieces = [latex]
     for sign in (" = ", r" \odot ", " + ", r" \, "):
-        pieces = [sign[1:] * (i > 0) + part for piece in pieces for i, part in enumerate(cut(piece, sign))]
+        pieces = [("{}" + sign) * (i > 0) + part for piece in pieces for i, part in enumerate(cut(piece, sign))]
     return pieces
 
 

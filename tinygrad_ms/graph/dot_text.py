@@ -33,7 +33,6 @@ EDGES = {  # kind: (colour, more attributes, words of the legend)
     "highlight": ("#c2185b", "penwidth=3.2", "highlighted path"),
 }
 GREY, GRADIENT_TEXT = "#484848", "#762d00"
-INPUTS = ("leaf", "constant")  # outside of all scopes they stand first
 PORTS = '<table border="0" cellborder="0" cellspacing="0" cellpadding="1">'
 CLUSTERS = ("#f7f7f7", "#ededed", "#e2e2e2", "#d8d8d8")
 HEAT = ("#fff5eb", "#fdd9b0", "#fdae6b", "#f0772b", "#c8440e", "#7f2704")  # lightness falls with the time
@@ -90,8 +89,8 @@ class Writer:
                     children[scope] = []
                     children[scope.parent].append(scope)
             children[vertex.scope].append(vertex)
-        last = self.graph.rankdir in ("LR", "RL")
-        children[self.graph.root].sort(key=lambda item: (isinstance(item, Vertex) and item.kind in INPUTS) == last)
+        places = {"leaf": 0, "constant": 2 if self.graph.rankdir in ("LR", "RL") else 0}  # data below its layers
+        children[self.graph.root].sort(key=lambda item: places.get(getattr(item, "kind", ""), 1))
         number = 0
         stack: list[tuple[str, Scope | Vertex | str]] = [("  ", item) for item in reversed(children[self.graph.root])]
         while stack:

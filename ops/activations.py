@@ -83,7 +83,8 @@ def _softmax_vjp(g, y, axis):
     vjp=_softmax_vjp,  # the Jacobian diag(y) - y y^T is symmetric
     jvp=_softmax_vjp,
     batched=True,
-    formula=r"dy_i = y_i \Big( dx_i - \sum_j y_j\,dx_j \Big)",
+    formula=r"dy_i = y_i \Big( dx_i - \sum_j y_j\,dx_j \Big),\quad"
+    r" \bar x_i = y_i \Big( \bar y_i - \sum_j y_j \bar y_j \Big)",
     source="ai-edu, equation 103",
     floats=True,
     notes="NaN along an axis that is -inf everywhere.",
@@ -125,7 +126,7 @@ def _log_softmax_vjp(g, y, axis):
     vjp=_log_softmax_vjp,
     jvp=lambda t, y, axis: t - (exp(y) * t).sum(axis=from_the_end(axis, y.ndim), keepdims=True),
     batched=True,
-    formula=r"dy_i = dx_i - \sum_j e^{y_j}\,dx_j",
+    formula=r"dy_i = dx_i - \sum_j e^{y_j}\,dx_j,\quad \bar x_i = \bar y_i - e^{y_i} \sum_j \bar y_j",
     source="ai-edu, equation 102",
     floats=True,
     notes="NaN along an axis that is -inf everywhere.",

@@ -63,7 +63,7 @@ multiply = binary("multiply", "a * b, elementwise with broadcasting.", kind=mult
                   source="ai-edu, equation 32", symmetric=True, batched=True, notation=r"{0} \cdot {1}")
 divide = binary("divide", "a / b, elementwise with broadcasting; integers are divided as floats.",
                 rule=(lambda g, b: g / b, lambda g, b, y: g * (-y / b)),  # not g * (1 / b): b may be the number 0
-                formula=r"d\frac{a}{b} = \frac{da}{b} - \frac{y\,db}{b}", source="ai-edu, equation 33", floats=True,
+                formula=r"d(a / b) = \frac{da}{b} - \frac{y\,db}{b}", source="ai-edu, equation 33", floats=True,
                 notation=r"\frac{{{0}}}{{{1}}}")
 negative = unary("negative", "-x.", transpose=lambda g: -g, formula=r"d(-x) = -dx",
                  source="ai-edu, equation 31", batched=True, notation="-{0}")

@@ -58,8 +58,8 @@ def _selu_slope(x):
     rule=lambda g, x, slope: times(g, _selu_slope(wide(x)) if slope is None else slope),
     cache=("slope",),
     floats=True,
-    formula=r"y = \lambda \operatorname{elu}_\alpha x, \quad \frac{dy}{dx}"
-    r" = \begin{cases} \lambda & x > 0 \\ \lambda \alpha e^x & x \le 0 \end{cases}",
+    formula=r"y = \lambda \operatorname{elu}_\alpha x,\quad \frac{dy}{dx} = \begin{cases} \lambda & x > 0 \\"
+    r" \lambda \alpha e^x & x \le 0 \end{cases},\quad \lambda = 1.0507,\quad \alpha = 1.6733",
     source="Klambauer, Unterthiner, Mayr and Hochreiter, 2017, eq. (2)",
     notes="The gradient at 0 is lambda alpha = 1.758, as in PyTorch.",
 )

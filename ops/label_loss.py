@@ -44,9 +44,9 @@ def _label_loss_jvp(t, logits, target, reduction):
     vjp=(_label_loss_rule, None),
     jvp=(_label_loss_jvp, None),
     cache=("e", "rest", "total", "entries"),
-    formula=r"L = -\ln p_t,\ p = \mathrm{softmax}(z):\quad \frac{dL}{dz_c} = p_c - [c = t]",
+    formula=r"L = -\ln p_t,\ p = \mathrm{softmax}(z):\quad \frac{dL}{dz_c} = \frac{p_c - [c = t]}{n}",
     source="ai-edu, equation 103",
-    notes="classes are the last axis",
+    notes="classes are the last axis; n is the number of samples of a mean, else 1",
 )
 def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
     """-ln softmax(logits)[target] of each sample, at least in float32: their mean, their sum or all of them.

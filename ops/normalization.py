@@ -95,7 +95,7 @@ def _normalize_jvp(tangents, x, weight, y, axes, eps, center):
     vjp=_normalize_vjp,
     batched=True,
     jvp=_normalize_jvp,
-    formula=r"y = w h + b,\; h = r c:\quad"
+    formula=r"y = w h + b,\; h = r u:\quad"
     r"\bar x = r\,(P(\bar y w) - h\,\mathrm{mean}(h\,\bar y w)),\quad \bar w = \bar y h,\quad \bar b = \bar y",
     source="Ba et al. 2016, arXiv:1607.06450, eq. 3; Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4",
     floats=True,

@@ -240,7 +240,8 @@ def scaled_deviation(x, axis, correction):
     jvp=lambda t, x, axis, correction, keepdims: (
         2 * (t * scaled_deviation(x, axis, correction)).sum(axis=axis, keepdims=keepdims)
     ),
-    formula=r"y = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{2 (x_i - m)}{n - c}",
+    formula=r"y = \frac{1}{n - c} \sum_i (x_i - m)^2,\quad m = \frac{1}{n} \sum_i x_i:\quad"
+    r" \bar x_i = \bar y \, \frac{2 (x_i - m)}{n - c}",
     source="Parr and Howard, section 4.5.2: the path through the mean m cancels",
     batched=True,
     floats=True,
@@ -272,7 +273,8 @@ def var(xp, x, axis=None, correction=0, keepdims=False):
     jvp=lambda t, x, y, axis, correction, keepdims: (
         t * over_norm(scaled_deviation(x, axis, correction), restore_axes(y, x.shape, axis, keepdims))
     ).sum(axis=axis, keepdims=keepdims),
-    formula=r"y^2 = \frac{1}{n - c} \sum_i (x_i - m)^2:\quad \bar x_i = \bar y \, \frac{x_i - m}{(n - c)\,y}",
+    formula=r"y = \sqrt{\tfrac{1}{n - c} \sum_i (x_i - m)^2},\quad m = \frac{1}{n} \sum_i x_i:\quad"
+    r" \bar x_i = \bar y \, \frac{x_i - m}{(n - c)\,y}",
     source="Parr and Howard, section 4.5.1: the square root of the variance",
     batched=True,
     floats=True,

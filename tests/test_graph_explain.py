@@ -284,3 +284,22 @@ def test_explanations_are_latex():
         for formula in re.findall(r"^- \$(.*)\$", tg.explain(output, params=params, form="markdown"), re.M):
             latex2mathml.converter.convert(formula)  # it raises where an environment stays open
         assert text.count(r"\begin{align*}") == 5 and "\n\n\\end" not in text
+
+
+@pytest.mark.parametrize(
+    ("op", "line"),
+    [
+        (lambda a: a / 4, "d(a / 4) = da/4"),
+        (lambda a: 4 / a, "d(4 / a) = -(u_1 da)/a"),
+        (lambda a: 1 - a, "d(1 - a) = -da"),
+        (lambda a: tg.atan2(2.0, a), "du_1 = (-2 da)/(2² + a²)"),
+        (lambda a: tg.hypot(a, 3.0), "du_1 = (a da)/u_1"),
+        (lambda a: tg.softmax_cross_entropy(a * tg.tensor([1.0, 2.0]), tg.tensor(1)),
+         "u_2 = -ln p_{c_4}, p = softmax(u_1):  du_2/(d(u_1)_c) = (p_c - [c = c_4])/n"),
+    ],
+)  # fmt: skip
+def test_a_fixed_operand_leaves_the_formula_and_letters_are_bound(op, line):
+    told = tg.explain(op(tg.tensor(3.0, dtype="float64", requires_grad=True, name="a")))
+    assert f"    {line}    (" in str(told)
+    latex = str(tg.explain(op(tg.tensor(3.0, requires_grad=True, name="a")), form="latex"))
+    assert latex.count("{") == latex.count("}")

@@ -11,10 +11,12 @@ import pytest
 import tinygrad_ms as tg
 from tests.test_graph import HOSTILE, tower
 from tinygrad_ms import nn
+from tinygrad_ms.engine.primitive import REGISTRY
 from tinygrad_ms.graph import build, page, recording
 from tinygrad_ms.graph.html_page import Steps, formula_html, is_plain_mathml
 from tinygrad_ms.graph.latex import to_text
 from tinygrad_ms.graph.values import Summary
+from tinygrad_ms.graph.worked import letters
 
 
 class Outline(HTMLParser):
@@ -290,7 +292,14 @@ def test_lines_of_losses_means_and_norms():
     """Letters that the formula explains itself (p = softmax(z)), all elements at once (p_c), sums and counts."""
     labels = tg.tensor([2])
     assert worked(lambda z: tg.softmax_cross_entropy(z, labels), [[1.0, 2.0, 0.5]]) == [
-        "1 · ([0.2312, 0.6285, 0.1402] - [0, 0, 1]) = [0.2312, 0.6285, -0.8598]"]  # fmt: skip
+        "1 · ([0.2312, 0.6285, 0.1402] - [0, 0, 1])/1 = [0.2312, 0.6285, -0.8598]"]  # fmt: skip
+    several = [[1.0, 2.0, 0.5], [0.0, 0.0, 0.0]]
+    assert worked(lambda z: tg.softmax_cross_entropy(z, tg.tensor([2, 0])), several) == [
+        "1 · ([0.2312, 0.6285, 0.1402; 0.3333, 0.3333, 0.3333] - [0, 0, 1; 1, 0, 0])/2"
+        " = [0.1156, 0.3143, -0.4299; -0.3333, 0.1667, 0.1667]"]  # fmt: skip
+    assert worked(lambda z: tg.softmax_cross_entropy(z, tg.tensor([2, 0]), reduction="sum"), several)[0].endswith(
+        "/1 = [0.2312, 0.6285, -0.8598; -0.6667, 0.3333, 0.3333]"
+    )
     assert worked(tg.mean, [[1.0, 2.0], [3.0, 4.0]]) == ["each element: 1/4 = 0.25"]
     assert worked(tg.mean, np.ones((8, 8))) == ["each element: 1/64 = 0.01562"]
     assert worked(lambda z: tg.softmax_cross_entropy(z, tg.tensor([2] * 5)), np.ones((5, 3))) == []
@@ -300,7 +309,43 @@ def test_lines_of_losses_means_and_norms():
     assert worked(tg.mish, 0.4)[0].endswith(" = 0.837")
     bias = worked(lambda x, w, b: tg.sum(tg.linear(x, w, b)), [[1.0, 2.0], [3.0, 1.0]], [[1.0, 0.5]], [0.5])
     assert bias[1:] == ["[1; 1] [1, 0.5] = [1, 0.5; 1, 0.5]", "[1; 1]ᵀ [1, 2; 3, 1] = [4, 3]", "Σ_i [1; 1] = [2]"]
-    assert worked(lambda z: tg.softmax(z).sum(), [1.0, 2.0])[1:] == []  # its rule has no such line
+    assert worked(lambda z: tg.softmax(z) @ tg.tensor([1.0, 3.0]), [1.0, 2.0])[1:] == [
+        "[0.2689, 0.7311] ⊙ ([1, 3] - Σ_j [0.2689, 0.7311] ⊙ [1, 3]) = [-0.3932, 0.3932]"]  # fmt: skip
+    assert worked(lambda z: tg.log_softmax(z).sum(), [[1.0, 2.0], [0.0, 0.0]])[1:] == [
+        "[1, 1; 1, 1] - e^([-1.313, -0.3133; -0.6931, -0.6931]) ⊙ Σ_j [1, 1; 1, 1] = [0.4621, -0.4621; 0, 0]"
+    ]
+    assert worked(lambda z: tg.selu(z).sum(), [1.0, -1.0])[1].endswith("= [1.051, 0.6468]")
+    assert worked(lambda z: tg.norm(z, ord=3), [1.0, 2.0, -1.0]) == [
+        "1 · sign([1, 2, -1]) ⊙ |[1, 2, -1] / 2.154|^(3 - 1) = [0.2154, 0.8618, -0.2154]"]  # fmt: skip
+    assert worked(tg.var, [1.0, 2.0, -1.0]) == ["1 · (2 · ([1, 2, -1] - 0.6667))/(3 - 0) = [0.2222, 0.8889, -1.111]"]
+    assert worked(lambda x: tg.std(x, correction=1), [1.0, 2.0, -1.0]) == [
+        "1 · ([1, 2, -1] - 0.6667)/((3 - 1) · 1.528) = [0.1091, 0.4364, -0.5455]"]  # fmt: skip
+
+
+def test_operands_have_the_letters_of_the_picture():
+    """x and y for a and b, where the user has an a or a b, and z for the result; in words and formulas alike."""
+    a, b = (tg.tensor(v, dtype="float64", requires_grad=True, name=n) for v, n in ((3.0, "a"), (2.0, "b")))
+    steps = steps_of(a / b - a)
+    divide = rows(steps, "forward", "divide")
+    assert [row["name"] for row in divide["rows"]] == ["x = a", "y = b"] and divide["letters"] == "z is the result"
+    assert to_text(divide["formula"]) == "d(x / y) = dx/y - (z dy)/y"
+    assert {row["name"] for row in divide["saved"]} <= {"x", "y", "z"}
+    assert to_text(rows(steps, "forward", "subtract")["formula"]) == "d(x - y) = dx - dy"
+    sent = rows(steps, "backward", "divide")["results"]
+    assert [row["name"] for row in sent] == ["to a (argument x)", "to b (argument y)"]
+    assert rows(steps, "forward", "subtract")["letters"] == ""
+    assert min(map(float, re.findall(r'font-size="([\d.]+)"', page(a / b - a, font_size=24)))) == 24
+    w, z = (tg.tensor([1.0, 2.0], requires_grad=True, name=n) for n in "wz")
+    assert {"⊙ w", "⊙ z"} <= {t.strip() for t in re.findall(r">([^<>]*⊙[^<>]*)</text>", page((w * z).sum()))}
+    t = tg.tensor(0.5, requires_grad=True, name="t")
+    assert rows(steps_of(tg.tanh(t)), "backward", "tanh")["anew"].startswith("y is not kept")
+    assert rows(steps_of(tg.exp(t)), "backward", "exp")["anew"] == ""
+
+
+def test_letters_of_keywords_are_theirs_alone():
+    """A letter of the formula that a keyword happens to begin with is no letter of the keyword."""
+    bound = {name: set(letters(REGISTRY[name]).values()) for name in ("round", "normalize", "svd", "sqrtm")}
+    assert bound == {"round": {"x"}, "normalize": {"x", "weight", "bias"}, "svd": set(), "sqrtm": {"A"}}
 
 
 def test_lines_on_a_device():

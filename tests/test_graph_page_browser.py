@@ -139,6 +139,7 @@ def test_it_fills_the_wall(browser, pages, name):
         assert max(box["wide"], box["high"]) >= 0.9 and box["text"] >= 19.9, box
         assert browser.run(SMALLEST) >= 20
         assert browser.run(NOW_IS_SEEN)
+        assert browser.run("[...document.querySelectorAll('.worked')].every(w => w.scrollWidth <= w.clientWidth + 1)")
         browser.press("PageDown")
 
 

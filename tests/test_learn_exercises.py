@@ -77,6 +77,9 @@ def test_the_command(tmp_path, capsys):
     assert main(["learn", "4", str(answers)]) == 1
     words = " ".join(capsys.readouterr().out.split())
     assert "total The direct path of x is missing" in words and words.endswith("2 of 3 right")
+    with pytest.raises(SystemExit):
+        main(["learn", "answers.py"])
+    assert "it comes first: learn 4 answers.py" in capsys.readouterr().err
     assert main(["learn", "15"]) == 1 and "from 1 to 14" in capsys.readouterr().err
     assert main(["learn", "--sheet"]) == 0 and capsys.readouterr().out == command.handout()
 
@@ -140,7 +143,11 @@ def outer(a, x):
         (lambda a: a, "It should be called as outer(a, x); yours is outer(a)."),
         (lambda a, x: None, "It returns nothing. Is it still to be written, or is a `return` missing?"),
         (lambda a, x: object(), "It returns a result of type object, which holds no numbers."),
-        (lambda a, x: "a", "It returns 'a' for a = 2, x = [1, -2, 3]: that is not right."),
+        (lambda a, x: "a", "It gives 'a' for a = 2, x = [1, -2, 3]: that is not right."),
+        (lambda a, x: (x,), "It returns a tuple with one result in it, and should return one result."),
+        (lambda a, x: np.sin * x, "A function stands where its value should"),
+        (lambda a, x: a, "The result is one number, and should have shape (3, 3)."),
+        (lambda a, x: np.tanh(tg.tensor(x)), "Take that of the library, tg."),
         (lambda a, x: (1, 2), "It returns 2 results, and should return one result."),
         (lambda a, x: a * x, "The result has shape (3,), and should have (3, 3)."),
         (lambda a, x: np.nan * np.outer(x, x), "not a finite number."),
@@ -180,6 +187,30 @@ def test_long_arguments_are_told_by_their_shapes():
     (one,) = [one for one in ALL if one.name == "hidden_delta"]
     words = "for W of shape (3, 3), delta of shape (3, 1), z of shape (3, 1), and should be [["
     assert words in one.fault(lambda W, delta, z: W.T @ delta * z)
+
+
+def test_of_a_large_result_an_element_is_told():
+    (one,) = [one for one in ALL if one.name == "product_numerator"]
+    words = "Element [0, 1] of the result is 1 for A = [[1, 2, 0.5], [-1, 0.5, 3]], n = 2, and should be 0."
+    assert one.fault(lambda A, n: np.kron(A, np.ones((n, n)))) == words
+
+
+def test_what_passed_by_luck():
+    """Answers that are wrong for other inputs than those of a first set of cases."""
+    named = {one.name: one for one in ALL}
+    assert named["product_numerator"].fault(lambda A, n: np.kron(A, np.eye(len(A))))
+    assert named["neuron_gradient"].fault(lambda w, b, x: (x * (w * x + b > 0), float(w @ x + b > 0)))
+
+
+def test_a_function_is_told_by_its_formula():
+    (one,) = [one for one in ALL if one.name == "newton_step"]
+    assert "for f = v0³ + v0 v1² + 5 v1², x = [1, 2]" in one.fault(lambda f, x: x)
+
+
+def test_a_tape_is_told_in_words():
+    (one,) = [one for one in ALL if one.name == "shared"]
+    words = "It gives 'value 0.4621, slope 0.7864, tanh recorded 1 times' for x = 0.5: that is not right."
+    assert one.fault(tg.tanh) == words
 
 
 def test_a_hidden_truth_is_not_told():

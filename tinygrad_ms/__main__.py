@@ -16,6 +16,12 @@ class Drawn(BaseException):
     """Ends the script when its graph is drawn. It is not an Exception, so that the script does not catch it."""
 
 
+def lesson_number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of a lesson; it comes first: learn 4 answers.py")
+    return int(text)
+
+
 def main(arguments=None) -> int:
     """Run the command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tinygrad_ms", description=__doc__)
@@ -43,7 +49,7 @@ def main(arguments=None) -> int:
     ops = commands.add_parser("ops", help="every op with its formula, rule and source, in Markdown")
     ops.add_argument("name", nargs="?", help="only this one")
     learn = commands.add_parser("learn", help="the exercises of the lessons, which check themselves")
-    learn.add_argument("lesson", nargs="?", type=int, help="print its tasks, as a file to fill in")
+    learn.add_argument("lesson", nargs="?", type=lesson_number, help="print its tasks, as a file to fill in")
     learn.add_argument("answers", nargs="?", type=Path, help="check this file; the exit status is 1 if it is wrong")
     learn.add_argument("--sheet", action="store_true", help="all tasks in Markdown, to hand out")
     learn.add_argument("--solutions", action="store_true", help="the sheet with the model answers, for the teacher")

@@ -18,11 +18,11 @@ from tinygrad_ms.graph.latex import renamed, to_text
 from tinygrad_ms.graph.outputs import LeafNames, tensors
 from tinygrad_ms.graph.structure import shape_text
 from tinygrad_ms.graph.values import Summary, find_values, is_freed, number, run_backward, watching
+from tinygrad_ms.graph.worked import cut, letters, result_letter
 
 FORMS = ("text", "markdown", "latex")
 NUMBERS = 6  # an array with at most so many elements is written out
 WRITTEN = 16  # a Jacobian with a name is written out, too, if it has at most so many elements
-LETTERS = {"weight": "w", "bias": "b", "input": "x", "target": "t"}  # name of an argument: its letter in formulas
 
 
 class Explanation(str):
@@ -386,20 +386,30 @@ def written(raw, most: int = NUMBERS) -> str:
     return rf"\begin{{bmatrix}} {body} \end{{bmatrix}}"
 
 
+def without(total: str, name: str) -> str:
+    """A sum of differentials without the terms in that of ``name``, where others are left."""
+    if found := re.fullmatch(r"\\frac\{([^{}]*)\}(\{[^{}]*\})", total):
+        return rf"\frac{{{without(found[1], name)}}}{found[2]}"
+    kept = ""
+    for part in cut(total, " + ") if "cases" not in total else ():
+        for j, term in enumerate(cut(part, " - ")):
+            if not re.search(rf"\bd{name}\b", term):
+                kept += (" - " if j else " + " if kept else "") + term
+    return kept.replace(" - ", "-", 1) if kept.startswith(" - ") else kept or total
+
+
 def substituted(primitive, arguments, result, constant=()) -> str:
     """The formula of an op, with the variables of this call instead of its arguments and y.
 
     constant: the arguments that have no differential. The terms with their differentials are left out.
     """
-    letters = [LETTERS.get(name, name) for name in primitive.arguments]
-    symbols = {name: symbol for name, symbol in zip(letters, arguments) if len(name) == 1}
-    symbols["l" if primitive.formula.startswith("l =") else "y"] = result
-    symbols |= {name.upper(): symbol for name, symbol in symbols.items()}
-    formula = primitive.formula
+    given, own = dict(zip(primitive.arguments, arguments)), result_letter(primitive)
+    symbols = {letter: given[name] for letter, name in letters(primitive).items() if name in given}
+    symbols |= {own.lower(): result, own.upper(): result}
+    left, equals, right = primitive.formula.rpartition(" = ")
     for name in constant if len(arguments) > 1 else ():
-        if len(name) == 1:
-            formula = re.sub(rf" [+-] (?:(?! [+-] |=).)*\bd{name}\b", "", formula)
-            formula = re.sub(rf"= (?:(?! [+-] |=).)*\bd{name}\b \+ ", "= ", formula)
+        right = without(right, name)
+    formula = left + equals + right
     out = renamed(formula, symbols)
     out = re.sub(r"\{(\d+)\}-1\b", lambda match: str(int(match[1]) - 1), out)
     return out.replace("^{1}", "")

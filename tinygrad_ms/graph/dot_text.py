@@ -36,7 +36,6 @@ EDGES = {  # kind: (colour, more attributes, words of the legend)
     "highlight": ("#c2185b", "penwidth=3.2", "highlighted path"),
 }
 GREY, GRADIENT_TEXT = "#484848", "#762d00"
-INPUTS = ("leaf", "constant")  # those outside of all scopes stand first
 PORTS = '<table border="0" cellborder="0" cellspacing="0" cellpadding="1">'
 CLUSTERS = ("#f7f7f7", "#ededed", "#e2e2e2", "#d8d8d8")
 HEAT = ("#fff5eb", "#fdd9b0", "#fdae6b", "#f0772b", "#c8440e", "#7f2704")  # dark is slow
@@ -46,11 +45,15 @@ STRIP = ("#0d2a52", "#2f4f7f", "#5d6d84", "#868b85", "#b3a96c", "#dcc74f", "#fde
 def write(graph) -> str:
     """The DOT text of a Graph. Node ids are n0, n1, ... in the order of recording."""
     writer = Writer(graph)
-    body = [*writer.body(), *writer.arrows(), "}"]  # before the head: its legend shows what the body has drawn
-    text = "\n".join([*writer.head(), *body]) + "\n"
-    if writer.size == SIZE:
-        return text
-    return re.sub(r'point-size="(\d+)"', lambda m: f'point-size="{int(m[1]) * writer.size / SIZE:g}"', text)
+    body = [*writer.body(), *writer.arrows(), "}"]  # the legend, in the head, says what is in them
+    return sized("\n".join([*writer.head(), *body]) + "\n", writer.size)
+
+
+def sized(text: str, size: float) -> str:
+    """The DOT text with titles of ``size`` points, and small lines as much larger as these."""
+    return text if size == SIZE else re.sub(
+        r'point-size="(\d+)"', lambda m: f'point-size="{int(m[1]) * size / SIZE:g}"', text
+    )  # fmt: skip
 
 
 class Writer:
@@ -58,7 +61,8 @@ class Writer:
         self.graph = graph
         self.hottest = max((v.seconds or 0.0 for v in graph.vertices), default=0.0)
         used = {name for v in graph.vertices for name in (v.name, "" if v.is_op else v.title)}
-        self.letters = dict(zip("ab", next((pair for pair in PAIRS if not used & {*pair}), "ab")))
+        pair = next((pair for pair in PAIRS if not used & {*pair}), ("a", "b"))
+        self.others = {"a": pair[0], "b": pair[1]} | ({"y": "z"} if "y" in pair else {})
         self.size = graph.font_size
         self.strips = False  # whether a heat strip has been drawn
 
@@ -69,6 +73,11 @@ class Writer:
         yield f"  labelloc=b label=<{self.legend()}>"
         yield f'  node [shape=box fontname={FONT} fontsize={self.size:g} margin="0.10,0.05" height=0.3]'
         yield f'  edge [fontname={FONT} fontsize={self.size * 10 / SIZE:g} arrowsize=0.7 color="{EDGES["value"][0]}"]'
+
+    def letters(self, vertex) -> dict[str, str]:
+        """Other letters for the operands a and b of an op, and for its result, where they are names of the user's."""
+        of_two = vertex.primitive is not None and {*"ab"} <= {*vertex.primitive.arguments}
+        return self.others if of_two and self.others["a"] != "a" else {}
 
     # --- clusters and vertices ------------------------------------------------------------------------------
 
@@ -83,7 +92,8 @@ class Writer:
                     children[scope] = []
                     children[scope.parent].append(scope)
             children[vertex.scope].append(vertex)
-        children[self.graph.root].sort(key=lambda item: not (isinstance(item, Vertex) and item.kind in INPUTS))
+        places = {"leaf": 0, "constant": 2 if self.graph.rankdir in ("LR", "RL") else 0}  # data below its layers
+        children[self.graph.root].sort(key=lambda item: places.get(getattr(item, "kind", ""), 1))
         number = 0
         stack: list[tuple[str, Scope | Vertex | str]] = [("  ", item) for item in reversed(children[self.graph.root])]
         while stack:
@@ -146,7 +156,8 @@ class Writer:
             rows += self.box_rows(vertex, quiet)
         for array in self.arrays(vertex):
             rows += self.array_rows(array, colour, quiet)
-        return self.table(rows + self.cost_rows(vertex, quiet), vertex.ports, quiet)
+        letters = self.letters(vertex)
+        return self.table(rows + self.cost_rows(vertex, quiet), [letters.get(p, p) for p in vertex.ports], quiet)
 
     def title_rows(self, vertex, quiet):
         title = vertex.title or vertex.kind
@@ -158,7 +169,8 @@ class Writer:
             title += small(f", {vertex.count} times", quiet) if vertex.count > 1 else ""
         else:
             title = escape(title) + times(vertex.count)
-        words = [f"{self.letters.get(key, key)}={value}" for key, value in arguments.items()]
+        letters = self.letters(vertex)
+        words = [f"{letters.get(key, key)}={value}" for key, value in arguments.items()]
         return [*name, bold(title), *(small(line, quiet) for line in wrap(words))]
 
     def box_rows(self, vertex, quiet):
@@ -181,7 +193,7 @@ class Writer:
         """The formula of the derivative, and the cost of the op in bytes and time."""
         show, rows = self.graph.show, []
         if "formula" in show and vertex.formula:
-            rows.append(small(escape(to_text(renamed(vertex.formula, self.letters)), 90), quiet))
+            rows.append(small(escape(to_text(renamed(vertex.formula, self.letters(vertex))), 90), quiet))
         if "saved" in show and vertex.is_op and vertex.saved_bytes:
             shapes = vertex.saved_shapes if vertex.count == 1 else ()  # the bytes are those of all
             first, *others = map(shape_text, shapes or [()])
@@ -233,16 +245,14 @@ class Writer:
         facts = "".join(f"<tr><td>{row}</td></tr>" for row in rows)
         if not ports:
             return f"{head}{facts}</table>"
-        cells = [
-            f'<td port="p{i}">{small(escape(name, 20), colour, 9)}</td>'
-            for i, name in enumerate(self.letters.get(port, port) for port in ports)
-        ]
+        cells = [f'<td port="p{i}">{small(escape(name, 20), colour, 9)}</td>' for i, name in enumerate(ports)]
         inner = f"<td>{head}{facts}</table></td>"
         if self.graph.rankdir in ("TB", "BT"):
             row = f"<tr><td>{PORTS}<tr>{''.join(cells)}</tr></table></td></tr>"
             body = f"<tr>{inner}</tr>"
             return f"{head}{row + body if self.graph.rankdir == 'TB' else body + row}</table>"
-        column = "".join(f"<tr>{cell}</tr>" for cell in cells)
+        upwards = "weight" in ports  # a layer before it lies lower, its parameters above
+        column = "".join(f"<tr>{cell}</tr>" for cell in (cells[::-1] if upwards else cells))
         column = f"<td>{PORTS}{column}</table></td>"
         return f"{head}<tr>{column + inner if self.graph.rankdir == 'LR' else inner + column}</tr></table>"
 
@@ -253,7 +263,7 @@ class Writer:
             path, _, line = vertex.line.rpartition(":")
             lines.append("recorded at " + path.replace("\\", "/").rpartition("/")[2] + ":" + line)
         if vertex.formula:
-            lines.append(to_text(vertex.formula))
+            lines.append(to_text(renamed(vertex.formula, self.letters(vertex))))
         if vertex.source:
             lines.append(f"source: {vertex.source}")
         if vertex.is_op and vertex.saved_bytes:

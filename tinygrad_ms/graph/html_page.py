@@ -9,13 +9,14 @@ from html import escape
 from pathlib import Path
 
 from tinygrad_ms.graph.builder import build
-from tinygrad_ms.graph.dot_text import GRADIENT_TEXT, LOOKS, Writer, small
-from tinygrad_ms.graph.latex import to_text
+from tinygrad_ms.graph.dot_text import GRADIENT_TEXT, LOOKS, Writer, sized, small
+from tinygrad_ms.graph.latex import renamed, to_text
 from tinygrad_ms.graph.renderer import draw, find_renderer
 from tinygrad_ms.graph.structure import Edge, Vertex, shape_text
 from tinygrad_ms.graph.values import number
 from tinygrad_ms.graph.worked import (
     Operand,
+    cut,
     forward_line,
     in_place,
     is_sum,
@@ -131,25 +132,30 @@ class PageWriter(Writer):
             word = "grad" + ("\n" if "\n" in gradient.text else " ")
             yield from self.summary(word, gradient, GRADIENT_TEXT)
 
+    def operands(self, vertex) -> dict[str, str]:
+        """The letters of a formula in the picture: names of the user's for operands without a port to say which."""
+        names = {e.argument: e.source.title for e in self.graph.edges if e.target is vertex and not vertex.ports}
+        return self.letters(vertex) | {letter: name for letter, name in names.items() if len(letter) == 1 == len(name)}
+
     def arrow(self, edge, number) -> str:
-        label, edge.label = edge.label, edge.label or local_text(edge)
+        label, edge.label = edge.label, edge.label or local_text(edge, self.operands(edge.source))
         text = super().arrow(edge, number)
         edge.label = label
         return text
 
     def dot(self) -> str:
         text = "\n".join([*self.head(), *self.body(), *self.arrows(), "}"]) + "\n"
-        return re.sub(r'(point-size="|fontsize=)(9|10|11)\b', r"\g<1>12", text)
+        return sized(re.sub(r'(point-size="|fontsize=)(9|10|11)\b', r"\g<1>12", text), self.size)
 
 
-def local_text(edge) -> str:
+def local_text(edge, letters) -> str:
     """The derivative that multiplies a gradient: its number between scalars, else its formula if that is short."""
     if edge.kind != "gradient" or edge.source.primitive is None or edge.source.count > 1:
         return ""
     if edge.local is not None:
         return f"· {in_place(number(edge.local[()]))}"
     kind, expression = rule_of(edge.source.primitive, edge.argument)
-    text = to_text(f"({expression})" if is_sum(expression) else expression)
+    text = to_text(renamed(f"({expression})" if is_sum(expression) else expression, letters))
     return "" if len(text) > 16 or "_" in text or text == "1" else f"⊙ {text}" if kind == "local" else text
 
 
@@ -195,7 +201,7 @@ class Steps:
     """One dict per step of the page: the inputs, each op forwards, the seed, each op backwards, and the leaves."""
 
     def __init__(self, graph, formulas):
-        self.graph, self.formulas = graph, formulas
+        self.graph, self.formulas, self.letters = graph, formulas, Writer(graph).letters
         self.into: dict[tuple[Vertex, str], list[tuple[Edge, str]]] = {}  # (vertex, kind) -> (edge, its id)
         self.out: dict[tuple[Vertex, str], list[tuple[Edge, str]]] = {}
         for i, edge in enumerate(graph.edges):
@@ -220,15 +226,27 @@ class Steps:
             "rows": [row(label(v), array, array.value) for v in vertices for array in v.arrays],
         }  # fmt: skip
 
+    def formula(self, vertex) -> dict:
+        """The formula in the letters of the picture, what these letters are, and what is kept for it."""
+        letters = self.letters(vertex)
+        return {
+            "formula": formula_key(renamed(vertex.formula, letters), self.formulas),
+            "letters": letters_text(vertex, letters), "saved": saved_rows(vertex, letters),
+            "anew": anew(vertex, {edge.argument for edge, _ in self.out.get((vertex, "gradient"), [])}),
+        }  # fmt: skip
+
+    def argument(self, edge, vertex) -> str:
+        return self.letters(vertex).get(edge.argument, edge.argument)
+
     def forward(self, vertex) -> dict:
         edges = self.into.get((vertex, "value"), [])
         return {
             "phase": "forward", "nodes": [f"n{vertex.id}"], "edges": [name for _, name in edges],
-            "title": label(vertex), "scope": clip(vertex.scope.path), "text": sentence(vertex), "box": box_name(vertex),
-            "formula": formula_key(vertex, self.formulas), "line": place(vertex),
-            "rows": [row(argument(edge), source_array(edge), source_array(edge).value) for edge, _ in edges],
+            "title": label(vertex), "scope": clip(vertex.scope.path), "box": box_name(vertex),
+            "text": sentence(vertex, self.letters(vertex)), "line": place(vertex), **self.formula(vertex),
+            "rows": [row(" = ".join(filter(None, (self.argument(edge, vertex), label(edge.source)))),
+                         source_array(edge), source_array(edge).value) for edge, _ in edges],
             "results": [row(f"= {array.name or 'result'}", array, array.value) for array in vertex.arrays],
-            "saved": saved_rows(vertex), "letters": letters_text(vertex),
             "worked": self.lines({"": forward_line(vertex.primitive, *operands(vertex, edges))}
                                  if is_single(vertex) else {}),
         }  # fmt: skip
@@ -237,7 +255,8 @@ class Steps:
         """For each line in LaTeX that is not empty: its heading, and its key in ``formulas``."""
         for latex in worked.values():
             if latex and latex not in self.formulas:
-                self.formulas[latex] = formula_html(latex)
+                signed = re.sub(r"-(\d[\d.]*)", r"{-\1}", latex)  # a sign, without the room around a minus
+                self.formulas[latex] = " ".join(map(formula_html, lines_of(signed)))
         return [{"name": name, "line": latex} for name, latex in worked.items() if latex]
 
     def rule_lines(self, vertex, sent) -> dict[str, str]:
@@ -271,10 +290,9 @@ class Steps:
         return {
             "phase": "backward", "nodes": [f"n{v.id}" for v in (vertex, *sums)],
             "edges": [*edges, *(name for _, name in sent)], "title": label(vertex), "scope": clip(vertex.scope.path),
-            "text": backward_sentence(vertex, arriving), "formula": formula_key(vertex, self.formulas),
+            "text": backward_sentence(vertex, arriving), **self.formula(vertex),
             "box": box_name(vertex), "rows": terms if len(arriving) > 1 else [], "sums": sum_rows(vertex),
             "adds": sum_line(vertex, arriving, self.lines), "worked": self.lines(self.rule_lines(vertex, sent)),
-            "letters": letters_text(vertex), "saved": saved_rows(vertex) if vertex.is_op else [],
             "results": [row(f"to {self.target(edge)}", None, edge.gradient, several(edge)) for edge, _ in sent],
         }  # fmt: skip
 
@@ -297,7 +315,7 @@ class Steps:
         if target.kind == "sum":
             target = self.out[target, "gradient"][0][0].target
         words = label(target)
-        return f"{words} (argument {edge.argument})" if edge.argument else words
+        return f"{words} (argument {self.argument(edge, edge.source)})" if edge.argument else words
 
 
 def is_single(vertex) -> bool:
@@ -314,20 +332,31 @@ def operands(vertex, edges) -> tuple[dict, dict, Operand]:
     return given, keywords, Operand.of(vertex.arrays[0].value)
 
 
-def letters_text(vertex) -> str:
+def letters_text(vertex, renames) -> str:
     """Says which letter of the formula stands for which argument, if the names differ."""
     if vertex.primitive is None or not vertex.formula:
         return ""
     bound = {name: to_text(letter) for letter, name in reversed(letters(vertex.primitive).items())}
     words = [f"{letter} is {name}" for name, letter in reversed(bound.items()) if name != letter]
-    own = result_letter(vertex.primitive)
+    letter = result_letter(vertex.primitive)
+    own = renames.get(letter, letter) if letter in re.findall(r"\\[A-Za-z]+|[A-Za-z]", vertex.formula) else "y"
     return ", ".join([*words, f"{own} is the result"]) if words or own not in "yY" else ""
 
 
-def saved_rows(vertex) -> list[dict]:
+def saved_rows(vertex, letters) -> list[dict]:
     if vertex.count > 1:
         return []
-    return [row(name, None, summary) for name, summary in vertex.saved]
+    return [row(letters.get(name, name), None, summary) for name, summary in vertex.saved]
+
+
+def anew(vertex, arguments) -> str:
+    """A word where the result stands in the rule that is shown, for one of the arguments, and is not kept."""
+    kept = {name for name, _ in vertex.saved}
+    own = result_letter(vertex.primitive) if kept else ""
+    rules = [re.sub(r"\\bar \w", "", rule_of(vertex.primitive, name)[1]) for name in arguments if kept]
+    if own in kept or not any(re.search(rf"(?<![a-z\\]){own}(?![a-z])", rule) for rule in rules):
+        return ""
+    return f"{own} is not kept: the op computes its derivative from what is."
 
 
 def sum_line(vertex, arriving, lines) -> str:
@@ -368,10 +397,6 @@ def label(vertex) -> str:
     return clip(vertex.title or vertex.kind) + times + (f" [{vertex.id}]" if vertex.is_op else "")
 
 
-def argument(edge) -> str:
-    return f"{edge.argument} = {label(edge.source)}" if edge.argument else label(edge.source)
-
-
 def row(name, array, summary, text=None) -> dict:
     """A line of the table: name, shape and dtype, numbers as text, heat strip."""
     shape = "" if array is None else f"{shape_text(array.shape) or 'scalar'} {array.dtype}"
@@ -387,8 +412,8 @@ def shade(level: float) -> str:
     return str(min(int(level * 7), 6)) if level == level else "x"
 
 
-def sentence(vertex) -> str:
-    arguments = ", ".join(f"{key}={value}" for key, value in vertex.arguments.items())
+def sentence(vertex, letters) -> str:
+    arguments = ", ".join(f"{letters.get(key, key)}={value}" for key, value in vertex.arguments.items())
     if vertex.kind == "box":
         text = f"A closed scope with {vertex.ops} op{'s' * (vertex.ops != 1)}" + (
             f" and {vertex.parameters:,} parameters" if vertex.parameters else ""
@@ -432,12 +457,21 @@ def clip(text: str) -> str:
 # --- formulas ---------------------------------------------------------------------------------------------------
 
 
-def formula_key(vertex, formulas) -> str:
+def formula_key(formula, formulas) -> str:
     """The LaTeX of the formula. It is the key of its HTML in ``formulas``."""
-    if vertex.formula and vertex.formula not in formulas:
-        parts = re.split(r"(?<=[:,;])\s*\\quad", vertex.formula)  # a line may break between them
-        formulas[vertex.formula] = " ".join(map(formula_html, parts))
-    return vertex.formula
+    if formula and formula not in formulas:
+        parts = re.split(r"(?<=[:,;])\s*\\quad", formula)  # a line may break between them
+        formulas[formula] = " ".join(map(formula_html, parts))
+    return formula
+
+
+def lines_of(latex: str) -> list[str]:
+    """A long line in pieces, between which it may break: at signs and matrix products outside of brackets."""
+    latex = re.sub(r"(?<=[\]}]) (?=\[|\{\\begin)", r" \\, ", latex)
+    pieces = [latex]
+    for sign in (" = ", r" \odot ", " + ", r" \, "):
+        pieces = [("{}" + sign) * (i > 0) + part for piece in pieces for i, part in enumerate(cut(piece, sign))]
+    return pieces
 
 
 def formula_html(latex: str) -> str:

@@ -15,7 +15,8 @@ SYMBOLS = {
     "rceil": "⌉", "langle": "⟨", "rangle": "⟩", "exists": "∃", "forall": "∀", "bmod": "mod", "star": "*", "ast": "*",
     "quad": "  ", "qquad": "   ", ",": "\u2009", ";": " ", ":": " ", "!": "", " ": " ", "#": "#", "%": "%", "_": "_",
     "{": "{", "}": "}", "|": "‖", "Vert": "‖", "lVert": "‖", "rVert": "‖", "left": "", "right": "", "big": "",
-    "Big": "", "bigl": "", "bigr": "", "displaystyle": "", "limits": "", "colon": ":", "ell": "ℓ", "dagger": "†",
+    "Big": "", "bigl": "", "bigr": "", "displaystyle": "", "textstyle": "", "limits": "",
+    "colon": ":", "ell": "ℓ", "dagger": "†",
 }  # fmt: skip
 STYLES = {"mathrm", "mathbf", "mathit", "mathcal", "mathsf", "text", "operatorname", "boldsymbol", "textrm", "mathbb"}
 ACCENTS = {"bar": "\u0304", "hat": "\u0302", "tilde": "\u0303", "dot": "\u0307", "overline": "\u0304", "vec": "\u20d7"}

@@ -14,6 +14,7 @@ import numpy
 
 from tinygrad_ms.engine.primitive import REGISTRY
 from tinygrad_ms.graph.latex import FUNCTIONS
+from tinygrad_ms.graph.values import number
 
 TOKEN = re.compile(r"\\(?:operatorname|mathrm|text|begin|end)\{[^{}]*\}|\\[A-Za-z]+|\\.|\d+\.?\d*|\S")
 SILENT = {r"\,", r"\;", r"\ ", r"\!", r"\Big", r"\left", r"\right"}
@@ -155,8 +156,10 @@ class Reader:
             return Piece(rf"\sqrt{{{root.text}}}", apply(numpy.sqrt, root.value))
         if token == r"\sum" and self.take() == "_":
             self.indices = {*self.indices, i := self.take()}
-            term = self.power()
-            return Piece(rf"\sum_{i} {term.text}", apply(lambda a: numpy.sum(a, axis=0), term.value))
+            term = self.product(False, *PAIRS.values())
+            rows = term.kind == "matrix"  # X_i are the rows of X, x_i the elements of each row of x
+            added = apply(lambda a: numpy.sum(a, axis=rows - 1, keepdims=not rows and numpy.ndim(a) > 1), term.value)
+            return Piece(rf"\sum_{i} {term.text}", added)
         if token in CONSTANTS or token[0].isdigit():
             return Piece(token, CONSTANTS[token] if token in CONSTANTS else float(token))
         if token in CALLED or token[1:] in FUNCTIONS or token.startswith((r"\operatorname{", r"\mathrm{")):
@@ -166,8 +169,8 @@ class Reader:
     def bracket(self, begin, end) -> Piece:
         inside = self.sum(end)
         self.take()
-        if begin == "[" and numpy.ndim(inside.value):  # 1 for each element that satisfies the condition, else 0
-            return Piece(f"[{', '.join(f'{v:g}' for v in numpy.ravel(inside.value))}]", inside.value)
+        if begin == "[" and numpy.ndim(inside.value):  # 1 where the condition holds, else 0
+            return Piece(matrix(inside.value), inside.value)
         made = {"|": numpy.abs, r"\lfloor": numpy.floor}.get(begin, numpy.positive)
         text = f"{begin} {inside.text} {end}" if begin[0] == "\\" else begin + inside.text + end
         return Piece(text, apply(made, apply(numpy.float64, inside.value)), inside.kind)
@@ -199,6 +202,20 @@ class Reader:
         if exponent is not None:
             power, value = f"^{{{exponent.text}}}", apply(numpy.power, value, exponent.value)
         return Piece(f"{name}{power}{argument.text if argument.text[:1] == '(' else ' ' + argument.text}", value)
+
+
+def matrix(array) -> str:
+    """The LaTeX of an array of one axis or two."""
+    rows = array.reshape(1, -1) if array.ndim == 1 else array
+    if len(rows) == 1:
+        return f"[{', '.join(scientific(number(value)) for value in rows[0])}]"
+    body = r" \\ ".join(" & ".join(scientific(number(value)) for value in row) for row in rows)
+    return rf"{{\begin{{bmatrix}} {body} \end{{bmatrix}}}}"  # in braces, as the base of a power
+
+
+def scientific(text: str) -> str:
+    mantissa, e, exponent = text.partition("e")
+    return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if e and exponent else text
 
 
 def apply(function, *values):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy
 
-from tinygrad_ms.graph.readable import Unreadable, apply, read
+from tinygrad_ms.graph.readable import Unreadable, apply, matrix, read, scientific
 from tinygrad_ms.graph.structure import shape_text
 from tinygrad_ms.graph.values import number
 
@@ -46,13 +46,16 @@ def forward_line(primitive, operands: dict, constants: dict, result: Operand) ->
     if not all(parts) or not pick(result):
         return ""
     if primitive.notation and not constants and "sum" not in primitive.notation:
-        bare = primitive.notation.startswith("{0} ")
-        left = primitive.notation.format(*(in_place(part) if i or not bare else part for i, part in enumerate(parts)))
+        arrays = pick is written and all(operand.shape for operand in operands.values())
+        notation = primitive.notation.replace(r"\cdot", r"\odot") if arrays else primitive.notation
+        bare = notation.startswith("{0} ")
+        left = notation.format(*(in_place(part) if i or not bare else part for i, part in enumerate(parts)))
     elif pick is shapes:
         return ""
     else:
         words = [*parts, *(rf"\text{{{plain(f'{key} = {value}')}}}" for key, value in constants.items())]
-        left = rf"\operatorname{{{plain(primitive.name)}}}({', '.join(words)})"
+        name = plain(primitive.name).replace("_", r"\_")
+        left = rf"\mathrm{{{name}}}({', '.join(words)})"
     return line + left + (r" \to " if pick is shapes else " = ") + pick(result)
 
 
@@ -70,17 +73,22 @@ def rule_line(primitive, argument, operands: dict, constants: dict, result: Oper
     constants = {**{name: str(value) for name, value in primitive.defaults.items()}, **constants}
     known = {a: operands.get(name) or Operand.plain(constants.get(name, "")) for a, name in letters(primitive).items()}
     known |= {own.lower(): result, own.upper(): result, rf"\bar {own.lower()}": g, rf"\bar {own.upper()}": g}
+    many = sent.shape  # the elements of a mean
     if index and pick is written and index not in known:  # the index counts along the last axis
-        known[index] = Operand(numpy.arange((operands[argument].shape or (1,))[-1]))
+        known[index] = Operand(numpy.arange(sent.shape[-1] if sent.shape else 1), shape=sent.shape[-1:])
+        if index in re.findall(r"\\mathrm\{\w+\}|\\[A-Za-z]+|_?.", expression):
+            many = sent.shape[:-1]  # a row has one number
+            known |= {a: column(x) for a, x in known.items() if x.shape == many != ()}
     filled = {letter: (in_place(pick(x)), numbers(pick, x)) for letter, x in known.items()}
+    n = 1 if "sum" in constants.get("reduction", "") else math.prod(many) // max(math.prod(g.shape), 1)
+    if "n" not in dict(clauses(primitive.formula)):
+        filled.setdefault("n", (str(n), n))
     try:
         for left, rights in clauses(primitive.formula):  # letters that the formula defines: p = softmax(z)
-            if pick is not shapes and re.fullmatch("[A-Za-z]", left) and left not in filled:
+            if pick is not shapes and re.fullmatch(r"[A-Za-z]|\\[a-z]+", left) and left not in filled:
                 value = read(rights[0], filled)[1]
                 meant = Operand() if value is None else Operand(numpy.asarray(value), float(numpy.ravel(value)[0]))
                 filled[left] = (in_place(pick(meant)), value)
-        if g.shape == ():
-            filled.setdefault("n", (str(math.prod(sent.shape)), math.prod(sent.shape)))  # n of a mean
         text, value = read(expression, filled, index)
     except Unreadable:
         return ""
@@ -101,6 +109,10 @@ def rule_line(primitive, argument, operands: dict, constants: dict, result: Oper
     return line + (text if text == pick(sent) else f"{text} = {pick(sent)}")
 
 
+def column(x: Operand) -> Operand:
+    return x if x.array is None else Operand(x.array[..., None], x.first, (*x.shape, 1))
+
+
 def agrees(value, sent, summed) -> bool:
     value, sent = numpy.asarray(value, "float64"), numpy.asarray(sent, "float64")
     if summed:
@@ -119,11 +131,7 @@ def written(operand: Operand) -> str:
         return ""
     if not array.ndim:
         return scientific(number(array[()]))
-    rows = array.reshape(1, -1) if array.ndim == 1 else array
-    if len(rows) == 1:
-        return f"[{', '.join(scientific(number(value)) for value in rows[0])}]"
-    body = r" \\ ".join(" & ".join(scientific(number(value)) for value in row) for row in rows)
-    return rf"\begin{{bmatrix}} {body} \end{{bmatrix}}"
+    return matrix(array)
 
 
 def element(operand: Operand) -> str:
@@ -145,18 +153,13 @@ def view(operands, results, local) -> tuple:
     return (r"\text{first element: }", element) if local else ("", shapes)
 
 
-def scientific(text: str) -> str:
-    mantissa, e, exponent = text.partition("e")
-    return rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if e and exponent else text
-
-
 def in_place(latex: str) -> str:
     """A number inside a formula. It is in brackets if it is negative or a product."""
     return f"({latex})" if latex.startswith("-") or latex[:1].isdigit() and "cdot" in latex else latex
 
 
 def plain(text: str) -> str:
-    return re.sub(r"[^\w .,:;=()\-/\[\]]", "·", text[:32]).replace("_", r"\_")
+    return re.sub(r"[^\w .,:;=()\-/\[\]]", "·", text[:32].replace("'", ""))
 
 
 def is_sum(latex: str) -> bool:
@@ -256,16 +259,18 @@ def result_letter(primitive) -> str:
 def letters(primitive) -> dict[str, str]:
     """{letter of the formula: argument or keyword}. The letter is the name, or its first letter, or x or z."""
     formula = re.sub(r"\\(operatorname|mathrm|text|begin|end)\{[^{}]*\}", " ", primitive.formula)
-    used = set(re.findall(r"\\[A-Za-z]+|(?<=d)[A-Za-z]|[A-Za-z]", formula)) - {result_letter(primitive)}
+    used = set(re.findall(r"\\[A-Za-z]+|(?<=d)[A-Za-z]|[A-Za-z]", formula)) - {result_letter(primitive), "d"}
     bound: dict[str, str] = {}
     for name in sorted((*primitive.arguments, *primitive.constants), key=lambda name: len(name) > 1):
         choices = [name] if len(name) == 1 else ["\\" + name, name[0], name.rpartition("_")[2][0]]
+        choices += ["p"] * (name == "ord")
         if name in primitive.arguments:
             choices += ["x", "z"] * (name == primitive.arguments[0])
         elif primitive.moves:
             choices = choices[:1]
         for choice in choices:
-            written_so = [c for c in dict.fromkeys((choice, choice.upper())) if c in used and len(c) <= len(choice)]
+            forms = (choice, choice.upper()) if name in primitive.arguments else (choice,)
+            written_so = [c for c in dict.fromkeys(forms) if c in used and len(c) <= len(choice)]
             if written_so and not {choice, choice.upper()} & bound.keys():
                 bound |= dict.fromkeys(written_so, name)
                 break

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 import sys
 import textwrap
 import threading
@@ -14,6 +15,7 @@ import numpy as np
 from tinygrad_ms.graph.values import number
 
 MOST = 80  # letters of the arguments in a sentence
+MANY = 12  # elements: larger arrays are not written out
 SECONDS = 10.0  # an answer that takes longer has a loop without an end
 
 
@@ -87,14 +89,16 @@ class Exercise:
         if isinstance(mine, tuple) != isinstance(right, tuple) or isinstance(mine, tuple) and len(mine) != len(right):
             return f"It returns {count(mine)}, and should return {count(right)}."
         if isinstance(right, str) or isinstance(mine, str):
-            return f"It returns {mine!r} {where}: that is not right."
+            return f"It gives {mine!r} {where}: that is not right."
         pairs = list(zip(mine, right)) if isinstance(right, tuple) else [(mine, right)]
         k = next(k for k, pair in enumerate(pairs) if not same(*pair))
         mine, right = pairs[k]
         which = f"Result {k + 1} of {len(pairs)}" if len(pairs) > 1 else "The result"
         if mine.shape != right.shape:
+            wanted = f"have {right.shape}" if right.ndim else "be one number"
             turned = " It looks transposed." if mine.shape == right.shape[::-1] else ""
-            return f"{which} has shape {mine.shape}, and should have {right.shape}.{turned}"
+            is_one = f"is one number, and should have shape {right.shape}"
+            return f"{which} {f'has shape {mine.shape}, and should {wanted}' if mine.ndim else is_one}.{turned}"
         if not np.isfinite(mine).all():
             return f"{which} is {text(mine)} {where}: not a finite number."
         everywhere = [(a[k], b[k]) if len(pairs) > 1 else (a, b) for a, b in zip(got, truths)]
@@ -104,6 +108,10 @@ class Exercise:
             )
         if mine.ndim == 2 and same(mine.T, right):
             return f"{which} is transposed {where}."
+        if mine.size > MANY:
+            place = tuple(map(int, np.argwhere(~np.isclose(mine, right, rtol=1e-6, atol=1e-7))[0]))
+            which = f"Element {list(place)} of {which[:1].lower()}{which[1:]}"
+            mine, right = mine[place], right[place]
         expected = f", and should be {text(right)}" if self.shown else ": that is not right"
         also = f" (right for {len(got) - len(failing)} of {len(got)} inputs)" if len(failing) < len(got) else ""
         return f"{which} is {text(mine)} {where}{expected}{also}."
@@ -157,16 +165,19 @@ def common_factor(pairs) -> float | None:
 
 
 def count(value) -> str:
-    return f"{len(value)} results" if isinstance(value, tuple) else "text" if isinstance(value, str) else "one result"
+    if isinstance(value, tuple):
+        return f"{len(value)} results" if len(value) > 1 else "a tuple with one result in it"
+    return "text" if isinstance(value, str) else "one result"
 
 
 def text(value) -> str:
     """A value inside a sentence."""
-    if callable(value):
-        return getattr(value, "__name__", "a function")
+    if callable(value):  # a function of an exercise says its formula
+        formula = inspect.getdoc(value) if inspect.isfunction(value) else None
+        return formula or str(getattr(value, "__name__", "a function"))
     if not hasattr(value, "shape"):
         return number(value) if isinstance(value, float) else repr(value)
-    if value.size > 12:
+    if value.size > MANY:
         return f"an array of shape {value.shape}"
     shown = np.array2string(np.asarray(value), separator=", ", formatter={"all": number})
     return " ".join(shown.split())
@@ -205,6 +216,8 @@ def complaint(error: BaseException, path: str) -> str:
     """An exception of an answer in a sentence, with the line of the answer."""
     if isinstance(error, SyntaxError):
         return f"Line {error.lineno} is no Python: {error.msg}."
+    if "__array_ufunc__" in str(error):
+        return "It gives a tensor to a function of NumPy, which does not record. Take that of the library, tg."
     if isinstance(error, SystemExit):
         return "It ends the program (exit). Take that line out."
     line, trace = None, error.__traceback__
@@ -212,6 +225,8 @@ def complaint(error: BaseException, path: str) -> str:
         line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == path else line
         trace = trace.tb_next
     words = str(error).partition("\n")[0]
+    if isinstance(error, TypeError) and re.search(r"unsupported operand.*'(numpy\.ufunc|function)'", words):
+        words += ". A function stands where its value should: is a bracket such as (x) missing?"
     at = f"In line {line} it" if line else "It"
     return f"{at} raises {type(error).__name__}" + (f": {words}" if words else ".")
 

@@ -6,14 +6,17 @@ from tinygrad_ms.learn.frame import exercise, gradient
 
 
 def square(x):
+    """x²"""
     return x * x
 
 
 def cube(x):
+    """x³"""
     return x * x * x
 
 
 def fourth(x):
+    """x⁴"""
     return x * x * x * x
 
 

@@ -7,10 +7,12 @@ from tinygrad_ms.learn.frame import exercise
 
 
 def bowl(v):
+    """v·v + v0 v1"""
     return (v * v).sum() + v[0] * v[1]
 
 
 def saddle(v):
+    """v0 v1 - v1 v2"""
     return v[0] * v[1] - v[1] * v[2]
 
 
@@ -39,7 +41,7 @@ gradient.wrong(
 )
 
 X = np.array([2.0, -1.0, 0.5])
-NEURONS = ((np.array([0.4, -0.3, 0.8]), 0.1, X), (np.array([0.4, 0.3, -0.8]), -1.5, X), (-X, 9.0, X))
+NEURONS = ((np.array([0.4, 0.3, -0.4]), 0.1, X), (np.array([0.4, 0.3, -0.8]), -1.5, X), (-X, 9.0, X))
 
 
 def output(w, b, x):

@@ -20,7 +20,10 @@ divide.wrong(
     "The sign of the last is wrong: if v grows, does a quotient of positive numbers grow?",
     lambda u, v: (u / v, 1 / v, u / v**2),
 )
-divide.wrong("In the last, v is not squared.", lambda u, v: (u / v, 1 / v, -u / v))
+divide.wrong(
+    "Hold u at 1: then the last is the slope of 1/v. How does it change when v doubles?",
+    lambda u, v: (u / v, 1 / v, -u / v),
+)
 divide.wrong("The two derivatives have changed places.", lambda u, v: (u / v, -u / v**2, 1 / v))
 
 
@@ -32,7 +35,9 @@ def tanh_local(y):
 
 tanh_local.wrong("y is the tanh already; it is taken a second time.", lambda y: 1 - np.tanh(y) ** 2)
 tanh_local.wrong("That is the rule of the sigmoid.", lambda y: y * (1 - y))
-tanh_local.wrong("The square is missing.", lambda y: 1 - y)
+tanh_local.wrong(
+    "tanh rises as fast at -x as at x, so the slope is the same for y and -y. Yours is not.", lambda y: 1 - y
+)
 
 TAPES = (  # y = (a + b) b, and a · a · a by two products
     ([(), (), (0, 1), (2, 1)], [(), (), (1.0, 1.0), (3.0, 5.0)]),

@@ -10,10 +10,12 @@ A = np.arange(9.0).reshape(3, 3) / 10 - 0.3
 
 
 def mix(x):
+    """tanh(A x)"""
     return tg.tanh(tg.tensor(A) @ x)
 
 
 def waves(x):
+    """sin(x) x0"""
     return tg.sin(x) * x[0]
 
 

@@ -69,7 +69,7 @@ layer_gradients.wrong(
     lambda X, W, b, G: (G @ W, X.T @ G, G.sum(axis=0)),
 )
 layer_gradients.wrong(
-    "The gradient of X goes through W the wrong way: forward it was Wᵀ, backward it is not.",
+    "The gradient of X goes through W the wrong way: it goes back through the transpose of what X went through.",
     lambda X, W, b, G: (G @ W.T, G.T @ X, G.sum(axis=0)),
 )
 layer_gradients.wrong(

@@ -18,7 +18,10 @@ def quadratic(A, X):
 
 quadratic.wrong("That is so for a symmetric A only.", lambda A, X: 2 * A @ X)
 quadratic.wrong("X stands there twice; only one of the two moves here.", lambda A, X: A @ X)
-quadratic.wrong("X stands on the wrong side.", lambda A, X: X @ (A + A.T))
+quadratic.wrong(
+    "Matrices do not change places. Bring dX to the end once more, and keep the order of the others.",
+    lambda A, X: X @ (A + A.T),
+)
 
 
 @exercise((A, B, X), (B, X, A), truth=lambda A, B, X: frame.gradient(lambda X: np.trace(A @ X @ B), X))
@@ -27,7 +30,7 @@ def sandwich(A, B, X):
     return A.T @ B.T
 
 
-sandwich.wrong("df = tr(Gᵀ dX) says what Gᵀ is; the transposition at the end is missing.", lambda A, B, X: B @ A)
+sandwich.wrong("df = tr(Gᵀ dX): read once more what this is. It is not G yet.", lambda A, B, X: B @ A)
 sandwich.wrong(
     "Before the comparison dX has to stand last: turn the product around, tr(PQ) = tr(QP).", lambda A, B, X: A @ B
 )

@@ -9,7 +9,7 @@ A = np.array([[1.0, 2.0, 0.5], [-1.0, 0.5, 3.0]])
 S = np.array([[2.0, 0.5, 0.0], [1.0, 3.0, -1.0], [0.0, 0.5, 1.5]])
 
 
-@exercise((A, 2), (A.T, 3), truth=lambda A, n: frame.jacobian(lambda X: A @ X, np.zeros((A.shape[1], n))))
+@exercise((A, 2), (A.T, 2), truth=lambda A, n: frame.jacobian(lambda X: A @ X, np.zeros((A.shape[1], n))))
 def product_numerator(A, n):
     """The Jacobian of A X by X in numerator layout. X has `n` columns. Elements are counted along the rows of a
     matrix, as NumPy's `ravel` does."""

@@ -30,10 +30,12 @@ solver_rule.wrong("The equation has two terms with y; one of them is missing.", 
 
 
 def hilly(v):
+    """v0³ + v0 v1² + 5 v1²"""
     return v[0] ** 3 + v[0] * v[1] ** 2 + 5 * v[1] ** 2
 
 
 def mixed(v):
+    """v0 v1 v2 + v2² + v0² + 2 v1²"""
     return v[0] * v[1] * v[2] + v[2] ** 2 + v[0] ** 2 + 2 * v[1] ** 2
 
 

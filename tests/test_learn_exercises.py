@@ -147,7 +147,7 @@ def outer(a, x):
         (lambda a, x: (x,), "It returns a tuple with one result in it, and should return one result."),
         (lambda a, x: np.sin * x, "A function stands where its value should"),
         (lambda a, x: a, "The result is one number, and should have shape (3, 3)."),
-        (lambda a, x: np.tanh(tg.tensor(x)), "Take that of the library, tg."),
+        (lambda a, x: np.tanh(tg.tensor(x)), "The result has shape (3,), and should have (3, 3)."),
         (lambda a, x: (1, 2), "It returns 2 results, and should return one result."),
         (lambda a, x: a * x, "The result has shape (3,), and should have (3, 3)."),
         (lambda a, x: np.nan * np.outer(x, x), "not a finite number."),

@@ -216,8 +216,6 @@ def complaint(error: BaseException, path: str) -> str:
     """An exception of an answer in a sentence, with the line of the answer."""
     if isinstance(error, SyntaxError):
         return f"Line {error.lineno} is no Python: {error.msg}."
-    if "__array_ufunc__" in str(error):
-        return "It gives a tensor to a function of NumPy, which does not record. Take that of the library, tg."
     if isinstance(error, SystemExit):
         return "It ends the program (exit). Take that line out."
     line, trace = None, error.__traceback__

@@ -223,8 +223,8 @@ where the function is exponential or periodic). Within 0.01 of the zero of the d
 of the derivative are in ulp of its largest term, which is about 0.2.
 
 On a GPU elu, gelu, selu, sigmoid, silu, softplus and the derivative of tanh are kernels that compute float32, and half
-precision, in float32. Their text, run on a CPU by `tests/test_device_kernels.py`, is within 5 ulp where the result is a
-normal number; half precision is rounded to the nearest. Smaller results are 0 in float32: CuPy compiles so.
+precision, in float32. Their text, run on a CPU by `tests/arrays/test_device_kernels.py`, is within 5 ulp where the
+result is a normal number; half precision is rounded to the nearest. Smaller results are 0 in float32: CuPy compiles so.
 
 NumPy's exp, log and tanh differ by a few tenths of an ulp between processors; this table was made on {machine}.
 

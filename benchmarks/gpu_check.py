@@ -321,7 +321,7 @@ def samples(options) -> None:
     """Every registered sample on the device against NumPy, with the helpers of the suite."""
     warnings.simplefilter("ignore")  # samples at poles
     library(options)
-    from tests import test_derivatives as suite
+    from tests.ops import test_derivatives as suite
 
     number, count = map(int, options.shard.split("/"))
     names = sorted(suite.SAMPLES.keys() & suite.PRIMITIVES.keys())
@@ -406,7 +406,7 @@ def tests(options) -> None:
         put(options, what="pytest", last="pytest is not installed")
         return
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line"]
-    command += ["tests/test_launches.py"] if options.dry else ["-m", "gpu"]
+    command += ["tests/arrays/test_launches.py"] if options.dry else ["-m", "gpu"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     (Path(options.out) / "tests.txt").write_text(done.stdout + done.stderr)
     put(options, what="pytest", code=done.returncode, last=(done.stdout.splitlines() or [""])[-1])

@@ -23,7 +23,7 @@ SAMPLES = {
             (x,),
             {"device": "cpu", "source": "cpu"},
             reference=lambda x, device, source: x,
-            note="to the same device; tests/test_conversions.py crosses between two",
+            note="to the same device; tests/ops/test_conversions.py crosses between two",
         )
         for x in (normal(2, 3), np.array(1.5), np.zeros((0, 3)))
     ],

@@ -4,12 +4,12 @@ For large arrays on a CPU:
 
     pip install "tinygrad-ms[fast]"        # numba; without it NumPy does all
 
-``find("gelu", x)`` is the one door. A forward or a rule asks it where its array is large, and goes its own way where
-the answer is None. The formula in NumPy stays the reference; what is not a large contiguous array of a CPU always
-takes it. A kernel is compiled at its first use, which takes about a second, and kept on disk ($TINYGRAD_MS_CACHE, else
+``find("gelu", x)`` is the one door. A forward or a rule asks it for a large array. If the answer is None, NumPy does
+the work. The formula in NumPy stays the reference, and all arrays but large contiguous ones of a CPU use it. A kernel
+is compiled at its first use, which takes about a second, and kept on disk ($TINYGRAD_MS_CACHE, else
 ~/.cache/tinygrad_ms). It gives no floating-point warnings.
 
-On devices one launch takes the place of several, for arrays of any size (``devices``). Nothing has to be installed.
+On devices one launch replaces several, for arrays of any size (``devices``). Nothing has to be installed.
 TINYGRAD_MS_FUSED=0 in the environment, or ``set_fused(False)``, turns all of them off.
 """
 
@@ -24,7 +24,7 @@ from tinygrad_ms.arrays.registry import BACKENDS, FAMILIES
 
 __all__: list[str] = []
 
-LEAST = 30_000  # elements: below, what NumPy takes is hardly longer
+LEAST = 30_000  # elements; for fewer a kernel saves hardly any time
 _state: dict = {"on": os.environ.get("TINYGRAD_MS_FUSED", "") != "0", "kernels": None, "devices": None}
 INSTALLED = importlib.util.find_spec("numba") is not None
 
@@ -37,20 +37,20 @@ def set_fused(on: bool) -> None:
 
 
 def is_on() -> bool:
-    """Whether compiled kernels are used, as far as one can say without loading numba."""
+    """Whether compiled kernels are used. The answer does not load numba."""
     return _state["on"] and INSTALLED
 
 
 def loaded() -> dict:
-    """All kernels by name; none where they are not used."""
+    """All kernels by name; an empty dict if they are not used."""
     return (_state["kernels"] or _load()) if is_on() else {}
 
 
 def find(name: str, first, *others):
-    """The compiled kernel of that name for these arrays; None where there is none for them.
+    """The compiled kernel of that name for these arrays; None if there is none for them.
 
-    They must be of one dtype that the kernel takes, and of one shape; those of NumPy large and contiguous. What
-    ``tg.compile`` records may get a kernel, too; its list then calls the kernel.
+    They must have one dtype that the kernel takes, and one shape. Arrays of NumPy must be large and contiguous. Arrays
+    that ``tg.compile`` records may get a kernel, too; its list then calls the kernel.
     """
     if not _state["on"]:
         return None
@@ -71,12 +71,12 @@ def find(name: str, first, *others):
 
 
 def devices_do(x):
-    """The calls of kernels for the array x of a device; None for one of NumPy, and where kernels are off."""
+    """The calls of kernels for the array x of a device; None for an array of NumPy, and if kernels are off."""
     return _load_devices() if _state["on"] and not isinstance(x, numpy.ndarray) else None
 
 
 def _load_devices():
-    """The calls of the kernels of devices, which are thereby known."""
+    """The calls of the kernels of devices. Their modules are loaded when this is first called."""
     if _state["devices"] is None:
         from tinygrad_ms.ops.fused.devices import calls
 

@@ -96,7 +96,7 @@ def silu(x, /):
 
 @each(wide=False)
 def silu_rule(x, g, /):
-    """At -a it is w m / (1 + w)^2 with m = 1 - a + w and w = e^-a = s (1 + d), where m needs the digits of d."""
+    """The slope at -a is w m / (1 + w)^2, with m = 1 - a + w and w = e^-a = s (1 + d). m needs the digits of d."""
     a = abs(x)
     a = 130.0 if a > 130.0 else a
     t, d = split(-a, LIFT)

@@ -1,4 +1,4 @@
-"""Calls of compiled kernels with what an op or an optimizer has; None where no kernel can take it."""
+"""Calls of compiled kernels with the arguments of an op or an optimizer; None if no kernel can take them."""
 
 from math import prod
 
@@ -37,7 +37,7 @@ def softmax_minus_one_hot(scale, log_p, labels):
 
 
 def labelled_loss(logits, target, reduction, ignore_index):
-    """The loss with integer labels, log p, and what the mean divides by; for devices alone."""
+    """The loss with integer labels, log p, and the divisor of the mean. It is for devices alone."""
     on = devices_do(target)
     if on is None or target.dtype.kind not in "iu":
         return None
@@ -57,7 +57,7 @@ def dropout_mask(key, p, shape, dtype, device):
 
 
 def label_loss(logits, labels):
-    """Of each row the largest logit m and its column; the sum of e^(z - m), without and with that of its label."""
+    """For each row the largest logit m, and the sums of e^(z - m) without and with the entry of the label."""
     if logits.size < LEAST or not (run := find("label_loss", logits)):
         return None
     x, labels = logits.reshape((-1, logits.shape[-1])), labels.astype("int64", copy=False).reshape(-1)
@@ -67,7 +67,7 @@ def label_loss(logits, labels):
 
 
 def label_loss_rule(scale, logits, labels, top, rest, total):
-    """scale times the gradient of -ln p of the labels, from what ``label_loss`` gave."""
+    """scale times the gradient of -ln p of the labels, from the results of ``label_loss``."""
     if not (run := find("label_loss_rule", logits)):
         return None
     y, scale = numpy.empty_like(logits), scale.reshape(-1) / total
@@ -106,7 +106,7 @@ def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
 
 
 def _lines(x, axes, *factors):
-    """Each as a vector of the last axes ``axes``, of which it has the shape, or it is a number; else None."""
+    """Each as a vector, if it has the shape of the last axes ``axes`` or is a number; else None."""
     if not isinstance(x, numpy.ndarray) or x.size < LEAST:
         return None
     shape = x.shape[x.ndim - len(axes) :]
@@ -124,7 +124,7 @@ def _lines(x, axes, *factors):
 
 
 def in_place(name, array, *constants) -> bool:
-    """Whether kernel ``name`` has changed the array; below ``THREADED`` elements NumPy is as fast."""
+    """Run kernel ``name`` on the array; False if it did not run. Below ``THREADED`` elements NumPy is as fast."""
     if array.size < THREADED or not (run := find(name, array)):
         return False
     run(array, *constants)
@@ -132,7 +132,7 @@ def in_place(name, array, *constants) -> bool:
 
 
 def sum_of_rows(name, array, length=4096):
-    """The sum of what kernel ``name`` gives for each ``length`` numbers, in float64."""
+    """The sum, in float64, of the results of kernel ``name`` for parts of ``length`` numbers."""
     if array.size < THREADED or not (run := find(name, array)):
         return None
     flat, count = array.reshape(-1), array.size // length
@@ -143,7 +143,7 @@ def sum_of_rows(name, array, length=4096):
 
 
 def overlap_add(g, shape, window, axes):
-    """Windows over the last two axes, laid out place by place, added up."""
+    """The sum of overlapping windows over the last two axes. The windows are given place by place."""
     n = len(shape)
     if axes != (n - 2, n - 1):
         return None

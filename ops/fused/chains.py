@@ -21,7 +21,7 @@ from tinygrad_ms.ops.fused.threads import THREADED, deal_out, get_num_threads
 
 __all__: list[str] = []
 
-BLOCK = 8192  # numbers whose sum is taken before it is added to the others, in their order
+BLOCK = 8192  # so many numbers are added up before their sum is added to the total, in order
 SIGNS = {  # functions of NumPy as expressions
     "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}", "negative": "-{}",
     "positive": "{}", "square": "{0} * {0}", "reciprocal": "1.0 / {}", "absolute": "abs({})", "sqrt": "sqrt({})",
@@ -30,7 +30,7 @@ SIGNS = {  # functions of NumPy as expressions
     "not_equal": "1.0 if {} != {} else 0.0", "isnan": "1.0 if {0} != {0} else 0.0",
     "where": "{1} if {0} != 0.0 else {2}",
 }  # fmt: skip
-TRUTH = {  # of what is 1 or 0
+TRUTH = {  # functions of truth values
     "logical_and": "{} * {}", "bitwise_and": "{} * {}", "logical_or": "1.0 if {} + {} > 0.0 else 0.0",
     "bitwise_or": "1.0 if {} + {} > 0.0 else 0.0", "logical_not": "1.0 - {}", "invert": "1.0 - {}",
 }  # fmt: skip
@@ -56,7 +56,7 @@ def clip(x, least, most):
 
 
 def far_sin(x):
-    """With the library of the system, which no vector has."""
+    """By the C library, one number at a time."""
     return math.sin(x)
 
 
@@ -139,7 +139,7 @@ class Chain:
         return f"{self.real}({text})"
 
     def body(self, text, name, careful):
-        """The function of one element: its outputs, what is added up, whether it has left the range of the loop."""
+        """The function of one element: its outputs, the terms of the sums, whether it left the range."""
         code, far = [], []
         for names, op, *operands in self.lines:
             values = [a if isinstance(a, str) else text.visit_Constant(ast.Constant(float(a))) for a in operands]
@@ -170,7 +170,7 @@ class Chain:
         return "\n".join(["@as_written", f"def {name}({', '.join(self.inputs)}):", *(f"    {line}" for line in lines)])
 
     def prepare(self, samples):
-        """Compile it, or find it on disk, for arrays of these kinds, of which none is read."""
+        """Compile it, or find it on disk, for arrays of these kinds. No array is read."""
         totals = [numpy.zeros((1, 1))] if self.sums else []
         self.function(0, 0, *[2] * max(self.levels - 1, 1), *samples, *totals)
 
@@ -193,16 +193,16 @@ class Chain:
 
 
 def chain(lines, inputs, outputs, sums=(), real="float32", truths=()):
-    """A compiled ``Chain``; None where a line names a function that is not in ``KNOWN``.
+    """A compiled ``Chain``; None if a line names a function that is not in ``KNOWN``.
 
     lines: tuples (new name, function, names or numbers). inputs: for each name, which levels of the loop it has: "1" an
     array of one level, "11" a matrix, "01" one of its rows, "10" one of its columns, "00" a number. outputs: for each
     name, the input that it is written over, or "": in a new array. sums: the names of which the call returns the sums
     over all elements. real: the dtype; truths: the outputs that are arrays of bool.
-    Arrays are contiguous, of the levels that they have, and none overlaps another. Compiling takes a second or more, a
-    second time it is found on disk.
-    Arithmetic, comparisons, roots and choices round as NumPy does; sums are taken in float64, in blocks. exp and tanh
-    are within 4 ulp, the other functions within 1, in float32; in float64 there is none of them. There are no warnings.
+    Arrays are contiguous and do not overlap. Compiling takes a second or more; later the loop is found on disk.
+    Arithmetic, comparisons, roots and choices round as in NumPy. Sums are taken in float64, in blocks. In float32 exp
+    and tanh are within 4 ulp, and the other functions within 1. In float64 there are no such functions. There are no
+    warnings.
     """
     if any(not isinstance(op, Each) and op not in KNOWN[real] for _, op, *_ in lines):
         return None

@@ -1,9 +1,8 @@
 """From a scalar body in restricted Python to a compiled loop: the text of a module, kept on disk with its machine code.
 
 A body is a plain function of floats: arithmetic, comparisons, ``x if c else y``, calls of other such functions, float
-constants of its module. Python runs it as it stands. The text that numba compiles holds the body, all that it calls,
-and the loop around it, so that one string says what the machine code is of: its hash names the file in the cache, and
-nothing stale can be found there. (A text for a GPU would be made of the same bodies.)
+constants of its module. Python can run it. numba compiles a text with the body, all that it calls, and the loop around
+it. The hash of this one string names the file in the cache, so nothing stale is found there.
 """
 
 import ast
@@ -28,38 +27,38 @@ def bits(x):
 
 
 def from_bits(n):
-    """The float64 with these bits, of which the lowest 64 count."""
+    """The float64 with the lowest 64 of these bits."""
     return struct.unpack("<d", struct.pack("<Q", n % 2**64))[0]
 
 
 def two_to(n):
-    """2^n for an integer n as a float: with its bits as those of a float, out of range 0 or infinite."""
+    """2^n as a float, for an integer n. It is made of bits; out of range it is 0 or infinite."""
     return math.inf if n > 1023 else 2.0**n if n > -1023 else 0.0
 
 
 def left_of(p, a, b):
-    """What p = a b in float32 has rounded away."""
+    """The rounding error of p = a b in float32."""
     return float(Fraction(a) * Fraction(b) - Fraction(p)) if math.isfinite(p) else math.nan
 
 
 def two_at(t):
-    """2^n for t = n + 1.5 2^23 in float32, n + 1.5 2^52 in float64: n stands in its lowest bits."""
+    """2^n, for t = n + 1.5 2^23 in float32 or n + 1.5 2^52 in float64, whose lowest bits are n."""
     return 2.0 ** (t - (12582912.0 if t < 1e15 else 6755399441055744.0))
 
 
 def rank(x):
-    """A 32-bit integer that grows with the float32 x; of NaN the largest or the least."""
+    """A 32-bit integer that grows with the float32 x. For NaN it is the largest or the least one."""
     n = struct.unpack("<i", struct.pack("<f", x))[0]
     return n if n >= 0 else n ^ 0x7FFFFFFF
 
 
 def from_rank(n):
-    """The float32 of that rank."""
+    """The float32 whose ``rank`` this is."""
     return struct.unpack("<f", struct.pack("<i", n if n >= 0 else n ^ 0x7FFFFFFF))[0]
 
 
 def intrinsics() -> dict:
-    """These for numba: a few instructions each."""
+    """The functions above for numba, in a few instructions each."""
     from llvmlite import ir
     from llvmlite.binding import get_host_cpu_features
     from numba import types
@@ -104,7 +103,7 @@ def intrinsics() -> dict:
     @intrinsic
     def widest(typing_context):
         def generate(context, builder, signature, arguments):
-            with suppress(TypeError):  # where llvmlite keeps attributes in another way: vectors are half as long
+            with suppress(TypeError):  # other versions of llvmlite: vectors are half as long
                 set.add(builder.function.attributes, '"prefer-vector-width"="512"')
             return context.get_dummy_value()
 
@@ -133,11 +132,11 @@ class Text(ast.NodeTransformer):
 
     def __init__(self, real: str):
         self.real = real
-        self.parts: dict[str, str] = {}  # by name, each behind what it needs
-        self.names: dict = {}  # what the names of the function that is being written stand for
+        self.parts: dict[str, str] = {}  # by name; a function comes after those that it calls
+        self.names: dict = {}  # meanings of the names in the function that is being written
 
     def add(self, function) -> str:
-        """Write down a function, and before it all that it calls; its name in the text."""
+        """Write a function, after all functions that it calls. Returns its name in the text."""
         name = f"{function.__module__.rpartition('.')[2]}_{function.__name__}"
         if isinstance(function, BuiltinFunctionType):
             self.parts[name] = f"from {function.__module__} import {function.__name__} as {name}"
@@ -173,7 +172,7 @@ class Text(ast.NodeTransformer):
         return self.named(self.generic_visit(node), getattr(module, node.attr, None))
 
     def named(self, node, value):
-        """A function or a number of a module, in the place of its name."""
+        """The text for a name that means a function or a number of a module."""
         if isinstance(value, (FunctionType, BuiltinFunctionType)) and value.__module__ != __name__:
             return ast.Name(self.add(value), ast.Load())
         return self.visit_Constant(ast.Constant(value)) if type(value) in (int, float) else node
@@ -190,7 +189,7 @@ class Text(ast.NodeTransformer):
 
 
 def cache_folder() -> Path:
-    """Where texts and machine code are kept: $TINYGRAD_MS_CACHE, else in the user's folder for caches."""
+    """The folder of texts and machine code: $TINYGRAD_MS_CACHE, or a folder in the user's cache."""
     given = os.environ.get("TINYGRAD_MS_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(given) if given else Path(home) / "tinygrad_ms"
@@ -217,13 +216,13 @@ def compiled(name: str, text: str, flags: set[str]):
         looping=numba.njit(fastmath=flags, forceinline=True, **common),
         entry=numba.njit(fastmath=flags, cache=path is not None, **common),
     )  # fmt: skip
-    sys.modules[module.__name__] = module  # numba finds what it has kept by this name
+    sys.modules[module.__name__] = module  # numba looks for its cached code under this name
     exec(compile(text, str(path), "exec"), vars(module))
     return vars(module)[name]
 
 
 def stored(path: Path, text: str) -> Path | None:
-    """The path, with the text in it; None where nothing can be written."""
+    """Write the text to the path and return it; None if nothing can be written."""
     try:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -11,13 +11,13 @@ from tinygrad_ms.ops.fused.threads import THREADED, deal_out, get_num_threads
 __all__: list[str] = []
 
 KERNELS: dict[str, "Kernel"] = {}
-PIECE = 1024  # parts are multiples of so many elements
+PIECE = 1024  # the size of a part is a multiple of this
 
 
 class Kernel:
-    """A function on whole arrays, made of a body. ``dtypes``: the characters of those that it takes.
+    """A function on whole arrays, made of a body. ``dtypes``: the characters of the dtypes that it takes.
 
-    written: the numbers of the arguments that it writes into. makes: how many arrays it returns.
+    written: the positions of the arguments that it writes into. makes: the number of arrays that it returns.
     """
 
     flags = {"contract"}  # what the compiler may do with float arithmetic
@@ -35,12 +35,12 @@ class Kernel:
         raise NotImplementedError
 
     def ready(self, dtype) -> bool:
-        """Whether there is a function for arrays of that dtype. It is compiled, or loaded, by a first call on none."""
+        """Whether there is a function for that dtype. A first call on empty arrays compiles or loads it."""
         if dtype not in self.made:
             try:
                 function = compiled(*self.text(dtype.name), self.flags)
                 function(*self.nothing(dtype))
-            except Exception as error:  # of numba; the reference does as well
+            except Exception as error:  # an error of numba; NumPy does the work
                 text = f"tinygrad_ms: the kernel {self.name} cannot be compiled, NumPy does its work: {error}"
                 warnings.warn(text, RuntimeWarning, stacklevel=4)
                 function = None
@@ -48,16 +48,16 @@ class Kernel:
         return self.made[dtype] is not None
 
     def nothing(self, dtype) -> list:
-        """Arguments of the kinds that the function gets, without elements."""
+        """Empty arguments of the kinds that the function gets."""
         raise NotImplementedError
 
 
 class Each(Kernel):
     """A kernel that treats each element alone.
 
-    The body takes a number of each array, then, behind ``/``, constants; it returns a number or a tuple of ``results``.
-    wide: it computes in float64 whatever the dtype. into: the arguments that the results are written into.
-    exact: no product and sum are rounded at once. far: (limit, function), which is taken where |x| is above the limit.
+    The body takes a number of each array and then, behind ``/``, constants. It returns a number, or a tuple of
+    ``results`` numbers. wide: it computes in float64 for every dtype. into: the arguments that the results overwrite.
+    exact: a product and a sum are never rounded together. far: (limit, function) for |x| above the limit.
     """
 
     def __init__(self, body, results=1, dtypes="f", wide=True, into=(), exact=False, far=None):
@@ -104,7 +104,7 @@ class Each(Kernel):
     def __call__(self, *given, out=None):
         """The results, in new arrays like the first one or in ``out``.
 
-        Constants follow the arrays; the formula in NumPy may take more of them.
+        Constants follow the arrays. The formula in NumPy may take more constants.
         """
         arrays, constants = given[: len(self.arrays)], given[len(self.arrays) :]
         first = arrays[0]
@@ -126,25 +126,25 @@ class Each(Kernel):
 
 
 def part_size(size, piece=PIECE):
-    """The elements of one part: all, or four parts for each thread."""
+    """The number of elements of a part: all, or so that each thread has four parts."""
     parts = 4 * get_num_threads() if size >= THREADED else 1
     return max(-(-size // (parts * piece)) * piece, piece) if parts > 4 else size
 
 
 ROWS, EACH, LABELS, TOTALS = "rows", "each", "labels", "totals"  # kinds of arguments
 LINE, SUMS, NUMBER = "line", "sums", "number"
-BLOCKS = 16  # of rows, whose sums are added up in their order, whatever the number of threads
+BLOCKS = 16  # of rows; their sums are added up in order, for any number of threads
 
 
 class Rows(Kernel):
-    """A kernel over the rows of matrices: its body is the function; ``kinds``: of its arguments.
+    """A kernel over the rows of matrices. The body is a function of matrices; ``kinds``: those of its arguments.
 
-    ROWS: a matrix. EACH, LABELS, TOTALS: a number for each row, of the dtype of the matrix, int64, or float64.
-    LINE: a vector like a row. SUMS: one to which all rows of a part add. NUMBER: a number.
-    It writes into TOTALS and SUMS, and into the last of several matrices.
+    ROWS: a matrix. EACH, LABELS, TOTALS: a number for each row, in the dtype of the matrix, in int64, in float64.
+    LINE: a vector like a row. SUMS: a vector like a row, to which all rows of a part add. NUMBER: a number.
+    The kernel writes into TOTALS and SUMS, and into the last of several matrices.
     """
 
-    flags = {"contract", "reassoc"}  # sums become vectors
+    flags = {"contract", "reassoc"}  # lets the compiler add up in vectors
 
     def __init__(self, body, kinds, dtypes="f"):
         super().__init__(body, dtypes)
@@ -164,7 +164,7 @@ class Rows(Kernel):
         return [0.0 if kind == NUMBER else a for kind, a in zip(self.kinds, made)]
 
     def __call__(self, *given):
-        """Run it on matrices of equal shape. Vectors in the place of SUMS are written over with the sums."""
+        """Run it on matrices of equal shape. The sums overwrite the vectors that are given for SUMS."""
         function = self.made[given[0].dtype]
         count, length = given[0].shape
         summed = [k for k, kind in enumerate(self.kinds) if kind == SUMS]
@@ -185,7 +185,7 @@ class Rows(Kernel):
 
 
 def each(**facts):
-    """Make a kernel of a scalar body, which stays a function of floats."""
+    """Make a kernel of a scalar body. The name keeps the function of floats."""
 
     def keep(body):
         Each(body, **facts)

@@ -1,6 +1,7 @@
 """Kernels of the cross-entropy with integer labels.
 
-Of a row of p, the entry of the label minus 1 is minus the sum of the others: p - 1 has no digits where p is near 1.
+The gradient at the label, p - 1, is computed as minus the sum of the other entries of the row. The difference p - 1
+would lose its digits where p is near 1.
 """
 
 from numpy import empty, float32, float64
@@ -11,7 +12,7 @@ from tinygrad_ms.ops.fused.single import exp_below
 
 __all__: list[str] = []
 
-PART = 1024  # numbers whose exponentials are kept until they are added up
+PART = 1024  # so many exponentials are kept before they are added up
 
 
 def sum_of_powers(x, m, part):

@@ -19,7 +19,7 @@ def transposed(x, y, width):
 
 @rows(ROWS, ROWS, NUMBER, NUMBER, NUMBER, NUMBER, dtypes="fd")
 def overlap_add(g, y, high, wide, columns, width):
-    """Each row of g holds, for each place in a window, a matrix; it is added to y, a matrix, shifted by that place."""
+    """A row of g has a matrix for each place in a window. Each is added to the matrix y, shifted by its place."""
     kh, kw, q, w = int(high), int(wide), int(columns), int(width)
     p = g.shape[1] // (kh * kw * q)
     for r in range(g.shape[0]):

@@ -1,8 +1,8 @@
 """Functions of a real number that a compiler can vectorise: polynomials and selects, no branch and no table.
 
-All compute in float64, to about 1e-10 of the result, for float32 arguments: the result is rounded once, so that it is
-within 0.51 ulp wherever it is made of one of them. NaN stays NaN, infinities give limits. Selects are written such that
-a NaN falls through: ``a if x > a else x``.
+All compute in float64, with a relative error of about 1e-10, for float32 arguments. The result is rounded once, so one
+function alone is within 0.51 ulp. NaN stays NaN, and infinities give limits. Selects let a NaN through, as in
+``a if x > a else x``.
 Coefficients: minimax fits by reweighted least squares (Lawson 1961). Ranges: Muller, Elementary Functions, 3rd ed.,
 chapters 9 to 11.
 """
@@ -11,7 +11,7 @@ from tinygrad_ms.ops.fused.compiler import bits, from_bits, two_to
 
 __all__: list[str] = []
 
-ROUND = 6755399441055744.0  # 1.5 2^52: adding it rounds to an integer, which then stands in the lowest bits
+ROUND = 6755399441055744.0  # 1.5 2^52; a number plus it has the nearest integer in its lowest bits
 LN2 = 0.6931471805599453
 ONE = 0x3FF0000000000000  # the bits of 1.0
 ROOT = 0x3FE6A09E667F3BCD  # of sqrt(1 / 2)
@@ -56,7 +56,7 @@ def log(x):
 
 
 def log1p(x):
-    """ln(1 + x); for tiny x, where 1 + x has rounded x away, two terms of the series."""
+    """ln(1 + x). For tiny x, which 1 + x rounds away, it is two terms of the series."""
     y = log(1.0 + x)
     return x - 0.5 * x * x if abs(x) < 1e-5 else y
 
@@ -71,7 +71,7 @@ def mills_ratio(a):
 
 
 def erf(x):
-    """A polynomial within 1, 1 - 2 e^(-x^2) R(sqrt(2) |x|) beyond."""
+    """erf(x): a polynomial for |x| < 1, and beyond 1 - 2 e^(-x^2) R(sqrt(2) |x|) with the sign of x."""
     size = 10.0 if abs(x) > 10.0 else abs(x)
     z = size * size
     p = 0.005220945443721474 + z * (-0.0008482829005927221 + z * (0.00011256949083880277 + z * -9.641519463143907e-06))
@@ -84,7 +84,7 @@ def erf(x):
 
 HALF_PI = 1.5707963267341256  # its first 33 bits, so that multiples are exact, and the rest
 REST = 6.077100506506192e-11
-FAR = 1e6  # from here on multiples of HALF_PI are not exact
+FAR = 1e6  # above this, multiples of HALF_PI are not exact
 
 
 def wave(x, quarters):

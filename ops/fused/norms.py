@@ -1,4 +1,4 @@
-"""Kernels of layer_norm and rms_norm: in float32, part by part; rows that leave its range once more in float64."""
+"""Kernels of layer_norm and rms_norm. They use float32, part by part; rows that leave its range use float64."""
 
 from math import sqrt
 
@@ -11,7 +11,7 @@ __all__: list[str] = []
 INF = float("inf")
 PART = 4096  # numbers of a row that are added up in float32
 FEW = 16
-LOW = 1e-25  # a sum of squares below which those lost under the smallest number could count
+LOW = 1e-25  # for a smaller sum of squares, lost subnormal squares could matter
 
 
 def share(total, size, center):

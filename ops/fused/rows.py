@@ -1,7 +1,7 @@
-"""Kernels over the rows of a matrix: softmax and its kin, sums of squares.
+"""Kernels over the rows of a matrix: softmax, log_softmax, their rules, sums of squares.
 
-Sums are taken in float64. The largest number of a row is found among integers that grow with the floats: NaN is the
-largest, and makes the whole row NaN.
+Sums are taken in float64. The largest number of a row is found by integers that grow with the floats. There NaN is the
+largest, so it makes the whole row NaN.
 """
 
 from math import log

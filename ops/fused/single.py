@@ -1,14 +1,14 @@
-"""The exponential function and its kin in float32 arithmetic, where twice the speed is worth one or two ulp.
+"""The exponential function and relatives in float32 arithmetic, twice as fast as in float64, with errors of 1 or 2 ulp.
 
-As in ``mathematics``, whose words hold here too. Each result is within 4 ulp, also below the smallest normal number.
+The rules of ``mathematics`` hold here, too. Each result is within 4 ulp, also a subnormal one.
 """
 
 from tinygrad_ms.ops.fused.compiler import left_of, two_at, two_to
 
 __all__: list[str] = []
 
-ROUND = 12582912.0  # 1.5 2^23: adding it and taking it away rounds to an integer, which stands in the lowest bits
-LIFT = ROUND + 64.0  # so 2^64 e^x is made, a normal number also where e^x is not
+ROUND = 12582912.0  # 1.5 2^23; a number plus it has the nearest integer in its lowest bits
+LIFT = ROUND + 64.0  # gives 2^64 e^x, a normal number also where e^x is not
 DOWN = 5.421010862427522e-20  # 2^-64
 TO_TWO = 1.4426950408889634  # 1 / ln 2
 LN2, LN2_REST = 0.693145751953125, 1.428606765330187e-06  # ln 2 in two parts, of which the first has few bits
@@ -22,7 +22,7 @@ def split(x, shift):
 
 
 def growth(r, low):
-    """e^(r + low) - 1 for |r| <= ln 2 / 2 and a tiny rest. Pairs are added first, so that few additions wait."""
+    """e^(r + low) - 1 for |r| <= ln 2 / 2 and a tiny rest. Pairs are added first, so few additions have to wait."""
     s = r + low
     z = s * s
     p = (0.04166825860738754 + s * 0.00836866907775402) + z * 0.0013821307802572846
@@ -30,7 +30,7 @@ def growth(r, low):
 
 
 def bell(a):
-    """That of x = -a^2 / 2 for 0 <= a <= 15, of which x as a float would have too few digits; with LIFT."""
+    """The same for x = -a^2 / 2, 0 <= a <= 15, with LIFT. x as a float would have too few digits."""
     h = -0.5 * a
     x = h * a
     t = x * TO_TWO + LIFT

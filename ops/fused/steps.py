@@ -1,5 +1,5 @@
-"""The steps of optimizers on vectors, in place and in one pass. They round as the formulas in NumPy do,
-but for one division of Adam."""
+"""The steps of optimizers on vectors, in place and in one pass. They round like the formulas in NumPy, except for
+one division of Adam."""
 
 from math import sqrt
 
@@ -10,7 +10,7 @@ __all__: list[str] = []
 
 @each(dtypes="fd", wide=False, exact=True, into=(0,))
 def scaled(g, /, factor):
-    """g factor, as ``clip_grad_norm`` leaves it."""
+    """g times factor, as in ``clip_grad_norm``."""
     return g * factor
 
 
@@ -32,7 +32,7 @@ def sgd_momentum(p, g, m, /, lr, momentum, share, decay, nesterov):
 
 @each(dtypes="fd", wide=False, exact=True, into=(0, 2, 3))
 def adam(p, g, m, v, /, b1, c1, b2, c2, eps, rate, inverse, decay, shrink):
-    """The step of Adam with 1 / root as ``inverse``; ``decay`` is added to the gradient, p first shrinks."""
+    """The step of Adam. ``inverse`` is 1 / root, ``decay`` is added to the gradient, and p shrinks first."""
     p = p * shrink
     g = g + p * decay if decay != 0.0 else g
     m = m * b1 + g * c1

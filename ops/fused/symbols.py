@@ -36,10 +36,10 @@ class Symbol:
 
     def __init__(self, lines, name, dtype):
         self.lines, self.name, self.dtype = lines, name, numpy.dtype(dtype)
-        self.product = ""  # the factors of the product that has just been written into it
+        self.product = ""  # the factors of a product that was just written into it
 
     def made(self, expression, dtype, out=None):
-        """The symbol of a new line, or ``out``, which now stands for it."""
+        """The symbol of a new line; or ``out``, which now means that line."""
         dtype = numpy.dtype(dtype)
         if out is not None and out.dtype != dtype:
             expression, dtype = f"({NAMES[out.dtype.name]})({expression})", out.dtype
@@ -69,7 +69,7 @@ def literal(value, dtype) -> str:
 
 
 def written_call(name, *operands, out=None):
-    """The symbol of a function of NumPy on symbols and numbers, of which numbers are weak."""
+    """The symbol of a function of NumPy on symbols and numbers. Numbers are weak."""
     symbols = [a for a in operands if isinstance(a, Symbol)]
     kinds = [a.dtype for a in symbols if a.dtype != bool]
     weak = [numpy.float32] if not kinds and any(type(a) is float for a in operands) else []
@@ -100,7 +100,7 @@ def written_call(name, *operands, out=None):
 
 
 class Functions:
-    """What a kernel takes for the array library."""
+    """What a kernel gets as its array library ``xp``."""
 
     def __getattr__(self, name):
         if name not in CALLS and name not in SIGNS and name != "where":

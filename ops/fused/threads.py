@@ -1,8 +1,7 @@
 """Threads for compiled kernels: how many, and how the parts of one call are dealt out among them.
 
-The threads are Python's, and kernels run without the lock of the interpreter. So several callers may run kernels at
-once, and a child of a fork starts threads of its own. Who deals out parts makes them such that no result depends on
-their number.
+The threads are Python's, and kernels release the lock of the interpreter. So several callers may run kernels at once,
+and a child of a fork starts new threads. Parts are made so that no result depends on the number of threads.
 """
 
 import os
@@ -13,7 +12,7 @@ from tinygrad_ms.options import as_int
 
 __all__: list[str] = []
 
-THREADED = 100_000  # elements below which the hand-over to a thread takes longer than it saves
+THREADED = 100_000  # with fewer elements a thread costs more time than it saves
 _ONE_OF_MANY = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")  # set by launchers of MPI programs
 _state: dict = {"threads": 0, "pool": None, "size": 0}  # 0 threads: not yet known
 
@@ -21,7 +20,7 @@ _state: dict = {"threads": 0, "pool": None, "size": 0}  # 0 threads: not yet kno
 def set_num_threads(threads: int | None) -> None:
     """How many threads run a compiled kernel on a large array; None: choose anew from the environment.
 
-    Results do not depend on it. The threads of the BLAS library are not concerned.
+    Results do not depend on it. It does not change the threads of the BLAS library.
     Raises ValueError unless it is an integer of at least 1.
     """
     _state["threads"] = 0 if threads is None else as_int(threads, "set_num_threads: threads", least=1)
@@ -47,7 +46,7 @@ def _chosen() -> int:
 
 
 def deal_out(work, parts: int, elements: int) -> None:
-    """work(i) for each i below ``parts``, by several threads where there are enough ``elements`` for that."""
+    """Run work(i) for each i below ``parts``, on several threads if there are enough ``elements``."""
     threads = min(get_num_threads(), parts) if elements >= THREADED else 1
     if threads == 1:
         for i in range(parts):
@@ -60,19 +59,19 @@ def deal_out(work, parts: int, elements: int) -> None:
             work(i)
 
     helpers = []
-    with suppress(RuntimeError):  # when the interpreter ends it takes no more work
+    with suppress(RuntimeError):  # at its end the interpreter takes no more work
         for _ in range(threads - 1):
             helpers.append(_pool(threads - 1).submit(take_parts))
     try:
         take_parts()
     finally:
         for helper in helpers:
-            if not helper.cancel():  # else it has not begun, and nothing is left to do
+            if not helper.cancel():  # otherwise it has not begun, and nothing is left to do
                 helper.result()
 
 
 def _pool(size):
-    """The helpers, at least so many."""
+    """The threads that help, at least so many."""
     if _state["size"] < size:
         from concurrent.futures import ThreadPoolExecutor
 

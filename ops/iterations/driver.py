@@ -240,14 +240,17 @@ def run_rows(iteration, pairs, last=False):
         iteration.update(p, q, last=last and i + 1 == len(pairs))
 
 
+NEAR, CLOSE, CUBIC = 0.9, 0.02, 0.625  # residuals: may be polished, nearly there; a step takes r to CUBIC r^3
+
+
 def polish(xp, schedule, iteration, chunks) -> bool:
     """Polish the matrices that are near one, and give the others the next of ``chunks``. True if no chunk was left."""
     capped = False
     for polished in range(1, 13):
         iteration.square()
         residual = iteration.residual(schedule.end)  # NaN, as zero matrices have it, counts as done
-        large = residual > 0.9
-        groups = [g for g in (large, ~large & (residual > 0.02), ~(residual > 0.02)) if g.any()]
+        large = residual > NEAR
+        groups = [g for g in (large, ~large & (residual > CLOSE), ~(residual > CLOSE)) if g.any()]
         if polished == 1 and len(groups) > 1:
             for group in groups:
                 index = xp.asarray(numpy.flatnonzero(group))
@@ -262,7 +265,7 @@ def polish(xp, schedule, iteration, chunks) -> bool:
             return polish(xp, schedule, iteration, chunks[1:])
         # After the last chunk a large residual means rank deficiency. We stop before the noise has grown.
         capped |= bool(polished == 1 and large.any())
-        done = not (0.625 * residual**3 > schedule.tolerance).any() or polished == (3 if large.any() else 12)
+        done = not (CUBIC * residual**3 > schedule.tolerance).any() or polished == (3 if large.any() else 12)
         iteration.update(*schedule.polishing, last=done)
         if done:
             break

@@ -204,7 +204,10 @@ def elementwise_primitives():
     return sorted(
         name
         for name, p in REGISTRY.items()
-        if p.differentiable and p.op.__module__.split(".")[-1] in rooms and vars(tg).get(name) is p.op
+        if p.differentiable
+        and p.checks is None
+        and p.op.__module__.split(".")[-1] in rooms
+        and vars(tg).get(name) is p.op
     )
 
 

@@ -97,7 +97,9 @@ EXAMPLES = examples()
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_prints_what_it_shows(name, tmp_path):
-    test = doctest.DocTestParser().get_doctest(EXAMPLES[name], {"tg": tg, "np": np}, name, None, 0)
+    test = doctest.DocTestParser().get_doctest(
+        EXAMPLES[name], {"tg": tg, "np": np, "__name__": "example"}, name, None, 0
+    )
     with contextlib.chdir(tmp_path):
         runner = doctest.DocTestRunner(verbose=False)
         result = runner.run(test, out=lambda text: print(text, end=""))

@@ -25,11 +25,14 @@ DIVERGED = "the iteration of LAPACK did not converge; does x hold inf or NaN?"
 
 @contextmanager
 def failing(sentence):
-    """Say ``sentence`` where LAPACK gives up; other errors are none of a singular matrix, and pass."""
+    """Raise ``sentence`` if LAPACK gives up. Other errors pass: they do not say that a matrix is singular.
+
+    A LinAlgError is a ValueError, and an outer ``failing`` puts its own sentence in its place.
+    """
     try:
         yield
     except LinAlgError:
-        raise ValueError(sentence) from None
+        raise LinAlgError(sentence) from None
 
 
 def lapack(op, function, x, *, square=False, sentence=DIVERGED, **options):

@@ -312,6 +312,10 @@ CASES = {
         lambda: tg.cholesky(-np.eye(2)), ValueError,
         whole("cholesky: x, of shape (2, 2), is not positive definite; add a small c I"),
     ),
+    "sqrtm of an indefinite matrix": (
+        lambda: tg.sqrtm(np.array([[1.0, 2.0], [2.0, 1.0]])), np.linalg.LinAlgError,
+        whole("sqrtm: A (2, 2) is not positive definite: its Cholesky factor does not exist"),
+    ),
     "svd of NaN": (
         lambda: tg.svd(np.full((2, 2), np.nan)), ValueError,
         whole("svd: the iteration of LAPACK did not converge; does x hold inf or NaN?"),

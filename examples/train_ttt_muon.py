@@ -240,9 +240,11 @@ class Run(common.Run):
     records = ("losses", "history", "seconds")
 
     @property
-    def done(self):
+    def steps(self):
         """How many steps are."""
         return len(self.losses)
+
+    done = steps  # what is done of this run
 
     def step(self):
         start = time.perf_counter()

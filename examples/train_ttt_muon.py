@@ -241,10 +241,10 @@ class Run(common.Run):
 
     @property
     def steps(self):
-        """How many steps are."""
+        """The number of steps that were made."""
         return len(self.losses)
 
-    done = steps  # what is done of this run
+    done = steps  # as in ``common.Run``
 
     def step(self):
         start = time.perf_counter()

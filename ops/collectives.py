@@ -80,7 +80,7 @@ def reduce_scatter(xp, x):
     """The sum of the arrays of all ranks; rank r gets its r-th part of axis 0, which all ranks divide evenly."""
     job = world()
     if not x.ndim or x.shape[0] % job.size:
-        raise ValueError(f"reduce_scatter: x has shape {x.shape}; {job.size} ranks must divide its first axis")
+        raise ValueError(f"reduce_scatter: x has shape {x.shape}; {job.size} ranks do not divide its first axis")
     shape = (x.shape[0] // job.size, *x.shape[1:])
     return summed("reduce_scatter", x, shape, lambda c, a, b: c.Ireduce_scatter_block(a, b))
 

@@ -355,3 +355,16 @@ def test_a_rule_without_parameters_is_refused_at_its_definition():
     for rules, forward in (((lambda: 1), lambda xp, x: x * 2), ((lambda: 1, lambda g: g), lambda xp, a, b: a * b)):
         with pytest.raises(TypeError, match="a rule has no parameter; its first one is the cotangent"):
             tg.rules.primitive(rules)(forward)
+
+
+def test_a_forward_that_fails_on_an_array_runs_once():
+    calls = []
+
+    @tg.elementwise(derivative=lambda x: x)
+    def fails(xp, x):
+        calls.append(x)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no\nthe forward of fails was called with x: float64"):
+        fails(np.ones(2))
+    assert len(calls) == 1

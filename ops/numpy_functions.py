@@ -23,12 +23,15 @@ HARMLESS = {  # these have no gradient to lose
     "histogram", "isclose", "iscomplexobj", "isin", "isrealobj", "may_share_memory", "ndim", "nonzero", "ones_like",
     "result_type", "searchsorted", "shape", "shares_memory", "size", "unique", "zeros_like",
 }  # fmt: skip
-UNIVERSAL = {
-    "absolute": "abs", "arccosh": "acosh", "arcsinh": "asinh", "arctan2": "atan2", "arctanh": "atanh", "fabs": "abs",
-    "float_power": "power", "fmax": "maximum", "fmin": "minimum", "fmod": "remainder", "invert": "bitwise_invert",
-    "left_shift": "bitwise_left_shift", "right_shift": "bitwise_right_shift", "rint": "round",
+UNIVERSAL = {  # of those that are the same function
+    "absolute": "abs", "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan",
+    "arctan2": "atan2", "arctanh": "atanh", "fabs": "abs", "invert": "bitwise_invert", "rint": "round",
+    "left_shift": "bitwise_left_shift", "right_shift": "bitwise_right_shift",
 }  # fmt: skip
-EXACT = UNIVERSAL.keys() - {"fmax", "fmin", "fmod", "float_power"}  # those that are the same function
+NEAREST = {  # what to write instead of those that are not
+    "add.reduce": "sum", "multiply.reduce": "prod", "maximum.reduce": "max", "minimum.reduce": "min",
+    "float_power": "power", "fmax": "maximum", "fmin": "minimum", "fmod": "remainder",
+}  # fmt: skip
 PUBLIC: dict = {}  # our functions by name, which ``methods`` fills in
 
 
@@ -60,17 +63,13 @@ class ArrayUfunc:
 
 def universal(tensor, ufunc, method, *inputs, **kwargs):
     """Our function for ``ufunc`` of NumPy. Raises TypeError where there is none, and for ``out=``."""
-    name = ufunc.__name__
-    ours = UNIVERSAL.get(name, NAMES.get(name, name))
-    if ours in PUBLIC and method == "__call__" and not kwargs and (name not in UNIVERSAL or name in EXACT):
+    name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+    if (ours := UNIVERSAL.get(name, name)) in PUBLIC and not kwargs:
         return PUBLIC[ours](*inputs)
-    spelled = f"np.{name}" + (f".{method}" if method != "__call__" else "")
     why = "NumPy cannot write into its array here" if "out" in kwargs else "it takes no Tensor"
-    ours = (
-        {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min"}.get(ours) if method == "reduce" else ours
-    )
+    ours = NEAREST.get(name, ours)
     instead = f"use tg.{ours}" if ours in PUBLIC else "use tinygrad_ms's functions"
-    raise TypeError(f"{spelled}: {why}; {instead}, or x.detach().numpy() for the values")
+    raise TypeError(f"np.{name}: {why}; {instead}, or x.detach().numpy() for the values")
 
 
 def plain(value):

@@ -6,12 +6,11 @@ run it on a CPU, too. Before its first use on a device a kernel computes a few s
 is off its reference, is switched off with one warning, and calls of the array library do its work.
 """
 
-from contextlib import nullcontext
-
 import numpy
 
 from tinygrad_ms.arrays.devices import parse_device
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.cards import card
 from tinygrad_ms.ops.fused.devices import labels, masks, normalization, softmax  # they fill KERNELS
 from tinygrad_ms.ops.fused.devices.each import Each
 from tinygrad_ms.ops.fused.devices.kernel import KERNELS, Kernel
@@ -54,11 +53,6 @@ def find(name, first, *others):
     if not hasattr(backend.xp, "RawModule"):
         return None
     return kernel if kernel.ready(backend, first.dtype.char, first) else None
-
-
-def card(backend, index):
-    """The context in which that device is the current one, where there are several."""
-    return backend.multi_device(index) if callable(backend.multi_device) else nullcontext()
 
 
 def self_check(device: str) -> dict[str, str]:

@@ -5,7 +5,8 @@ from math import prod
 import numpy
 
 from tinygrad_ms.arrays.devices import parse_device
-from tinygrad_ms.ops.fused.devices import card, find, row_norms
+from tinygrad_ms.cards import card
+from tinygrad_ms.ops.fused.devices import find, row_norms
 from tinygrad_ms.ops.fused.devices.labels import NO_LABEL
 from tinygrad_ms.ops.fused.devices.masks import DROPOUT
 

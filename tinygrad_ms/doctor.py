@@ -241,11 +241,10 @@ def describe_card(xp, number) -> str:
 
 def kernels(device) -> Iterator[Finding]:
     """What the kernels of this package for cards say of themselves."""
-    from tinygrad_ms.launches.kernels import self_check as check_launches
-    from tinygrad_ms.ops.fused.devices import self_check as check_ops
+    from tinygrad_ms.ops.fused.devices import self_check
 
     try:
-        found = check_ops(device) | check_launches(device)
+        found = self_check(device)
     except Exception as error:
         yield BROKEN, f"{device}: kernels: {type(error).__name__}: {str(error)[:200]}", libraries_line()
         return

@@ -1,7 +1,7 @@
 """What runs on a card in one launch: products of stacks (``products``), kernels of our own (``kernels``), by CuPy
 (``cuda``). On the CPU nothing of this is used.
 
-``launcher(x)`` is a module with ``gemm(call)`` and ``launch(kernel, given, size)`` for the library of a raw array; None
+``launcher(x)`` is a module with ``gemm(call)`` and ``launch(kernel, given)`` for the library of a raw array; None
 where it has none, and while ``tg.compile`` records.
 """
 

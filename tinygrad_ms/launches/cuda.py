@@ -1,6 +1,5 @@
 """What is CuPy's alone: products by the cuBLAS that it has loaded (``products``), kernels of its own (``kernels``)."""
 
-import warnings
 from functools import cache, lru_cache
 from types import SimpleNamespace
 
@@ -47,27 +46,8 @@ def gemm(call, a, b, out, alpha, beta) -> None:
     )  # fmt: skip
 
 
-def launch(kernel, given, size=None) -> None:
-    """Run a ``Kernel``, which has to compute a sample right before its first use; else its array functions run."""
-    import cupy
-
-    dtype = given[kernel.typed].dtype.char
-    if dtype not in kernel.problems:
-        try:
-            kernel.problems[dtype] = kernel.problem(run, cupy, dtype)
-        except Exception as error:  # of the compiler, the driver, the card
-            kernel.problems[dtype] = f"{type(error).__name__}: {error}"
-        if kernel.problems[dtype]:
-            text = f"tinygrad_ms: the kernel {kernel.name} of {given[kernel.typed].dtype} is not used"
-            warnings.warn(f"{text}, calls of CuPy do its work: {kernel.problems[dtype]}", RuntimeWarning, stacklevel=4)
-    if kernel.problems[dtype]:
-        kernel.rule(cupy, *given)
-    else:
-        run(kernel, given, size)
-
-
-def run(kernel, given, size=None) -> None:
-    """Run a ``Kernel``, made of its text at the first call."""
+def launch(kernel, given) -> None:
+    """Run a kernel of ``kernels.InPlace``, made of its text at the first call."""
     if kernel.made is None:
         import cupy
 
@@ -79,6 +59,6 @@ def run(kernel, given, size=None) -> None:
     if kernel.identity is not None:
         kernel.made(*given[:-1], out=given[-1], axis=(1, 2))
     elif kernel.sized:
-        kernel.made(*given, size=size)
+        kernel.made(*given, size=kernel.size(given))
     else:
         kernel.made(*given)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.launches import launcher
-from tinygrad_ms.launches.kernels import Kernel, per_matrix_reduction
+from tinygrad_ms.launches.kernels import InPlace, per_matrix_reduction
 from tinygrad_ms.ops.fused.symbols import Functions, Symbol
 from tinygrad_ms.optim.whole_steps import ELEMENTWISE
 from tinygrad_ms.options import is_real
@@ -106,7 +106,7 @@ def step_kernel(kind, real, count, names, numbers, options, fixed):
     ]  # fmt: skip
     outputs = ["T p", *(f"T b{i}" for i in range(len(names)))]
     text = "\n".join([f"const T g = {place('i', 0, count)};", *lines, *results])
-    return Kernel(rule, ", ".join(inputs), ", ".join(outputs), (text,))
+    return InPlace(rule, ", ".join(inputs), ", ".join(outputs), (text,), dtypes="d" if real == "float64" else "f")
 
 
 def stepped(optimizer, array, g, state, group):
@@ -156,7 +156,7 @@ def momentum_kernel(count, nesterov):
         m = m * c0 + g;
         direction = {"m * c0 + g" if nesterov else "m"};"""
     outputs = ["T direction", *(f"raw T m{i}" for i in range(count))]
-    return Kernel(rule, ", ".join(inputs), ", ".join(outputs), (text,))
+    return InPlace(rule, ", ".join(inputs), ", ".join(outputs), (text,))
 
 
 @lru_cache(256)
@@ -174,7 +174,7 @@ def moving_kernel(count):
     rule.__name__ = f"moving_{count}"
     inputs = [*(f"int64 s{i}" for i in range(1, count)), "T shrink", *(f"T c{i}" for i in range(count)), "T step"]
     text = f"T& p = {place('i', 0, count)}; p = p * shrink - step * {place('i', 0, count, 'c{k}')};"
-    return Kernel(rule, ", ".join(inputs), ", ".join(f"raw T g{i}" for i in range(count)), (text,))
+    return InPlace(rule, ", ".join(inputs), ", ".join(f"raw T g{i}" for i in range(count)), (text,))
 
 
 def momenta(pairs, beta, nesterov):
@@ -223,7 +223,7 @@ def squares_kernel(count):
         }}
         part = sum;"""
     squares.__name__ += f"_{count}"
-    return Kernel(squares, ", ".join(inputs), "float64 part", (text,))
+    return InPlace(squares, ", ".join(inputs), "float64 part", (text,))
 
 
 @per_matrix_reduction("T squares", "T y", "squares", "a + b", "y = sqrt(a)")
@@ -245,7 +245,7 @@ def scale_kernel(count):
         const double factor = most / (norm[0] + 1e-6);
         {place("i", 0, count)} *= norm[0] - norm[0] == 0 && factor < 1 ? (T)factor : (T)1;"""
     scaled.__name__ += f"_{count}"
-    return Kernel(scaled, ", ".join(inputs), ", ".join(f"raw T g{i}" for i in range(count)), (text,))
+    return InPlace(scaled, ", ".join(inputs), ", ".join(f"raw T g{i}" for i in range(count)), (text,))
 
 
 def clipped(gradients, max_norm) -> Any:
@@ -261,6 +261,5 @@ def clipped(gradients, max_norm) -> Any:
         squares_kernel(len(chunk))(*chunk, *starts_of(chunk), lanes, parts[0, i])
     root_of_sum(parts, norm)
     for chunk in chunks:
-        ends = starts_of(chunk)
-        scale_kernel(len(chunk))(norm, float(max_norm), *ends[:-1], *chunk, size=ends[-1])
+        scale_kernel(len(chunk))(norm, float(max_norm), *starts_of(chunk)[:-1], *chunk)
     return norm.reshape(())

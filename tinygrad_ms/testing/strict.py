@@ -668,14 +668,11 @@ def gemm(call, a, b, out, alpha, beta):
         y[...] = found if beta == 0 else found + exact.type(beta) * y
 
 
-def launch(kernel, given, size=None):
+def launch(kernel, given):
     """A kernel of its own, as one launch: here its reference runs."""
     for x in _arrays(given):
         _check_device(x)
     one_launch(kernel.rule, xp, *given)
-
-
-run = launch  # it needs no check
 
 
 def one_launch(f, *args, **kwargs):

@@ -11,27 +11,19 @@ import numpy
 from tinygrad_ms.arrays.devices import parse_device
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.cards import card
+from tinygrad_ms.launches.kernels import DTYPES, KERNELS
 from tinygrad_ms.ops.fused.devices import labels, masks, normalization, softmax  # they fill KERNELS
 from tinygrad_ms.ops.fused.devices.each import Each
-from tinygrad_ms.ops.fused.devices.kernel import KERNELS, Kernel
-from tinygrad_ms.ops.fused.devices.text import DTYPES
 from tinygrad_ms.ops.fused.references import REFERENCES
 
 __all__: list[str] = []
 
 
-def named(name) -> Kernel | None:
+def named(name):
     """The kernel of that name, made of its formula in NumPy if it is one of single elements."""
     if name not in KERNELS and name in REFERENCES:
         Each(name, *REFERENCES[name])
     return KERNELS.get(name)
-
-
-def every() -> dict[str, Kernel]:
-    """All kernels by name."""
-    for name in REFERENCES:
-        named(name)
-    return KERNELS
 
 
 def find(name, first, *others):
@@ -58,16 +50,19 @@ def find(name, first, *others):
 def self_check(device: str) -> dict[str, str]:
     """What each kernel does wrong on the device, by kernel and dtype; "" where it works.
 
-    It compiles and runs all kernels on small arrays. A kernel that does wrong is switched off there, with a warning.
+    It compiles and runs all kernels that are known so far on small arrays. One that does wrong is switched off there,
+    with a warning.
     Raises ValueError for a device without kernels of this kind, such as "cpu".
     """
     backend, index = parse_device(device)
     if not hasattr(backend.xp, "RawModule"):
         raise ValueError(f"self_check: device {device!r} has no kernels of this kind; expected one such as 'cuda'")
     found = {}
+    for name in REFERENCES:
+        named(name)
     with card(backend, index):
         like = backend.xp.empty(0)
-        for name, kernel in every().items():
+        for name, kernel in [*KERNELS.items()]:
             for dtype in kernel.dtypes:
                 if dtype != "E" or "bfloat16" in numpy.sctypeDict:  # registered by ml_dtypes
                     kernel.ready(backend, dtype, like)

@@ -4,14 +4,15 @@ import inspect
 
 import numpy
 
-from tinygrad_ms.ops.fused.devices.kernel import MOST_BLOCKS, THREADS, Kernel
-from tinygrad_ms.ops.fused.devices.text import DTYPES, TYPES
+from tinygrad_ms.launches.kernels import DTYPES
+from tinygrad_ms.ops.fused.devices.kernel import MOST_BLOCKS, THREADS, Making
+from tinygrad_ms.ops.fused.devices.text import TYPES
 from tinygrad_ms.ops.fused.symbols import NAMES, written
 
 __all__: list[str] = []
 
 
-class Each(Kernel):
+class Each(Making):
     """A kernel that treats each element alone: ``kernel`` of NumPy, written as text. sample: constants for a check.
 
     It computes in the dtype of the arrays, half precision in float32; ``wide``: all but float64 as well in float64.

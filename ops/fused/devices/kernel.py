@@ -1,34 +1,30 @@
-"""A kernel for devices by its name: what all have in common, its launch, its check before the first use."""
+"""Kernels for devices that make their results: what all have in common, and their launch."""
 
 import hashlib
-import warnings
 
 import numpy
 
-from tinygrad_ms.arrays.registry import BACKENDS, Backend
-from tinygrad_ms.ops.fused.devices.text import DTYPES, PRELUDE
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.launches.kernels import Kernel
+from tinygrad_ms.ops.fused.devices.text import PRELUDE
 
 __all__: list[str] = []
 
-KERNELS: dict[str, "Kernel"] = {}
 FUNCTIONS: dict[str, tuple] = {}  # by the name in a text: the kernel, and the constants in that text
 THREADS, MOST_BLOCKS = 256, 1 << 16
 MOST_TEXTS = 64  # of one kernel that are kept
-NEAR = {"e": 2e-3, "E": 1e-2, "f": 1e-5, "d": 1e-12}  # how far a result of a self-check may be off its reference
 
 
-class Kernel:
-    """A kernel by its name, for arrays of ``dtypes``, of which it takes ``takes``, and numbers behind them."""
+class Making(Kernel):
+    """It takes ``takes`` arrays, and numbers behind them. Its reference gives the results, too."""
 
     options: tuple[str, ...] = ()  # of the compiler
     makes, written = 0, ()  # as of kernels for a CPU: it takes no arrays to write into
 
     def __init__(self, name, takes, reference, dtypes):
-        self.name = self.__name__ = name
-        self.takes, self.reference, self.dtypes = takes, reference, dtypes
+        super().__init__(name, dtypes)
+        self.takes, self.reference = takes, reference
         self.made: dict[tuple, object] = {}  # by device family, dtypes and constants: the function
-        self.checked: dict[tuple, str] = {}  # by device family and dtype: what is wrong, or ""
-        KERNELS[name] = self
 
     def text(self, dtypes, constants) -> str:
         """The text for arrays of these dtypes, given as characters, with NAME where its name goes."""
@@ -36,10 +32,6 @@ class Kernel:
 
     def shapes_of(self, arrays, numbers) -> list[tuple]:
         """Shape and dtype of each result."""
-        raise NotImplementedError
-
-    def samples(self, dtype) -> list:
-        """Arguments for a self-check: NumPy arrays of that dtype, and numbers."""
         raise NotImplementedError
 
     def geometry(self, arrays, numbers) -> tuple[tuple, int]:
@@ -85,30 +77,4 @@ class Kernel:
         run(blocks, (threads,), (*arrays, *made, *typed))
         return made
 
-    def ready(self, backend: Backend, dtype: str, like) -> bool:
-        """Whether it works on devices of that family, for arrays of that dtype: found out once, where ``like`` is."""
-        key = (backend.name, dtype)
-        if key not in self.checked:
-            try:
-                self.checked[key] = self.problem(backend, dtype, backend.index_of(like))
-            except Exception as error:  # of the compiler, the driver, the card
-                self.checked[key] = f"{type(error).__name__}: {error}"
-            if problem := self.checked[key]:
-                text = f"tinygrad_ms: the kernel {self.name} of {DTYPES[dtype]} is not used on {backend.name}"
-                warnings.warn(f"{text}, where calls of the array library do its work: {problem}", RuntimeWarning, 4)
-        return not self.checked[key]
-
-    def problem(self, backend, dtype, index) -> str:
-        """What the kernel does wrong with a few small arrays; "" if nothing."""
-        if getattr(backend.xp.RawModule, "runs_references", False):
-            return ""
-        samples = self.samples(dtype)
-        arrays, numbers = samples[: self.takes], samples[self.takes :]
-        found = self(*[backend.from_host(a, index) for a in arrays], *numbers)
-        with numpy.errstate(all="ignore"):
-            right = self.reference(numpy, *arrays, *numbers)
-        for f, r in zip(map(backend.to_host, found), right, strict=True):
-            f, r = f.astype("float64"), numpy.asarray(r).astype("float64")
-            if not numpy.allclose(f, r, rtol=NEAR[dtype], atol=NEAR[dtype], equal_nan=True):
-                return f"a result is {f.ravel()[:4]}, its reference {r.ravel()[:4]}"
-        return ""
+    launched = __call__

@@ -2,8 +2,9 @@
 
 import numpy
 
-from tinygrad_ms.ops.fused.devices.kernel import MOST_BLOCKS, THREADS, Kernel
-from tinygrad_ms.ops.fused.devices.text import DTYPES, TYPES
+from tinygrad_ms.launches.kernels import DTYPES
+from tinygrad_ms.ops.fused.devices.kernel import MOST_BLOCKS, THREADS, Making
+from tinygrad_ms.ops.fused.devices.text import TYPES
 from tinygrad_ms.random import bits
 
 __all__: list[str] = []
@@ -24,7 +25,7 @@ extern "C" __global__ void NAME(const T* like, T* y, long long size, long long k
 """
 
 
-class Mask(Kernel):
+class Mask(Making):
     """For an array of the dtype, which is not read, and the numbers size, key, least, kept.
 
     ``kept`` where the upper 24 bits of the number of that place are at least ``least``, else 0.

@@ -6,13 +6,14 @@ All compute in the dtype of the arrays, half precision in float32, and round onc
 import numpy
 
 from tinygrad_ms.arrays.sums import HALF
-from tinygrad_ms.ops.fused.devices.kernel import MOST_BLOCKS, Kernel
-from tinygrad_ms.ops.fused.devices.text import DTYPES, TYPES
+from tinygrad_ms.launches.kernels import DTYPES
+from tinygrad_ms.ops.fused.devices.kernel import MOST_BLOCKS, Making
+from tinygrad_ms.ops.fused.devices.text import TYPES
 
 __all__: list[str] = []
 
 
-class Rows(Kernel):
+class Rows(Making):
     """Behind the arrays stand the numbers of rows and of columns, then other numbers.
 
     source: the body of the function. parameters: what it gets behind ``const T* x``. shapes: of the results, by

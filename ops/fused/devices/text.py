@@ -2,7 +2,6 @@
 
 __all__: list[str] = []
 
-DTYPES = {"e": "float16", "E": "bfloat16", "f": "float32", "d": "float64"}
 TYPES = {
     "e": "half", "E": "brain", "f": "float", "d": "double", "b": "signed char", "h": "short", "i": "int",
     "l": "long long", "q": "long long", "B": "unsigned char", "H": "unsigned short", "I": "unsigned",

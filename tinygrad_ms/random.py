@@ -53,9 +53,13 @@ def bits(xp, seed: int, count: int):
     The generator SplitMix64, each number from its place in the sequence: the same on every device. seed: below 2^64.
     Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"; its mix is Stafford's 13.
     """
-    z = xp.arange(1, count + 1, dtype="uint64")
+    return splitmix(xp.arange(1, count + 1, dtype="uint64"), numpy.uint64(seed))
+
+
+def splitmix(z, seed):
+    """The numbers of the places z, counted from 1, which are overwritten. It is also the text of a device kernel."""
     z *= numpy.uint64(0x9E3779B97F4A7C15)
-    z += numpy.uint64(seed)
+    z += seed
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         z ^= z >> numpy.uint64(shift)
         z *= numpy.uint64(factor)

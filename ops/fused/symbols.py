@@ -13,7 +13,7 @@ import numpy
 
 __all__: list[str] = []
 
-NAMES = {"float32": "float", "float64": "double", "bool": "bool"}  # of dtypes in C
+NAMES = {"float32": "float", "float64": "double", "bool": "bool", "uint64": "unsigned long long"}  # of dtypes in C
 CALLS = {  # functions of NumPy that C has
     "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p", "sqrt": "sqrt", "tanh": "tanh", "sinh": "sinh",
     "cosh": "cosh", "abs": "fabs", "copysign": "copysign",
@@ -23,9 +23,11 @@ SIGNS = {
     "greater": "{} > {}", "greater_equal": "{} >= {}", "less": "{} < {}", "less_equal": "{} <= {}",
     "equal": "{} == {}", "not_equal": "{} != {}", "logical_and": "{} && {}", "logical_or": "{} || {}",
     "logical_not": "!{}", "maximum": "{0} >= {1} || {0} != {0} ? {0} : {1}",  # NaN stays NaN
-    "minimum": "{0} <= {1} || {0} != {0} ? {0} : {1}",
+    "minimum": "{0} <= {1} || {0} != {0} ? {0} : {1}", "right_shift": "{} >> {}", "bitwise_xor": "{} ^ {}",
 }  # fmt: skip
-NUMBERS = {"add", "subtract", "multiply", "divide", "negative", "maximum", "minimum"}
+NUMBERS = {
+    "add", "subtract", "multiply", "divide", "negative", "maximum", "minimum", "right_shift", "bitwise_xor",
+}  # fmt: skip
 TRUTHS = SIGNS.keys() - NUMBERS
 
 
@@ -63,6 +65,8 @@ class Symbol:
 
 def literal(value, dtype) -> str:
     """A number of Python in C, rounded to the dtype once."""
+    if dtype == numpy.uint64:
+        return f"{value}ULL"
     if not math.isfinite(value):
         return "not_a_number()" if value != value else f"{'-' if value < 0 else ''}infinity()"
     return f"{float(value)!r}{'f' if dtype == numpy.float32 else ''}"
@@ -119,7 +123,10 @@ def _attach():
 
         return method
 
-    for short, name in (("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("truediv", "divide")):
+    for short, name in (
+        ("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("truediv", "divide"), ("rshift", "right_shift"),
+        ("xor", "bitwise_xor"),
+    ):  # fmt: skip
         setattr(Symbol, f"__{short}__", operator(name))
         setattr(Symbol, f"__r{short}__", operator(name, reflected=True))
         setattr(Symbol, f"__i{short}__", operator(name, in_place=True))

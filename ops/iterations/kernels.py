@@ -5,6 +5,7 @@ The text in C and the array functions below it say the same; ``i`` is the number
 
 from tinygrad_ms.launches import launcher
 from tinygrad_ms.launches.kernels import elementwise, per_matrix_reduction
+from tinygrad_ms.ops.fused.symbols import SIGNS
 
 __all__: list[str] = []
 
@@ -14,7 +15,7 @@ def for_device(x) -> bool:
     return launcher(x) is not None
 
 
-@per_matrix_reduction("T x", "T y", "x < 0 ? -x : x", "(a >= b || a != a) ? a : b", "y = a")
+@per_matrix_reduction("T x", "T y", "x < 0 ? -x : x", SIGNS["maximum"].format("a", "b"), "y = a")
 def largest_element(xp, x, y):
     y[...] = xp.abs(x).max(axis=(1, 2))
 

@@ -5,7 +5,8 @@ import numpy
 from tinygrad_ms.launches.kernels import DTYPES
 from tinygrad_ms.ops.fused.devices.kernel import MOST_BLOCKS, THREADS, Making
 from tinygrad_ms.ops.fused.devices.text import TYPES
-from tinygrad_ms.random import bits
+from tinygrad_ms.ops.fused.symbols import written
+from tinygrad_ms.random import bits, splitmix
 
 __all__: list[str] = []
 
@@ -15,11 +16,9 @@ typedef REAL R;
 extern "C" __global__ void NAME(const T* like, T* y, long long size, long long key, long long least, double kept) {
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     for (; i < size; i += (long long)gridDim.x * blockDim.x) {
-        unsigned long long z = (i + 1) * 0x9E3779B97F4A7C15ULL + key;  // SplitMix64, as in tinygrad_ms/random.py
-        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ULL;
-        z = (z ^ z >> 27) * 0x94D049BB133111EBULL;
-        z ^= z >> 31;
-        y[i] = (long long)(z >> 40) >= least ? (R)kept : (R)0;
+        unsigned long long a0 = i + 1, a1 = key;
+        LINES
+        y[i] = (long long)(RANDOM >> 40) >= least ? (R)kept : (R)0;
     }
 }
 """
@@ -32,7 +31,9 @@ class Mask(Making):
     """
 
     def text(self, dtypes, constants):
-        return TEXT.replace("TYPE", TYPES[dtypes[0]]).replace("REAL", "double" if dtypes[0] == "d" else "float")
+        lines, (random,) = written(lambda xp, z, seed: [splitmix(z, seed)], "uint64", 2)
+        text = TEXT.replace("LINES", "\n        ".join(lines)).replace("RANDOM", random)
+        return text.replace("TYPE", TYPES[dtypes[0]]).replace("REAL", "double" if dtypes[0] == "d" else "float")
 
     def shapes_of(self, arrays, numbers):
         return [((numbers[0],), arrays[0].dtype)]

@@ -1,5 +1,7 @@
 """What stands before the text of each kernel: half precision, and sums over the threads of a block."""
 
+from tinygrad_ms.ops.fused.symbols import SIGNS
+
 __all__: list[str] = []
 
 TYPES = {
@@ -38,8 +40,7 @@ struct brain {  // bfloat16
 };
 __device__ inline float infinity() { return __uint_as_float(0x7f800000); }
 __device__ inline float not_a_number() { return __uint_as_float(0x7fc00000); }
-template <class R> __device__ inline R maximum(R a, R b) { return a > b || a != a ? a : b; }
-template <class R> __device__ inline R minimum(R a, R b) { return a < b || a != a ? a : b; }
+template <class R> __device__ inline R maximum(R a, R b) { return LARGER; }
 #define ROWS for (long long i = blockIdx.x; i < rows; i += gridDim.x)
 #define ALONG for (long long j = threadIdx.x; j < n; j += blockDim.x)
 template <class R> __device__ inline R across(R (*join)(R, R), R v, R none) {  // of all threads of a block, for all
@@ -58,4 +59,4 @@ template <class R> __device__ inline R add(R a, R b) { return a + b; }
 template <class R> __device__ inline R total_of(R v) { return across(add<R>, v, (R)0); }
 template <class R> __device__ inline R largest_of(R v) { return across(maximum<R>, v, (R)-infinity()); }
 #endif
-"""
+""".replace("LARGER", SIGNS["maximum"].format("a", "b"))

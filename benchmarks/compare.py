@@ -89,7 +89,7 @@ class Worker:
         work = workloads.WORKLOADS[name]
         try:
             self.run = getattr(floors, self.floors)[name]() if self.floors else work.make(self.side)
-            found = [self.arrays(self.run()) for _ in range(max(work.steps, 3 * self.compiled))]
+            found = [work.compared(self.arrays(self.run())) for _ in range(max(work.steps, 3 * self.compiled))]
         except RuntimeError as error:
             if not self.compiled:
                 raise

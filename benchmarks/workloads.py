@@ -36,14 +36,15 @@ class Workload(NamedTuple):
     sides: tuple[str, ...]
     tolerance: float  # of the relative difference of what two sides return
     steps: int  # how many calls of ``run`` are compared; a compiled step is replayed from the third on
+    compared: Callable  # list of arrays that ``run`` returns -> list of what is compared
 
 
 WORKLOADS: dict[str, Workload] = {}
 
 
-def workload(name, title, group, sides=MOST, tolerance=1e-4, steps=1):
+def workload(name, title, group, sides=MOST, tolerance=1e-4, steps=1, compared=list):
     def keep(make):
-        WORKLOADS[name] = Workload(title, group, make, sides, tolerance, steps)
+        WORKLOADS[name] = Workload(title, group, make, sides, tolerance, steps, compared)
         return make
 
     return keep
@@ -319,6 +320,18 @@ pulled("power", "x**3", lambda side, x: side.power(x, 3), ROWS)
 pulled("layer_norm", "layer_norm", lambda side, x, w, b: side.layer_norm(x, w, b), ROWS, ROWS[1:], ROWS[1:])
 pulled("rms_norm", "rms_norm", lambda side, x, w: side.rms_norm(x, w), ROWS, ROWS[1:])
 pulled("bias relu", "relu(x + b)", lambda side, x, b: side.relu(x + b), ROWS, ROWS[1:])
+
+
+def share_and_scale(masks):
+    """Of the elements that dropout keeps."""
+    return [np.array([(mask != 0).mean(), mask.max()]) for mask in masks]
+
+
+@workload("dropout", "dropout; each side draws its own mask", "elementwise", (*OURS, *COMPILED, "PyTorch"), 1e-2,
+          compared=share_and_scale)  # fmt: skip
+def _(side):
+    shape = size(ROWS, (256, 512))  # enough numbers for shares to be near
+    return side.pull(side.lib.nn.Dropout(0.25), [normal(*shape)], np.ones(shape, "float32"))
 
 
 @workload("cross_entropy", "cross_entropy of 1,024 samples, 10,000 classes", "elementwise")

@@ -50,10 +50,10 @@ def labelled_rule(g, log_p, target, count, reduction, ignore_index):
     return on and on.labelled_rule(g, log_p, target, count, ignore_index, reduction == "mean")
 
 
-def dropout_mask(key, p, shape, dtype, device):
-    """0 with probability p, else 1 / (1 - p), made of ``key``; for devices alone."""
-    on = devices_do(device) if p < 1 else None
-    return on and on.dropout_mask(key, p, shape, dtype, device)
+def dropout_mask(key, least, kept, shape, dtype, device):
+    """``kept`` with probability 1 - least / 2^24, else 0, made of ``key``; for devices alone."""
+    on = devices_do(device)
+    return on and on.dropout_mask(key, least, kept, shape, dtype, device)
 
 
 def label_loss(logits, labels):

@@ -573,6 +573,31 @@ def test_dropout_of_a_number():
     assert float(nn.Dropout(0.5, rng=0)(tg.tensor(1.0))) in (0.0, 2.0)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_masks_of_the_cpu_are_those_of_floats(dtype):
+    """Whole words, which are drawn for large masks, hold the numbers of which PCG64 makes floats of 24 bits."""
+    pytest.importorskip("ml_dtypes")
+    shape = (3, 45_001)  # three parts, of which the last one is short
+    x = tg.tensor(np.ones(shape, "float32")).astype(dtype)
+    mask = nn.Dropout(0.3, rng=7)(x).numpy().astype("float64")
+    floats = np.random.default_rng(7).random(shape, dtype="float32")
+    np.testing.assert_array_equal(mask != 0, floats >= np.float32(0.3))
+    np.testing.assert_allclose(mask[mask != 0], 1 / 0.7, rtol=5e-3 if dtype == "bfloat16" else 5e-4)
+
+
+@pytest.mark.parametrize("name", ["MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"])
+def test_masks_of_other_generators_drop_a_share_in_every_place(name):
+    layer = nn.Dropout(0.25, rng=np.random.Generator(getattr(np.random, name)(0)))
+    dropped = layer(tg.tensor(np.ones((4, 50_000), "float32"))).numpy() == 0
+    for part in (dropped[:, ::2], dropped[:, 1::2], *dropped):
+        assert part.mean() == pytest.approx(0.25, abs=0.01)
+
+
+def test_dropout_of_integers_is_refused(device):
+    with pytest.raises(TypeError, match=r"Dropout: x has dtype int64, expected a float: x.astype\('float32'\)"):
+        nn.Dropout()(tg.tensor([1, 2], device=device))
+
+
 # --- activations --------------------------------------------------------------------------------------------
 
 ACTIVATIONS = {

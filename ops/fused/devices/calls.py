@@ -2,8 +2,6 @@
 
 from math import prod
 
-import numpy
-
 from tinygrad_ms.arrays.devices import parse_device
 from tinygrad_ms.cards import card
 from tinygrad_ms.ops.fused.devices import find, row_norms
@@ -92,12 +90,11 @@ def _length(x, axes, *factors):
     return prod(shape)
 
 
-def dropout_mask(key, p, shape, dtype, device):
-    """An array of ``shape``: 0 with probability p < 1, else 1 / (1 - p), made of ``key``, a number of 63 bits."""
+def dropout_mask(key, least, kept, shape, dtype, device):
+    """An array of ``shape``: ``kept`` with probability 1 - least / 2^24, else 0, made of ``key``, of 63 bits."""
     backend, index = parse_device(device)
     with card(backend, index):
         like, size = backend.xp.empty(0, dtype), prod(shape)
         if not size or not hasattr(backend.xp, "RawModule") or not DROPOUT.ready(backend, like.dtype.char, like):
             return None
-        kept = float(numpy.ones((), dtype) / (1 - p))
-        return DROPOUT(like, size, key, round(p * 2**24), kept)[0].reshape(shape)
+        return DROPOUT(like, size, key, least, kept)[0].reshape(shape)

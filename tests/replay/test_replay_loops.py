@@ -102,6 +102,23 @@ def test_loops_of_arithmetic_round_as_numpy_does(dtype):
     np.testing.assert_allclose(found[0], right[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["relu", "gelu"])
+@pytest.mark.parametrize("layer", [False, True])
+def test_a_bias_and_an_activation_are_one_loop_with_their_rules(name, layer):
+    """Behind the product of a layer, too: forward and backward read x and the bias once."""
+    function = getattr(tg, name)
+    x, w, b = normal(700, 20), normal(60, 20, seed=1), normal(60, seed=2)
+    if layer:
+        step, eager = pulled(lambda x, w, b: function(tg.linear(x, w, b)), x, w, b)
+    else:
+        step, eager = pulled(lambda x, b: function(x + b), x @ w.T, b)
+    found, right = ran(step, eager)
+    for a, other in zip(found, right, strict=True):
+        np.testing.assert_allclose(a, other, rtol=2e-5, atol=2e-6 * abs(other).max())
+    (loop,) = [line for line in step.tape.splitlines() if line.startswith("# fused")]
+    assert "= add(x0, x1)" in loop and f"= {name}(v" in loop and f"= {name}_rule(" in loop
+
+
 def test_another_number_is_no_other_loop():
     from tinygrad_ms.ops.fused import chains
 

@@ -4,12 +4,12 @@ What a training step draws on a device (dropout masks) is made there, from a see
 """
 
 import copy
-import os
 from contextlib import contextmanager
 from contextvars import ContextVar
-from threading import RLock
 
 import numpy
+
+from tinygrad_ms.locks import lock_for_forks
 
 _default = None
 
@@ -73,9 +73,7 @@ _records: ContextVar[tuple[list, ...]] = ContextVar("tinygrad_ms.random.records"
 _replay: ContextVar[list | None] = ContextVar("tinygrad_ms.random.replay", default=None)
 
 
-_lock = RLock()
-if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+_lock = lock_for_forks()
 
 
 @contextmanager

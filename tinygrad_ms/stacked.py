@@ -9,7 +9,7 @@ from math import prod
 
 from numpy import errstate
 
-from tinygrad_ms.arrays.sums import HALF, sum_to, wide
+from tinygrad_ms.arrays.sums import plus, sum_to
 from tinygrad_ms.cards import on_cards
 from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.around.modes import enable_grad
@@ -50,9 +50,7 @@ class StackedWalk:
                     node.check()
                     run = at_once if node.plan.primitive.batched else one_by_one
                     for parent, d in run(node, g, self.reaching, create_graph, len(seed)):
-                        if parent in grads:  # half precision in float32, as in backward.step
-                            d = (wide(grads[parent]) if d.dtype.char in HALF else grads[parent]) + d
-                        grads[parent] = d
+                        grads[parent] = plus(grads[parent], d) if parent in grads else d
         return found
 
 

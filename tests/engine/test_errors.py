@@ -353,6 +353,14 @@ CASES = {
     "a broken exponent": (
         lambda: tg.matrix_power(np.eye(2), 0.5), TypeError, whole("matrix_power: n is 0.5; it must be an integer"),
     ),
+    "a list as the data of a Tensor": (
+        lambda: tg.Tensor([1.0]), TypeError,
+        whole("Tensor: data is list, expected an array; tg.tensor(data) makes a tensor of it"),
+    ),
+    "a Tensor as the data of a Tensor": (
+        lambda: tg.Tensor(tg.tensor([1.0])), TypeError,
+        whole("Tensor: data is Tensor, expected an array; tg.tensor(data) makes a tensor of it"),
+    ),
     "trace of a vector": (
         lambda: tg.trace(np.ones(3)), ValueError,
         whole("diagonal: x has shape (3,); expected a matrix or a batch of matrices"),

@@ -1,21 +1,20 @@
 """Backward: one walk over the tape, from its end. Each step runs the rules of one node and adds up what they send."""
 
-import os
-from threading import RLock
 from typing import Any
 
 from numpy import errstate
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS, SEVERAL
-from tinygrad_ms.arrays.sums import HALF, may_sum_to, sum_to, wide
+from tinygrad_ms.arrays.sums import may_sum_to, plus, sum_to
 from tinygrad_ms.cards import NOWHERE, on_cards, there
 from tinygrad_ms.engine.around.gradients import checked_seed, pullbacks, run_hooks
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, notify
 from tinygrad_ms.engine.around.sentences import shape_error
-from tinygrad_ms.engine.call import as_array
+from tinygrad_ms.engine.call import as_array, blank, fill_tensor
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, Place, last_change, nodes_reaching, tape_of
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.locks import lock_for_forks
 from tinygrad_ms.sole import sole
 
 
@@ -117,9 +116,7 @@ def step(node, g, grads, wanted_by, create_graph, observers):
                 sent.append((parent, d))
             if d.dtype is not parent.dtype or d.shape != parent.shape:
                 d = unbroadcast(d, parent, node)
-            if parent in grads:
-                d = (wide(grads[parent]) if d.dtype.char in HALF else grads[parent]) + d
-            grads[parent] = d
+            grads[parent] = plus(grads[parent], d) if parent in grads else d
     if observers:
         notify(observers, "after_rule", node, g, sent)
 
@@ -181,11 +178,11 @@ def accumulate(leaf, g, given=False):
             with enable_grad():  # also inside no_grad(): create_graph asked for it
                 tensor.grad = g.clone() if old is None else old + g
         else:
-            tensor.grad = Tensor(as_array(old.data + g if old is not None else g if given else g.copy(), leaf.backend))
+            array = as_array(old.data + g if old is not None else g if given else g.copy(), leaf.backend)
+            fill_tensor(made := blank(Tensor), array)
+            tensor.grad = made
 
 
-ADDING = RLock()  # Two threads may add to one leaf. Without a lock, one of the two sums could be lost.
-if hasattr(os, "register_at_fork"):  # a forked child lacks the thread that holds the lock
-    os.register_at_fork(before=ADDING.acquire, after_in_parent=ADDING.release, after_in_child=ADDING.release)
+ADDING = lock_for_forks()  # Two threads may add to one leaf. Without a lock, one of the two sums could be lost.
 
 Tensor.backward = backward  # type: ignore[assignment]

@@ -18,8 +18,8 @@ from tinygrad_ms.engine.tape import Constant, Node, Output
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.spelling import respelled
 
-# Two calls do what Tensor(y) and Node(...) do, in half the time: an empty object, then its __init__.
-blank, fill_tensor, fill_node = object.__new__, Tensor.__init__, Node.__init__
+# Two calls do what Tensor(y) and Node(...) do, in half the time: an empty object, then its contents.
+blank, fill_tensor, fill_node = object.__new__, Tensor._fill, Node.__init__
 NOTHING: tuple = ()  # nodes without saved values or constants share these two
 NO_CONSTANTS: dict = {}
 MISSING: Any = object()  # stands for the first argument of a call without arguments

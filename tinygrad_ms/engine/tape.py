@@ -26,8 +26,7 @@ class Place:
     counter: Any
 
     def counter_of(self) -> list[int]:
-        if self.counter is None:
-            self.counter = [0]
+        self.counter = self.counter or [0]
         return self.counter
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.sentences import cannot_carry_gradients, only_leaves_switch
+from tinygrad_ms.engine.around.sentences import cannot_carry_gradients, no_array, only_leaves_switch
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, last_change, tick
 
 if TYPE_CHECKING:
@@ -28,6 +28,12 @@ class Tensor(Methods):
     grad: "Tensor | None"
 
     def __init__(self, data, node=None):
+        if type(data) not in BACKENDS:
+            raise no_array(data)
+        self._fill(data, node)
+
+    def _fill(self, data, node=None):
+        """What ``__init__`` does with what is known to be an array."""
         self.data = data
         self.node = node
         self.grad = None
@@ -97,8 +103,7 @@ class Tensor(Methods):
 
     def as_constant(self) -> Constant:
         """The Constant that stands for this tensor on the tape, where it wants no gradient."""
-        if self._constant is None:
-            self._constant = Constant(self.shape, self.dtype, BACKENDS[type(self.data)])
+        self._constant = self._constant or Constant(self.shape, self.dtype, BACKENDS[type(self.data)])
         return self._constant
 
     def version_counter(self) -> list[int]:

@@ -18,25 +18,10 @@ from tinygrad_ms.learn import (
     lesson12,
     lesson13,
     lesson14,
-)
+)  # fmt: skip
 from tinygrad_ms.learn.frame import Exercise, Report, Trouble
 
-LESSONS = (
-    lesson01,
-    lesson02,
-    lesson03,
-    lesson04,
-    lesson05,
-    lesson06,
-    lesson07,
-    lesson08,
-    lesson09,
-    lesson10,
-    lesson11,
-    lesson12,
-    lesson13,
-    lesson14,
-)
+LESSONS: list[ModuleType] = [found for name, found in sorted(globals().items()) if name.startswith("lesson")]
 
 
 def exercises(lesson: int) -> list[Exercise]:
@@ -47,8 +32,7 @@ def exercises(lesson: int) -> list[Exercise]:
 
 
 def title(lesson: int) -> str:
-    module: ModuleType = LESSONS[lesson - 1]
-    return f"{lesson}. {module.__doc__}"
+    return f"{lesson}. {LESSONS[lesson - 1].__doc__}"
 
 
 def check(lesson: int, answers) -> Report:

@@ -53,7 +53,7 @@ class Source:
             "Tensor": Tensor, "Diverged": Diverged, "enter": QUICK[0], "leave": QUICK[1],
             "consume": consume, "tick": tick, "setattr": setattr, "setitem": operator.setitem,
             "last_change": last_change, "copyto": numpy.copyto, "asarray": numpy.asarray, "decides": set(),
-            "blank": object.__new__, "fill": Tensor.__init__, "laid": laid,
+            "blank": object.__new__, "fill": Tensor._fill, "laid": laid,
         }  # fmt: skip
         self.known: dict[Any, str] = {}
         self.texts: dict[Value, str] = {}

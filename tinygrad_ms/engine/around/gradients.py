@@ -28,8 +28,7 @@ def run_hooks(node, g):
     for hook in node.hooks:
         tracked = isinstance(g, Tensor) and g.node is not None
         given = g if tracked else Tensor(as_array(raw(g), node.backend).copy())
-        answer = hook(given)
-        if answer is not None:
+        if (answer := hook(given)) is not None:
             fits = isinstance(answer, Tensor) and answer.shape == node.shape and is_float(answer.dtype)
             if not (fits and type(answer.data) is node.backend.array_type):
                 raise ValueError(

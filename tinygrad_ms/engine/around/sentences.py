@@ -81,3 +81,7 @@ def cannot_carry_gradients(tensor) -> TypeError:
     return TypeError(
         f"requires_grad: a tensor of dtype {tensor.dtype} cannot carry gradients; use .astype('float32') first"
     )
+
+
+def no_array(data) -> TypeError:
+    return TypeError(f"Tensor: data is {type(data).__name__}, expected an array; tg.tensor(data) makes a tensor of it")

@@ -30,8 +30,8 @@ def _elu_factor(x, alpha, scale):
     return scale * alpha + scale * (1 - alpha) * (x > 0).astype(x.dtype)
 
 
-def _elu_slope(x, alpha):
-    return exp(minimum(x, 0)) * _elu_factor(x, alpha, 1)
+def _elu_slope(x, alpha, scale=1):
+    return exp(minimum(x, 0)) * _elu_factor(x, alpha, scale)
 
 
 @elementwise(
@@ -50,12 +50,8 @@ def elu(xp, x, alpha=1.0):
 _SELU = 1.6732632423543772, 1.0507009873554805  # alpha and scale, fixed point: mean 0, variance 1
 
 
-def _selu_slope(x):
-    return exp(minimum(x, 0)) * _elu_factor(x, *_SELU)
-
-
 @elementwise(
-    rule=lambda g, x, slope: times(g, _selu_slope(wide(x)) if slope is None else slope),
+    rule=lambda g, x, slope: times(g, _elu_slope(wide(x), *_SELU) if slope is None else slope),
     cache=("slope",),
     floats=True,
     formula=r"y = \lambda \operatorname{elu}_\alpha x,\quad \frac{dy}{dx} = \begin{cases} \lambda & x > 0 \\"

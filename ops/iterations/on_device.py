@@ -52,7 +52,7 @@ class OrthogonaliseOnDevice(Iteration):
         self.S, self.T = workspace("S", batch, n, n), workspace("T", batch, n, n)
         scale = start * sqrt(1 + n * eps * eps)
         self.top, self.relative = normalised(xp, M, self.X[:, :m], scale)
-        if mcsgn == "trace":  # M / (tr M^2)^{1/2}: 000 (6)
+        if mcsgn == "trace":  # M / (tr M^2)^{1/2}: Su Jianlin, equation 6
             self.X *= per_matrix(1 / (scale * xp.sqrt((self.X * self.X.mT).sum(axis=(1, 2)))))
         self.identity = eps / scale
 

@@ -26,7 +26,8 @@ class Place:
     counter: Any
 
     def counter_of(self) -> list[int]:
-        self.counter = self.counter or [0]
+        if self.counter is None:
+            self.counter = [0]
         return self.counter
 
 

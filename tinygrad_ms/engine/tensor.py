@@ -103,7 +103,8 @@ class Tensor(Methods):
 
     def as_constant(self) -> Constant:
         """The Constant that stands for this tensor on the tape, where it wants no gradient."""
-        self._constant = self._constant or Constant(self.shape, self.dtype, BACKENDS[type(self.data)])
+        if self._constant is None:
+            self._constant = Constant(self.shape, self.dtype, BACKENDS[type(self.data)])
         return self._constant
 
     def version_counter(self) -> list[int]:

@@ -29,10 +29,8 @@ def tensor(data, dtype=None, device=None, requires_grad: bool = False, name: str
     raw = data.data if isinstance(data, Tensor) else data
     backend = BACKENDS.get(type(raw))
     if backend is None or (backend.name == "cpu" and not isinstance(data, Tensor)):
-        host = _unwrap_list(raw)
-        own_dtype = is_host_value(host)
-        host = host_array(host)
-        if dtype is None and not own_dtype and host.dtype.kind == "f":
+        host = host_array(_unwrap_list(raw))
+        if dtype is None and not is_host_value(raw) and host.dtype.kind == "f":
             dtype = DEFAULT_FLOAT
         if dtype is not None:
             host = host.astype(as_dtype(dtype), copy=False)

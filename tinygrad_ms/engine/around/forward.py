@@ -25,11 +25,10 @@ def push_forward(nodes, tangents: dict, create_graph=False, since=0, tape=None) 
         for node in on_cards(tape or tape_of(nodes, until=tangents, since=since), tangents):
             if node in tangents or isinstance(node, Leaf):
                 continue
-            incoming: list[Any] = [tangents.get(parent) for parent in node.parents]
-            if all(t is None for t in incoming):
+            given: list[Any] = [tangents.get(parent) for parent in node.parents]
+            if all(t is None for t in given):
                 continue
-            several = isinstance(node, Output)
-            t = incoming[0][node.constants["index"]] if several else run_rule(node, incoming, create_graph)
+            t = given[0][node.constants["index"]] if isinstance(node, Output) else run_rule(node, given, create_graph)
             if t is not None:
                 tangents[node] = t if node.shape is None else matching(t, node)
     return [tangents.get(node) for node in nodes]

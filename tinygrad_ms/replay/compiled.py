@@ -95,7 +95,6 @@ class Compiled:
         self.kept: list[Any] = []  # arguments whose ids are in signatures
         self.last: Program | None = None
         self.short: Any = None  # the shortcut to the list that ran last
-        self.count = 0  # the number of its arguments
         self.whole: set[str] = set()  # forwards and rules that are not recorded call by call
         self.__name__ = type(step).__name__
         update_wrapper(self, step, updated=())
@@ -104,9 +103,9 @@ class Compiled:
         if SEVERAL and (card := on_card(next(iter(arrays_in((args, kwargs))), None))) is not NOWHERE:
             with card:  # one card: where the first array lies
                 return self.long_way(args, kwargs)
-        if self.short is not None and not kwargs and len(args) == self.count:
+        if (short := self.short) is not None and not kwargs:
             try:
-                if (results := self.short(*args)) is not MISSED:
+                if (results := short(args)) is not MISSED:
                     return results
             except Diverged as error:  # everything is as it was
                 self.give_up(self.last, error)
@@ -133,7 +132,7 @@ class Compiled:
                         return run_both(self, program, args, kwargs, inputs)
                     if not kwargs and len(inputs) == len(args) and all(a is b for a, b in zip(args, inputs)):
                         program.short = program.short or program.shortcut(family.guards, family.places, args)
-                        self.short, self.count = program.short, len(args)
+                        self.short = program.short
                     return program(inputs)
                 except Diverged as error:  # everything is as it was
                     self.give_up(program, error)

@@ -67,6 +67,9 @@ class Guards:
         found = []
         for read, owner, key, value, _ in self.entries:
             text = TEXTS[read].format(bound(owner), key if read is attribute_of else repr(key))
+            if value is MISSING and read is entry_of and writable(key):
+                found.append(f"{key!r} not in {bound(owner)}")
+                continue
             if value is MISSING or (read is attribute_of and not str(key).isidentifier()) or not writable(key):
                 text = f"{bound(read)}({bound(owner)}, {bound(key)})"
             found.append(f"{text} {'==' if type(value) in METHODS else 'is'} {bound(value)}")

@@ -40,7 +40,9 @@ def picture(program, tensors, rankdir="TB", title="", max_nodes=200) -> Graph:
         if label not in scopes:
             scopes[label] = Scope(label, graph.root)
         arrays = [Array(v.shape, str(v.dtype)) for v in values_in(e.outs)]
-        vertex = put(Vertex("op", getattr(e.function, "title", name_of(e.function)), scopes[label], arrays))
+        vertex = put(
+            Vertex("op", e.function.title if e.kind == "fused" else name_of(e.function), scopes[label], arrays)
+        )
         graph.edges += [Edge(other, vertex) for other in before]
         for storage in plan.writes(e):
             made[storage] = vertex

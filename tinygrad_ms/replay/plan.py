@@ -12,7 +12,9 @@ import numpy
 from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.replay import small
 from tinygrad_ms.replay.fusion import fuse
+from tinygrad_ms.replay.gathered import gather
 from tinygrad_ms.replay.layout import dense, name_of, values_in
 from tinygrad_ms.replay.products import TRANSPOSED, lay_out
 from tinygrad_ms.replay.trace import Entry, Storage, Value, compute
@@ -57,10 +59,12 @@ class Plan:
         self.most = most(self.spans())  # bytes that the step itself has at once, at least
         self.simplify()
         self.scalars_as_arrays()
+        small.simplify(self)
         self.drop()
         self.fold()
         self.spare_copies()
         self.drop()
+        gather(self)
         lay_out(self)
         self.reuse_copies()
         self.loops = fuse(self)
@@ -228,9 +232,22 @@ class Plan:
             if pure and name_of(e.function) not in FREE and all(self.is_constant(v) for v in reads):
                 self.made[out] = self.run_now(e)
                 out.storage.kind = "constant"
+            elif pure and (x := self.times_one(e, out)) is not None and x.storage not in changed:
+                self.alias(out, x)
             else:
                 kept.append(e)
         self.entries = kept
+
+    def times_one(self, e, out):
+        """The other factor of a product with ones that are constant."""
+        if e.function is numpy.multiply and not e.kwargs:
+            for one, x in (e.args, e.args[::-1]):
+                if type(one) is Value and one in self.made and type(x) is Value and (self.made[one] == 1).all():
+                    x = self.resolve(x)
+                    plain = x.storage.kind == "buffer" and x.root and x.scalar == out.scalar and out.dtype.kind != "c"
+                    if plain and alike(x, out):
+                        return x
+        return None
 
     def is_constant(self, v):
         return v.storage.kind == "constant"
@@ -325,6 +342,10 @@ class Plan:
                     found[v.storage] = i, end, size_of(v)
         return found
 
+    def fits(self, spans) -> bool:
+        """Whether these spans need no more memory at once than the step itself does, or than the list does now."""
+        return most(spans) <= max(self.most, most(self.spans()))
+
     # --- memory -------------------------------------------------------------------------------------------------------
 
     def place(self):
@@ -363,6 +384,8 @@ class Plan:
     def overwritten(self, e, v, ended, used):
         """A buffer that an elementwise call reads and may overwrite with its result, or None."""
         if not (e.kind == "call" and isinstance(e.function, numpy.ufunc) and e.function.signature is None):
+            return None
+        if prod(v.shape) == 1 and v.kind is numpy.ndarray:  # NumPy takes twice the time to write one number in place
             return None
         for x in self.reads(e):
             if x.storage in ended and x.storage in used and x.storage is not v.storage:

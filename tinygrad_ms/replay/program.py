@@ -121,7 +121,7 @@ class Program:
         return self.count[0]
 
     def shortcut(self, guards, places, args):
-        """A function of the arguments of a call, which must all be arrays or tensors. It returns the results or MISSED.
+        """A function of the tuple of arguments, all of them arrays or tensors. It returns the results or MISSED.
 
         It runs the list if all guarded objects are the same objects as when the list was made.
         """
@@ -150,9 +150,13 @@ class Program:
         for i, x in enumerate(args):
             name, array = given[i], x
             if isinstance(x, Tensor):
-                tests += [f"type({name}) is {bound(type(x))}", f"{name}.node is None"]
-                name, array = f"{name}.data", x.data
-                given[i] = name
+                tests += [
+                    f"type({name}) is {bound(type(x))}",
+                    f"{name}.node is None",
+                    f"(a{i} := {name}.data) is not None",
+                ]
+                given[i] = name = f"a{i}"
+                array = x.data
             tests += [f"type({name}) is {bound(type(array))}", f"{name}.dtype is {bound(array.dtype)}"]
             tests += [f"{name}.shape == {array.shape}", f"{name}.strides == {array.strides}"]
         for t, array, node in places:
@@ -167,11 +171,13 @@ class Program:
             tests += [f"{bound(s)}[{name!r}] is {bound(array)}" for name, array in arrays]
         for group, options, n in self.options:
             g = bound(group)
-            tests += [f"type({g}['lr']) is float", f"0 <= {g}['lr'] < 1e300", f"len({g}['params']) == {n}"]
+            lr, valid = f"{g}['lr']", f"type({g}['lr']) is float and 0 <= {g}['lr'] < 1e300"
+            tests += [f"({lr} is {bound(group['lr'])} or {valid})", f"len({g}['params']) == {n}"]
             tests += [f"{g}[{name!r}] is {bound(value)}" for name, value in options.items()]
         tests += [*guards.conditions(bound), f"is_on() is {is_on()}"]
         run = f"program(({''.join(f'{x}, ' for x in given)}))"
-        text = f"def call({', '.join(f'x{i}' for i in range(len(args)))}):\n    try:\n        if not (\n            "
+        text = f"def call(args):\n    try:\n        ({''.join(f'x{i}, ' for i in range(len(args)))}) = args\n"
+        text += "        if not (\n            "
         text += "\n            and ".join(dict.fromkeys(tests))
         text += "\n        ):\n            return MISSED\n    except Exception:\n        return MISSED\n"
         if self.simple:

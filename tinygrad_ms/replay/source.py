@@ -26,19 +26,14 @@ HOST = {numpy.ndarray, numpy.float32, numpy.float64}
 IN_C = (numpy.ufunc, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType)
 
 
-def consume(calls) -> None:
-    """Make calls, each given as (function, arguments...). No Python runs between them, so Ctrl-C waits for the end."""
-    deque(starmap(operator.call, calls), maxlen=0)
-
-
 class Line(NamedTuple):
-    """One call. target: the variable of its result, or "". pieces: function and arguments as text, for ``consume``."""
+    """One call. target: the variable of its result, or "". pieces: function and arguments as text, or a plain store."""
 
     text: str
     target: str
     reads: tuple  # variables
     effect: bool  # whether it changes an object of the user
-    pieces: str  # "" if it is not a single call in C
+    pieces: str  # "" if it is neither a single call in C nor a store
     errors: Any  # the treatment of floating-point errors; None if there can be none
     note: str
     raises: bool = True  # it may
@@ -51,8 +46,8 @@ class Source:
         self.plan, self.trace, self.base = plan, trace, base_errors
         self.names: dict[str, Any] = {
             "Tensor": Tensor, "Diverged": Diverged, "enter": QUICK[0], "leave": QUICK[1],
-            "consume": consume, "tick": tick, "setattr": setattr, "setitem": operator.setitem,
-            "last_change": last_change, "copyto": numpy.copyto, "asarray": numpy.asarray, "decides": set(),
+            "tick": tick, "calls_of": partial(starmap, operator.call), "run": deque, "last_change": last_change,
+            "copyto": numpy.copyto, "asarray": numpy.asarray, "decides": set(),
             "blank": object.__new__, "fill": Tensor._fill, "laid": laid,
         }  # fmt: skip
         self.known: dict[Any, str] = {}
@@ -172,6 +167,8 @@ class Source:
             pieces = f"({', '.join([whole, *rest])},)" if in_c and not target else ""
         rest = rest + [f"{k}={self.argument(v)}" for k, v in kwargs.items()]
         text = f"{head}({', '.join(rest)})"
+        if function is operator.setitem:
+            text = f"{rest[0]}[{rest[1]}] = {rest[2]}"
         self.add(e, f"{target} = {text}" if target else text, target, effect, pieces)
 
     def entry(self, e):
@@ -180,15 +177,17 @@ class Source:
     def do_expect(self, e):
         v, answer = e.args
         self.names["decides"].add(e.label)
-        self.add(e, f"if {'not ' if answer else ''}{self.value(v)}: raise Diverged({e.label!r})", errors=False)
+        test = self.value(v) if e.function is bool else f"{self.function(e.function)}({self.value(v)})"
+        self.add(e, f"if {'not ' if answer else ''}{test}: raise Diverged({e.label!r})", errors=False)
 
     def do_shape(self, e):
         v, shape = e.args
         self.add(e, f"if {self.value(v)}.shape != {shape}: raise Diverged", errors=False)
 
     def do_numbers(self, e):
-        refresh, step = self.bound(e.function.refresh, "refresh"), self.step_before(e.function.state)
-        self.add(e, f"{refresh}({step})", errors=False)
+        n, step = self.bound(e.function, "numbers"), self.step_before(e.function.state)
+        test = f'if {self.bound(e.function.options, "g")}["lr"] is not {n}.lr: ' if e.function.of_lr_alone else ""
+        self.add(e, f"{test}{n}.refresh({step})", errors=False)
 
     def step_before(self, state) -> str:
         """The variable that holds the count of steps of a parameter's state at the start of the replay."""
@@ -220,12 +219,12 @@ class Source:
         made = "None" if v is None else f"g_{t}"
         if v is not None:
             self.gradients += [f"{made} = blank(Tensor)", f"fill({made}, {self.value(v)})"]
-        self.add(e, text, effect=True, pieces=f'(setattr, {t}, "grad", {made})', errors=False)
+        self.add(e, text, effect=True, pieces=f"{t}.grad = {made}", errors=False)
 
     def do_tick(self, e):
         state, before, n = self.bound(e.function, "s"), self.step_before(e.function), e.args[2]
         text = f'{state}["step"] = {before} + {n}'
-        self.add(e, text, effect=True, pieces=f'(setitem, {state}, "step", {before} + {n})', errors=False)
+        self.add(e, text, effect=True, pieces=text, errors=False)
 
     def do_fused(self, e):
         """A loop: memory for what the user keeps, the call, and what it has added up."""
@@ -278,7 +277,7 @@ class Source:
         elif e.writes and "out" in kwargs and type(kwargs["out"]) is Value and hasattr(function, "nin"):
             self.ufunc(e, function, args, kwargs, kwargs.pop("out"))
         elif e.writes and name == "fill":
-            self.call(e, numpy.copyto, (args[0], args[1]))
+            self.call(e, operator.setitem, (args[0], ..., args[1]))
         elif getattr(function, "into", None) and self.is_one_part(args):
             self.kernel_in_place(e, function, args)
         elif e.writes:
@@ -320,12 +319,9 @@ class Source:
             return
         if name in FILLS or name in ("full", "full_like"):
             value = FILLS[name] if name in FILLS else args[1] if len(args) > 1 else kwargs["fill_value"]
-            self.call(e, numpy.copyto if out.kind is numpy.ndarray else "fill", (out, value))
+            self.call(e, operator.setitem, (out, ..., value))
         elif name in ("astype", "copy", "ascontiguousarray"):
-            if out.kind is numpy.ndarray:
-                self.call(e, numpy.copyto, (out, args[0], "unsafe"))
-            else:
-                self.add(e, f"{self.value(out)}[...] = {self.value(args[0])}")
+            self.call(e, operator.setitem, (out, ..., args[0]))
         elif isinstance(function, str) and name in REDUCTIONS:
             function, args, kwargs = self.reduction(name, args, kwargs, out)
             self.call(e, function, args, kwargs)
@@ -354,7 +350,8 @@ class Source:
         return getattr(numpy, REDUCTIONS[name]).reduce, (x, *rest), {}
 
     def numbers_as_arrays(self, args):
-        """The arguments with Python numbers beside floats as 0-d arrays, because NumPy reads these faster."""
+        """The arguments with numbers beside floats as 0-d arrays, because NumPy reads these faster."""
+        args = tuple([self.array_instead(a) for a in args])
         arrays = [self.plan.resolve(a) for a in args if type(a) is Value]
         dtypes = {v.dtype for v in arrays}
         if len(dtypes) != 1 or len(arrays) == len(args) or not all(v.kind in HOST for v in arrays):
@@ -363,6 +360,12 @@ class Source:
         if dtype.char not in "fd":
             return args
         return tuple(self.number(a, dtype) if type(a) in (int, float) else a for a in args)
+
+    def array_instead(self, x):
+        v = self.plan.resolve(x)
+        if type(v) is not Value or not v.scalar or v not in self.plan.made:
+            return x
+        return self.scalars.setdefault(("scalar", v), numpy.asarray(self.plan.made[v]))
 
     def number(self, x, dtype):
         key = (type(x), repr(x), dtype)
@@ -389,19 +392,25 @@ class Source:
         body += self.block_of(before, gone)
         if touched:
             body.append("    now = tick()")
-        marks = [f"(setitem, {name}, 0, now)," for name in touched]
+        marks = [f"    {' = '.join(f'{name}[0]' for name in touched)} = now"] if touched else []
         if self.atomic:
             body += [f"    {line}" for line in [*self.gradients, f"results = {result_text}"]]
-            body.append("    consume((")
-            body += [f"        {line.pieces},  # {line.note}" for line in after]
-            body += [f"        {mark}" for mark in marks]
-            body.append("    ))")
+            body += self.at_once(after, marks)
         else:
-            body += self.block_of(after, {})
-            body.append(f"    results = {result_text}")
-            body += [f"    consume((({mark.rstrip(',')}),))" for mark in marks]
+            body += [*self.block_of(after, {}), f"    results = {result_text}", *marks]
         body.append("    return results")
         return "\n".join([*body, *self.loops]) + "\n"
+
+    def at_once(self, lines, marks) -> list[str]:
+        """The effects: stores, and one call at last. Python listens to Ctrl-C after a call, not after a store."""
+        calls = [line for line in lines if line.pieces.startswith("(")]
+        stores = [f"    {line.pieces}" for line in lines if not line.pieces.startswith("(")] + marks
+        if len(calls) == 1 and calls[0].text.count("(") == 1:
+            return [*stores, f"    {calls[0].text}  # {calls[0].note}"]
+        if calls:
+            rows = [f"        {line.pieces},  # {line.note}" for line in calls]
+            return ["    calls = calls_of((", *rows, "    ))", *stores, "    run(calls, 0)"]
+        return stores
 
     def touched(self) -> list[str]:
         """The change counters of the tensors from outside that the list writes."""
@@ -428,14 +437,13 @@ class Source:
         body, current = [], self.base
         for i, line in enumerate(lines):
             if line.errors is not None and line.errors != current:
-                if current != self.base:
+                if line.errors == self.base:
                     body += ["    finally:", "        leave(before)"]
+                else:
+                    other = ", ".join(f"{k}: {v}" for k, v in line.errors.items() if v != self.base[k])
+                    text = f"enter({self.bound_errors(line.errors)})  # {other}"
+                    body += [f"    before = {text}", "    try:"] if current == self.base else [f"        {text}"]
                 current = line.errors
-                if current != self.base:
-                    other = {k: v for k, v in current.items() if v != self.base[k]}
-                    name = self.bound_errors(current)
-                    body += [f"    before = enter({name})  # {', '.join(f'{k}: {v}' for k, v in other.items())}"]
-                    body += ["    try:"]
             indent = "    " if current == self.base else "        "
             body.append(f"{indent}{line.text}" + (f"  # {line.note}" if line.note else ""))
             if gone.get(i):

@@ -1,5 +1,6 @@
 """The trace: the calls of the array library in their order, with the arrays that they read, make and change."""
 
+import dis
 import operator
 from sys import _getframe
 from typing import Any
@@ -321,8 +322,13 @@ class Numbers:
     def __init__(self, optimizer, options, state, values, arrays, ahead):
         self.optimizer, self.options, self.state, self.p = optimizer, options, state, optimizer.updating
         self.values, self.arrays, self.ahead = values, arrays, ahead
+        self.lr = options["lr"]  # the one that is in the arrays
+        scalars = type(optimizer).scalars  # of the library's own, guards know the other options
+        own = scalars.__module__.startswith("tinygrad_ms.")
+        self.of_lr_alone = own and all("step" not in str(i.argval) for i in dis.get_instructions(scalars))
 
     def refresh(self, step_before):
+        self.lr = self.options["lr"]
         self.optimizer.updating = self.p
         values = self.optimizer.scalars(self.options, step_before + self.ahead)
         if values != self.values:

@@ -26,6 +26,12 @@ from tinygrad_ms.options import is_real
 from tinygrad_ms.spelling import check_arguments
 
 
+def of_lr_alone(scalars):
+    """Mark ``scalars`` that change only with the learning rate, not from step to step."""
+    scalars.of_lr_alone = True
+    return scalars
+
+
 class Optimizer:
     """Changes parameters, in place, by their gradients.
 

@@ -1,6 +1,6 @@
 """RMSprop: steps scaled by a running root mean square of the gradient."""
 
-from tinygrad_ms.optim.optimizer import Optimizer
+from tinygrad_ms.optim.optimizer import Optimizer, of_lr_alone
 from tinygrad_ms.optim.whole_steps import elementwise
 
 
@@ -42,6 +42,7 @@ class RMSprop(Optimizer):
             + ("momentum_buffer",) * (options["momentum"] > 0)
         )
 
+    @of_lr_alone
     def scalars(self, options, step):
         return options["alpha"], 1 - options["alpha"], options["eps"], float(options["lr"]), options["momentum"]
 

@@ -1,7 +1,7 @@
 """Stochastic gradient descent."""
 
 from tinygrad_ms.ops.fused import LEAST, find
-from tinygrad_ms.optim.optimizer import Optimizer
+from tinygrad_ms.optim.optimizer import Optimizer, of_lr_alone
 from tinygrad_ms.optim.whole_steps import elementwise
 
 
@@ -42,6 +42,7 @@ class SGD(Optimizer):
     def buffers(self, options):
         return ("momentum_buffer",) if options["momentum"] else ()
 
+    @of_lr_alone
     def scalars(self, options, step):
         return float(options["lr"]), options["momentum"]
 

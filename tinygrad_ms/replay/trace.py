@@ -1,6 +1,5 @@
 """The trace: the calls of the array library in their order, with the arrays that they read, make and change."""
 
-import dis
 import operator
 from sys import _getframe
 from typing import Any
@@ -323,9 +322,7 @@ class Numbers:
         self.optimizer, self.options, self.state, self.p = optimizer, options, state, optimizer.updating
         self.values, self.arrays, self.ahead = values, arrays, ahead
         self.lr = options["lr"]  # the one that is in the arrays
-        scalars = type(optimizer).scalars  # of the library's own, guards know the other options
-        own = scalars.__module__.startswith("tinygrad_ms.")
-        self.of_lr_alone = own and all("step" not in str(i.argval) for i in dis.get_instructions(scalars))
+        self.of_lr_alone = getattr(type(optimizer).scalars, "of_lr_alone", False)  # guards know the other options
 
     def refresh(self, step_before):
         self.lr = self.options["lr"]

@@ -375,6 +375,9 @@ def concat(xs, axis=0):
 )
 def _stack(xp, *xs, axis=0):
     """The arrays along a new axis."""
+    shape = xs[0].shape
+    if axis == 0 and shape and all(x.shape == shape for x in xs):  # NumPy's stack takes as long as five other calls
+        return xp.concatenate(xs).reshape((len(xs), *shape))
     return xp.stack(xs, axis)
 
 
@@ -387,7 +390,7 @@ def stack(xs, axis: int = 0):
     """
     if not len(xs):
         raise ValueError("stack: the sequence xs is empty; expected at least one array")
-    return _stack(*xs, axis=axis)
+    return _stack(*xs, axis=axis) if axis else _stack(*xs)
 
 
 def _parts_or_zeros(parts, shapes):

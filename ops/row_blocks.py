@@ -1,0 +1,143 @@
+"""Functions of the rows of a matrix on a CPU: some rows at a time, so that all steps on them stay in the cache."""
+
+from math import prod
+
+import numpy
+
+from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.sums import MOST_ONES, ones
+from tinygrad_ms.ops.scale import in_range
+
+__all__: list[str] = []
+
+BLOCK = 256 << 10  # bytes of one block
+FEWEST = 1 << 15  # elements of a matrix; below, the number of calls decides the time
+
+
+def as_matrices(axes, x, *others):
+    """The raw arrays with the elements along ``axes``, the last ones, as rows of matrices.
+
+    None unless they are large float32 or float64 arrays of the memory of the host, all of one kind.
+    """
+    kind = type(x)
+    if kind not in BACKENDS or BACKENDS[kind].name != "cpu" or x.size < FEWEST or x.dtype.char not in "fd":
+        return None
+    first = x.ndim - len(axes)
+    n = prod(x.shape[first:])
+    if not 1 < n <= MOST_ONES or sorted(axis % x.ndim for axis in axes) != [*range(first, x.ndim)]:
+        return None
+    for a in (x, *others):
+        if type(a) is not kind or a.dtype != x.dtype or a.shape != x.shape or not a.flags.c_contiguous:
+            return None
+    return [a.reshape((-1, n)) for a in (x, *others)]
+
+
+def as_lines(x, axes, *factors):
+    """Each number, or array with the shape of the last axes ``axes`` of x, as a vector; None if there is another."""
+    shape, lines = x.shape[x.ndim - len(axes) :], []
+    for a in factors:
+        if type(a) is float:
+            lines.append(numpy.full(prod(shape), a, x.dtype))
+        elif a.shape == shape and a.dtype == x.dtype:
+            lines.append(a.reshape((-1,)))
+        else:
+            return None
+    return lines
+
+
+def in_parts(*matrices):
+    """The matrices, which have the same number of rows, in parts."""
+    step = max(1, BLOCK // matrices[0][:1].nbytes)
+    for start in range(0, len(matrices[0]), step):
+        yield [m[start : start + step] for m in matrices]
+
+
+def softmax(xp, x, axis, logarithm=False):
+    """softmax of the raw array x along its last axis, or its logarithm. None where this is no way to compute it."""
+    if type(axis) is not int or (found := as_matrices((axis,), x)) is None:
+        return None
+    (rows,) = found
+    y, one = xp.empty_like(rows), ones(x.dtype)[: rows.shape[1]]
+    for part, z in in_parts(rows, y):
+        xp.subtract(part, xp.max(part, axis=1, keepdims=True), out=z)
+        if logarithm:
+            z -= xp.log(xp.exp(z) @ one)[:, None]
+        else:
+            xp.exp(z, out=z)
+            z /= (z @ one)[:, None]
+    return y.reshape(x.shape)
+
+
+def softmax_rule(g, y, axis, logarithm=False):
+    """The gradient of that function, from its result y. None as above."""
+    if type(axis) is not int or (found := as_matrices((axis,), y, g)) is None:
+        return None
+    xp, one = BACKENDS[type(y)].xp, ones(y.dtype)[: y.shape[-1]]
+    dx = xp.empty_like(found[0])
+    for p, part, z in in_parts(*found, dx):
+        if logarithm:
+            xp.exp(p, out=z)
+            z *= (part @ one)[:, None]
+            xp.subtract(part, z, out=z)
+        else:
+            xp.multiply(part, p, out=z)
+            xp.subtract(part, (z @ one)[:, None], out=z)
+            z *= p
+    return dx.reshape(y.shape)
+
+
+def normalize(xp, x, weight, bias, axes, eps, center):
+    """The forward of ``ops/normalization.py``. None where this is no way to compute it."""
+    found, lines = as_matrices(axes, x), as_lines(x, axes, weight, bias)
+    if found is None or lines is None:
+        return None
+    y = xp.empty_like(found[0])
+    for part, z in in_parts(*found, y):
+        if (r := _normalized(xp, part, z, eps, center)) is None:
+            return None
+        z *= r
+        z *= lines[0]
+        z += lines[1]
+    return y.reshape(x.shape)
+
+
+def normalize_rule(needed, g, x, weight, axes, eps, center):
+    """The gradients of x, weight and bias for that function. None as above."""
+    found, lines = as_matrices(axes, x, g), as_lines(x, axes, weight)
+    if found is None or lines is None or not needed[0]:
+        return None
+    xp, (w,), n = BACKENDS[type(x)].xp, lines, found[0].shape[1]
+    dx, one = xp.empty_like(found[0]), ones(x.dtype)
+    h, dw, db = None, xp.zeros(n, x.dtype), xp.zeros(n, x.dtype)
+    for part, u, z in in_parts(*found, dx):
+        h = xp.empty_like(part) if h is None or len(h) > len(part) else h
+        if (r := _normalized(xp, part, h, eps, center)) is None:
+            return None
+        h *= r
+        xp.multiply(u, h, out=z)
+        if needed[1]:
+            dw += one[: len(z)] @ z
+        if needed[2]:
+            db += one[: len(z)] @ u
+        along = (z @ w)[:, None] / n
+        xp.multiply(u, w, out=z)
+        if center:
+            z -= (u @ w)[:, None] / n
+        h *= along
+        z -= h
+        z *= r
+    shape = x.shape[x.ndim - len(axes) :]
+    return dx.reshape(x.shape), dw.reshape(shape) if needed[1] else None, db.reshape(shape) if needed[2] else None
+
+
+def _normalized(xp, x, c, eps, center):
+    """Write the centred rows of x, or x itself, into c. Return (mean(c^2) + eps)^(-1/2) of each, None out of range."""
+    n = x.shape[1]
+    one = ones(x.dtype)[:n]
+    with numpy.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if center:
+            xp.subtract(x, (x @ one)[:, None] / n, out=c)
+        else:
+            c[...] = x
+        r = 1 / ((xp.multiply(c, c) @ one)[:, None] / n + eps) ** 0.5
+    return r if in_range(r, x) else None

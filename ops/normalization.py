@@ -70,7 +70,7 @@ def _normalize_vjp(needed, g, x, weight, bias_shape, axes, eps, center):
     axes = from_the_end(axes, x.ndim)
     if (found := calls.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)) is not None:
         return found
-    if (found := row_blocks.normalize_rule(needed, g, x, weight, axes, eps, center)) is not None:
+    if (found := row_blocks.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)) is not None:
         return found
     c, r, s = _centred(x, axes, eps, center)
     by_bias, g = g, wide(g)

@@ -11,6 +11,7 @@ from tinygrad_ms.ops.scale import in_range
 __all__: list[str] = []
 
 BLOCK = 256 << 10  # bytes of one block
+FEW = 15  # elements of a row, for which NumPy's own loop takes most of the time
 FEWEST = 1 << 15  # elements of a matrix; below, the number of calls decides the time
 
 
@@ -24,7 +25,7 @@ def as_matrices(axes, x, *others):
         return None
     first = x.ndim - len(axes)
     n = prod(x.shape[first:])
-    if not 1 < n <= MOST_ONES or sorted(axis % x.ndim for axis in axes) != [*range(first, x.ndim)]:
+    if not FEW < n <= MOST_ONES or sorted(a + x.ndim * (a < 0) for a in axes) != [*range(first, x.ndim)]:
         return None
     for a in (x, *others):
         if type(a) is not kind or a.dtype != x.dtype or a.shape != x.shape or not a.flags.c_contiguous:
@@ -47,7 +48,7 @@ def as_lines(x, axes, *factors):
 
 def in_parts(*matrices):
     """The matrices, which have the same number of rows, in parts."""
-    step = max(1, BLOCK // matrices[0][:1].nbytes)
+    step = min(max(1, BLOCK // matrices[0][:1].nbytes), MOST_ONES)
     for start in range(0, len(matrices[0]), step):
         yield [m[start : start + step] for m in matrices]
 
@@ -80,8 +81,7 @@ def softmax_rule(g, y, axis, logarithm=False):
             z *= (part @ one)[:, None]
             xp.subtract(part, z, out=z)
         else:
-            xp.multiply(part, p, out=z)
-            xp.subtract(part, (z @ one)[:, None], out=z)
+            xp.subtract(part, xp.vecdot(part, p)[:, None], out=z)
             z *= p
     return dx.reshape(y.shape)
 
@@ -101,43 +101,40 @@ def normalize(xp, x, weight, bias, axes, eps, center):
     return y.reshape(x.shape)
 
 
-def normalize_rule(needed, g, x, weight, axes, eps, center):
+def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
     """The gradients of x, weight and bias for that function. None as above."""
-    found, lines = as_matrices(axes, x, g), as_lines(x, axes, weight)
-    if found is None or lines is None or not needed[0]:
+    found, lines, shape = as_matrices(axes, x, g), as_lines(x, axes, weight), x.shape[x.ndim - len(axes) :]
+    if found is None or lines is None or not needed[0] or (needed[2] and bias_shape != shape):
         return None
     xp, (w,), n = BACKENDS[type(x)].xp, lines, found[0].shape[1]
     dx, one = xp.empty_like(found[0]), ones(x.dtype)
-    h, dw, db = None, xp.zeros(n, x.dtype), xp.zeros(n, x.dtype)
+    c, dw, db = None, xp.zeros(n, x.dtype), xp.zeros(n, x.dtype)
     for part, u, z in in_parts(*found, dx):
-        h = xp.empty_like(part) if h is None or len(h) > len(part) else h
-        if (r := _normalized(xp, part, h, eps, center)) is None:
+        c = xp.empty_like(part) if c is None or len(c) > len(part) else c
+        if (r := _normalized(xp, part, c, eps, center)) is None:
             return None
-        h *= r
-        xp.multiply(u, h, out=z)
+        xp.multiply(u, c, out=z)
         if needed[1]:
-            dw += one[: len(z)] @ z
+            dw += r[:, 0] @ z
         if needed[2]:
             db += one[: len(z)] @ u
-        along = (z @ w)[:, None] / n
+        along = (z @ w)[:, None] * (r * r / n)
         xp.multiply(u, w, out=z)
         if center:
             z -= (u @ w)[:, None] / n
-        h *= along
-        z -= h
+        c *= along
+        z -= c
         z *= r
-    shape = x.shape[x.ndim - len(axes) :]
     return dx.reshape(x.shape), dw.reshape(shape) if needed[1] else None, db.reshape(shape) if needed[2] else None
 
 
 def _normalized(xp, x, c, eps, center):
     """Write the centred rows of x, or x itself, into c. Return (mean(c^2) + eps)^(-1/2) of each, None out of range."""
     n = x.shape[1]
-    one = ones(x.dtype)[:n]
     with numpy.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if center:
-            xp.subtract(x, (x @ one)[:, None] / n, out=c)
+            xp.subtract(x, (x @ ones(x.dtype)[:n])[:, None] / n, out=c)
         else:
             c[...] = x
-        r = 1 / ((xp.multiply(c, c) @ one)[:, None] / n + eps) ** 0.5
+        r = 1 / (xp.vecdot(c, c)[:, None] / n + eps) ** 0.5
     return r if in_range(r, x) else None

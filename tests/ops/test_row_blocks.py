@@ -16,6 +16,8 @@ FUNCTIONS = {  # of x, a weight and a bias
     "layer_norm of constant x": lambda x, w, b: tg.layer_norm(x.detach(), w, b),
     "rms_norm": lambda x, w, b: tg.rms_norm(x, w),
     "two axes": lambda x, w, b: tg.layer_norm(x.reshape((-1, 9, 10)), axes=(1, 2)),
+    "a bias for each element": lambda x, w, b: tg.layer_norm(x, w, tg.stack([b] * len(x))),
+    "narrow rows": lambda x, w, b: tg.layer_norm(x.reshape((-1, 18)), w[:18], b[:18]),
 }
 ODD = [np.inf, -np.inf, np.nan, 1e30, 1e-30, 0.0]
 
@@ -67,3 +69,10 @@ def test_which_arrays_are_computed_in_blocks():
     assert row_blocks.softmax(np, x, 0) is None
     assert row_blocks.softmax(np, x, (0, 1)) is None
     assert row_blocks.normalize(np, x, np.ones((1, N), "f"), 0.0, (-1,), 1e-5, True) is None
+
+
+@pytest.mark.parametrize("function", [tg.softmax, tg.log_softmax])
+def test_an_axis_out_of_bounds_is_an_error(function):
+    for axis in (2, 3, -3):
+        with pytest.raises(ValueError, match="axis"):
+            function(tg.tensor(data("float32")), axis=axis)

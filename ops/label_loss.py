@@ -34,10 +34,12 @@ def _label_loss_rule(g, logits, target, e, rest, total, entries, reduction):
         found = None if total is None else calls.label_loss_rule(scale, logits, target, entries, rest, total)
         return softmax_minus_one_hot(scale, log_softmax(wide(logits)), labels=target) if found is None else found
     columns = total.ndim == 1
-    y = e * (scale.reshape((-1,) if columns else (-1, 1)) / total)
+    scale = scale.reshape((-1,) if columns else (-1, 1)) / total
+    y = e * scale
     row = y.reshape((-1,))
-    row[entries] = 0
-    row[entries] = -(add_up(y) if columns else y.sum(axis=1))  # p - 1 would lose its digits where p is near 1
+    if rest is None:
+        row[entries] = 0
+    row[entries] = -(add_up(y) if rest is None else (rest * scale).reshape((-1,)))  # p - 1 would lose its digits
     return (y.T if columns else y).reshape(logits.shape)
 
 
@@ -58,9 +60,9 @@ def _label_loss_jvp(t, logits, target, reduction):
 def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
     """-ln softmax(logits)[target] of each sample, at least in float32: their mean, their sum or all of them.
 
-    z are the logits minus their maximum. The cache has e^z, its sums over the classes, and the places of the labelled
-    entries; short rows are columns there, and the sums have one axis. A compiled kernel leaves no e^z, but the sums
-    without the labelled entries, and the maxima for the places.
+    z are the logits minus their maximum. The cache has e^z without the labelled entries, its sums over the classes, the
+    sums with the labelled entries, and the places of these entries. Short rows are columns: there e^z is whole, only
+    the second sums are known, and they have one axis. A compiled kernel leaves no e^z, and the maxima for the places.
     """
     n, classes = target.size, logits.shape[-1]
     labels = target.reshape((-1,)).astype("int64", copy=False)
@@ -76,12 +78,18 @@ def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
     else:
         z, entries = xp.ascontiguousarray(z.reshape((n, classes))), labels + xp.arange(0, n * classes, classes)
         z = z - xp.max(z, axis=1, keepdims=True)
-    labelled = z.reshape((-1,))[entries]
+    row = z.reshape((-1,))
+    labelled = row[entries]
     e = xp.exp(z, out=z)
-    total = e.sum(axis=1, keepdims=True) if columns is None else add_up(e)
+    if columns is not None:
+        rest, total = None, add_up(e)
+    else:
+        row[entries] = 0
+        rest = e.sum(axis=1, keepdims=True)
+        total = rest + xp.exp(labelled).reshape(rest.shape)
     loss = _reduced(xp.log(total).reshape((-1,)) - labelled, target, reduction)
     loss = loss if loss.dtype == logits.dtype else loss.astype(logits.dtype)
-    return loss, (e, None, total, entries)
+    return loss, (e, rest, total, entries)
 
 
 @lru_cache(8)

@@ -38,12 +38,12 @@ def tabulated(kernel, low, high, *constants):
         cells = xp.subtract(t.view("i4"), first, out=p.view("i4"))
         if cells.view("u4").max() >= len(rows):  # x is outside, or NaN
             raise FloatingPointError
-        found = xp.take(rows, cells.astype(numpy.intp), axis=0, mode="wrap")
-        c0, c1, c2, c3 = xp.ascontiguousarray(found.T)
+        c0, c1, c2, c3 = xp.take(rows, cells, axis=0, mode="wrap").T
+        c1, c2 = c1.copy(), c2.copy()  # what is read twice
         t -= TO_CELLS
         xp.subtract(x, t, out=t)
         with numpy.errstate(under="ignore"):
-            c3 *= t
+            c3 = xp.multiply(c3, t)
             xp.add(c3, c2, out=p)
             c3 += p
             c3 += p

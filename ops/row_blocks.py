@@ -12,16 +12,16 @@ __all__: list[str] = []
 
 BLOCK = 256 << 10  # bytes of one block
 FEW = 15  # elements of a row, for which NumPy's own loop takes most of the time
-FEWEST = 1 << 15  # elements of a matrix; below, the number of calls decides the time
+FEWEST = 1 << 15  # elements of a matrix; softmax of fewer takes no longer as a whole
 
 
-def as_matrices(axes, x, *others):
+def as_matrices(axes, x, *others, least=FEWEST):
     """The raw arrays with the elements along ``axes``, the last ones, as rows of matrices.
 
-    None unless they are large float32 or float64 arrays of the memory of the host, all of one kind.
+    None unless they are float32 or float64 arrays in the memory of the host, all of one kind, with ``least`` elements.
     """
     kind = type(x)
-    if kind not in BACKENDS or BACKENDS[kind].name != "cpu" or x.size < FEWEST or x.dtype.char not in "fd":
+    if kind not in BACKENDS or BACKENDS[kind].name != "cpu" or x.size < least or x.dtype.char not in "fd":
         return None
     first = x.ndim - len(axes)
     n = prod(x.shape[first:])
@@ -37,7 +37,7 @@ def as_lines(x, axes, *factors):
     """Each number, or array with the shape of the last axes ``axes`` of x, as a vector; None if there is another."""
     shape, lines = x.shape[x.ndim - len(axes) :], []
     for a in factors:
-        if type(a) is float:
+        if not hasattr(a, "shape"):
             lines.append(numpy.full(prod(shape), a, x.dtype))
         elif a.shape == shape and a.dtype == x.dtype:
             lines.append(a.reshape((-1,)))
@@ -88,8 +88,8 @@ def softmax_rule(g, y, axis, logarithm=False):
 
 def normalize(xp, x, weight, bias, axes, eps, center):
     """The forward of ``ops/normalization.py``. None where this is no way to compute it."""
-    found, lines = as_matrices(axes, x), as_lines(x, axes, weight, bias)
-    if found is None or lines is None:
+    found = as_matrices(axes, x, least=1)
+    if (lines := found and as_lines(x, axes, weight, bias)) is None:
         return None
     y = xp.empty_like(found[0])
     for part, z in in_parts(*found, y):
@@ -103,8 +103,9 @@ def normalize(xp, x, weight, bias, axes, eps, center):
 
 def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
     """The gradients of x, weight and bias for that function. None as above."""
-    found, lines, shape = as_matrices(axes, x, g), as_lines(x, axes, weight), x.shape[x.ndim - len(axes) :]
-    if found is None or lines is None or not needed[0] or (needed[2] and bias_shape != shape):
+    found, shape = as_matrices(axes, x, g, least=1), x.shape[x.ndim - len(axes) :]
+    lines = found and as_lines(x, axes, weight)
+    if lines is None or not needed[0] or (needed[2] and bias_shape != shape):
         return None
     xp, (w,), n = BACKENDS[type(x)].xp, lines, found[0].shape[1]
     dx, one = xp.empty_like(found[0]), ones(x.dtype)

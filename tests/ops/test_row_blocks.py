@@ -52,7 +52,7 @@ def test_blocks_give_what_whole_arrays_give(name, dtype, odd, monkeypatch):
             x[row] = value
             x[row + 1, 7] = value
     blocks = results(FUNCTIONS[name], x)
-    monkeypatch.setattr(row_blocks, "FEWEST", x.size + 1)
+    monkeypatch.setattr(row_blocks, "as_matrices", lambda *given, **least: None)
     whole = results(FUNCTIONS[name], x)
     digits = dict(rtol=1e-5, atol=5e-5) if dtype == "float32" else dict(rtol=1e-12, atol=1e-12)
     for found, right in zip(blocks, whole, strict=True):

@@ -5,6 +5,7 @@ from numpy import ndarray
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import elementwise, primitive
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.ops import row_blocks
 from tinygrad_ms.ops.blocks import fused
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.elementwise import exp
@@ -76,6 +77,8 @@ def relu6(x) -> Tensor:
 def _softmax_vjp(g, y, axis):
     if (g.size >= LEAST or type(g) is not ndarray) and (dx := along_rows("softmax_rule", g, y, axis=axis)) is not None:
         return dx
+    if (dx := row_blocks.softmax_rule(g, y, axis)) is not None:
+        return dx
     return y * (g - (g * y).sum(axis=from_the_end(axis, y.ndim), keepdims=True))
 
 
@@ -95,6 +98,8 @@ def _softmax(xp, x, axis=-1):
         return y
     columns = as_columns(x, axis)
     if columns is None:
+        if x.ndim and (y := row_blocks.softmax(xp, x, axis)) is not None:
+            return y
         axis = axis if x.ndim else all_axes("softmax", axis, 0)
         e = xp.exp(_shifted(xp, x, axis))
         return e / xp.sum(e, axis=axis, keepdims=True)
@@ -119,6 +124,8 @@ def _log_softmax_vjp(g, y, axis):
         dx := along_rows("log_softmax_rule", g, y, axis=axis)
     ) is not None:
         return dx
+    if (dx := row_blocks.softmax_rule(g, y, axis, logarithm=True)) is not None:
+        return dx
     return g - exp(y) * g.sum(axis=from_the_end(axis, y.ndim), keepdims=True)
 
 
@@ -142,6 +149,8 @@ def log_probabilities(xp, x, axis):
         return y
     columns = as_columns(x, axis)
     if columns is None:
+        if x.ndim and (y := row_blocks.softmax(xp, x, axis, logarithm=True)) is not None:
+            return y
         axis = axis if x.ndim else all_axes("log_softmax", axis, 0)
         y = _shifted(xp, x, axis)
         return y - xp.log(xp.sum(xp.exp(y), axis=axis, keepdims=True))

@@ -8,8 +8,9 @@ from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import decay, fused, in_blocks, pulled, step
 from tinygrad_ms.ops.comparisons import clip
 from tinygrad_ms.ops.normal import DENSITY, FAR, bell, gaussian, horner, mills_ratio, normal_cdf, product, turned
-from tinygrad_ms.ops.quick_gelu import TANH_C, TANH_E_C, TANH_N_C, quick_gelu, quick_gelu_tanh
+from tinygrad_ms.ops.quick_gelu import TANH_C, TANH_E_C, TANH_N_C, quick_gelu_tanh
 from tinygrad_ms.ops.smooth_activations import kept, sigmoid, sigmoid_slope
+from tinygrad_ms.ops.tables import tabulated
 
 __all__ = ["gelu"]
 
@@ -95,29 +96,6 @@ def _gelu_tanh_kernel(xp, x):
     return y, xp.where(x > 0, 1 - slope, slope)
 
 
-def _quick_gelu_tanh(xp, x, out):
-    if x.dtype.char == "d":
-        return quick_gelu_tanh(xp, x, out)
-    v = x.astype("float64")
-    k = v * v
-    k *= _CUBE[0]
-    slope = 3 * k
-    k += _LINE[0]
-    slope += _LINE[0]
-    slope *= v
-    k *= v
-    e = xp.exp(k, out=k)
-    s = e + 1
-    xp.divide(e, s, out=s)
-    q = 1 / e
-    q += e
-    q += 2
-    slope /= q
-    slope += s
-    s *= v
-    return s, slope
-
-
 def _decay_of_cubic(xp, a):
     """e^-v and a function p -> p e^-v, for v = 2 sqrt(2 / pi) (a + 0.044715 a^3), a >= 0.
 
@@ -143,6 +121,10 @@ def _gelu_slope(x, approximate):
     return sigmoid(v) + x * sigmoid_slope(v) * (2 * _ROOT * (1 + 3 * _CUBIC * z * z))
 
 
+_quick_gelu = tabulated(_gelu_kernel, -12.5, 13, 8)
+_quick_tanh = tabulated(_gelu_tanh_kernel, -8, 21)
+
+
 @elementwise(
     rule=lambda g, x, slope, approximate: pulled(
         "gelu_rule" if approximate == "none" else "", g, x, slope, lambda x: _gelu_slope(x, approximate)
@@ -159,9 +141,8 @@ def gelu(xp, x, approximate="none"):
     The approximation is Phi(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
     """
     if approximate == "tanh":
-        return kept(
-            *in_blocks(xp, _gelu_tanh_kernel, x, double=False, quick=_quick_gelu_tanh, beyond=0, results=2, spare=4)
-        )
+        quick, spare = (_quick_tanh, 2) if x.dtype.char == "f" else (quick_gelu_tanh, 4)
+        return kept(*in_blocks(xp, _gelu_tanh_kernel, x, double=False, quick=quick, beyond=0, results=2, spare=spare))
     if approximate != "none":
         raise ValueError(f"gelu: approximate is {approximate!r}; it must be 'none' or 'tanh'")
-    return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize, quick=quick_gelu, quick_in="f", results=2, spare=1))
+    return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize, quick=_quick_gelu, quick_in="f", results=2, spare=2))

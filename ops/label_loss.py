@@ -4,11 +4,16 @@
 are the last axis.
 """
 
+from functools import lru_cache
+
+import numpy
+
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.ops.activations import log_softmax
 from tinygrad_ms.ops.fused import calls
-from tinygrad_ms.ops.short_rows import SHORT
+from tinygrad_ms.ops.short_rows import as_columns, most
+from tinygrad_ms.ops.short_rows import total as add_up
 from tinygrad_ms.ops.targets import softmax_minus_one_hot
 
 __all__: list[str] = []
@@ -28,10 +33,14 @@ def _label_loss_rule(g, logits, target, e, rest, total, entries, reduction):
     if e is None:  # under create_graph, or a kernel computes e anew
         found = None if total is None else calls.label_loss_rule(scale, logits, target, entries, rest, total)
         return softmax_minus_one_hot(scale, log_softmax(wide(logits)), labels=target) if found is None else found
-    scale = scale.reshape((-1, 1) if total.shape[1] == 1 else (1, -1)) / total
+    columns = total.ndim == 1
+    scale = scale.reshape((-1,) if columns else (-1, 1)) / total
     y = e * scale
-    y.reshape((-1,))[entries] = -(rest * scale).reshape((-1,))  # p - 1 would lose its digits where p is near 1
-    return (y if total.shape[1] == 1 else y.T).reshape(logits.shape)
+    row = y.reshape((-1,))
+    if rest is None:
+        row[entries] = 0
+    row[entries] = -(add_up(y) if rest is None else (rest * scale).reshape((-1,)))  # p - 1 would lose its digits
+    return (y.T if columns else y).reshape(logits.shape)
 
 
 def _label_loss_jvp(t, logits, target, reduction):
@@ -52,8 +61,8 @@ def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
     """-ln softmax(logits)[target] of each sample, at least in float32: their mean, their sum or all of them.
 
     z are the logits minus their maximum. The cache has e^z without the labelled entries, its sums over the classes, the
-    sums with the labelled entries, and the places of these entries. A compiled kernel leaves no e^z, and the maxima for
-    the places.
+    sums with the labelled entries, and the places of these entries. Short rows are columns: there e^z is whole, only
+    the second sums are known, and they have one axis. A compiled kernel leaves no e^z, and the maxima for the places.
     """
     n, classes = target.size, logits.shape[-1]
     labels = target.reshape((-1,)).astype("int64", copy=False)
@@ -62,20 +71,31 @@ def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
         labelled = logits.reshape((-1, classes))[xp.arange(n), labels]
         loss = _reduced(xp.log(total) - (labelled - top), target, reduction)
         return loss.astype(logits.dtype), (None, rest, total, top)
-    z = wide(logits).reshape((n, classes))
-    if classes <= SHORT <= 4 * n:  # NumPy reduces columns several at once
-        z, axis, entries = xp.ascontiguousarray(z.T), 0, labels * n + xp.arange(n)
+    z = wide(logits)
+    if (columns := as_columns(z, -1)) is not None:
+        z, entries = columns, labels * n + _numbers(n)
+        z -= most(z)
     else:
-        z, axis, entries = xp.ascontiguousarray(z), 1, labels + xp.arange(0, n * classes, classes)
-    z = z - xp.max(z, axis=axis, keepdims=True)
+        z, entries = xp.ascontiguousarray(z.reshape((n, classes))), labels + xp.arange(0, n * classes, classes)
+        z = z - xp.max(z, axis=1, keepdims=True)
     row = z.reshape((-1,))
     labelled = row[entries]
     e = xp.exp(z, out=z)
-    row[entries] = 0
-    rest = e.sum(axis=axis, keepdims=True)
-    total = rest + xp.exp(labelled).reshape(rest.shape)
+    if columns is not None:
+        rest, total = None, add_up(e)
+    else:
+        row[entries] = 0
+        rest = e.sum(axis=1, keepdims=True)
+        total = rest + xp.exp(labelled).reshape(rest.shape)
     loss = _reduced(xp.log(total).reshape((-1,)) - labelled, target, reduction)
-    return loss.astype(logits.dtype, copy=False), (e, rest, total, entries)
+    loss = loss if loss.dtype == logits.dtype else loss.astype(logits.dtype)
+    return loss, (e, rest, total, entries)
+
+
+@lru_cache(8)
+def _numbers(n):
+    """0 ... n - 1 as an array of NumPy."""
+    return numpy.arange(n)
 
 
 def _reduced(losses, target, reduction):

@@ -6,6 +6,7 @@ from tinygrad_ms.ops.blocks import decay, in_blocks, on_devices
 from tinygrad_ms.ops.comparisons import minimum
 from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.smooth_activations import kept
+from tinygrad_ms.ops.tables import tabulated
 
 __all__ = ["mish"]
 
@@ -41,6 +42,9 @@ def _mish_kernel(xp, x, itemsize):
     return times_e(q), times_e(r)
 
 
+_quick_mish = tabulated(_mish_kernel, -20, 20, 8)
+
+
 def _mish_slope(x):
     z = minimum(x, _LARGE)
     e = exp(z)
@@ -59,4 +63,4 @@ def _mish_slope(x):
 )
 def mish(xp, x):
     """x tanh(softplus(x))."""
-    return kept(*in_blocks(xp, _mish_kernel, x, x.dtype.itemsize, results=2))
+    return kept(*in_blocks(xp, _mish_kernel, x, x.dtype.itemsize, quick=_quick_mish, quick_in="f", results=2, spare=2))

@@ -5,8 +5,6 @@ Phi(-a) = e^(-a^2 / 2) R(a) for a >= 0, where R(a) = e^(z^2) erfc(z) / 2 with z 
 
 import math
 
-import numpy
-
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import in_blocks, on_devices
 
@@ -19,7 +17,6 @@ _NUMERATOR = [  # of R in float32, lowest first: minimax up to 14
     0.5000000025458818, 0.43716394836167727, 0.18239227018028853, 0.04034764584048629, 0.004073499451987923]
 _DENOMINATOR = [
     1.0, 1.6722128344812324, 1.1990129489312082, 0.46724424242528234, 0.10114336651685958, 0.010210620079108546]
-MILLS_IN_FLOAT32 = numpy.array([[*_NUMERATOR, 0.0], _DENOMINATOR])
 _SCALED = [  # (a + 1) R(a) by powers of (a - 5) / (a + 5), lowest first: in Chebyshev points up to 40
     0.46151582985003775, -0.09155228183400917, 0.0310303684259707, 0.010002352385241659, -0.026401042966674067,
     0.024536963243297946, -0.015170415395094575, 0.0065220006738440734, -0.0016760724212402098, 7.791539896184297e-06,

@@ -14,6 +14,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import sum_over, wide
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.ops import row_blocks
 from tinygrad_ms.ops.fused import calls
 from tinygrad_ms.ops.operands import as_number
 from tinygrad_ms.ops.scale import in_range, power_of_two
@@ -69,6 +70,8 @@ def _normalize_vjp(needed, g, x, weight, bias_shape, axes, eps, center):
     axes = from_the_end(axes, x.ndim)
     if (found := calls.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)) is not None:
         return found
+    if (found := row_blocks.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)) is not None:
+        return found
     c, r, s = _centred(x, axes, eps, center)
     by_bias, g = g, wide(g)
     if not _one_per_row(weight, x, axes):
@@ -105,6 +108,8 @@ def normalize(xp, x, weight, bias, /, axes, eps, center):
     if any(not -x.ndim <= axis < x.ndim for axis in axes):
         raise ValueError(f"normalize: x has shape {x.shape}, which has not all of the axes {axes}")
     if (y := calls.normalize(x, weight, bias, axes, eps, center)) is not None:
+        return y
+    if (y := row_blocks.normalize(xp, x, weight, bias, axes, eps, center)) is not None:
         return y
     c, r, _ = _centred(x, axes, eps, center)
     y = (c * (r * weight)).astype(x.dtype, copy=False)

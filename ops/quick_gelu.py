@@ -1,41 +1,6 @@
-"""The kernels of gelu for large arrays of ordinary numbers on a CPU. They make few passes, in the cache."""
-
-from tinygrad_ms.ops.normal import DENSITY, MILLS_IN_FLOAT32
+"""The tanh approximation of gelu for float64 arrays of ordinary numbers on a CPU. It makes few passes, in the cache."""
 
 __all__: list[str] = []
-
-
-def quick_gelu(xp, x, out, itemsize=4):
-    """y and its slope in float32, by float64. The two polynomials of Mills' ratio are one product of matrices."""
-    y, slope, above = out
-    flat = x.reshape(-1)
-    powers = xp.empty((6, x.size))  # of a = |x|
-    powers[0] = 1
-    a, square, cube = powers[1:4]
-    a[...] = flat
-    xp.abs(a, out=a)
-    xp.multiply(a, a, out=square)
-    xp.multiply(square, a, out=cube)
-    xp.multiply(square, square, out=powers[4])
-    xp.multiply(square, cube, out=powers[5])
-    tail, work = MILLS_IN_FLOAT32 @ powers
-    tail /= work
-    square *= -0.5
-    q = xp.exp(square, out=square)
-    n = xp.subtract(tail, xp.multiply(a, DENSITY, out=work), out=work)
-    n *= q
-    tail *= q
-    tail *= a
-    xp.maximum(x, 0, out=y)
-    above[...] = tail.reshape(x.shape)
-    y -= above
-    above[...] = x >= 0
-    slope[...] = n.reshape(x.shape)
-    n = slope * above  # the value at a is 1 minus the value at -a
-    slope -= n
-    slope -= n
-    slope += above
-    return y, slope
 
 
 TANH_C, TANH_E_C, TANH_N_C = -0.7524642944335938, 0.2919537720630858, -7.067899231101432e-06  # see ops/gelu.py

@@ -87,6 +87,9 @@ def softmax_minus_one_hot(xp, scale, log_probabilities, /, labels):
     return xp.multiply(y, scale, out=y)
 
 
+UNSIGNED = {n: numpy.dtype(f"u{n}") for n in (1, 2, 4, 8)}
+
+
 def mask_of(op, labels, classes, ignore_index):
     """``ignore_index``, or None if no label is equal to it. Then the samples need no mask.
 
@@ -95,7 +98,7 @@ def mask_of(op, labels, classes, ignore_index):
     """
     if BACKENDS[type(labels)].name != "cpu":
         return ignore_index
-    if not labels.size or labels.view(f"u{labels.itemsize}").max() < classes:
+    if not labels.size or labels.view(UNSIGNED[labels.itemsize]).max() < classes:
         return ignore_index if 0 <= ignore_index < classes else None
     wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
     if wrong.size:

@@ -35,6 +35,19 @@ def test_values_and_derivatives_of_few_numbers_hold_their_bars(name):
         assert accuracy.error(f, r, "float32", x) <= 4
 
 
+@pytest.mark.parametrize("approximate, low, high", [("none", -12.5, 13), ("tanh", -8, 21)])
+def test_the_tables_of_gelu_are_right_in_every_cell(approximate, low, high):
+    """Many random numbers in each part of the table; each block has some next to 0 and to the ends."""
+    rng = np.random.default_rng(0)
+    parts = [rng.uniform(a, b, 30_000) for a, b in ((low, -6), (-6, -1), (-1, 0), (-1e-3, 1e-3), (0, high))]
+    x = rng.permutation(np.concatenate(parts)).astype("float32")
+    case = accuracy.Case(lambda x: tg.gelu(x, approximate=approximate), None)
+    name = "gelu" if approximate == "none" else "gelu tanh"
+    found, right = (accuracy.value_and_slope(case, x.astype(kind), size=len(x)) for kind in ("float32", "float64"))
+    for i, (f, r) in enumerate(zip(found, right)):
+        assert accuracy.error(f, r, "float32", x, name if i else None) <= 4
+
+
 EXTREMES = [math.inf, -math.inf, math.nan, 0.0, -0.0, 1e-40, 1e-7, 45.0, -45.0, 88.9, -88.9, 360.0, -360.0, 720.0, -1e4]
 
 

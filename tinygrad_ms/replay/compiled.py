@@ -107,7 +107,7 @@ class Compiled:
             try:
                 if (results := short(args)) is not MISSED:
                     return results
-            except Diverged as error:  # everything is as it was
+            except Exception as error:  # everything is as it was
                 self.give_up(self.last, error)
         return self.long_way(args, kwargs)
 

@@ -111,7 +111,10 @@ class Program:
         self.count[0] += 1
         with self.lock:  # all threads share one set of buffers
             if self.simple and not arithmetic_raises():
-                return self.function(*arrays)
+                try:
+                    return self.function(*arrays)
+                except Exception as error:  # before the first effect
+                    raise Diverged(str(error)) from error
             with nullcontext() if self.atomic else whole_step():
                 return self.carefully(arrays)
 

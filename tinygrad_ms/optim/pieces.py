@@ -9,9 +9,14 @@ LINE = 64  # bytes; NumPy writes a result twice as fast from such an address on
 
 
 def pieces(*arrays):
-    """Pieces of the arrays, which have one shape. The arrays as they are where they are small or on devices."""
+    """Pieces of the arrays, which have one shape. The arrays as they are where they are small or on devices.
+
+    A recording gets them whole, too: its list has blocks of its own.
+    """
     size, kind = arrays[0].size, type(arrays[0])
-    if size <= 2 * PIECE or BACKENDS[kind].name != "cpu" or not all(a.flags.c_contiguous for a in arrays):
+    if size <= 2 * PIECE or BACKENDS[kind].name != "cpu" or BACKENDS[kind].recorder:
+        return [arrays]
+    if not all(a.flags.c_contiguous for a in arrays):
         return [arrays]
     rows = [a.reshape(-1) for a in arrays]
     return [[row[i : i + PIECE] for row in rows] for i in range(0, size, PIECE)]

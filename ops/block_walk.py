@@ -28,10 +28,8 @@ ALONE = 2  # the count of references to an array of which no other code knows
 
 def in_blocks_from_the_end(tape, grads):
     """The tape in reverse order. Elementwise ops are done here if the tape ends with large arrays."""
-    for node in tape[-2:]:
-        if node.parents and prod(getattr(node.parents[0], "shape", None) or ()) >= MANY and not current_state().hooks:
-            return through(tape, grads)
-    return reversed(tape)
+    large = prod(tape[-1].shape or ()) >= MANY or (len(tape) > 1 and prod(tape[-2].shape or ()) >= MANY)
+    return through(tape, grads) if large and not current_state().hooks else reversed(tape)
 
 
 def through(tape, grads):

@@ -2,8 +2,9 @@
 
 A rule reads and writes whole arrays, and for large ones memory takes most of its time. So the rules of several ops, one
 after the other on the tape, all run on one block before the next one. Each number comes from the same operations in
-the same order, and the walk sees the nodes as ever. With the extra ``fast`` the rules become one compiled loop where
-the same ops come again and again; then numbers differ by rounding.
+the same order, and the walk sees the nodes as ever. (A gradient that repeats one number, as that of a sum, may leave a
+run as a whole array. A rule that has another formula for whole arrays then rounds differently.) With the extra ``fast``
+the rules become one compiled loop where the same ops come again and again; then numbers differ by rounding.
 """
 
 import importlib
@@ -36,12 +37,12 @@ def through(tape, grads):
     """The nodes in reverse order. Runs of nodes that fit have sent their gradients before they come."""
     run: list[Node] = []
     for node in reversed(tape):
-        fits = is_large_and_elementwise(node)
-        if run and not (fits and len(run) < TOGETHER and node.shape == run[0].shape and node.dtype is run[0].dtype):
+        large = is_large_and_elementwise(node)
+        if run and not (large and len(run) < TOGETHER and node.shape == run[0].shape and node.dtype is run[0].dtype):
             send(run, grads)
             yield from run
             run = []
-        if fits:
+        if large:
             run.append(node)
         else:
             yield node
@@ -58,11 +59,13 @@ def is_large_and_elementwise(node) -> bool:
         return False
     if node.saved is None or last_change[0] > node.seq:
         node.check()
-    return all(
-        type(x) in NUMBERS
-        or (type(x) is numpy.ndarray and x.shape == shape and x.dtype is dtype and x.flags.c_contiguous)
-        for x in node.saved
-    ) and all(node.parents[i].shape == shape and node.parents[i].dtype is dtype for i, _, _ in plan.pullbacks)
+    if not all(type(x) in NUMBERS or (fits(x, node) and x.flags.c_contiguous) for x in node.saved):
+        return False
+    return all(node.parents[i].shape == shape and node.parents[i].dtype is dtype for i, _, _ in plan.pullbacks)
+
+
+def fits(x, node) -> bool:
+    return type(x) is numpy.ndarray and x.shape == node.shape and x.dtype is node.dtype
 
 
 def send(run, grads):
@@ -76,8 +79,8 @@ def send(run, grads):
     )
     places = [*run, *outside]
     given = {slot: grads[p] for slot, p in enumerate(places) if p in grads}
-    if len(run) < 2 or any(
-        type(g) is not numpy.ndarray or g.shape != run[0].shape or g.dtype is not run[0].dtype for g in given.values()
+    if len(run) < 2 or not all(
+        fits(g, run[0]) and (g.flags.c_contiguous or not any(g.strides)) for g in given.values()
     ):
         return
     for slot in given:
@@ -107,7 +110,7 @@ def in_blocks(work, given, flat, size, step):
             for slot, rule, positions in rules:
                 if (d := rule(g, *[saved[p] for p in positions])) is not None:
                     if slot in here:
-                        d = numpy.add(here[slot], d, out=d if getrefcount(d) == ALONE else None)
+                        d = numpy.add(here[slot], d, out=d if getrefcount(d) == ALONE and d.base is None else None)
                     here[slot] = d
         for slot, d in here.items():
             flat[slot][part] = d

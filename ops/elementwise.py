@@ -144,7 +144,7 @@ def power(xp, a, b):
 # fmt: off
 square = unary("square", "x squared.", derivative=lambda x: 2 * x,
                formula=r"\frac{dy}{dx} = 2x", source="ai-edu, equation 2", notation="{0}^2")
-sqrt = unary("sqrt", "The square root.", derivative=lambda y: 0.5 / y,
+sqrt = unary("sqrt", "The square root.", rule=lambda g, y: 0.5 * g / y,
              formula=r"\frac{dy}{dx} = \frac{1}{2\sqrt{x}} = \frac{1}{2y}", source="ai-edu, equation 2", floats=True,
              notation=r"\sqrt{{{0}}}", notes="At 0 the gradient is infinite; NaN for x < 0.")
 cbrt = unary("cbrt", "The real cube root, also of negative numbers.", derivative=lambda y: 1 / (3 * y * y),
@@ -163,7 +163,7 @@ expm1 = unary("expm1", "e^x - 1, accurate for small x.",
               formula=r"\frac{dy}{dx} = e^x", source="ai-edu, equation 6", floats=True)
 exp2 = unary("exp2", "2 to the power x.", derivative=lambda y: y * math.log(2),
              formula=r"\frac{dy}{dx} = y \ln 2", source="ai-edu, equation 5", floats=True)
-log = unary("log", "The natural logarithm.", derivative=lambda x: 1 / x,
+log = unary("log", "The natural logarithm.", rule=lambda g, x: g / x,
             formula=r"\frac{dy}{dx} = \frac{1}{x}", source="ai-edu, equation 4", floats=True, notation=r"\ln {0}",
             notes="At 0: value -inf, gradient inf. For x < 0 the value is NaN and the gradient 1 / x.")
 log1p = unary("log1p", "ln(1 + x), accurate for small x.", rule=lambda g, x: g / (1 + wide(x)),

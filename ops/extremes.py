@@ -24,8 +24,9 @@ def to_extremes(g, x, y, axis, keepdims):
     places = slices(x, axis) if type(g) is type(x) and g.shape == y.shape and g.dtype == x.dtype else None
     if places is None:
         return g * tie_weights(x, y, axis, True)
-    ties = [(x[place] == y).astype(g.dtype) for place in places]
-    g, result = g / reduce(numpy.add, ties), numpy.empty_like(x)
+    ties = [x[place] == y for place in places]
+    count = reduce(numpy.add, [tie.view("uint8") for tie in ties]).astype(g.dtype)
+    g, result = numpy.divide(g, count, out=count), numpy.empty_like(x)  # all in the order that the memory of x has
     for place, tie in zip(places, ties):
         numpy.multiply(g, tie, out=result[place])
     return result

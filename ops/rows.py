@@ -96,6 +96,7 @@ def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -
             linear if "transpose" in facts else elementwise if {"derivative", "rule"} & facts.keys() else no_derivative
         )
     op = kind(**facts)(forward)
+    op.primitive.each = True
     alone = [pair for pair in BACKENDS.items() if not pair[1].multi_device]
     for array_type, backend in alone:  # the call goes straight to the array library
         op.primitive.direct[array_type] = getattr(backend.xp, plain) if plain else partial(forward, backend.xp)

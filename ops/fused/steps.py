@@ -1,5 +1,4 @@
-"""The steps of optimizers on vectors, in place and in one pass. They round like the formulas in NumPy, except for
-one division of Adam."""
+"""The steps of optimizers on vectors, in place and in one pass. They round like the formulas in NumPy."""
 
 from math import sqrt
 
@@ -31,10 +30,10 @@ def sgd_momentum(p, g, m, /, lr, momentum, share, decay, nesterov):
 
 
 @each(dtypes="fd", wide=False, exact=True, into=(0, 2, 3))
-def adam(p, g, m, v, /, b1, c1, b2, c2, eps, rate, inverse, decay, shrink):
-    """The step of Adam. ``inverse`` is 1 / root, ``decay`` is added to the gradient, and p shrinks first."""
+def adam(p, g, m, v, /, b1, c1, b2, c2, eps, rate, decay, shrink):
+    """The step of Adam. ``decay`` is added to the gradient, and p shrinks first."""
     p = p * shrink
     g = g + p * decay if decay != 0.0 else g
     m = m * b1 + g * c1
     v = v * b2 + g * g * c2
-    return p - m * rate / (sqrt(v) * inverse + eps), m, v
+    return p - m / (sqrt(v) + eps) * rate, m, v

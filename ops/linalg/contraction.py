@@ -1,18 +1,30 @@
-"""einsum of two arrays. They are multiplied and summed over common letters, as one product of stacks of matrices."""
+"""einsum of two arrays. They are multiplied and summed over common letters, as one product of stacks of matrices.
+
+On a CPU the windows of a convolution are copied with the batch as the neighbours in memory, because the runs of a
+single image are short. Results keep that order of memory, and what follows works in long runs, too.
+"""
 
 import math
 from functools import lru_cache
 from math import prod
 from os.path import commonprefix
 
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.launches.products import times
+from tinygrad_ms.ops.fused import LEAST
 
 __all__: list[str] = []
+
+SHORT, MANY = 64, 2048  # elements: a run that copies slowly, and columns that OpenBLAS multiplies without loss
 
 
 def contract(xp, a, b, left, right, output):
     """einsum of two raw arrays, as one product of stacks of matrices."""
-    batch, added, summed, lead, rows, columns, turned, swapped = _pair_axes(left, right, output)
+    order: tuple = ()
+    if max(a.size, b.size) >= LEAST and BACKENDS[type(a)].name == "cpu" and any(_pair_axes(left, right, output)[1:4:2]):
+        a, b = (batch_last(xp, x) if x.size >= LEAST else x for x in (a, b))
+        order = in_memory(a, left) if a.size >= b.size else in_memory(b, right)
+    batch, added, summed, lead, rows, columns, turned, swapped = _pair_axes(left, right, output, order)
     if turned:
         a, b, left, right = b, a, right, left
     sizes = dict(zip(left, a.shape)) | dict(zip(right, b.shape))
@@ -30,8 +42,32 @@ def contract(xp, a, b, left, right, output):
     return y if letters == output else xp.transpose(y, [letters.index(c) for c in output])
 
 
+def batch_last(xp, x):
+    """The windows x of short runs, in a copy of what they show that has the outermost axis as neighbours; others as x.
+
+    The copy has no element twice, so it is small beside the windows.
+    """
+    far = max(range(x.ndim), key=x.strides.__getitem__)
+    n, item, near = x.shape[far], x.itemsize, min(x.strides)
+    others = [(size - 1) * step for k, (size, step) in enumerate(zip(x.shape, x.strides)) if k != far]
+    reach = 1 + sum(others) // item
+    run = max(size for size, step in zip(x.shape, x.strides) if step == near)
+    if near != item or run >= SHORT or n < SHORT // 4 or not reach * item <= x.strides[far] or x.size < 2 * n * reach:
+        return x
+    strided = xp.lib.stride_tricks.as_strided
+    copy = xp.ascontiguousarray(strided(x, (n, reach), (x.strides[far], item)).T)
+    return strided(copy, x.shape, [item if k == far else n * step for k, step in enumerate(x.strides)])
+
+
+def in_memory(x, names):
+    """(letter, size) of each axis of x as its memory has them, outermost first. Empty for the order of C."""
+    if x.flags.c_contiguous:
+        return ()
+    return tuple(sorted(zip(names, x.shape), key=lambda pair: -abs(x.strides[names.index(pair[0])])))
+
+
 @lru_cache(maxsize=1024)
-def _pair_axes(left, right, output):
+def _pair_axes(left, right, output, order=()):
     """The role of each letter: (batch, added, summed, lead, rows, columns), and then ``turned`` and ``swapped``.
 
     A letter of both operands and of the result is in ``batch``. A letter of only the operands is summed over. The other
@@ -40,6 +76,7 @@ def _pair_axes(left, right, output):
     If memory has the letters in another order, matrices with all rows or all summed letters would need a copy. Then
     ``lead``, the rows with which the result begins, is a batch of a alone. ``added`` is a batch that is summed
     afterwards: the summed letters with which both operands begin.
+    order: what ``in_memory`` says of the larger operand. ``lead`` and ``added`` are letters that are outermost there.
     """
     batch = "".join(c for c in left if c in right and c in output)
     rest = "".join(c for c in output if c not in batch)
@@ -53,8 +90,25 @@ def _pair_axes(left, right, output):
         lead = "" if lead == rows else lead
     if not (summed in left or summed in right):
         added = commonprefix([left, right, summed])
+    sizes, place = dict(order), [c for c, _ in order].index
+    if order and (lead or added)[:1] != order[0][0] and sizes.keys() >= {*(rows if lead else summed)}:
+        rows, summed = ("".join(sorted(x, key=place)) if sizes.keys() >= {*x} else x for x in (rows, summed))
+        lead, added = (_outer(rows, sizes), "") if lead else ("", _outer(summed, sizes))
+        swapped = True
+    else:
+        swapped = rest[len(lead) :][:1] in columns and lead != ""
     rows, summed = rows[len(lead) :], summed[len(added) :]
-    return batch, added, summed, lead, rows, columns, turned, rest[len(lead) :][:1] in columns and lead != ""
+    return batch, added, summed, lead, rows, columns, turned, swapped
+
+
+def _outer(letters, sizes):
+    """The first letters, as many as leave no more than MANY elements for the others, but not too few."""
+    count, taken = prod(sizes[c] for c in letters), ""
+    for c in letters:
+        if count <= MANY or count // sizes[c] < MANY // 8:
+            break
+        taken, count = taken + c, count // sizes[c]
+    return taken
 
 
 def _as_matrices(xp, x, names, sizes, batch, rows, columns):

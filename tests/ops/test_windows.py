@@ -128,6 +128,31 @@ def test_contractions_of_any_order_and_layout_equal_numpys(equation, turned):
     assert np.array_equal(tg.einsum(equation, *empty), np.einsum(equation, *empty))
 
 
+@pytest.mark.parametrize("turned", ["", "batch last", "backwards", "channels last"])
+@pytest.mark.parametrize("batch", [32, 5])
+def test_large_convolutions_in_any_layout_equal_numpys(batch, turned):
+    """A large batch is copied with its images as neighbours in memory; the gradients, too, are those of NumPy."""
+    x, weight = normal(batch, 3, 24, 20), normal(4, 3, 5, 3, seed=1)
+    if turned == "backwards":
+        x = x[::-1, :, ::-1]
+    elif turned:
+        axes = (1, 2, 3, 0) if turned == "batch last" else (0, 2, 3, 1)
+        x = np.ascontiguousarray(x.transpose(axes)).transpose(np.argsort(axes))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (5, 3), (2, 3))
+    y = tg.einsum("nchwij,kcij->nkhw", windows, weight)
+    assert np.allclose(y, np.einsum("nchwij,kcij->nkhw", windows, weight), rtol=0, atol=1e-12)
+    assert (y.strides[0] == y.itemsize) == (turned == "batch last" or (batch == 32 and turned != "backwards"))
+    for g in (y, np.ascontiguousarray(y)):
+        for equation, a in (
+            ("nkhw,nchwij->kcij", windows),
+            ("nkhw,nchwij->ijck", windows),
+            ("nkhw,kcij->nchwij", weight),
+        ):
+            assert np.allclose(tg.einsum(equation, g, a), np.einsum(equation, g, a, optimize=True), rtol=0, atol=1e-9)
+            found = tg.einsum(equation.replace("nkhw,", "").replace("->", ",nkhw->"), a, g)
+            assert np.allclose(found, tg.einsum(equation, g, a), rtol=0, atol=1e-9)
+
+
 MISSING = importlib.util.find_spec("numba") is None
 
 

@@ -10,6 +10,7 @@ import pytest
 import tinygrad_ms as tg
 from tinygrad_ms import optim
 from tinygrad_ms.nn import Parameter
+from tinygrad_ms.optim import adam, pieces
 
 STEPS = 50
 METHODS = {
@@ -983,3 +984,23 @@ def test_a_limit_that_is_no_number_is_refused(limit):
             ValueError, match=f"{clip.__name__}: (max_norm|clip_value) is .*, expected a number above 0"
         ):
             clip(with_grads([1.0]), limit)
+
+
+@pytest.mark.parametrize("kind", [optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_a_large_parameter_is_updated_in_pieces_with_the_bits_of_small_ones(kind, contiguous, monkeypatch):
+    monkeypatch.setattr(adam, "find", lambda *given: None)
+    rows, columns = 5, pieces.PIECE // 2 + 3
+    values, gradients = (np.random.default_rng(i).standard_normal((rows, columns)).astype("float32") for i in range(2))
+    whole = tg.tensor(values, requires_grad=True)
+    if not contiguous:
+        whole.data = np.asfortranarray(whole.data)
+    parts = [tg.tensor(row, requires_grad=True) for row in values]
+    together, apart = (kind(params, lr=0.1, weight_decay=0.1) for params in ([whole], parts))
+    for _ in range(3):
+        whole.grad = tg.tensor(gradients)
+        for p, row in zip(parts, gradients):
+            p.grad = tg.tensor(row)
+        together.step()
+        apart.step()
+    assert np.array_equal(whole.numpy(), np.stack([p.numpy() for p in parts]))

@@ -271,7 +271,7 @@ def part_of(node) -> Part | None:
     return next((hook for hook in node.hooks or () if type(hook) is Part), None) if type(node) is Leaf else None
 
 
-def as_completed(tape):
+def as_completed(tape, grads=None):
     """The tape in reverse order. A leaf that is averaged comes right after the last rule that sends to it."""
     parts = {node: part for node in tape if node.hooks and (part := part_of(node)) is not None}
     if not parts:

@@ -38,7 +38,7 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
         (there(accumulate, g) if SEVERAL else accumulate)(node, g, sole(g))
 
 
-ORDERS: list = [reversed]  # the last one is used; ``distributed`` adds its own
+ORDERS: list = []  # (tape, grads) -> its nodes from the end; the last one is used; ``distributed`` adds its own
 
 
 def make_seed(tensor, gradient, create_graph, op):
@@ -66,7 +66,7 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
     observers = current_state().hooks
     # 1 / cosh x is 0 where cosh x overflows. That limit is right, so NumPy must not warn.
     with errstate(over="ignore"), enable_grad() if create_graph else NOWHERE:
-        order = reversed(tape) if wanted else ORDERS[-1](tape)
+        order = reversed(tape) if wanted else ORDERS[-1](tape, grads)
         for node in on_cards(order, grads) if SEVERAL else order:
             if (g := grads.pop(node, None)) is not None:
                 if node.dtype is not None and g.dtype is not node.dtype:  # half precision is added up in float32

@@ -55,7 +55,7 @@ class Primitive(Signature):
         self.plans: dict[int, Plan] = {}  # by the pattern of the call, for reverse mode
         self.forward_plans: dict[int, Plan] = {}  # for both modes
         self.direct: dict[type, Any] = {}  # by array type: the forward of a row, bound to its library
-        self.op: Any = None
+        self.op, self.each = None, False  # each: a row of ``ops/rows.py``, which treats each element alone
 
     def run(self, xp, arrays, constants) -> tuple[tuple, tuple]:
         """The forward on raw arrays: (outputs, cached values)."""

@@ -6,6 +6,7 @@ from numbers import Real
 
 from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.optim.optimizer import Optimizer
+from tinygrad_ms.optim.pieces import pieces
 from tinygrad_ms.optim.whole_steps import elementwise
 
 
@@ -50,35 +51,37 @@ class Adam(Optimizer):
 
     def scalars(self, options, step):
         lr, (beta1, beta2) = float(options["lr"]), options["betas"]
-        rate, root = lr / (1 - beta1**step), sqrt(1 - beta2**step)
-        return beta1, 1 - beta1, beta2, 1 - beta2, options["eps"], rate, root, 1 - lr * options["weight_decay"]
+        root = sqrt(1 - beta2**step)  # sqrt(v') is sqrt(v) / root, so rate and eps are multiplied with it
+        eps, rate = options["eps"] * root, lr / (1 - beta1**step) * root
+        return beta1, 1 - beta1, beta2, 1 - beta2, eps, rate, 1 - lr * options["weight_decay"]
 
     @elementwise
     def update(self, xp, p, g, state, options):
         m, v, decay = state["exp_avg"], state["exp_avg_sq"], options["weight_decay"]
-        b1, c1, b2, c2, eps, rate, root, shrink = self.numbers(p, options, state)
+        b1, c1, b2, c2, eps, rate, shrink = self.numbers(p, options, state)
         if p.size >= LEAST and (run := find("adam", p, g, m, v)):
             added, kept = (0, shrink) if self.decoupled else (decay, 1)
-            run(p, g, m, v, b1, c1, b2, c2, eps, rate, 1 / root, added, kept)
+            run(p, g, m, v, b1, c1, b2, c2, eps, rate, added, kept)
             return
-        a = self.scratch(p)
-        if decay and self.decoupled:
-            p *= shrink
-        elif decay:
-            b = self.scratch(p, 1)
-            g = xp.add(xp.multiply(p, decay, out=b), g, out=b)
-        m *= b1
-        m += xp.multiply(g, c1, out=a)
-        v *= b2
-        xp.multiply(g, g, out=a)
-        a *= c2
-        v += a
-        xp.sqrt(v, out=a)
-        a /= root
-        a += eps
-        xp.divide(m, a, out=a)
-        a *= rate
-        p -= a
+        whole = p, g, m, v
+        for p, g, m, v in pieces(*whole):
+            a = self.scratch(p)
+            if decay and self.decoupled:
+                p *= shrink
+            elif decay:
+                b = self.scratch(p, 1)
+                g = xp.add(xp.multiply(p, decay, out=b), g, out=b)
+            m *= b1
+            m += xp.multiply(g, c1, out=a)
+            v *= b2
+            xp.multiply(g, g, out=a)
+            a *= c2
+            v += a
+            xp.sqrt(v, out=a)
+            a += eps
+            xp.divide(m, a, out=a)
+            a *= rate
+            p -= a
 
 
 class AdamW(Adam):

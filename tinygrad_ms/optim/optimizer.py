@@ -21,6 +21,7 @@ from tinygrad_ms.launches import launcher
 from tinygrad_ms.ops.live import live
 from tinygrad_ms.optim.flat import Flat, Layout
 from tinygrad_ms.optim.on_device import stepped
+from tinygrad_ms.optim.pieces import aligned
 from tinygrad_ms.optim.whole_steps import ELEMENTWISE, RAISE_NOTHING, arithmetic_raises, undone_on_error
 from tinygrad_ms.options import is_real
 from tinygrad_ms.spelling import check_arguments
@@ -313,7 +314,8 @@ class Optimizer:
         key = (p.shape, p.dtype, type(p), number, backend.multi_device and backend.index_of(p))
         found = self._scratch.get(key)
         if found is None:
-            found = self._scratch[key] = backend.xp.empty(p.shape, p.dtype)
+            made = aligned if type(p) is numpy.ndarray else backend.xp.empty
+            found = self._scratch[key] = made(p.shape, p.dtype)
         return found
 
     def numbers(self, p, options, state):

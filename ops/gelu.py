@@ -96,6 +96,29 @@ def _gelu_tanh_kernel(xp, x):
     return y, xp.where(x > 0, 1 - slope, slope)
 
 
+def _quick_tanh(xp, x, out):
+    """In float64 for float32, with one exponential and one division; ``quick_gelu_tanh`` for float64."""
+    if x.dtype.char == "d":
+        return quick_gelu_tanh(xp, x, out)
+    v = x.astype("float64")
+    k = v * v
+    k *= -_CUBE[0]
+    slope = -3 * k
+    slope += _LINE[0]
+    slope *= v
+    k -= _LINE[0]
+    k *= v
+    s = xp.exp(k, out=k)
+    s += 1
+    xp.divide(1, s, out=s)
+    rest = 1 - s  # near 0 it has few digits, and the slope is near 1 there
+    slope *= rest
+    slope += 1
+    slope *= s
+    s *= v
+    return s, slope
+
+
 def _decay_of_cubic(xp, a):
     """e^-v and a function p -> p e^-v, for v = 2 sqrt(2 / pi) (a + 0.044715 a^3), a >= 0.
 
@@ -122,7 +145,6 @@ def _gelu_slope(x, approximate):
 
 
 _quick_gelu = tabulated(_gelu_kernel, -12.5, 13, 8)
-_quick_tanh = tabulated(_gelu_tanh_kernel, -8, 21)
 
 
 @elementwise(
@@ -141,8 +163,7 @@ def gelu(xp, x, approximate="none"):
     The approximation is Phi(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
     """
     if approximate == "tanh":
-        quick, spare = (_quick_tanh, 2) if x.dtype.char == "f" else (quick_gelu_tanh, 4)
-        return kept(*in_blocks(xp, _gelu_tanh_kernel, x, double=False, quick=quick, beyond=0, results=2, spare=spare))
+        return kept(*in_blocks(xp, _gelu_tanh_kernel, x, double=False, quick=_quick_tanh, beyond=0, results=2, spare=4))
     if approximate != "none":
         raise ValueError(f"gelu: approximate is {approximate!r}; it must be 'none' or 'tanh'")
     return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize, quick=_quick_gelu, quick_in="f", results=2, spare=2))

@@ -4,11 +4,15 @@ from math import prod
 
 import numpy
 
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.ops.fused import LEAST, devices_do, find
 from tinygrad_ms.ops.fused.threads import THREADED
+from tinygrad_ms.ops.fused.tiles import LANES
 
 __all__: list[str] = []
+
+SMALL = 64  # rows and columns of a matrix at most, so that all that a kernel makes of it stays in the cache
 
 
 def along_rows(name, *arrays, axis=-1):
@@ -121,6 +125,32 @@ def _lines(x, axes, *factors):
         else:
             return None
     return found
+
+
+def newton_schulz(X, factors):
+    """X (a I + b S + c S S), S = X^T X, for small matrices."""
+    return _small_matrices("newton_schulz", factors, X)
+
+
+def newton_schulz_rule(X, G, factors):
+    """Its derivative along G."""
+    return _small_matrices("newton_schulz_rule", factors, X, G)
+
+
+def _small_matrices(name, factors, *arrays):
+    """The result of kernel ``name`` on batches of matrices of one shape."""
+    first, n = arrays[0], arrays[0].shape[-1]
+    if not all(isinstance(x, numpy.ndarray) and x.shape == first.shape for x in arrays):
+        return None
+    if n % LANES or not first.size >= LEAST or max(first.shape[-2:]) > SMALL:
+        return None
+    arrays = [BACKENDS[type(x)].xp.ascontiguousarray(x) for x in arrays]
+    if not (run := find(name, *arrays)):
+        return None
+    y = numpy.empty_like(arrays[0])
+    rows = [x.reshape((-1, first.shape[-2] * n)) for x in (*arrays, y)]
+    run(*rows, numpy.array(factors, first.dtype), n)
+    return y
 
 
 def in_place(name, array, *constants) -> bool:

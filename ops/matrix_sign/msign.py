@@ -27,6 +27,7 @@ from tinygrad_ms.ops.matrix_sign.closed_form import LEAST, _msign_closed_form
 from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.rules import _msign, chosen_rule
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
+from tinygrad_ms.ops.matrix_sign.step import _newton_schulz_step
 from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["msign", "msign_unrolled", "nuclear_norm", "polar"]
@@ -264,7 +265,7 @@ def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     if not (isinstance(guard, Real) and float(guard) >= 0):
         raise ValueError(f"msign_unrolled: guard={guard!r}; expected a number of at least 0, beside ||M||_F")
     M = check_matrices("msign_unrolled", as_operand(M), name="M", lapack=False)
-    if M.shape[-2] > M.shape[-1]:
+    if M.shape[-2] < M.shape[-1]:
         return msign_unrolled(M.mT, steps=steps, coefficients=coefficients, guard=guard).mT
     if M.size:
         largest = largest_elements(raw(M))
@@ -274,6 +275,5 @@ def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
         M = M / (((M * M).sum(axis=(-2, -1), keepdims=True) + zero) ** 0.5 + guard * power)
     X = M
     for a, b, c in fixed_rows(steps, coefficients):
-        S = X @ X.mT
-        X = a * X + (b * S + c * (S @ S)) @ X
+        X = _newton_schulz_step(X, a=a, b=b, c=c)
     return X

@@ -2,10 +2,20 @@
 
 import numpy
 
-from tinygrad_ms.ops.fused.kernels import LINE, NUMBER, ROWS, rows
-from tinygrad_ms.ops.fused.tiles import add_product, product
+from tinygrad_ms.ops.fused.compiler import Text
+from tinygrad_ms.ops.fused.kernels import LINE, NUMBER, ROWS, Kernel, part_size, rows
+from tinygrad_ms.ops.fused.threads import deal_out
+from tinygrad_ms.ops.fused.tiles import add_product, product, turn
 
 __all__: list[str] = []
+
+
+def add_turned(x, spare):
+    """x <- x + x^T."""
+    turn(spare, x)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[i, j] += spare[i, j]
 
 
 @rows(ROWS, ROWS, LINE, NUMBER)
@@ -52,8 +62,49 @@ def newton_schulz_rule(x, g, y, factors, width):
             t[j, j] += a
             u[j, j] -= 0.5 * b
         product(d, matrix.T, along)
-        add_product(d, along.T, matrix)
+        add_turned(d, s)
         product(s, u, d)
-        add_product(s, d, u)
+        add_turned(s, d)
         product(result, along, t)
         add_product(result, matrix, s)
+
+
+def products(y, x, z):
+    """Y = X Z^T for each of the matrices, which have two axes in front. Only the rows of y and z lie without gaps."""
+    work = numpy.empty((z.shape[3], z.shape[2]), z.dtype)
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            turn(work, z[i, j])
+            product(y[i, j], x[i, j], work)
+
+
+class Products(Kernel):
+    """The kernel of ``products``. Its machine code takes arrays that lie in any way."""
+
+    flags = {"contract"}
+    takes, written = None, [0]
+
+    def text(self, real):
+        text = Text(real)
+        name = text.add(self.body)
+        return name, text.whole(name)
+
+    def compile(self, function, dtype):
+        from numba import types
+
+        written, read = (types.Array(types.float32, 4, "A", readonly=readonly) for readonly in (False, True))
+        function.compile((written, read, read))
+        function.disable_compile()
+
+    def __call__(self, y, x, z):
+        step = -(-part_size(y.size) // max(y[0].size, 1))
+        function = self.made[y.dtype]
+
+        def work(i):
+            part = slice(i * step, (i + 1) * step)
+            function(y[part], x[part], z[part])
+
+        deal_out(work, -(-y.shape[0] // step), y.size)
+
+
+Products(products, "f")

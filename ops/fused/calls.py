@@ -6,7 +6,7 @@ import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import wide
-from tinygrad_ms.ops.fused import LEAST, devices_do, find
+from tinygrad_ms.ops.fused import LEAST, devices_do, find, is_on
 from tinygrad_ms.ops.fused.threads import THREADED
 from tinygrad_ms.ops.fused.tiles import LANES
 
@@ -86,7 +86,7 @@ def normalize(x, weight, bias, axes, eps, center):
     if (on := devices_do(x)) is not None:
         return on.normalize(x, weight, bias, axes, eps, center)
     lines = _lines(x, axes, weight, bias)
-    if lines is None or not (run := find("normalize", x)):
+    if lines is None or not (run := find("normalize", x := _without_gaps(x))):
         return None
     y = numpy.empty_like(x)
     run(*(a.reshape((-1, lines[0].size)) for a in (x, y)), *lines, float(eps), float(center))
@@ -98,9 +98,11 @@ def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
     if (on := devices_do(x)) is not None:
         return on.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)
     lines = _lines(x, axes, weight)
-    if lines is None or not (run := find("normalize_rule", g, x)):
+    if lines is None or type(g) is not type(x):
         return None
-    (line,) = lines
+    g, x, (line,) = _without_gaps(g), _without_gaps(x), lines
+    if not (run := find("normalize_rule", g, x)):
+        return None
     dx, sums = numpy.empty_like(x), numpy.empty_like(x, "float64", shape=(2, line.size))
     run(*(a.reshape((-1, line.size)) for a in (g, x, dx)), line, *sums, float(eps), float(center))
     shapes = getattr(weight, "shape", ()), bias_shape
@@ -109,9 +111,14 @@ def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
     )
 
 
+def _without_gaps(x):
+    """The array with its elements one behind the other: itself, or a copy."""
+    return BACKENDS[type(x)].xp.ascontiguousarray(x)
+
+
 def _lines(x, axes, *factors):
     """Each as a vector, if it has the shape of the last axes ``axes`` or is a number; else None."""
-    if not isinstance(x, numpy.ndarray) or x.size < LEAST:
+    if not isinstance(x, numpy.ndarray) or x.size < LEAST or not is_on():
         return None
     shape = x.shape[x.ndim - len(axes) :]
     if sorted(axis % x.ndim for axis in axes) != [*range(x.ndim - len(axes), x.ndim)]:
@@ -129,16 +136,20 @@ def _lines(x, axes, *factors):
 
 def product(a, b):
     """a b for batches of small matrices: the rows of a and the columns of b, for which BLAS takes twice the time."""
-    if not (isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray)) or b.dtype.char != "f" or a.dtype != b.dtype:
+    if not (isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray) and is_on() and max(a.size, b.size) >= LEAST):
         return None
-    (n, k), (inner, m), axes = a.shape[-2:], b.shape[-2:], max(a.ndim, b.ndim)
-    if k % LANES or m % LANES or max(n, k, m) > SMALL // 2 or k != inner or axes > 4:
+    if not 2 < min(a.ndim, b.ndim) <= (axes := max(a.ndim, b.ndim)) <= 4:
         return None
-    if a.strides[-1] != 4 or b.strides[-2] != 4 or a.size < LEAST:
+    (n, k), (inner, m) = a.shape[-2:], b.shape[-2:]
+    if k % LANES or m % LANES or max(n, k, m) > SMALL // 2 or k != inner:
+        return None
+    if not (a.dtype.char == b.dtype.char == "f" and a.strides[-1] == b.strides[-2] == 4):
         return None
     a, b = (x if x.ndim == 4 else x[:, None] if x.ndim == axes else x[None] for x in (a, b))
     batch = [max(p, q) for p, q in zip(a.shape[:2], b.shape[:2])]
-    if any(p not in (1, q) for x in (a, b) for p, q in zip(x.shape, batch)) or not (a.flags.aligned and b.flags.aligned):
+    if any(p not in (1, q) for x in (a, b) for p, q in zip(x.shape, batch)) or not (
+        a.flags.aligned and b.flags.aligned
+    ):
         return None
     y = numpy.empty_like(a, order="C", shape=(*batch, n, m))
     if not (run := find("products", y)):
@@ -161,11 +172,11 @@ def newton_schulz_rule(X, G, factors):
 def _small_matrices(name, factors, *arrays):
     """The result of kernel ``name`` on batches of matrices of one shape."""
     first, n = arrays[0], arrays[0].shape[-1]
-    if not all(isinstance(x, numpy.ndarray) and x.shape == first.shape for x in arrays):
+    if not all(isinstance(x, numpy.ndarray) and x.shape == first.shape for x in arrays) or not is_on():
         return None
-    if n % LANES or not first.size >= LEAST or max(first.shape[-2:]) > SMALL:
+    if first.dtype.char != "f" or first.size < LEAST or n % LANES or max(first.shape[-2:]) > SMALL:
         return None
-    arrays = [BACKENDS[type(x)].xp.ascontiguousarray(x) for x in arrays]
+    arrays = [_without_gaps(x) for x in arrays]
     if not (run := find(name, *arrays)):
         return None
     y = numpy.empty_like(arrays[0])

@@ -5,6 +5,7 @@ has a multiple of ``LANES`` numbers. ``a`` may lie in any way, so it may be a tr
 """
 
 from itertools import product as pairs
+from typing import Any
 
 __all__: list[str] = []
 
@@ -22,105 +23,141 @@ def add_product(y, a, b):
 
 
 def turn(y, x):
-    """y <- x^T."""
+    """y <- x^T, for x with a multiple of ``LANES`` rows."""
     y[...] = x.T
 
 
 def intrinsics() -> dict:
     """The functions above for numba."""
-    from llvmlite import ir
-    from llvmlite.binding import get_host_cpu_features
     from numba import types
-    from numba.core import cgutils
     from numba.extending import intrinsic
-    from numba.np.arrayobj import make_array
-
-    rows, vectors = (8, 2) if get_host_cpu_features().get("avx512f") else (4, 1)  # of a tile; they fill the registers
-    real, byte, i32, i64 = ir.FloatType(), ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
-    vector = ir.VectorType(real, LANES)
-    nothing = ir.Constant(vector, ir.Undefined)
-
-    def order(numbers):
-        return ir.Constant(ir.VectorType(i32, LANES), list(numbers))
-
-    def at(builder, array, i, j, kind=vector):
-        """The address of element i, j; ``array``: (address, steps in bytes, shape)."""
-        data, (down, along), _ = array
-        byte_at = builder.gep(data, [builder.add(builder.mul(i, down), builder.mul(j, along))])
-        return builder.bitcast(byte_at, kind.as_pointer())
-
-    def below(builder, i, k):
-        return builder.add(i, i64(k))
-
-    def over(builder, start, stop, step):
-        return cgutils.for_range_slice(builder, start, stop, i64(step), inc=True)
-
-    def made(generate):
-        """A function of 2-d arrays, from what writes its instructions."""
-
-        def lower(context, builder, signature, arguments):
-            arrays = [make_array(kind)(context, builder, x) for kind, x in zip(signature.args, arguments)]
-            unpack = lambda numbers: cgutils.unpack_tuple(builder, numbers)
-            generate(builder, *((builder.bitcast(x.data, byte), unpack(x.strides), unpack(x.shape)) for x in arrays))
-            return context.get_dummy_value()
-
-        return lower
-
-    def tile(builder, y, a, b, add, i, j, height, width):
-        """The tile of y from i, j on: ``height`` rows, ``width`` vectors."""
-        columns = [below(builder, j, LANES * v) for v in range(width)]
-        lines = [below(builder, i, r) for r in range(height)]
-        sums = [[cgutils.alloca_once(builder, vector) for _ in columns] for _ in lines]
-        for r, v in pairs(range(height), range(width)):
-            start = builder.load(at(builder, y, lines[r], columns[v]), align=4) if add else ir.Constant(vector, [0.0] * LANES)
-            builder.store(start, sums[r][v])
-        with cgutils.for_range(builder, a[2][1]) as loop:
-            factors = [builder.load(at(builder, b, loop.index, column), align=4) for column in columns]
-            for line, totals in zip(lines, sums):
-                x = builder.insert_element(nothing, builder.load(at(builder, a, line, loop.index, real)), i32(0))
-                x = builder.shuffle_vector(x, nothing, order([0] * LANES))
-                for total, factor in zip(totals, factors):
-                    term = builder.fmul(x, factor, flags=["contract"])
-                    builder.store(builder.fadd(builder.load(total), term, flags=["contract"]), total)
-        for r, v in pairs(range(height), range(width)):
-            builder.store(builder.load(sums[r][v]), at(builder, y, lines[r], columns[v]), align=4)
-
-    def tiles(add):
-        def generate(builder, y, a, b):
-            n, m = y[2]
-            low, wide = (builder.sub(size, builder.srem(size, i64(step))) for size, step in ((n, rows), (m, vectors * LANES)))
-            for (left, right, width), (top, bottom, height) in pairs(
-                ((i64(0), wide, vectors), (wide, m, 1))[:vectors], ((i64(0), low, rows), (low, n, 1))
-            ):
-                with over(builder, left, right, width * LANES) as (j, _), over(builder, top, bottom, height) as (i, _):
-                    tile(builder, y, a, b, add, i, j, height, width)
-
-        return generate
-
-    def turned(builder, y, x):
-        """Blocks of LANES rows and columns; in stage h of each, its parts of h rows and columns change places."""
-        n, m = x[2]
-        with over(builder, i64(0), n, LANES) as (i, _), over(builder, i64(0), m, LANES) as (j, _):
-            block = [builder.load(at(builder, x, below(builder, i, r), j), align=4) for r in range(LANES)]
-            for h in (1, 2, 4, 8):
-                for r in [r for r in range(LANES) if not r & h]:
-                    upper, lower = block[r], block[r + h]
-                    left = order(k if not k & h else k - h + LANES for k in range(LANES))
-                    right = order(k + h if not k & h else k + LANES for k in range(LANES))
-                    block[r], block[r + h] = (builder.shuffle_vector(upper, lower, o) for o in (left, right))
-            for r in range(LANES):
-                builder.store(block[r], at(builder, y, below(builder, j, r), i), align=4)
 
     @intrinsic
     def product(typing_context, y, a, b):
-        return types.none(y, a, b), made(tiles(add=False))
+        return types.none(y, a, b), written(lambda writer, *arrays: tiles(writer, False, *arrays))
 
     @intrinsic
     def add_product(typing_context, y, a, b):
-        return types.none(y, a, b), made(tiles(add=True))
+        return types.none(y, a, b), written(lambda writer, *arrays: tiles(writer, True, *arrays))
 
     @intrinsic
     def turn(typing_context, y, x):
-        return types.none(y, x), made(turned)
+        return types.none(y, x), written(turned)
 
     return {"product": product, "add_product": add_product, "turn": turn}
+
+
+# --- the instructions -----------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Writes instructions of LLVM. An array is (its address, its steps in bytes, its shape)."""
+
+    def __init__(self, builder: Any):
+        from llvmlite import ir
+
+        self.builder, self.i32, self.i64 = builder, ir.IntType(32), ir.IntType(64)
+        self.byte, self.real, self.vector = (
+            ir.IntType(8).as_pointer(),
+            ir.FloatType(),
+            ir.VectorType(ir.FloatType(), LANES),
+        )
+        self.zeros, self.nothing = ir.Constant(self.vector, [0.0] * LANES), ir.Constant(self.vector, ir.Undefined)
+        self.order = lambda numbers: ir.Constant(ir.VectorType(self.i32, LANES), list(numbers))
+
+    def below(self, i, k):
+        return self.builder.add(i, self.i64(k))
+
+    def whole(self, size, step):
+        """The largest multiple of ``step`` up to the size."""
+        return self.builder.sub(size, self.builder.srem(size, self.i64(step)))
+
+    def at(self, array, i, j, kind):
+        """The address of element i, j."""
+        builder, (address, (down, along), _) = self.builder, array
+        place = builder.gep(address, [builder.add(builder.mul(i, down), builder.mul(j, along))])
+        return builder.bitcast(place, kind.as_pointer())
+
+    def load(self, array, i, j):
+        return self.builder.load(self.at(array, i, j, self.vector), align=4)
+
+    def store(self, vector, array, i, j):
+        self.builder.store(vector, self.at(array, i, j, self.vector), align=4)
+
+    def spread(self, array, i, j):
+        """A vector full of element i, j."""
+        x = self.builder.load(self.at(array, i, j, self.real))
+        x = self.builder.insert_element(self.nothing, x, self.i32(0))
+        return self.builder.shuffle_vector(x, self.nothing, self.order([0] * LANES))
+
+    def over(self, start, stop, step):
+        from numba.core import cgutils
+
+        return cgutils.for_range_slice(self.builder, start, stop, self.i64(step), inc=True)
+
+
+def written(write):
+    """What numba calls to make the instructions of a function of 2-d arrays."""
+
+    def lower(context, builder, signature, arguments):
+        from numba.core import cgutils
+        from numba.np.arrayobj import make_array
+
+        writer, found = Writer(builder), []
+        for kind, given in zip(signature.args, arguments):
+            x = make_array(kind)(context, builder, given)
+            steps, shape = (cgutils.unpack_tuple(builder, numbers) for numbers in (x.strides, x.shape))
+            found.append((builder.bitcast(x.data, writer.byte), steps, shape))
+        write(writer, *found)
+        return context.get_dummy_value()
+
+    return lower
+
+
+def tiles(writer, add, y, a, b):
+    """All tiles of y: first those of full size, then the columns and rows that are left."""
+    from llvmlite.binding import get_host_cpu_features
+
+    rows, vectors = (8, 2) if get_host_cpu_features().get("avx512f") else (4, 1)  # they fill the registers
+    zero, (n, m) = writer.i64(0), y[2]
+    low, wide = writer.whole(n, rows), writer.whole(m, vectors * LANES)
+    across = ((zero, wide, vectors), (wide, m, 1))[:vectors]
+    for (left, right, width), (top, bottom, height) in pairs(across, ((zero, low, rows), (low, n, 1))):
+        with writer.over(left, right, width * LANES) as (j, _), writer.over(top, bottom, height) as (i, _):
+            lines = [writer.below(i, r) for r in range(height)]
+            tile(writer, y, a, b, add, lines, [writer.below(j, LANES * v) for v in range(width)])
+
+
+def tile(writer, y, a, b, add, lines, columns):
+    """The tile of y in these lines, whose vectors start at these columns."""
+    from numba.core import cgutils
+
+    builder, places = writer.builder, list(pairs(lines, columns))
+    sums = {place: cgutils.alloca_once(builder, writer.vector) for place in places}
+    for place in places:
+        builder.store(writer.load(y, *place) if add else writer.zeros, sums[place])
+    with writer.over(writer.i64(0), a[2][1], 1) as (k, _):
+        factors = {column: writer.load(b, k, column) for column in columns}
+        for line in lines:
+            x = writer.spread(a, line, k)
+            for column, factor in factors.items():
+                term, total = builder.fmul(x, factor, flags=["contract"]), sums[line, column]
+                builder.store(builder.fadd(builder.load(total), term, flags=["contract"]), total)
+    for place in places:
+        writer.store(builder.load(sums[place]), y, *place)
+
+
+def turned(writer, y, x):
+    """Blocks of LANES rows and columns. In stage h of each block, its parts of h rows and h columns change places."""
+    n, m = x[2]
+    numbers = range(LANES)
+    with writer.over(writer.i64(0), n, LANES) as (i, _), writer.over(writer.i64(0), m, LANES) as (j, _):
+        block = [writer.load(x, writer.below(i, r), j) for r in numbers]
+        for h in (1, 2, 4, 8):
+            left = writer.order(k if not k & h else k - h + LANES for k in numbers)
+            right = writer.order(k + h if not k & h else k + LANES for k in numbers)
+            for r in [r for r in numbers if not r & h]:
+                pair = block[r], block[r + h]
+                block[r], block[r + h] = (writer.builder.shuffle_vector(*pair, order) for order in (left, right))
+        for r in numbers:
+            writer.store(block[r], y, writer.below(j, r), i)

@@ -256,10 +256,11 @@ def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps, with the derivative of the truncated iteration.
 
     It is for comparison and teaching; programs use ``msign``. Where the steps converge, the gradient has rounding
-    errors like those of ``msign``. Every step keeps its matrices for backward, steps (2 n^2 + n m) numbers in all.
-    ``msign`` keeps n m, which is 25 times less for a square M. Inside ``checkpoint`` this function keeps M alone and
-    computes the steps twice. The scale of M does not matter; zero gives zero with zero gradient. ``guard`` is added to
-    ||M||_F, as public code does (1e-7). ``msign(..., vjp="unrolled")`` has this derivative without keeping the steps.
+    errors like those of ``msign``. Every step keeps its matrices for backward, steps (2 n^2 + n m) numbers in all, or
+    steps n m where a compiled kernel makes two of them again. ``msign`` keeps n m, which is 25 or 8 times less for a
+    square M. Inside ``checkpoint`` this function keeps M alone and computes the steps twice. The scale of M does not
+    matter; zero gives zero with zero gradient. ``guard`` is added to ||M||_F, as public code does (1e-7).
+    ``msign(..., vjp="unrolled")`` has this derivative without keeping the steps.
     Source: Su Jianlin, equation 5.
     """
     if not (isinstance(guard, Real) and float(guard) >= 0):

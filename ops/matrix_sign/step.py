@@ -1,7 +1,6 @@
 """One step of Newton-Schulz as a primitive, for ``msign_unrolled``."""
 
 from tinygrad_ms.engine.primitive import primitive
-from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import dense
 from tinygrad_ms.ops.fused import calls

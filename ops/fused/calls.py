@@ -141,7 +141,7 @@ def product(a, b):
     if not 2 < min(a.ndim, b.ndim) <= (axes := max(a.ndim, b.ndim)) <= 4:
         return None
     (n, k), (inner, m) = a.shape[-2:], b.shape[-2:]
-    if k % LANES or m % LANES or max(n, k, m) > SMALL // 2 or k != inner:
+    if k % LANES or m % LANES or k > SMALL or max(n, m) > max(k, SMALL // 2) or k != inner:
         return None
     if not (a.dtype.char == b.dtype.char == "f" and a.strides[-1] == b.strides[-2] == 4):
         return None

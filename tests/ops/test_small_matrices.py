@@ -120,6 +120,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
 SHAPES = [
     ((64, 32, 32), (64, 32, 32)), ((32, 2, 32, 32), (2, 32, 32)), ((2, 32, 32), (32, 2, 32, 32)),
     ((30, 5, 17, 32), (30, 1, 16, 32)), ((1, 40, 31, 32), (30, 1, 32, 32)), ((100, 20, 16), (1, 32, 16)),
+    ((20, 64, 64), (20, 48, 64)),
 ]  # fmt: skip
 
 
@@ -144,7 +145,13 @@ def test_products_of_rows_and_columns(shapes, called):
 def test_other_products_stay_with_blas(called):
     x = normal(64, 32, 32)
     pairs = [(x, x), (x.mT, x.mT), (x[:4], x[:4].mT), (x[:, :, :30], x[:, :, :30].mT), (x, x[:, :30].mT)]
-    pairs += [(x.astype("d"), x.mT.astype("d")), (x, x.mT.astype("d")), (x[None, None], x.mT), (x, x[0].mT)]
+    pairs += [
+        (x.astype("d"), x.mT.astype("d")),
+        (x, x.mT.astype("d")),
+        (x[None, None], x.mT),
+        (x, x[0].mT),
+        (np.repeat(x, 2, 1), x.mT),
+    ]
     for a, b in pairs:
         np.testing.assert_array_equal(tg.matmul(tg.tensor(a), tg.tensor(b)).numpy().shape, (a @ b).shape)
         assert calls.product(a, b) is None

@@ -107,6 +107,7 @@ SAMPLES = {
         *(Sample((X / 2,), {"a": 3.4, "b": -4.7, "c": 2.0}, step, order=3) for X in (tall, wide, square)),
         Sample((square,), {"a": 1.5, "b": -0.5, "c": 0.0}, step, note="cubic"),
         Sample((rank_two,), {"a": 1.5, "b": -0.5, "c": 0.1}, step, note="rank deficient"),
+        Sample((normal(3, 1, 1),), {"a": 1.5, "b": -0.5, "c": 0.1}, step, note="numbers"),
         Sample((np.zeros((0, 4, 3)),), {"a": 3.4, "b": -4.7, "c": 2.0}, lambda X, a, b, c: X, note="empty"),
     ],
     "msign_tall": [

@@ -10,6 +10,18 @@ from tinygrad_ms.ops.fused.tiles import add_product, product, turn
 __all__: list[str] = []
 
 
+def polynomial(s, u, t, x, a, b, c):
+    """S = X^T X, U = b I + c S, T = a I + S U."""
+    product(s, x.T, x)
+    for j in range(s.shape[0]):
+        for k in range(s.shape[0]):
+            u[j, k] = c * s[j, k]
+        u[j, j] += b
+    product(t, s, u)
+    for j in range(s.shape[0]):
+        t[j, j] += a
+
+
 def add_turned(x, spare):
     """x <- x + x^T."""
     turn(spare, x)
@@ -28,14 +40,7 @@ def newton_schulz(x, y, factors, width):
     s, t, u = work[0], work[1], work[2]
     for i in range(x.shape[0]):
         matrix = x[i].reshape((m, n))
-        product(s, matrix.T, matrix)
-        for j in range(n):
-            for k in range(n):
-                u[j, k] = c * s[j, k]
-            u[j, j] += b
-        product(t, s, u)
-        for j in range(n):
-            t[j, j] += a
+        polynomial(s, u, t, matrix, a, b, c)
         product(y[i].reshape((m, n)), matrix, t)
 
 
@@ -52,14 +57,8 @@ def newton_schulz_rule(x, g, y, factors, width):
     s, t, u, d = work[0], work[1], work[2], work[3]
     for i in range(x.shape[0]):
         matrix, along, result = x[i].reshape((m, n)), g[i].reshape((m, n)), y[i].reshape((m, n))
-        product(s, matrix.T, matrix)
+        polynomial(s, u, t, matrix, a, b, c)
         for j in range(n):
-            for k in range(n):
-                u[j, k] = c * s[j, k]
-            u[j, j] += b
-        product(t, s, u)
-        for j in range(n):
-            t[j, j] += a
             u[j, j] -= 0.5 * b
         product(d, matrix.T, along)
         add_turned(d, s)

@@ -93,6 +93,7 @@ def _load() -> dict:
             functions,
             labels,
             layouts,
+            matrices,
             norms,
             rows,
             steps,

@@ -4,11 +4,15 @@ from math import prod
 
 import numpy
 
+from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import wide
-from tinygrad_ms.ops.fused import LEAST, devices_do, find
+from tinygrad_ms.ops.fused import LEAST, devices_do, find, is_on
 from tinygrad_ms.ops.fused.threads import THREADED
+from tinygrad_ms.ops.fused.tiles import LANES
 
 __all__: list[str] = []
+
+SMALL = 64  # rows and columns of a matrix at most, so that all that a kernel makes of it stays in the cache
 
 
 def along_rows(name, *arrays, axis=-1):
@@ -82,7 +86,7 @@ def normalize(x, weight, bias, axes, eps, center):
     if (on := devices_do(x)) is not None:
         return on.normalize(x, weight, bias, axes, eps, center)
     lines = _lines(x, axes, weight, bias)
-    if lines is None or not (run := find("normalize", x)):
+    if lines is None or not (run := find("normalize", x := _without_gaps(x))):
         return None
     y = numpy.empty_like(x)
     run(*(a.reshape((-1, lines[0].size)) for a in (x, y)), *lines, float(eps), float(center))
@@ -94,9 +98,11 @@ def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
     if (on := devices_do(x)) is not None:
         return on.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)
     lines = _lines(x, axes, weight)
-    if lines is None or not (run := find("normalize_rule", g, x)):
+    if lines is None or type(g) is not type(x):
         return None
-    (line,) = lines
+    g, x, (line,) = _without_gaps(g), _without_gaps(x), lines
+    if not (run := find("normalize_rule", g, x)):
+        return None
     dx, sums = numpy.empty_like(x), numpy.empty_like(x, "float64", shape=(2, line.size))
     run(*(a.reshape((-1, line.size)) for a in (g, x, dx)), line, *sums, float(eps), float(center))
     shapes = getattr(weight, "shape", ()), bias_shape
@@ -105,9 +111,14 @@ def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
     )
 
 
+def _without_gaps(x):
+    """The array with its elements one behind the other: itself, or a copy."""
+    return BACKENDS[type(x)].xp.ascontiguousarray(x)
+
+
 def _lines(x, axes, *factors):
     """Each as a vector, if it has the shape of the last axes ``axes`` or is a number; else None."""
-    if not isinstance(x, numpy.ndarray) or x.size < LEAST:
+    if not isinstance(x, numpy.ndarray) or x.size < LEAST or not is_on():
         return None
     shape = x.shape[x.ndim - len(axes) :]
     if sorted(axis % x.ndim for axis in axes) != [*range(x.ndim - len(axes), x.ndim)]:
@@ -121,6 +132,57 @@ def _lines(x, axes, *factors):
         else:
             return None
     return found
+
+
+def product(a, b):
+    """a b for batches of small matrices: the rows of a and the columns of b, for which BLAS takes twice the time."""
+    if not (isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray) and is_on() and max(a.size, b.size) >= LEAST):
+        return None
+    if not 2 < min(a.ndim, b.ndim) <= (axes := max(a.ndim, b.ndim)) <= 4:
+        return None
+    (n, k), (inner, m) = a.shape[-2:], b.shape[-2:]
+    if k % LANES or m % LANES or k > SMALL or max(n, m) > max(k, SMALL // 2) or k != inner:
+        return None
+    if not (a.dtype.char == b.dtype.char == "f" and a.strides[-1] == b.strides[-2] == 4):
+        return None
+    a, b = (x if x.ndim == 4 else x[:, None] if x.ndim == axes else x[None] for x in (a, b))
+    batch = [max(p, q) for p, q in zip(a.shape[:2], b.shape[:2])]
+    if any(p not in (1, q) for x in (a, b) for p, q in zip(x.shape, batch)) or not (
+        a.flags.aligned and b.flags.aligned
+    ):
+        return None
+    y = numpy.empty_like(a, order="C", shape=(*batch, n, m))
+    if not (run := find("products", y)):
+        return None
+    xp = BACKENDS[type(a)].xp
+    run(y, *(x if x.shape[:2] == y.shape[:2] else xp.broadcast_to(x, (*batch, *x.shape[2:])) for x in (a, b.mT)))
+    return y if axes == 4 else y[:, 0]
+
+
+def newton_schulz(X, factors):
+    """X (a I + b S + c S S), S = X^T X, for small matrices."""
+    return _small_matrices("newton_schulz", factors, X)
+
+
+def newton_schulz_rule(X, G, factors):
+    """Its derivative along G."""
+    return _small_matrices("newton_schulz_rule", factors, X, G)
+
+
+def _small_matrices(name, factors, *arrays):
+    """The result of kernel ``name`` on batches of matrices of one shape."""
+    first, n = arrays[0], arrays[0].shape[-1]
+    if not all(isinstance(x, numpy.ndarray) and x.shape == first.shape for x in arrays) or not is_on():
+        return None
+    if first.dtype.char != "f" or first.size < LEAST or n % LANES or max(first.shape[-2:]) > SMALL:
+        return None
+    arrays = [_without_gaps(x) for x in arrays]
+    if not (run := find(name, *arrays)):
+        return None
+    y = numpy.empty_like(arrays[0])
+    rows = [x.reshape((-1, first.shape[-2] * n)) for x in (*arrays, y)]
+    run(*rows, numpy.array(factors, first.dtype), n)
+    return y
 
 
 def in_place(name, array, *constants) -> bool:

@@ -18,6 +18,8 @@ from fractions import Fraction
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
+from tinygrad_ms.ops.fused import tiles
+
 __all__: list[str] = []
 
 
@@ -118,7 +120,11 @@ def intrinsics() -> dict:
         "from_bits": made(types.int64, types.float64, lambda b, n: b.bitcast(n, ir.DoubleType())),
         "rank": made(types.float32, types.int32, lambda b, x: folded(b, b.bitcast(x, i32))),
         "from_rank": made(types.int32, types.float32, lambda b, n: b.bitcast(folded(b, n), ir.FloatType())),
+        **tiles.intrinsics(),
     }
+
+
+MODULES = (__name__, tiles.__name__)  # whose functions numba knows by their names
 
 
 # --- the text -------------------------------------------------------------------------------------------------------
@@ -173,7 +179,7 @@ class Text(ast.NodeTransformer):
 
     def named(self, node, value):
         """The text for a name that means a function or a number of a module."""
-        if isinstance(value, (FunctionType, BuiltinFunctionType)) and value.__module__ != __name__:
+        if isinstance(value, (FunctionType, BuiltinFunctionType)) and value.__module__ not in MODULES:
             return ast.Name(self.add(value), ast.Load())
         return self.visit_Constant(ast.Constant(value)) if type(value) in (int, float) else node
 
@@ -204,7 +210,7 @@ def compiled(name: str, text: str, flags: set[str]):
     import numba
     from numpy import float32, float64
 
-    facts = f"# numba {numba.__version__}, {sorted(flags)}\n{inspect.getsource(intrinsics)}"
+    facts = f"# numba {numba.__version__}, {sorted(flags)}\n{inspect.getsource(intrinsics)}{inspect.getsource(tiles)}"
     key = hashlib.sha256((facts + text).encode()).hexdigest()[:20]
     module = ModuleType(f"tinygrad_ms_{name}_{key}")
     path = stored(cache_folder() / f"{name}_{key}.py", text)

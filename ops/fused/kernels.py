@@ -39,13 +39,17 @@ class Kernel:
         if dtype not in self.made:
             try:
                 function = compiled(*self.text(dtype.name), self.flags)
-                function(*self.nothing(dtype))
+                self.compile(function, dtype)
             except Exception as error:  # an error of numba; NumPy does the work
                 text = f"tinygrad_ms: the kernel {self.name} cannot be compiled, NumPy does its work: {error}"
                 warnings.warn(text, RuntimeWarning, stacklevel=4)
                 function = None
             self.made[dtype] = function
         return self.made[dtype] is not None
+
+    def compile(self, function, dtype):
+        """Make or load the machine code, by a call."""
+        function(*self.nothing(dtype))
 
     def nothing(self, dtype) -> list:
         """Empty arguments of the kinds that the function gets."""

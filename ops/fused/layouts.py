@@ -5,18 +5,6 @@ from tinygrad_ms.ops.fused.kernels import NUMBER, ROWS, rows
 __all__: list[str] = []
 
 
-@rows(ROWS, ROWS, NUMBER, dtypes="fd")
-def transposed(x, y, width):
-    """Each row of x is a matrix with ``width`` columns; y gets it transposed."""
-    n = int(width)
-    m = x.shape[1] // n
-    matrices, turned = x.reshape((x.shape[0], m, n)), y.reshape((x.shape[0], n, m))
-    for i in range(x.shape[0]):
-        for j in range(n):
-            for k in range(m):
-                turned[i, j, k] = matrices[i, k, j]
-
-
 @rows(ROWS, ROWS, NUMBER, NUMBER, NUMBER, NUMBER, dtypes="fd")
 def overlap_add(g, y, high, wide, columns, width):
     """A row of g has a matrix for each place in a window. Each is added to the matrix y, shifted by its place."""

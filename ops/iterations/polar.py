@@ -17,6 +17,7 @@ import numpy
 
 from tinygrad_ms.arrays.sums import HALF
 from tinygrad_ms.cards import F, there
+from tinygrad_ms.launches.products import product
 from tinygrad_ms.ops.iterations.coefficients import schedule_for
 from tinygrad_ms.ops.iterations.driver import (
     Iteration,
@@ -73,12 +74,8 @@ class Orthogonalise(Iteration):
         X = self.X[:, : -n if self.identity else None]
         if self.mcsgn:
             xp.matmul(X, X, out=self.S)
-        elif not is_numpy(xp) or n >= SYMMETRIC_PRODUCT:
-            xp.matmul(X.mT, X, out=self.S)
-        else:  # in halves, because NumPy would take syrk for one array on both sides, which is slower for small n
-            half = n // 2
-            xp.matmul(X[..., :half].mT, X, out=self.S[:, :half])
-            xp.matmul(X[..., half:].mT, X, out=self.S[:, half:])
+        else:
+            gram(xp, X, self.S)
         if self.identity:
             self.S_diagonal += self.identity**2
 
@@ -105,6 +102,18 @@ class Orthogonalise(Iteration):
     def rescale(self, factor):
         self.X *= factor
         self.S *= factor * factor
+
+
+def gram(xp, X, out=None):
+    """X^T X for X (..., m, n)."""
+    n = X.shape[-1]
+    if not is_numpy(xp) or n >= SYMMETRIC_PRODUCT:
+        return product(xp, X.mT, X, out)
+    out = xp.empty((*X.shape[:-2], n, n), X.dtype) if out is None else out
+    half = n // 2  # in halves, because NumPy would take syrk for one array on both sides, which is slower for small n
+    xp.matmul(X[..., :half].mT, X, out=out[..., :half, :])
+    xp.matmul(X[..., half:].mT, X, out=out[..., half:, :])
+    return out
 
 
 def steps_for(M):

@@ -10,6 +10,7 @@ from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.launches.products import product as stacked_product
 from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import product
+from tinygrad_ms.ops.fused import calls
 from tinygrad_ms.ops.linalg.einsum import einsum, tensordot
 from tinygrad_ms.ops.linalg.parts import are_half
 from tinygrad_ms.ops.operands import as_operand
@@ -71,9 +72,12 @@ def matmul(xp, a, b):
     try:
         if a.itemsize < 4 and are_half(a, b):
             return matmul.primitive.forward(xp, wide(a), wide(b)).astype(a.dtype)
-        if a.ndim > 2 and b.ndim == 2:  # one large product instead of a batch of small ones
-            rows = a.reshape((prod(a.shape[:-1]), a.shape[-1]))
-            return xp.matmul(rows, b).reshape((*a.shape[:-1], b.shape[-1]))
+        if a.ndim > 2:
+            if b.ndim == 2:  # one large product instead of a batch of small ones
+                rows = a.reshape((prod(a.shape[:-1]), a.shape[-1]))
+                return xp.matmul(rows, b).reshape((*a.shape[:-1], b.shape[-1]))
+            if (y := calls.product(a, b)) is not None:
+                return y
         return xp.matmul(a, b) if type(a) is numpy.ndarray else stacked_product(xp, a, b)
     except (ValueError, AttributeError):
         raise ValueError(_why_not(shape_of(a), shape_of(b))) from None

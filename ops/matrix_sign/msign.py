@@ -27,6 +27,7 @@ from tinygrad_ms.ops.matrix_sign.closed_form import LEAST, _msign_closed_form
 from tinygrad_ms.ops.matrix_sign.lyapunov import polar_derivative
 from tinygrad_ms.ops.matrix_sign.rules import _msign, chosen_rule
 from tinygrad_ms.ops.matrix_sign.smooth import _msign_smooth, _msign_smooth_recomputing
+from tinygrad_ms.ops.matrix_sign.step import _newton_schulz_step
 from tinygrad_ms.ops.operands import as_operand
 
 __all__ = ["msign", "msign_unrolled", "nuclear_norm", "polar"]
@@ -255,16 +256,17 @@ def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
     """msign(M) (..., n, m) as ``steps`` recorded Newton-Schulz steps, with the derivative of the truncated iteration.
 
     It is for comparison and teaching; programs use ``msign``. Where the steps converge, the gradient has rounding
-    errors like those of ``msign``. Every step keeps its matrices for backward, steps (2 n^2 + n m) numbers in all.
-    ``msign`` keeps n m, which is 25 times less for a square M. Inside ``checkpoint`` this function keeps M alone and
-    computes the steps twice. The scale of M does not matter; zero gives zero with zero gradient. ``guard`` is added to
-    ||M||_F, as public code does (1e-7). ``msign(..., vjp="unrolled")`` has this derivative without keeping the steps.
+    errors like those of ``msign``. Every step keeps its matrices for backward, steps (2 n^2 + n m) numbers in all, or
+    steps n m where a compiled kernel makes two of them again. ``msign`` keeps n m, which is 25 or 8 times less for a
+    square M. Inside ``checkpoint`` this function keeps M alone and computes the steps twice. The scale of M does not
+    matter; zero gives zero with zero gradient. ``guard`` is added to ||M||_F, as public code does (1e-7).
+    ``msign(..., vjp="unrolled")`` has this derivative without keeping the steps.
     Source: Su Jianlin, equation 5.
     """
     if not (isinstance(guard, Real) and float(guard) >= 0):
         raise ValueError(f"msign_unrolled: guard={guard!r}; expected a number of at least 0, beside ||M||_F")
     M = check_matrices("msign_unrolled", as_operand(M), name="M", lapack=False)
-    if M.shape[-2] > M.shape[-1]:
+    if M.shape[-2] < M.shape[-1]:
         return msign_unrolled(M.mT, steps=steps, coefficients=coefficients, guard=guard).mT
     if M.size:
         largest = largest_elements(raw(M))
@@ -274,6 +276,5 @@ def msign_unrolled(M, *, steps=8, coefficients="su", guard=0.0):
         M = M / (((M * M).sum(axis=(-2, -1), keepdims=True) + zero) ** 0.5 + guard * power)
     X = M
     for a, b, c in fixed_rows(steps, coefficients):
-        S = X @ X.mT
-        X = a * X + (b * S + c * (S @ S)) @ X
+        X = _newton_schulz_step(X, a=a, b=b, c=c)
     return X

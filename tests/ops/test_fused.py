@@ -209,7 +209,8 @@ def test_a_function_takes_any_array_and_a_kernel_only_what_it_can(used):
         for function in (tg.gelu, tg.exp, tg.softmax, tg.layer_norm):
             used.clear()
             y = function.primitive.forward(np, a)[0] if function is tg.gelu else function(a)
-            assert bool(used) == (which in taken), which
+            copied = function is tg.layer_norm and which in ("transposed", "every other column")
+            assert bool(used) == (which in taken or copied), which
             np.testing.assert_allclose(
                 y, in_numpy(lambda a=a, f=function: f(tg.tensor(a)).numpy()), rtol=2e-3 if a.itemsize == 2 else 1e-6,
                 atol=1e-6,

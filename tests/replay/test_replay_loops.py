@@ -271,7 +271,7 @@ def test_check_allows_for_the_rounding_of_loops_and_no_more(monkeypatch):
     assert agreement.close(a, a.copy()) and not agreement.close(a, np.nan_to_num(a))
 
 
-def test_transposed_factors_of_small_products_are_laid_out():
+def test_a_list_calls_the_kernel_of_small_products_as_eager_does():
     x = normal(40, 32, 32)
 
     @tg.compile
@@ -280,10 +280,8 @@ def test_transposed_factors_of_small_products_are_laid_out():
 
     for _ in range(3):
         y = f(x)
-    assert f.tape.count("transposed(") == 1  # one copy for both
-    wide = x.astype("d")
-    np.testing.assert_allclose(y.numpy(), wide @ wide.swapaxes(1, 2) + (wide @ wide) @ wide.swapaxes(1, 2), atol=2e-3)
-    np.testing.assert_allclose(y.numpy(), f.eager(tg.tensor(x)).numpy(), rtol=1e-4, atol=1e-3)
+    assert f.tape.count("products(") == 2
+    np.testing.assert_array_equal(y.numpy(), f.eager(tg.tensor(x)).numpy())
 
 
 def test_replays_leave_no_memory_behind():
@@ -299,19 +297,22 @@ def test_replays_leave_no_memory_behind():
 
 def test_kernels_write_only_where_they_say():
     from tinygrad_ms.ops.fused import kernels as k
+    from tinygrad_ms.ops.fused.matrices import Products
 
     fusion.loaded()
-    shapes = {k.ROWS: (6, 8), k.LINE: 8, k.SUMS: 8, k.EACH: 6, k.TOTALS: 6, k.LABELS: 6}
+    shapes = {k.ROWS: (6, 256), k.LINE: 256, k.SUMS: 256, k.EACH: 6, k.TOTALS: 6, k.LABELS: 6}
     rng = np.random.default_rng(0)
     for name, kernel in k.KERNELS.items():
         if not kernel.ready(np.dtype("float32")):
             continue
         if isinstance(kernel, k.Each):
             given = [rng.random(50).astype("f") for _ in kernel.arrays] + [0.5] * len(kernel.constants)
+        elif isinstance(kernel, Products):
+            given = [rng.random((2, 3, 16, 16)).astype("f") for _ in range(3)]
         else:
             dtypes = {k.LABELS: "int64", k.TOTALS: "float64"}
             given = [
-                4.0 if kind == k.NUMBER else (5 * rng.random(shapes[kind])).astype(dtypes.get(kind, "f"))
+                16.0 if kind == k.NUMBER else (5 * rng.random(shapes[kind])).astype(dtypes.get(kind, "f"))
                 for kind in kernel.kinds
             ]
         before = [np.array(a) for a in given]

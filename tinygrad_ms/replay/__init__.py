@@ -2,7 +2,7 @@
 
 The files in reading order: ``traced`` is the array that sees every call of a library. ``trace`` holds the calls in
 their order. ``recorder`` records one run of a step. ``plan`` decides which calls run, and in which memory; ``small``,
-``gathered``, ``products`` and ``fusion`` are its parts. ``source`` writes the plan as Python. ``program`` runs the list
+``gathered`` and ``fusion`` are its parts. ``source`` writes the plan as Python. ``program`` runs the list
 and knows when it fits. ``guards`` keeps the values that must not have changed. ``compiled`` is the object that the user
 calls.
 """

@@ -16,7 +16,6 @@ from tinygrad_ms.replay import small
 from tinygrad_ms.replay.fusion import fuse
 from tinygrad_ms.replay.gathered import gather
 from tinygrad_ms.replay.layout import dense, name_of, values_in
-from tinygrad_ms.replay.products import TRANSPOSED, lay_out
 from tinygrad_ms.replay.trace import Entry, Storage, Value, compute
 
 REDUCTIONS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
@@ -65,7 +64,6 @@ class Plan:
         self.spare_copies()
         self.drop()
         gather(self)
-        lay_out(self)
         self.reuse_copies()
         self.loops = fuse(self)
         self.place()
@@ -305,7 +303,7 @@ class Plan:
         for e in self.entries:
             x = self.resolve(e.args[0]) if e.args and type(e.args[0]) is Value else None
             out, key = e.outs, None
-            copies = e.kind == "call" and name_of(e.function) in ("reshape", "copy", "transposed") and not e.kwargs
+            copies = e.kind == "call" and name_of(e.function) in ("reshape", "copy") and not e.kwargs
             if copies and x is not None and out.root and out.entry is e and x.storage not in changed:
                 key = self.origin(x), repr(e.args[1:]), out.shape, out.strides
             if key is None or not {out.storage}.isdisjoint(changed | self.kept_by_user):
@@ -438,7 +436,7 @@ def shape_alone(e) -> bool:
 
 def has_out(e) -> bool:
     """Whether the call can write into an array that is given."""
-    if e.kind == "fused" or e.function is TRANSPOSED:
+    if e.kind == "fused":
         return True
     if e.kind != "call" or "out" in e.kwargs:
         return False

@@ -29,6 +29,11 @@ def nuclear(M, **_):
     return np.linalg.norm(M, "nuc", axis=(-2, -1)), msign(M)
 
 
+def step(X, a, b, c):
+    u, s, vt = np.linalg.svd(X, full_matrices=False)
+    return (u * (s * (a + s * s * (b + s * s * c)))[..., None, :]) @ vt
+
+
 wide, tall, square = normal(3, 5), normal(2, 5, 3), normal(3, 3, seed=1) + np.eye(3)
 rank_two = normal(4, 2) @ normal(2, 4, seed=1)
 
@@ -97,6 +102,13 @@ SAMPLES = {
         zero(3, 2),
         zero(3, 2, **GRAM),
         Sample((np.zeros((0, 4, 3)),), {}, lambda M: M, note="empty"),
+    ],
+    "newton_schulz_step": [
+        *(Sample((X / 2,), {"a": 3.4, "b": -4.7, "c": 2.0}, step, order=3) for X in (tall, wide, square)),
+        Sample((square,), {"a": 1.5, "b": -0.5, "c": 0.0}, step, note="cubic"),
+        Sample((rank_two,), {"a": 1.5, "b": -0.5, "c": 0.1}, step, note="rank deficient"),
+        Sample((normal(3, 1, 1),), {"a": 1.5, "b": -0.5, "c": 0.1}, step, note="numbers"),
+        Sample((np.zeros((0, 4, 3)),), {"a": 3.4, "b": -4.7, "c": 2.0}, lambda X, a, b, c: X, note="empty"),
     ],
     "msign_tall": [
         Sample((tall,), {}, polar, order=3, sync=ADAPTS),

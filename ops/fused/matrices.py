@@ -1,0 +1,109 @@
+"""Kernels over batches of small matrices: what lies between the products is done while a matrix is in the cache."""
+
+import numpy
+
+from tinygrad_ms.ops.fused.compiler import Text
+from tinygrad_ms.ops.fused.kernels import LINE, NUMBER, ROWS, Kernel, part_size, rows
+from tinygrad_ms.ops.fused.threads import deal_out
+from tinygrad_ms.ops.fused.tiles import add_product, product, turn
+
+__all__: list[str] = []
+
+
+def polynomial(s, u, t, x, a, b, c):
+    """S = X^T X, U = b I + c S, T = a I + S U."""
+    product(s, x.T, x)
+    for j in range(s.shape[0]):
+        for k in range(s.shape[0]):
+            u[j, k] = c * s[j, k]
+        u[j, j] += b
+    product(t, s, u)
+    for j in range(s.shape[0]):
+        t[j, j] += a
+
+
+def add_turned(x, spare):
+    """x <- x + x^T."""
+    turn(spare, x)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[i, j] += spare[i, j]
+
+
+@rows(ROWS, ROWS, LINE, NUMBER)
+def newton_schulz(x, y, factors, width):
+    """Y = X (a I + b S + c S S), S = X^T X, for the matrices in the rows of x, which have ``width`` columns."""
+    n = int(width)
+    m = x.shape[1] // n
+    a, b, c = factors[0], factors[1], factors[2]
+    work = numpy.empty((3, n, n), x.dtype)
+    s, t, u = work[0], work[1], work[2]
+    for i in range(x.shape[0]):
+        matrix = x[i].reshape((m, n))
+        polynomial(s, u, t, matrix, a, b, c)
+        product(y[i].reshape((m, n)), matrix, t)
+
+
+@rows(ROWS, ROWS, ROWS, LINE, NUMBER)
+def newton_schulz_rule(x, g, y, factors, width):
+    """The derivative of that along G: G T + X (U D + D U) with D = X^T G + G^T X. It is its own adjoint.
+
+    T = a I + b S + c S S and U = b / 2 I + c S are made again.
+    """
+    n = int(width)
+    m = x.shape[1] // n
+    a, b, c = factors[0], factors[1], factors[2]
+    work = numpy.empty((4, n, n), x.dtype)
+    s, t, u, d = work[0], work[1], work[2], work[3]
+    for i in range(x.shape[0]):
+        matrix, along, result = x[i].reshape((m, n)), g[i].reshape((m, n)), y[i].reshape((m, n))
+        polynomial(s, u, t, matrix, a, b, c)
+        for j in range(n):
+            u[j, j] -= 0.5 * b
+        product(d, matrix.T, along)
+        add_turned(d, s)
+        product(s, u, d)
+        add_turned(s, d)
+        product(result, along, t)
+        add_product(result, matrix, s)
+
+
+def products(y, x, z):
+    """Y = X Z^T for each of the matrices, which have two axes in front. Only the rows of y and z lie without gaps."""
+    work = numpy.empty((z.shape[3], z.shape[2]), z.dtype)
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            turn(work, z[i, j])
+            product(y[i, j], x[i, j], work)
+
+
+class Products(Kernel):
+    """The kernel of ``products``. Its machine code takes arrays that lie in any way."""
+
+    flags = {"contract"}
+    takes, written = None, [0]
+
+    def text(self, real):
+        text = Text(real)
+        name = text.add(self.body)
+        return name, text.whole(name)
+
+    def compile(self, function, dtype):
+        from numba import types
+
+        written, read = (types.Array(types.float32, 4, "A", readonly=readonly) for readonly in (False, True))
+        function.compile((written, read, read))
+        function.disable_compile()
+
+    def __call__(self, y, x, z):
+        step = -(-part_size(y.size) // max(y[0].size, 1))
+        function = self.made[y.dtype]
+
+        def work(i):
+            part = slice(i * step, (i + 1) * step)
+            function(y[part], x[part], z[part])
+
+        deal_out(work, -(-y.shape[0] // step), y.size)
+
+
+Products(products, "f")

@@ -1,0 +1,194 @@
+"""Kernels over batches of small matrices agree with NumPy: any shape, layout, tile and number of threads."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+import tinygrad_ms as tg
+from tinygrad_ms.ops import fused
+from tinygrad_ms.ops.fused import calls, tiles
+from tinygrad_ms.ops.matrix_sign.step import _newton_schulz_step as step
+
+INSTALLED = importlib.util.find_spec("numba") is not None
+needs_numba = pytest.mark.skipif(not INSTALLED, reason='numba is missing: pip install "tinygrad-ms[fast]", or numba')
+ROW = {"a": 3.4445, "b": -4.775, "c": 2.0315}
+UNIT = 2.0**-24
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def pulled(X, G):
+    x = tg.tensor(X, requires_grad=True)
+    y = step(x, **ROW)
+    y.backward(G)
+    return y.numpy(), x.grad.numpy()
+
+
+def in_double(X, G):
+    found, gradient = pulled(X.astype("d"), G.astype("d"))
+    assert found.dtype == gradient.dtype == "float64"
+    return found, gradient
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """The names of the kernels that are called."""
+    names = []
+    find = fused.find
+
+    def noted(name, *arrays):
+        run = find(name, *arrays)
+        return run and (lambda *given: names.append(name) or run(*given))
+
+    monkeypatch.setattr(calls, "find", noted)
+    return names
+
+
+# --- a step of Newton-Schulz ----------------------------------------------------------------------------------------
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    "shape", [(40, 32, 32), (300, 17, 16), (3, 5, 64, 64), (14, 50, 48), (40, 16, 48), (130, 1, 16, 16)], ids=str
+)
+def test_a_step_and_its_rule(shape, called):
+    X, G = normal(*shape) / np.float32(sum(shape[-2:]) ** 0.5), normal(*shape, seed=1)
+    results = pulled(X, G)
+    assert called == ["newton_schulz", "newton_schulz_rule"]
+    for found, right in zip(results, in_double(X, G)):
+        assert found.dtype == "float32" and np.abs(found - right).max() <= 40 * UNIT * np.abs(right).max()
+
+
+@needs_numba
+def test_a_matrix_that_is_not_finite_spoils_no_other():
+    X, G = normal(40, 32, 32) / 8, normal(40, 32, 32, seed=1)
+    right = pulled(X, G)
+    X[3, 5, 7], X[11, 0, 0] = np.nan, np.inf
+    for found, before in zip(pulled(X, G), right):
+        assert np.isnan(found[[3, 11]]).all()
+        np.testing.assert_array_equal(np.delete(found, [3, 11], 0), np.delete(before, [3, 11], 0))
+
+
+@needs_numba
+def test_arrays_of_other_layouts_and_sizes(called):
+    X, G = normal(40, 32, 32) / 8, normal(40, 32, 32, seed=1)
+    right = pulled(X, G)
+    for found in (pulled(np.asfortranarray(X), G), pulled(X, np.asfortranarray(G))):
+        for a, b in zip(found, right):
+            np.testing.assert_array_equal(a, b)
+    called.clear()
+    for shape, dtype in [((40, 32, 30), "f"), ((4, 128, 128), "f"), ((40, 32, 32), "d"), ((2, 32, 32), "f")]:
+        pulled(normal(*shape).astype(dtype) / 8, np.ones(shape, dtype))
+    assert not called
+
+
+def test_without_kernels_the_step_is_that_of_the_formula():
+    fused._state["on"], before = False, fused._state["on"]
+    try:
+        X, G = normal(5, 32, 32) / 8, normal(5, 32, 32, seed=1)
+        found, gradient = pulled(X, G)
+        right, slope = in_double(X, G)
+    finally:
+        fused._state["on"] = before
+    a, b, c = ROW.values()
+    wide, S = X.astype("d"), X.astype("d").mT @ X.astype("d")
+    np.testing.assert_allclose(right, a * wide + wide @ (b * S + c * S @ S), rtol=1e-12, atol=1e-14)
+    for y, z in ((found, right), (gradient, slope)):
+        assert np.abs(y - z).max() <= 40 * UNIT * np.abs(z).max()
+
+
+@needs_numba
+def test_results_do_not_depend_on_the_number_of_threads():
+    X, G = normal(400, 32, 32) / 8, normal(400, 32, 32, seed=1)
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            tg.set_num_threads(threads)
+            found.append((*pulled(X, G), calls.product(X, G.mT)))
+    finally:
+        tg.set_num_threads(None)
+    for other in found[1:]:
+        for a, b in zip(found[0], other):
+            np.testing.assert_array_equal(a, b)
+
+
+# --- products ---------------------------------------------------------------------------------------------------------
+
+SHAPES = [
+    ((64, 32, 32), (64, 32, 32)), ((32, 2, 32, 32), (2, 32, 32)), ((2, 32, 32), (32, 2, 32, 32)),
+    ((30, 5, 17, 32), (30, 1, 16, 32)), ((1, 40, 31, 32), (30, 1, 32, 32)), ((100, 20, 16), (1, 32, 16)),
+    ((20, 64, 64), (20, 48, 64)),
+]  # fmt: skip
+
+
+@needs_numba
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+def test_products_of_rows_and_columns(shapes, called):
+    x, z = (normal(*shape, seed=k) for k, shape in enumerate(shapes))
+    wide = x.astype("d") @ z.astype("d").mT
+    bound = x.shape[-1] * UNIT * (np.abs(x) @ np.abs(z).mT)
+    for first in (x, np.repeat(x, 2, axis=-2)[..., ::2, :]):
+        y = tg.matmul(tg.tensor(first), tg.tensor(z).mT).numpy()
+        assert y.shape == wide.shape and y.dtype == "float32" and (np.abs(y - wide) <= bound).all()
+    assert called == ["products"] * 2
+    x[0, ..., 3, 5] = np.inf
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(
+            np.isfinite(tg.matmul(tg.tensor(x), tg.tensor(z).mT).numpy()), np.isfinite(x @ z.mT)
+        )
+
+
+@needs_numba
+def test_other_products_stay_with_blas(called):
+    x = normal(64, 32, 32)
+    pairs = [(x, x), (x.mT, x.mT), (x[:4], x[:4].mT), (x[:, :, :30], x[:, :, :30].mT), (x, x[:, :30].mT)]
+    pairs += [
+        (x.astype("d"), x.mT.astype("d")),
+        (x, x.mT.astype("d")),
+        (x[None, None], x.mT),
+        (x, x[0].mT),
+        (np.repeat(x, 2, 1), x.mT),
+    ]
+    for a, b in pairs:
+        np.testing.assert_array_equal(tg.matmul(tg.tensor(a), tg.tensor(b)).numpy().shape, (a @ b).shape)
+        assert calls.product(a, b) is None
+    assert not called
+    with pytest.raises(ValueError, match="batch dimensions"):
+        tg.matmul(tg.tensor(x), tg.tensor(x[:7]).mT)
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------------
+
+
+@needs_numba
+@pytest.mark.parametrize("features", [{}, {"avx512f": True}], ids=["short registers", "long registers"])
+def test_tiles_of_every_size(features, monkeypatch):
+    """In the tiles of machines with short registers, too."""
+    import llvmlite.binding
+    import numba
+
+    monkeypatch.setattr(llvmlite.binding, "get_host_cpu_features", lambda: features)
+    made = tiles.intrinsics()
+    product, add_product, turn = made["product"], made["add_product"], made["turn"]
+
+    @numba.njit
+    def run(y, z, t, a, b, c):
+        product(y, a, b)
+        add_product(z, c.T, b)
+        turn(t, b)
+
+    for n, k, m in [(8, 16, 32), (16, 32, 16), (3, 16, 48), (21, 16, 80), (1, 32, 32)]:
+        a, b, c = normal(n, k), normal(k, m, seed=1), normal(k, n, seed=2)
+        y, z, t = np.empty((n, m), "f"), np.ones((n, m), "f"), np.empty((m, k), "f")
+        run(y, z, t, a, b, c)
+        np.testing.assert_allclose(y, a @ b, atol=1e-5)
+        np.testing.assert_allclose(z, 1 + c.T @ b, atol=1e-5)
+        np.testing.assert_array_equal(t, b.T)
+        tiles.product(y, a, b)
+        tiles.add_product(y, c.T, b)
+        tiles.turn(t[::-1], b)
+        np.testing.assert_allclose(y, (a + c.T) @ b, atol=1e-5)
+        np.testing.assert_array_equal(t[::-1], b.T)

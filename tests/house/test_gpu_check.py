@@ -50,7 +50,7 @@ def test_a_dry_run_goes_through_all_parts(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "gpu_check.json").read_text(encoding="utf-8"))
     assert found["dry"] and not found["broken"]
-    assert len(found["samples"]) > 50 and all(row["status"] == "ok" for row in found["samples"])
+    assert len(found["samples"]) > 50 and all(row["status"] in ("ok", "sign") for row in found["samples"])
     launches = {row["what"]: row["launches"] for row in found["launches"]}
     assert launches["MLP 784-512-512-10, batch 8, Adam"] <= 23 and launches["gelu"] <= 3
     assert {row["what"] for row in found["times"]} == launches.keys() == {row["what"] for row in found["memory"]}

@@ -107,7 +107,7 @@ class Chain:
         given = ["start", "stop", *sizes, *self.inputs, *made, *(["totals"] if self.sums else [])]
         values = [self.number(item(x, pattern)) if x in rows else x for x, pattern in self.inputs.items()]
         results = [*(f"y_{x}" for x in self.outputs), *(f"v{k}" for k in range(len(self.sums))), "far"]
-        code = [f"def chain({', '.join(given)}):", "    widest()"]
+        code = [f"def chain({', '.join(given)}):"]
         code += [f"    {name} = {self.number(name)}" for name in self.inputs if name not in rows]
         if self.levels > 1:
             code.append("    for i0 in range(start, stop):")

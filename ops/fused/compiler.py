@@ -73,29 +73,21 @@ class Text(ast.NodeTransformer):
             return ast.Name(self.add(value), ast.Load())
         return self.visit_Constant(ast.Constant(value)) if type(value) in (int, float) else node
 
-    def whole(self, entry: str, loop: str = "", together: int = 0) -> str:
-        """The module; ``entry``: the name of the function that is called from outside; ``loop``: its text if new.
-
-        together: so many vectors go through a loop at a time in which a function is called; 0: as the compiler likes.
-        """
+    def whole(self, entry: str, loop: str = "") -> str:
+        """The module; ``entry``: the name of the function that is called from outside; ``loop``: its text if new."""
         if loop:
             self.parts[entry] = loop
         self.parts[entry] = "@entry\n" + self.parts[entry].removeprefix("@looping\n")
-        tree = Loops(self.parts, together).visit(ast.parse("\n\n".join(self.parts.values())))
+        tree = Loops().visit(ast.parse("\n\n".join(self.parts.values())))
         return ast.unparse(ast.fix_missing_locations(tree))
 
 
 class Loops(ast.NodeTransformer):
-    """Writes ``wide_loop(n)`` behind each innermost loop."""
-
-    def __init__(self, parts, together):
-        self.parts, self.together = parts, together
+    """Writes ``wide_loop(0)`` behind each innermost loop."""
 
     def visit_For(self, node):
         self.generic_visit(node)
-        calls = any(isinstance(n, ast.Call) and getattr(n.func, "id", "") in self.parts for n in ast.walk(node))
-        text = f"wide_loop({self.together if calls else 0})"
-        return node if any(map(holds_a_loop, node.body)) else [node, *ast.parse(text).body]
+        return node if any(map(holds_a_loop, node.body)) else [node, *ast.parse("wide_loop(0)").body]
 
 
 def holds_a_loop(node) -> bool:
@@ -121,7 +113,7 @@ def compiled(name: str, text: str, flags: set[str]):
     import numba
     from numpy import float32, float64
 
-    sources = "".join(map(inspect.getsource, (machine.arithmetic, machine.of_loops, compiled)))
+    sources = inspect.getsource(machine) + inspect.getsource(compiled)
     facts = f"# numba {numba.__version__}, {sorted(flags)}\n{sources}"
     key = hashlib.sha256((facts + text).encode()).hexdigest()[:20]
     module = ModuleType(f"tinygrad_ms_{name}_{key}")

@@ -85,6 +85,7 @@ class Each(Kernel):
             return [
                 f"for i in range({count}):",
                 f"    {', '.join(f'{y}[i]' for y in targets)} = {call}({', '.join(values)})",
+                "wide_loop(4)",
             ]
 
         lines = [f"{name} = {real}({name})" for name in self.constants]
@@ -119,7 +120,7 @@ class Each(Kernel):
             ]
         given = [*self.arrays, *results, *self.constants, *(f"near_{y}" for y in results)]
         whole = "\n".join([f"def {self.name}_loop({', '.join(given)}):", *(f"    {line}" for line in lines)])
-        return f"{self.name}_loop", text.whole(f"{self.name}_loop", whole, together=4)
+        return f"{self.name}_loop", text.whole(f"{self.name}_loop", whole)
 
     def nothing(self, dtype):
         empty = [numpy.empty(0, dtype)]

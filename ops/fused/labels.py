@@ -8,7 +8,7 @@ from numpy import empty, float32, float64
 
 from tinygrad_ms.ops.fused.matrices import EACH, LABELS, ROWS, TOTALS, row_by_row, rows
 from tinygrad_ms.ops.fused.rows import largest, powers, sum_of
-from tinygrad_ms.ops.fused.single import exp_below
+from tinygrad_ms.ops.fused.single import DOWN, exp_below
 
 __all__: list[str] = []
 
@@ -21,7 +21,7 @@ def sum_of_powers(x, m, part):
     for start in range(0, x.size, PART):
         piece = x[start : start + PART]
         total += powers(piece, m, part[: piece.size])
-    return total
+    return total * DOWN
 
 
 @rows(ROWS, LABELS, TOTALS, TOTALS, TOTALS)

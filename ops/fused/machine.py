@@ -48,6 +48,13 @@ def from_rank(n):
     return struct.unpack("<f", struct.pack("<i", n if n >= 0 else n ^ 0x7FFFFFFF))[0]
 
 
+def wide_loop(together):
+    """For the loop before it: the longest vectors, and ``together`` of them at a time, so that none has to wait.
+
+    0: the compiler chooses how many.
+    """
+
+
 def line(a):
     """How many of its numbers fill a line of a cache, 64 bytes."""
     return 64 // a.itemsize
@@ -135,20 +142,20 @@ def of_loops() -> dict:
 
     def jump_back(blocks):
         """The last jump to the head of a loop. numba gives its blocks the numbers of their code."""
-        found = {}
+        found: dict = {}
         for block in blocks:
             jump = block.terminator
             if getattr(jump, "opname", "") == "br" and len(jump.operands) == 1:
-                here, there = (int(re.search(r"\d+", b.name).group()) for b in (block, *jump.operands))
+                here, there = (int(re.findall(r"\d+", b.name)[0]) for b in (block, *jump.operands))
                 found |= {here: jump} if there < here else {}
         return found[max(found)]
 
     @intrinsic(prefer_literal=True)
     def wide_loop(typing_context, together):
-        """For the loop before it: the longest vectors, and ``together`` of them at a time, so that none has to wait."""
-
         def generate(context, builder, signature, arguments):
-            with suppress(TypeError, AttributeError, ValueError):  # other versions of numba or llvmlite: it is slower
+            with suppress(
+                TypeError, AttributeError, ValueError, IndexError
+            ):  # other versions of numba or llvmlite: it is slower
                 set.add(builder.function.attributes, '"prefer-vector-width"="512"')
                 if together.literal_value:
                     jump, module = jump_back(builder.function.blocks), builder.module

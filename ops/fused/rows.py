@@ -8,11 +8,13 @@ from math import log
 
 from numpy import float32, float64
 
-from tinygrad_ms.ops.fused.machine import from_rank, rank
+from tinygrad_ms.ops.fused.machine import from_rank, rank, wide_loop
 from tinygrad_ms.ops.fused.matrices import ROWS, TOTALS, row_by_row, rows
-from tinygrad_ms.ops.fused.single import exp_below
+from tinygrad_ms.ops.fused.single import DOWN, exp_below, lifted_exp
 
 __all__: list[str] = []
+
+LONG = 64  # so many exponentials are computed at a time
 
 
 def largest(x):
@@ -30,11 +32,25 @@ def sum_of(x):
     return total
 
 
+def sum_in_pairs(x):
+    """The same for numbers that are not negative: a sum of two in float32 has a small relative error."""
+    half, total = x.size // 2, float64(0.0)
+    one, other = x[:half], x[half : half + half]
+    for j in range(half):
+        total += float64(one[j] + other[j])
+    return total + float64(x[x.size - 1]) if x.size % 2 else total
+
+
 def powers(x, m, y):
-    """y = e^(x - m) for x <= m; the sum of y."""
-    for j in range(x.size):
-        y[j] = exp_below(x[j] - m)
-    return sum_of(y)
+    """y = 2^64 e^(x - m) for x <= m; the sum of y."""
+    cut = x.size - x.size % LONG
+    for j in range(cut):
+        y[j] = lifted_exp(x[j] - m)
+    wide_loop(4)
+    rest, last = x[cut:], y[cut:]
+    for j in range(rest.size):
+        last[j] = lifted_exp(rest[j] - m)
+    return sum_in_pairs(y) if cut > LONG else sum_of(y)
 
 
 @row_by_row(ROWS, ROWS)
@@ -57,7 +73,7 @@ def softmax_rule(g, y, dx):
 @row_by_row(ROWS, ROWS)
 def log_softmax(x, y):
     m = largest(x)
-    rest = float32(log(powers(x, m, y)))
+    rest = float32(log(powers(x, m, y) * DOWN))
     for j in range(x.size):
         y[j] = (x[j] - m) - rest
 

@@ -55,8 +55,13 @@ def exp(x):
 
 def exp_below(x):
     """e^x for x <= 0."""
+    return lifted_exp(x) * DOWN
+
+
+def lifted_exp(x):
+    """2^64 e^x for x <= 0, and nearly 0 far below."""
     t, d = split(-130.0 if x < -130.0 else x, LIFT)
-    return (1.0 + d) * two_at(t) * DOWN
+    return (1.0 + d) * two_at(t)
 
 
 def expm1_below(x):

@@ -2,7 +2,6 @@
 
 import inspect
 import warnings
-from functools import partial
 
 import numpy
 
@@ -131,22 +130,21 @@ class Each(Kernel):
 
         Constants follow the arrays. The formula in NumPy may take more constants.
         """
-        arrays, constants = given[: len(self.arrays)], given[len(self.arrays) :]
-        first = arrays[0]
+        count, first = len(self.arrays), given[0]
         made = [numpy.empty_like(first) for _ in range(self.makes)] if out is None else list(out)
-        function, size = self.made[first.dtype], first.size
-        rows = [a.reshape(-1) for a in (*arrays, *made)]
-        values = [float(value) for value, _ in zip(constants, self.constants)]
-        places = {a.__array_interface__["data"][0] % 64 for a in made} if first.nbytes >= STREAMED else ()
-        near = partial(numpy.empty, PIECE if len(places) == 1 else 0, first.dtype)
-        step = part_size(size)
+        rows = [a if a.ndim == 1 else a.reshape(-1) for a in (*given[:count], *made)]
+        values = [*map(float, given[count : count + len(self.constants)])]
+        near, size = [row[:0] for row in rows[count:]], first.size
+        if made and first.nbytes >= STREAMED and len({a.__array_interface__["data"][0] % 64 for a in made}) == 1:
+            near = [numpy.empty(PIECE, first.dtype) for _ in made]
+        function, step = self.made[first.dtype], part_size(size)
         if step >= size:
-            function(*rows, *values, *[near() for _ in made])
+            function(*rows, *values, *near)
             return made
 
         def work(i):
             part = slice(i * step, (i + 1) * step)
-            function(*[row[part] for row in rows], *values, *[near() for _ in made])
+            function(*[row[part] for row in rows], *values, *map(numpy.empty_like, near))
 
         deal_out(work, -(-size // step), size)
         return made

@@ -24,13 +24,14 @@ class Rows(Kernel):
     LINE: a vector like a row. SUMS: a vector like a row, to which all rows of a part add. NUMBER: a number.
     The kernel writes into TOTALS and SUMS, and into the last of several matrices.
     single: the body is a function of one row of each matrix, and of the number for it. It fills that of the last.
+    streams: a large result goes past the caches. That is no faster where the arithmetic takes longer than the memory.
     """
 
     flags = {"contract", "reassoc"}  # lets the compiler add up in vectors
 
-    def __init__(self, body, kinds, dtypes="f", single=False):
+    def __init__(self, body, kinds, dtypes="f", single=False, streams=True):
         super().__init__(body, dtypes)
-        self.kinds, self.takes, self.single = kinds, None, single
+        self.kinds, self.takes, self.single, self.streams = kinds, None, single, streams
         self.matrices = [k for k, kind in enumerate(kinds) if kind == ROWS]
         self.written = [k for k, kind in enumerate(kinds) if kind in (TOTALS, SUMS)] + self.matrices[1:][-1:]
 
@@ -73,7 +74,7 @@ class Rows(Kernel):
         step = -(-count // BLOCKS) if summed else max(-(-part_size(count * length) // max(length, 1)), 1)
         parts = -(-count // step)
         sums = {k: numpy.zeros((parts, length), given[0].dtype) for k in summed}
-        streams = length >= PIECE and given[0].nbytes >= STREAMED
+        streams = self.streams and length >= PIECE and given[0].nbytes >= STREAMED
 
         def work(i):
             part = slice(i * step, (i + 1) * step)
@@ -87,11 +88,11 @@ class Rows(Kernel):
             given[k][...] = rows.sum(axis=0, dtype="float64")
 
 
-def rows(*kinds, dtypes="f", single=False):
+def rows(*kinds, **facts):
     """Make a kernel of a function of matrices with arguments of these kinds."""
 
     def keep(body):
-        Rows(body, kinds, dtypes, single)
+        Rows(body, kinds, **facts)
         return body
 
     return keep

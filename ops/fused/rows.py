@@ -53,7 +53,7 @@ def powers(x, m, y):
     return sum_in_pairs(y) if cut > LONG else sum_of(y)
 
 
-@row_by_row(ROWS, ROWS)
+@row_by_row(ROWS, ROWS, streams=False)
 def softmax(x, y):
     scale = float32(1.0 / powers(x, largest(x), y))
     for j in range(x.size):
@@ -70,7 +70,7 @@ def softmax_rule(g, y, dx):
         dx[j] = y[j] * (g[j] - center)
 
 
-@row_by_row(ROWS, ROWS)
+@row_by_row(ROWS, ROWS, streams=False)
 def log_softmax(x, y):
     m = largest(x)
     rest = float32(log(powers(x, m, y) * DOWN))
@@ -78,7 +78,7 @@ def log_softmax(x, y):
         y[j] = (x[j] - m) - rest
 
 
-@row_by_row(ROWS, ROWS, ROWS)
+@row_by_row(ROWS, ROWS, ROWS, streams=False)
 def log_softmax_rule(g, y, dx):
     whole = float32(sum_of(g))
     for j in range(y.size):

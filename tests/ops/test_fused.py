@@ -302,12 +302,13 @@ def test_stores_past_the_caches_leave_the_same_numbers(name, dtype, monkeypatch)
 
 
 @needs_numba
-@pytest.mark.parametrize("name", ["softmax", "softmax_rule", "normalize_rule"])
+@pytest.mark.parametrize("name", ["normalize", "softmax_rule", "normalize_rule"])
 def test_rows_sent_past_the_caches_are_the_same(name, monkeypatch):
     kernel = fused.loaded()[name]
     assert kernel.ready(np.dtype("f"))
     for shape in [(1, 128), (7, 131), (400, 300)]:
-        more = [np.ones(shape[1], "f"), *np.zeros((2, shape[1]), "f"), 1e-5, 1.0] if name == "normalize_rule" else []
+        lines = {"normalize": (1, 0), "normalize_rule": (1, 0, 0)}.get(name, ())
+        more = [*(np.full(shape[1], value, "f") for value in lines), *([1e-5, 1.0] if lines else [])]
         given = np.random.default_rng(0).normal(size=(len(kernel.matrices) - 1, *shape)).astype("f")
         for by in (0, 1, 15):
             found = []

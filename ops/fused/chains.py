@@ -132,6 +132,7 @@ class Chain:
                 code.append(f"{pad}{target} = y_{x}" + (" != 0.0" if x in self.truths else ""))
             code += [f"{pad}s{k} += float64(v{k})" for k in range(len(self.sums))]
             code += [f"{pad}found += far"] if len(variants) > 1 and variant == "body" else []
+            code += [f"{pad[4:]}wide_loop(2)"] if self.levels == 1 else []
         code += [f"        totals[{k}, {here}] = s{k}" for k in range(len(self.sums))]
         return text.whole("chain", "\n".join(code))
 

@@ -6,7 +6,7 @@ would lose its digits where p is near 1.
 
 from numpy import empty, float32, float64
 
-from tinygrad_ms.ops.fused.matrices import EACH, LABELS, ROWS, TOTALS, row_by_row, rows
+from tinygrad_ms.ops.fused.row_kernels import EACH, LABELS, ROWS, TOTALS, row_by_row, rows
 from tinygrad_ms.ops.fused.rows import largest, powers, sum_of
 from tinygrad_ms.ops.fused.single import DOWN, exp_below
 

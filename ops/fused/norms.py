@@ -4,7 +4,7 @@ from math import sqrt
 
 from numpy import float32, float64
 
-from tinygrad_ms.ops.fused.matrices import LINE, NUMBER, ROWS, SUMS, row_by_row
+from tinygrad_ms.ops.fused.row_kernels import LINE, NUMBER, ROWS, SUMS, row_by_row
 
 __all__: list[str] = []
 

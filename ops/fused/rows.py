@@ -9,7 +9,7 @@ from math import log
 from numpy import float32, float64
 
 from tinygrad_ms.ops.fused.machine import from_rank, rank, wide_loop
-from tinygrad_ms.ops.fused.matrices import ROWS, TOTALS, row_by_row, rows
+from tinygrad_ms.ops.fused.row_kernels import ROWS, TOTALS, row_by_row, rows
 from tinygrad_ms.ops.fused.single import DOWN, exp_below, lifted_exp
 
 __all__: list[str] = []

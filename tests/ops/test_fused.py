@@ -14,7 +14,7 @@ import pytest
 import tinygrad_ms as tg
 from tests.ops.test_accuracy import accuracy
 from tinygrad_ms.ops import fused, rows
-from tinygrad_ms.ops.fused import compiler, kernels, machine, mathematics, matrices, single
+from tinygrad_ms.ops.fused import compiler, kernels, machine, mathematics, row_kernels, single
 from tinygrad_ms.ops.fused.chains import chain
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def kernels_of_rows(monkeypatch):
 def used(monkeypatch):
     """The names of the kernels that are called."""
     names = []
-    for kind in (kernels.Each, matrices.Rows):
+    for kind in (kernels.Each, row_kernels.Rows):
         call = kind.__call__
         monkeypatch.setattr(
             kind, "__call__", lambda self, *given, call=call: names.append(self.name) or call(self, *given)

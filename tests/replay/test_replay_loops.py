@@ -281,7 +281,7 @@ def test_replays_leave_no_memory_behind():
 
 
 def test_kernels_write_only_where_they_say():
-    from tinygrad_ms.ops.fused import matrices as k
+    from tinygrad_ms.ops.fused import row_kernels as k
     from tinygrad_ms.ops.fused.kernels import KERNELS, Each
 
     fusion.loaded()

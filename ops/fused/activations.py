@@ -1,10 +1,12 @@
 """Activation functions: value and slope of each element, or the gradient times a slope."""
 
+from math import copysign
+
 from tinygrad_ms.ops.fused import single
-from tinygrad_ms.ops.fused.compiler import two_at
 from tinygrad_ms.ops.fused.kernels import each
+from tinygrad_ms.ops.fused.machine import two_at
 from tinygrad_ms.ops.fused.mathematics import exp
-from tinygrad_ms.ops.fused.single import DOWN, LIFT, bell, split
+from tinygrad_ms.ops.fused.single import DOWN, LIFT, bell, curve, one_and_more, parts, split
 
 __all__: list[str] = []
 
@@ -33,8 +35,7 @@ def exp_rule(x, g, /):
 
 @each(wide=False)
 def sigmoid(x, /):
-    w = single.exp_below(-abs(x))
-    return (1.0 if x >= 0.0 else w) / (1.0 + w)
+    return DOWN / one_and_more(40.0 if x > 40.0 else x)
 
 
 @each(wide=False)
@@ -46,8 +47,7 @@ def sigmoid_rule(x, g, /):
 @each(wide=False)
 def tanh(x, /):
     m = single.expm1_below(-2.0 * abs(x))
-    t = m / (m + 2.0)
-    return t if x < 0.0 else -t
+    return copysign(m / (m + 2.0), x)
 
 
 @each(wide=False)
@@ -86,12 +86,9 @@ def gelu_tanh(x, /):
 
 @each(wide=False)
 def silu(x, /):
-    """``0.0 * x`` is NaN at -inf."""
-    a = abs(x)
-    a = 130.0 if a > 130.0 else a
-    t, d = split(-a, LIFT)
-    s = two_at(t)
-    return (x if x > 0.0 else 0.0 * x - (a + a * d) * s * DOWN) / (1.0 + (1.0 + d) * s * DOWN)
+    """Above 40 it is x. NaN at -inf."""
+    z = 40.0 if x > 40.0 else x
+    return z / one_and_more(z) * DOWN - (z - x)
 
 
 @each(wide=False)
@@ -99,7 +96,8 @@ def silu_rule(x, g, /):
     """The slope at -a is w m / (1 + w)^2, with m = 1 - a + w and w = e^-a = s (1 + d). m needs the digits of d."""
     a = abs(x)
     a = 130.0 if a > 130.0 else a
-    t, d = split(-a, LIFT)
+    t, r, low = parts(-a, LIFT)
+    d = r + (curve(r + low) + low)
     lifted = two_at(t)
     s = lifted * DOWN
     m = ((1.0 - a) + s) + s * d

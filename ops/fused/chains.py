@@ -107,7 +107,7 @@ class Chain:
         given = ["start", "stop", *sizes, *self.inputs, *made, *(["totals"] if self.sums else [])]
         values = [self.number(item(x, pattern)) if x in rows else x for x, pattern in self.inputs.items()]
         results = [*(f"y_{x}" for x in self.outputs), *(f"v{k}" for k in range(len(self.sums))), "far"]
-        code = [f"def chain({', '.join(given)}):", "    widest()"]
+        code = [f"def chain({', '.join(given)}):"]
         code += [f"    {name} = {self.number(name)}" for name in self.inputs if name not in rows]
         if self.levels > 1:
             code.append("    for i0 in range(start, stop):")
@@ -132,6 +132,7 @@ class Chain:
                 code.append(f"{pad}{target} = y_{x}" + (" != 0.0" if x in self.truths else ""))
             code += [f"{pad}s{k} += float64(v{k})" for k in range(len(self.sums))]
             code += [f"{pad}found += far"] if len(variants) > 1 and variant == "body" else []
+            code += [f"{pad[4:]}wide_loop(2)"] if self.levels == 1 else []
         code += [f"        totals[{k}, {here}] = s{k}" for k in range(len(self.sums))]
         return text.whole("chain", "\n".join(code))
 

@@ -10,121 +10,16 @@ import hashlib
 import inspect
 import math
 import os
-import struct
 import sys
 import textwrap
-from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
-from tinygrad_ms.ops.fused import tiles
+from tinygrad_ms.ops.fused import machine, tiles
 
 __all__: list[str] = []
 
-
-def bits(x):
-    """The bits of a float64 as an integer."""
-    return struct.unpack("<q", struct.pack("<d", x))[0]
-
-
-def from_bits(n):
-    """The float64 with the lowest 64 of these bits."""
-    return struct.unpack("<d", struct.pack("<Q", n % 2**64))[0]
-
-
-def two_to(n):
-    """2^n as a float, for an integer n. It is made of bits; out of range it is 0 or infinite."""
-    return math.inf if n > 1023 else 2.0**n if n > -1023 else 0.0
-
-
-def left_of(p, a, b):
-    """The rounding error of p = a b in float32."""
-    return float(Fraction(a) * Fraction(b) - Fraction(p)) if math.isfinite(p) else math.nan
-
-
-def two_at(t):
-    """2^n, for t = n + 1.5 2^23 in float32 or n + 1.5 2^52 in float64, whose lowest bits are n."""
-    return 2.0 ** (t - (12582912.0 if t < 1e15 else 6755399441055744.0))
-
-
-def rank(x):
-    """A 32-bit integer that grows with the float32 x. For NaN it is the largest or the least one."""
-    n = struct.unpack("<i", struct.pack("<f", x))[0]
-    return n if n >= 0 else n ^ 0x7FFFFFFF
-
-
-def from_rank(n):
-    """The float32 whose ``rank`` this is."""
-    return struct.unpack("<f", struct.pack("<i", n if n >= 0 else n ^ 0x7FFFFFFF))[0]
-
-
-def intrinsics() -> dict:
-    """The functions above for numba, in a few instructions each."""
-    from llvmlite import ir
-    from llvmlite.binding import get_host_cpu_features
-    from numba import types
-    from numba.extending import intrinsic
-
-    def made(source, target, generate):
-        def typed(typing_context, value):
-            known = target(source) if source else value(value)
-            return known, lambda context, builder, signature, arguments: generate(builder, arguments[0])
-
-        return intrinsic(typed)
-
-    i32, i64 = ir.IntType(32), ir.IntType(64)
-
-    def folded(builder, n):
-        sign = builder.ashr(n, i32(31))
-        return builder.xor(n, builder.and_(sign, i32(0x7FFFFFFF)))
-
-    def power(builder, t):
-        """The lowest bits go where the exponent stands."""
-        digits, one, whole = (52, 1023, i64) if t.type == ir.DoubleType() else (23, 127, i32)
-        k = builder.shl(builder.bitcast(t, whole), whole(digits))
-        return builder.bitcast(builder.add(k, whole(one << digits)), t.type)
-
-    def power_of(builder, n):
-        """Added to that constant, n is rounded into the lowest bits."""
-        return power(
-            builder, builder.fadd(n, ir.Constant(n.type, 1.5 * 2.0 ** (52 if n.type == ir.DoubleType() else 23)))
-        )
-
-    @intrinsic
-    def left_of(typing_context, p, a, b):
-        def generate(context, builder, signature, arguments):
-            p, a, b = arguments
-            if get_host_cpu_features().get("fma", True):
-                return builder.fma(a, b, builder.fneg(p))
-            p, a, b = (builder.fpext(x, ir.DoubleType()) for x in arguments)
-            return builder.fptrunc(builder.fsub(builder.fmul(a, b), p), ir.FloatType())
-
-        return types.float32(types.float32, types.float32, types.float32), generate
-
-    @intrinsic
-    def widest(typing_context):
-        def generate(context, builder, signature, arguments):
-            with suppress(TypeError):  # other versions of llvmlite: vectors are half as long
-                set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-            return context.get_dummy_value()
-
-        return types.none(), generate
-
-    return {
-        "widest": widest,
-        "left_of": left_of,
-        "two_to": made(None, None, power_of),
-        "two_at": made(None, None, power),
-        "bits": made(types.float64, types.int64, lambda b, x: b.bitcast(x, i64)),
-        "from_bits": made(types.int64, types.float64, lambda b, n: b.bitcast(n, ir.DoubleType())),
-        "rank": made(types.float32, types.int32, lambda b, x: folded(b, b.bitcast(x, i32))),
-        "from_rank": made(types.int32, types.float32, lambda b, n: b.bitcast(folded(b, n), ir.FloatType())),
-        **tiles.intrinsics(),
-    }
-
-
-MODULES = (__name__, tiles.__name__)  # whose functions numba knows by their names
+MODULES = (machine.__name__, tiles.__name__)  # whose functions numba knows by their names
 
 
 # --- the text -------------------------------------------------------------------------------------------------------
@@ -156,10 +51,7 @@ class Text(ast.NodeTransformer):
             if ast.get_docstring(tree):
                 del tree.body[0]
             outer, self.names = self.names, function.__globals__
-            mark = "scalar"
-            if any(isinstance(node, ast.For) for node in ast.walk(tree)):
-                mark = "looping"
-                tree.body[:0] = ast.parse("widest()").body
+            mark = "looping" if holds_a_loop(tree) else "scalar"
             self.parts[name] = f"@{mark}\n{ast.unparse(ast.fix_missing_locations(self.visit(tree)))}"
             self.names = outer
         return name
@@ -188,7 +80,20 @@ class Text(ast.NodeTransformer):
         if loop:
             self.parts[entry] = loop
         self.parts[entry] = "@entry\n" + self.parts[entry].removeprefix("@looping\n")
-        return "\n\n".join(self.parts.values())
+        tree = Loops().visit(ast.parse("\n\n".join(self.parts.values())))
+        return ast.unparse(ast.fix_missing_locations(tree))
+
+
+class Loops(ast.NodeTransformer):
+    """Writes ``wide_loop(0)`` behind each innermost loop."""
+
+    def visit_For(self, node):
+        self.generic_visit(node)
+        return node if any(map(holds_a_loop, node.body)) else [node, *ast.parse("wide_loop(0)").body]
+
+
+def holds_a_loop(node) -> bool:
+    return any(isinstance(part, ast.For) for part in ast.walk(node))
 
 
 # --- the machine code -----------------------------------------------------------------------------------------------
@@ -210,13 +115,15 @@ def compiled(name: str, text: str, flags: set[str]):
     import numba
     from numpy import float32, float64
 
-    facts = f"# numba {numba.__version__}, {sorted(flags)}\n{inspect.getsource(intrinsics)}{inspect.getsource(tiles)}"
+    sources = "".join(map(inspect.getsource, (machine, tiles, compiled)))
+    facts = f"# numba {numba.__version__}, {sorted(flags)}\n{sources}"
     key = hashlib.sha256((facts + text).encode()).hexdigest()[:20]
     module = ModuleType(f"tinygrad_ms_{name}_{key}")
     path = stored(cache_folder() / f"{name}_{key}.py", text)
-    common = {"nogil": True, "error_model": "numpy"}
+    counts = "empty(" in text  # references, which takes time at every row; without it nothing can be allocated
+    common = {"nogil": True, "error_model": "numpy", "_nrt": counts}
     vars(module).update(
-        intrinsics(), float32=float32, float64=float64, __file__=str(path),
+        machine.intrinsics() | tiles.intrinsics(), float32=float32, float64=float64, __file__=str(path),
         scalar=numba.njit(fastmath=flags - {"reassoc"}, forceinline=True, **common),
         as_written=numba.njit(fastmath=False, forceinline=True, **common),
         looping=numba.njit(fastmath=flags, forceinline=True, **common),

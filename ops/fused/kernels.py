@@ -6,12 +6,14 @@ import warnings
 import numpy
 
 from tinygrad_ms.ops.fused.compiler import Text, compiled
+from tinygrad_ms.ops.fused.streams import STREAMED
 from tinygrad_ms.ops.fused.threads import THREADED, deal_out, get_num_threads
 
 __all__: list[str] = []
 
 KERNELS: dict[str, "Kernel"] = {}
-PIECE = 1024  # the size of a part is a multiple of this
+UNIT = 1024  # the size of a part is a multiple of this
+PIECE = 128  # so many numbers are computed before they are sent
 
 
 class Kernel:
@@ -78,114 +80,84 @@ class Each(Kernel):
         real = "float64" if self.wide else real
         text = Text(real)
         call = text.add(self.body)
-        targets = [f"{self.arrays[k]}" for k in self.into] or [f"result{k}" for k in range(self.results)]
-        parameters = [*self.arrays, *(() if self.into else targets), *self.constants]
-        values = [f"{real}({name}[i])" for name in self.arrays] + self.constants
-        lines = [
-            f"def {self.name}_loop({', '.join(parameters)}):",
-            "    widest()",
-            *(f"    {name} = {real}({name})" for name in self.constants),
-            f"    for i in range({self.arrays[0]}.size):",
-            f"        {', '.join(f'{name}[i]' for name in targets)} = {call}({', '.join(values)})",
-        ]
+        size, results = f"{self.arrays[0]}.size", [f"result{k}" for k in range(self.makes)]
+        parts = [f"    part_{name} = {name}[here:stop]" for name in [*self.arrays, *results]]
+
+        def loop(count, targets, part=""):
+            values = [f"{real}({part}{name}[i])" for name in self.arrays] + self.constants
+            return [
+                f"for i in range({count}):",
+                f"    {', '.join(f'{y}[i]' for y in targets)} = {call}({', '.join(values)})",
+                "wide_loop(4)",
+            ]
+
+        lines = [f"{name} = {real}({name})" for name in self.constants]
+        if self.into:
+            lines += loop(size, [self.arrays[k] for k in self.into])
+        else:
+            lines += [
+                f"streams = near_result0.size == {PIECE} < {size}",
+                f"begin = min((line(result0) - skew(result0)) % line(result0), {size}) if streams else {size}",
+                f"end = {size} - ({size} - begin) % {PIECE}",
+                f"for here in range(begin, end, {PIECE}):",
+                f"    stop = here + {PIECE}",
+                *parts,
+                *(f"    {line}" for line in loop(PIECE, [f"near_{y}" for y in results], "part_")),
+                f"    for j in range(0, {PIECE}, line(result0)):",
+                *(f"        put_line(near_{y}, part_{y}, j)" for y in results),
+                f"for here, stop in ((0, begin), (end, {size})):",
+                *parts,
+                *(f"    {line}" for line in loop("stop - here", [f"part_{y}" for y in results], "part_")),
+                "settle()",
+            ]
         if self.far:
             limit, exact = self.far
             text.parts["math"] = "import math"
             lines += [
-                "    found = 0",
-                "    for i in range(x.size):",
-                f"        found += abs(x[i]) > {limit}",
-                "    for i in range(x.size if found else 0):",
-                f"        if abs(x[i]) > {limit}:",
-                f"            result0[i] = {exact}({real}(x[i]))",
+                "found = 0",
+                "for i in range(x.size):",
+                f"    found += abs(x[i]) > {limit}",
+                "for i in range(x.size if found else 0):",
+                f"    if abs(x[i]) > {limit}:",
+                f"        result0[i] = {exact}({real}(x[i]))",
             ]
-        return f"{self.name}_loop", text.whole(f"{self.name}_loop", "\n".join(lines))
+        given = [*self.arrays, *results, *self.constants, *(f"near_{y}" for y in results)]
+        whole = "\n".join([f"def {self.name}_loop({', '.join(given)}):", *(f"    {line}" for line in lines)])
+        return f"{self.name}_loop", text.whole(f"{self.name}_loop", whole)
 
     def nothing(self, dtype):
-        count = len(self.arrays) + self.makes
-        return [numpy.empty(0, dtype)] * count + [0.0] * len(self.constants)
+        empty = [numpy.empty(0, dtype)]
+        return empty * (len(self.arrays) + self.makes) + [0.0] * len(self.constants) + empty * self.makes
 
     def __call__(self, *given, out=None):
         """The results, in new arrays like the first one or in ``out``.
 
         Constants follow the arrays. The formula in NumPy may take more constants.
         """
-        arrays, constants = given[: len(self.arrays)], given[len(self.arrays) :]
-        first = arrays[0]
+        count, first = len(self.arrays), given[0]
         made = [numpy.empty_like(first) for _ in range(self.makes)] if out is None else list(out)
-        function, size = self.made[first.dtype], first.size
-        rows = [a.reshape(-1) for a in (*arrays, *made)]
-        values = [float(value) for value, _ in zip(constants, self.constants)]
-        step = part_size(size)
+        rows = [a if a.ndim == 1 else a.reshape(-1) for a in (*given[:count], *made)]
+        values = [*map(float, given[count : count + len(self.constants)])]
+        near, size = [row[:0] for row in rows[count:]], first.size
+        if made and first.nbytes >= STREAMED and len({a.__array_interface__["data"][0] % 64 for a in made}) == 1:
+            near = [numpy.empty(PIECE, first.dtype) for _ in made]
+        function, step = self.made[first.dtype], part_size(size)
         if step >= size:
-            function(*rows, *values)
+            function(*rows, *values, *near)
             return made
 
         def work(i):
             part = slice(i * step, (i + 1) * step)
-            function(*[row[part] for row in rows], *values)
+            function(*[row[part] for row in rows], *values, *map(numpy.empty_like, near))
 
         deal_out(work, -(-size // step), size)
         return made
 
 
-def part_size(size, piece=PIECE):
+def part_size(size, piece=UNIT):
     """The number of elements of a part: all, or so that each thread has four parts."""
     parts = 4 * get_num_threads() if size >= THREADED else 1
     return max(-(-size // (parts * piece)) * piece, piece) if parts > 4 else size
-
-
-ROWS, EACH, LABELS, TOTALS = "rows", "each", "labels", "totals"  # kinds of arguments
-LINE, SUMS, NUMBER = "line", "sums", "number"
-BLOCKS = 16  # of rows; their sums are added up in order, for any number of threads
-
-
-class Rows(Kernel):
-    """A kernel over the rows of matrices. The body is a function of matrices; ``kinds``: those of its arguments.
-
-    ROWS: a matrix. EACH, LABELS, TOTALS: a number for each row, in the dtype of the matrix, in int64, in float64.
-    LINE: a vector like a row. SUMS: a vector like a row, to which all rows of a part add. NUMBER: a number.
-    The kernel writes into TOTALS and SUMS, and into the last of several matrices.
-    """
-
-    flags = {"contract", "reassoc"}  # lets the compiler add up in vectors
-
-    def __init__(self, body, kinds, dtypes="f"):
-        super().__init__(body, dtypes)
-        self.kinds, self.takes = kinds, None
-        matrices = [k for k, kind in enumerate(kinds) if kind == ROWS]
-        self.written = [k for k, kind in enumerate(kinds) if kind in (TOTALS, SUMS)] + matrices[1:][-1:]
-
-    def text(self, real):
-        text = Text(real)
-        name = text.add(self.body)
-        return name, text.whole(name)
-
-    def nothing(self, dtype):
-        shapes = {ROWS: (0, 1), LINE: 1, SUMS: 1}
-        dtypes = {LABELS: "int64", TOTALS: "float64"}
-        made = [numpy.zeros(shapes.get(kind, 0), dtypes.get(kind, dtype)) for kind in self.kinds]
-        return [0.0 if kind == NUMBER else a for kind, a in zip(self.kinds, made)]
-
-    def __call__(self, *given):
-        """Run it on matrices of equal shape. The sums overwrite the vectors that are given for SUMS."""
-        function = self.made[given[0].dtype]
-        count, length = given[0].shape
-        summed = [k for k, kind in enumerate(self.kinds) if kind == SUMS]
-        step = -(-count // BLOCKS) if summed else max(-(-part_size(count * length) // max(length, 1)), 1)
-        parts = -(-count // step)
-        sums = {k: numpy.zeros((parts, length), given[0].dtype) for k in summed}
-
-        def work(i):
-            part = slice(i * step, (i + 1) * step)
-            arguments = [a[part] if kind in (ROWS, EACH, LABELS, TOTALS) else a for kind, a in zip(self.kinds, given)]
-            for k, rows in sums.items():
-                arguments[k] = rows[i]
-            function(*arguments)
-
-        deal_out(work, parts, count * length)
-        for k, rows in sums.items():
-            given[k][...] = rows.sum(axis=0, dtype="float64")
 
 
 def each(**facts):
@@ -193,16 +165,6 @@ def each(**facts):
 
     def keep(body):
         Each(body, **facts)
-        return body
-
-    return keep
-
-
-def rows(*kinds, dtypes="f"):
-    """Make a kernel of a function of matrices with arguments of these kinds."""
-
-    def keep(body):
-        Rows(body, kinds, dtypes)
         return body
 
     return keep

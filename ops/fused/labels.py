@@ -6,9 +6,9 @@ would lose its digits where p is near 1.
 
 from numpy import empty, float32, float64
 
-from tinygrad_ms.ops.fused.kernels import EACH, LABELS, ROWS, TOTALS, rows
+from tinygrad_ms.ops.fused.row_kernels import EACH, LABELS, ROWS, TOTALS, row_by_row, rows
 from tinygrad_ms.ops.fused.rows import largest, powers, sum_of
-from tinygrad_ms.ops.fused.single import exp_below
+from tinygrad_ms.ops.fused.single import DOWN, exp_below
 
 __all__: list[str] = []
 
@@ -21,7 +21,7 @@ def sum_of_powers(x, m, part):
     for start in range(0, x.size, PART):
         piece = x[start : start + PART]
         total += powers(piece, m, part[: piece.size])
-    return total
+    return total * DOWN
 
 
 @rows(ROWS, LABELS, TOTALS, TOTALS, TOTALS)
@@ -34,14 +34,12 @@ def label_loss(x, label, top, rest, total):
         top[i], rest[i], total[i] = m, others, others + float64(exp_below(x[i, k] - m))
 
 
-@rows(ROWS, ROWS, LABELS, EACH, EACH, EACH)
+@row_by_row(ROWS, ROWS, LABELS, EACH, EACH, EACH)
 def label_loss_rule(x, y, label, top, scale, last):
-    """scale e^(x - top), and ``last`` at the labels."""
-    for i in range(x.shape[0]):
-        m, factor = top[i], scale[i]
-        for j in range(x.shape[1]):
-            y[i, j] = exp_below(x[i, j] - m) * factor
-        y[i, int(label[i])] = last[i]
+    """scale e^(x - top), and ``last`` at the label."""
+    for j in range(x.size):
+        y[j] = exp_below(x[j] - top) * scale
+    y[label] = last
 
 
 def probabilities(log_p, y, scale):
@@ -51,10 +49,8 @@ def probabilities(log_p, y, scale):
     return sum_of(y)
 
 
-@rows(ROWS, ROWS, EACH, LABELS)
+@row_by_row(ROWS, ROWS, EACH, LABELS)
 def softmax_minus_one_hot(log_p, y, scale, label):
-    for i in range(y.shape[0]):
-        k, last = int(label[i]), y.shape[1]
-        others = probabilities(log_p[i, :k], y[i, :k], scale[i])
-        others += probabilities(log_p[i, k + 1 : last], y[i, k + 1 : last], scale[i])
-        y[i, k] = -others
+    others = probabilities(log_p[:label], y[:label], scale)
+    others += probabilities(log_p[label + 1 : y.size], y[label + 1 : y.size], scale)
+    y[label] = -others

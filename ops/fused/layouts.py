@@ -1,6 +1,6 @@
 """Kernels that lay out arrays anew."""
 
-from tinygrad_ms.ops.fused.kernels import NUMBER, ROWS, rows
+from tinygrad_ms.ops.fused.row_kernels import NUMBER, ROWS, rows
 
 __all__: list[str] = []
 

@@ -7,7 +7,7 @@ Coefficients: minimax fits by reweighted least squares (Lawson 1961). Ranges: Mu
 chapters 9 to 11.
 """
 
-from tinygrad_ms.ops.fused.compiler import bits, from_bits, two_to
+from tinygrad_ms.ops.fused.machine import bits, from_bits, two_to
 
 __all__: list[str] = []
 

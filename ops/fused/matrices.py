@@ -3,7 +3,8 @@
 import numpy
 
 from tinygrad_ms.ops.fused.compiler import Text
-from tinygrad_ms.ops.fused.kernels import LINE, NUMBER, ROWS, Kernel, part_size, rows
+from tinygrad_ms.ops.fused.kernels import Kernel, part_size
+from tinygrad_ms.ops.fused.row_kernels import LINE, NUMBER, ROWS, rows
 from tinygrad_ms.ops.fused.threads import deal_out
 from tinygrad_ms.ops.fused.tiles import add_product, product, turn
 

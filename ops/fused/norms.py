@@ -4,7 +4,7 @@ from math import sqrt
 
 from numpy import float32, float64
 
-from tinygrad_ms.ops.fused.kernels import LINE, NUMBER, ROWS, SUMS, rows
+from tinygrad_ms.ops.fused.row_kernels import LINE, NUMBER, ROWS, SUMS, row_by_row
 
 __all__: list[str] = []
 
@@ -83,19 +83,18 @@ def carefully_normalized(x, y, weight, eps, center):
         y[j] = (float64(x[j]) - mean) * (r * float64(weight[j]))
 
 
-@rows(ROWS, ROWS, LINE, LINE, NUMBER, NUMBER)
+@row_by_row(ROWS, ROWS, LINE, LINE, NUMBER, NUMBER)
 def normalize(x, y, weight, bias, eps, center):
-    for i in range(x.shape[0]):
-        m, rest, square = moments(x[i], center)
-        low, size = float32(rest), x.shape[1]
-        if LOW < square < INF:
-            r = float32(1.0 / sqrt(square / size + eps))
-            for j in range(size):
-                y[i, j] = ((x[i, j] - m) - low) * (r * weight[j]) + bias[j]
-        else:
-            carefully_normalized(x[i], y[i], weight, eps, center)
-            for j in range(size):
-                y[i, j] += bias[j]
+    m, rest, square = moments(x, center)
+    low = float32(rest)
+    if LOW < square < INF:
+        r = float32(1.0 / sqrt(square / x.size + eps))
+        for j in range(x.size):
+            y[j] = ((x[j] - m) - low) * (r * weight[j]) + bias[j]
+    else:
+        carefully_normalized(x, y, weight, eps, center)
+        for j in range(x.size):
+            y[j] += bias[j]
 
 
 def carefully_pulled(g, x, dx, weight, by_weight, by_bias, eps, center):
@@ -114,35 +113,34 @@ def carefully_pulled(g, x, dx, weight, by_weight, by_bias, eps, center):
         by_bias[j] += g[j]
 
 
-@rows(ROWS, ROWS, ROWS, LINE, SUMS, SUMS, NUMBER, NUMBER)
+@row_by_row(ROWS, ROWS, ROWS, LINE, SUMS, SUMS, NUMBER, NUMBER)
 def normalize_rule(g, x, dx, weight, by_weight, by_bias, eps, center):
-    for i in range(x.shape[0]):
-        size, m = x.shape[1], first_mean(x[i], center)
-        inverse = 1.0 / float64(size)
-        rest, square, along, across = float64(0.0), float64(0.0), float64(0.0), float64(0.0)
-        for _ in range(2):
-            first, second, along, across = float64(0.0), float64(0.0), float64(0.0), float64(0.0)
-            for start in range(0, size, PART):
-                part = slice(start, start + PART)
-                one, two, three, four = sums_of(x[i, part], g[i, part], weight[part], m)
-                first += one
-                second += two
-                along += three
-                across += four
-            rest = share(first * inverse, 1, center)
-            square = second - rest * rest * size
-            if not rest * rest * size > square:
-                break
-            m = float32(m + rest)
-        along -= rest * across
-        if LOW < square < INF:
-            r = 1.0 / sqrt(square * inverse + eps)
-            low, s = float32(rest), float32(r)
-            k, a = float32(r * r * along * inverse), float32(share(across * inverse, 1, center))
-            for j in range(size):
-                c = (x[i, j] - m) - low
-                dx[i, j] = s * (g[i, j] * weight[j] - a - c * k)
-                by_weight[j] += g[i, j] * (c * s)
-                by_bias[j] += g[i, j]
-        else:
-            carefully_pulled(g[i], x[i], dx[i], weight, by_weight, by_bias, eps, center)
+    size, m = x.size, first_mean(x, center)
+    inverse = 1.0 / float64(size)
+    rest, square, along, across = float64(0.0), float64(0.0), float64(0.0), float64(0.0)
+    for _ in range(2):
+        first, second, along, across = float64(0.0), float64(0.0), float64(0.0), float64(0.0)
+        for start in range(0, size, PART):
+            part = slice(start, start + PART)
+            one, two, three, four = sums_of(x[part], g[part], weight[part], m)
+            first += one
+            second += two
+            along += three
+            across += four
+        rest = share(first * inverse, 1, center)
+        square = second - rest * rest * size
+        if not rest * rest * size > square:
+            break
+        m = float32(m + rest)
+    along -= rest * across
+    if LOW < square < INF:
+        r = 1.0 / sqrt(square * inverse + eps)
+        low, s = float32(rest), float32(r)
+        k, a = float32(r * r * along * inverse), float32(share(across * inverse, 1, center))
+        for j in range(size):
+            c = (x[j] - m) - low
+            dx[j] = s * (g[j] * weight[j] - a - c * k)
+            by_weight[j] += g[j] * (c * s)
+            by_bias[j] += g[j]
+    else:
+        carefully_pulled(g, x, dx, weight, by_weight, by_bias, eps, center)

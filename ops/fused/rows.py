@@ -8,11 +8,13 @@ from math import log
 
 from numpy import float32, float64
 
-from tinygrad_ms.ops.fused.compiler import from_rank, rank
-from tinygrad_ms.ops.fused.kernels import ROWS, TOTALS, rows
-from tinygrad_ms.ops.fused.single import exp_below
+from tinygrad_ms.ops.fused.machine import from_rank, rank, wide_loop
+from tinygrad_ms.ops.fused.row_kernels import ROWS, TOTALS, row_by_row, rows
+from tinygrad_ms.ops.fused.single import DOWN, exp_below, lifted_exp
 
 __all__: list[str] = []
+
+LONG = 64  # so many exponentials are computed at a time
 
 
 def largest(x):
@@ -30,47 +32,57 @@ def sum_of(x):
     return total
 
 
+def sum_in_pairs(x):
+    """The same for numbers that are not negative: a sum of two in float32 has a small relative error."""
+    half, total = x.size // 2, float64(0.0)
+    one, other = x[:half], x[half : half + half]
+    for j in range(half):
+        total += float64(one[j] + other[j])
+    return total + float64(x[x.size - 1]) if x.size % 2 else total
+
+
 def powers(x, m, y):
-    """y = e^(x - m) for x <= m; the sum of y."""
-    for j in range(x.size):
-        y[j] = exp_below(x[j] - m)
-    return sum_of(y)
+    """y = 2^64 e^(x - m) for x <= m; the sum of y."""
+    cut = x.size - x.size % LONG
+    for j in range(cut):
+        y[j] = lifted_exp(x[j] - m)
+    wide_loop(4)
+    rest, last = x[cut:], y[cut:]
+    for j in range(rest.size):
+        last[j] = lifted_exp(rest[j] - m)
+    return sum_in_pairs(y) if cut > LONG else sum_of(y)
 
 
-@rows(ROWS, ROWS)
+@row_by_row(ROWS, ROWS, streams=False)
 def softmax(x, y):
-    for i in range(x.shape[0]):
-        scale = float32(1.0 / powers(x[i], largest(x[i]), y[i]))
-        for j in range(x.shape[1]):
-            y[i, j] *= scale
+    scale = float32(1.0 / powers(x, largest(x), y))
+    for j in range(x.size):
+        y[j] *= scale
 
 
-@rows(ROWS, ROWS, ROWS)
+@row_by_row(ROWS, ROWS, ROWS)
 def softmax_rule(g, y, dx):
-    for i in range(y.shape[0]):
-        along = float64(0.0)
-        for j in range(y.shape[1]):
-            along += float64(g[i, j]) * float64(y[i, j])
-        center = float32(along)
-        for j in range(y.shape[1]):
-            dx[i, j] = y[i, j] * (g[i, j] - center)
+    along = float64(0.0)
+    for j in range(y.size):
+        along += float64(g[j]) * float64(y[j])
+    center = float32(along)
+    for j in range(y.size):
+        dx[j] = y[j] * (g[j] - center)
 
 
-@rows(ROWS, ROWS)
+@row_by_row(ROWS, ROWS, streams=False)
 def log_softmax(x, y):
-    for i in range(x.shape[0]):
-        m = largest(x[i])
-        rest = float32(log(powers(x[i], m, y[i])))
-        for j in range(x.shape[1]):
-            y[i, j] = (x[i, j] - m) - rest
+    m = largest(x)
+    rest = float32(log(powers(x, m, y) * DOWN))
+    for j in range(x.size):
+        y[j] = (x[j] - m) - rest
 
 
-@rows(ROWS, ROWS, ROWS)
+@row_by_row(ROWS, ROWS, ROWS, streams=False)
 def log_softmax_rule(g, y, dx):
-    for i in range(y.shape[0]):
-        whole = float32(sum_of(g[i]))
-        for j in range(y.shape[1]):
-            dx[i, j] = g[i, j] - exp_below(y[i, j]) * whole
+    whole = float32(sum_of(g))
+    for j in range(y.size):
+        dx[j] = g[j] - exp_below(y[j]) * whole
 
 
 @rows(ROWS, TOTALS, dtypes="fd")

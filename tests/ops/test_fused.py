@@ -14,7 +14,7 @@ import pytest
 import tinygrad_ms as tg
 from tests.ops.test_accuracy import accuracy
 from tinygrad_ms.ops import fused, rows
-from tinygrad_ms.ops.fused import compiler, kernels, mathematics, single
+from tinygrad_ms.ops.fused import compiler, kernels, machine, mathematics, row_kernels, single
 from tinygrad_ms.ops.fused.chains import chain
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def kernels_of_rows(monkeypatch):
 def used(monkeypatch):
     """The names of the kernels that are called."""
     names = []
-    for kind in (kernels.Each, kernels.Rows):
+    for kind in (kernels.Each, row_kernels.Rows):
         call = kind.__call__
         monkeypatch.setattr(
             kind, "__call__", lambda self, *given, call=call: names.append(self.name) or call(self, *given)
@@ -272,6 +272,57 @@ def gradient_of(function, x, rows, between=lambda: None):
     return leaf.grad.numpy()
 
 
+# --- stores past the caches -----------------------------------------------------------------------------------------
+
+
+def shifted(size, by, dtype):
+    """An empty array that begins so many numbers behind a multiple of 64 bytes."""
+    room = np.empty(size + 32, dtype)
+    start = (by - room.ctypes.data % 64 // room.itemsize) % (64 // room.itemsize)
+    return room[start : start + size]
+
+
+@needs_numba
+@pytest.mark.parametrize("name, dtype", [("relu", "f"), ("relu", "d"), ("relu_rule", "f"), ("elu", "f")])
+def test_stores_past_the_caches_leave_the_same_numbers(name, dtype, monkeypatch):
+    kernel = fused.loaded()[name]
+    assert kernel.ready(np.dtype(dtype))
+    for size in (0, 5, 127, 128, 129, 300, 5000, 120_001):
+        given = [np.random.default_rng(k).normal(size=size).astype(dtype) for k in range(len(kernel.arrays))]
+        given += [0.5] * len(kernel.constants)
+        right = kernel(*given)
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels, "STREAMED", 0)
+            for by in [(0, 0), (3, 3), (0, 5)]:
+                room = [shifted(size + 2, k, dtype) for k in by[: kernel.makes]]
+                for a in room:
+                    a[...] = 7
+                kernel(*given, out=[a[1:-1] for a in room])
+                for a, b in zip(room, right):
+                    np.testing.assert_array_equal(a, [7, *b, 7])
+
+
+@needs_numba
+@pytest.mark.parametrize("name", ["normalize", "softmax_rule", "normalize_rule"])
+def test_rows_sent_past_the_caches_are_the_same(name, monkeypatch):
+    kernel = fused.loaded()[name]
+    assert kernel.ready(np.dtype("f"))
+    for shape in [(1, 128), (7, 131), (400, 300)]:
+        lines = {"normalize": (1, 0), "normalize_rule": (1, 0, 0)}.get(name, ())
+        more = [*(np.full(shape[1], value, "f") for value in lines), *([1e-5, 1.0] if lines else [])]
+        given = np.random.default_rng(0).normal(size=(len(kernel.matrices) - 1, *shape)).astype("f")
+        for by in (0, 1, 15):
+            found = []
+            for least in (kernels.STREAMED, 0):
+                room = shifted(shape[0] * shape[1] + 2, by, "f")
+                room[...] = 7
+                monkeypatch.setattr(row_kernels, "STREAMED", least)
+                kernel(*given, room[1:-1].reshape(shape), *more)
+                found.append(room)
+            np.testing.assert_array_equal(*found)
+            assert room[0] == 7 == room[-1] and not (room[1:-1] == 7).any()
+
+
 # --- threads and processes ------------------------------------------------------------------------------------------
 
 
@@ -386,7 +437,7 @@ def test_text_and_machine_code_are_kept_under_a_name_that_says_what_they_are_of(
     monkeypatch.setenv("TINYGRAD_MS_CACHE", str(tmp_path))
     name, text = kernels.KERNELS["relu"].text("float32")
     for changed in (text, text.replace("<=", "<")):
-        compiler.compiled(name, changed, {"contract"})(*[np.zeros(3, "f")] * 2)
+        compiler.compiled(name, changed, {"contract"})(*[np.zeros(3, "f")] * 3)
     assert len(list(tmp_path.glob("relu_loop_*.py"))) == 2
     assert len(list(tmp_path.glob("__pycache__/relu_loop_*.nbi"))) == 2
 
@@ -522,12 +573,12 @@ def test_bodies_are_functions_of_floats(x):
         if x > 0:
             assert getattr(mathematics, name)(x) == pytest.approx(getattr(math, name)(x), rel=1e-10)
     assert single.exp(x) == pytest.approx(math.exp(x), rel=1e-8)
-    assert compiler.from_rank(compiler.rank(x)) == np.float32(x)
+    assert machine.from_rank(machine.rank(x)) == np.float32(x)
 
 
 def test_ranks_grow_with_their_floats():
     x = [-math.inf, -3e38, -1.0, -1e-45, 0.0, 1e-45, 2.5, math.inf, math.nan]
-    assert sorted(map(compiler.rank, x)) == list(map(compiler.rank, x))
+    assert sorted(map(machine.rank, x)) == list(map(machine.rank, x))
 
 
 # --- gradients that nobody else knows -------------------------------------------------------------------------------

@@ -296,16 +296,17 @@ def test_replays_leave_no_memory_behind():
 
 
 def test_kernels_write_only_where_they_say():
-    from tinygrad_ms.ops.fused import kernels as k
+    from tinygrad_ms.ops.fused import row_kernels as k
+    from tinygrad_ms.ops.fused.kernels import KERNELS, Each
     from tinygrad_ms.ops.fused.matrices import Products
 
     fusion.loaded()
     shapes = {k.ROWS: (6, 256), k.LINE: 256, k.SUMS: 256, k.EACH: 6, k.TOTALS: 6, k.LABELS: 6}
     rng = np.random.default_rng(0)
-    for name, kernel in k.KERNELS.items():
+    for name, kernel in KERNELS.items():
         if not kernel.ready(np.dtype("float32")):
             continue
-        if isinstance(kernel, k.Each):
+        if isinstance(kernel, Each):
             given = [rng.random(50).astype("f") for _ in kernel.arrays] + [0.5] * len(kernel.constants)
         elif isinstance(kernel, Products):
             given = [rng.random((2, 3, 16, 16)).astype("f") for _ in range(3)]
@@ -318,7 +319,7 @@ def test_kernels_write_only_where_they_say():
         before = [np.array(a) for a in given]
         kernel(*given)
         changed = {i for i, (a, b) in enumerate(zip(given, before)) if not np.array_equal(a, b)}
-        written = set(kernel.written) if not isinstance(kernel, k.Each) or kernel.into else set()
+        written = set(kernel.written) if not isinstance(kernel, Each) or kernel.into else set()
         assert changed == written, name
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from math import sqrt
 from numbers import Real
 
+from numpy import ndarray
+
 from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.pieces import pieces
@@ -58,8 +60,11 @@ class Adam(Optimizer):
     @elementwise
     def update(self, xp, p, g, state, options):
         m, v, decay = state["exp_avg"], state["exp_avg_sq"], options["weight_decay"]
-        b1, c1, b2, c2, eps, rate, shrink = self.numbers(p, options, state)
-        if p.size >= LEAST and (run := find("adam", p, g, m, v)):
+        run = find("adam", p, g, m, v) if p.size >= LEAST else None
+        plain = run and type(p) is ndarray  # the kernel takes numbers of Python, and rounds them
+        numbers = self.scalars(options, state["step"]) if plain else self.numbers(p, options, state)
+        b1, c1, b2, c2, eps, rate, shrink = numbers
+        if run:
             added, kept = (0, shrink) if self.decoupled else (decay, 1)
             run(p, g, m, v, b1, c1, b2, c2, eps, rate, added, kept)
             return

@@ -1,0 +1,101 @@
+"""Kernels over the rows of matrices."""
+
+import inspect
+from functools import partial
+
+import numpy
+
+from tinygrad_ms.ops.fused.compiler import Text
+from tinygrad_ms.ops.fused.kernels import PIECE, Kernel, part_size
+from tinygrad_ms.ops.fused.streams import STREAMED, send, send_rest
+from tinygrad_ms.ops.fused.threads import deal_out
+
+__all__: list[str] = []
+
+ROWS, EACH, LABELS, TOTALS = "rows", "each", "labels", "totals"  # kinds of arguments
+LINE, SUMS, NUMBER = "line", "sums", "number"
+BLOCKS = 16  # of rows; their sums are added up in order, for any number of threads
+
+
+class Rows(Kernel):
+    """A kernel over the rows of matrices. The body is a function of matrices; ``kinds``: those of its arguments.
+
+    ROWS: a matrix. EACH, LABELS, TOTALS: a number for each row, in the dtype of the matrix, in int64, in float64.
+    LINE: a vector like a row. SUMS: a vector like a row, to which all rows of a part add. NUMBER: a number.
+    The kernel writes into TOTALS and SUMS, and into the last of several matrices.
+    single: the body is a function of one row of each matrix, and of the number for it. It fills that of the last.
+    streams: a large result goes past the caches. That is no faster where the arithmetic takes longer than the memory.
+    """
+
+    flags = {"contract", "reassoc"}  # lets the compiler add up in vectors
+
+    def __init__(self, body, kinds, dtypes="f", single=False, streams=True):
+        super().__init__(body, dtypes)
+        self.kinds, self.takes, self.single, self.streams = kinds, None, single, streams
+        self.matrices = [k for k, kind in enumerate(kinds) if kind == ROWS]
+        self.written = [k for k, kind in enumerate(kinds) if kind in (TOTALS, SUMS)] + self.matrices[1:][-1:]
+
+    def text(self, real):
+        text = Text(real)
+        name = text.add(self.body)
+        if not self.single:
+            return name, text.whole(name)
+        forms = {ROWS: "{}[i]", EACH: "{}[i]", LABELS: "int({}[i])"}
+        given = list(inspect.signature(self.body).parameters)
+        values = [forms.get(kind, "{}").format(a) for kind, a in zip(self.kinds, given)]
+        values[self.matrices[-1]] = "near[held + i * stride : held + i * stride + size]"
+        loop = f"""def {self.name}_rows({", ".join(given)}, near, stride):
+    held, size = 0, {given[0]}.shape[1]
+    for i in range({given[0]}.shape[0]):
+        {name}({", ".join(values)})
+        if stride == 0:
+            held = {text.add(send)}(near, held + size, {given[self.matrices[-1]]}, (i + 1) * size)
+    {text.add(send_rest)}(near, held, {given[self.matrices[-1]]})"""
+        return f"{self.name}_rows", text.whole(f"{self.name}_rows", loop)
+
+    def nothing(self, dtype):
+        shapes = {ROWS: (0, 1), LINE: 1, SUMS: 1}
+        dtypes = {LABELS: "int64", TOTALS: "float64"}
+        made = [numpy.zeros(shapes.get(kind, 0), dtypes.get(kind, dtype)) for kind in self.kinds]
+        made = [0.0 if kind == NUMBER else a for kind, a in zip(self.kinds, made)]
+        return self.into_rows(made, False) if self.single else made
+
+    def into_rows(self, arguments, streams):
+        """For a body of one row: the last matrix as a vector, the memory that a row is computed in, and its stride."""
+        y = arguments[self.matrices[-1]]
+        flat = arguments[self.matrices[-1]] = y.reshape(-1)
+        return [*arguments, numpy.empty(y.shape[1] + PIECE, y.dtype) if streams else flat, 0 if streams else y.shape[1]]
+
+    def __call__(self, *given):
+        """Run it on matrices of equal shape. The sums overwrite the vectors that are given for SUMS."""
+        function = self.made[given[0].dtype]
+        count, length = given[0].shape
+        summed = [k for k, kind in enumerate(self.kinds) if kind == SUMS]
+        step = -(-count // BLOCKS) if summed else max(-(-part_size(count * length) // max(length, 1)), 1)
+        parts = -(-count // step)
+        sums = {k: numpy.zeros((parts, length), given[0].dtype) for k in summed}
+        streams = self.streams and length >= PIECE and given[0].nbytes >= STREAMED
+
+        def work(i):
+            part = slice(i * step, (i + 1) * step)
+            arguments = [a[part] if kind in (ROWS, EACH, LABELS, TOTALS) else a for kind, a in zip(self.kinds, given)]
+            for k, rows in sums.items():
+                arguments[k] = rows[i]
+            function(*(self.into_rows(arguments, streams) if self.single else arguments))
+
+        deal_out(work, parts, count * length)
+        for k, rows in sums.items():
+            given[k][...] = rows.sum(axis=0, dtype="float64")
+
+
+def rows(*kinds, **facts):
+    """Make a kernel of a function of matrices with arguments of these kinds."""
+
+    def keep(body):
+        Rows(body, kinds, **facts)
+        return body
+
+    return keep
+
+
+row_by_row = partial(rows, single=True)

@@ -115,7 +115,7 @@ def compiled(name: str, text: str, flags: set[str]):
     import numba
     from numpy import float32, float64
 
-    sources = "".join(map(inspect.getsource, (machine, tiles, compiled)))
+    sources = inspect.getsource(machine) + inspect.getsource(tiles) + inspect.getsource(compiled)
     facts = f"# numba {numba.__version__}, {sorted(flags)}\n{sources}"
     key = hashlib.sha256((facts + text).encode()).hexdigest()[:20]
     module = ModuleType(f"tinygrad_ms_{name}_{key}")

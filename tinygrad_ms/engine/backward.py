@@ -4,8 +4,6 @@ import os
 from threading import RLock
 from typing import Any
 
-from numpy import errstate
-
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS, SEVERAL
 from tinygrad_ms.arrays.sums import HALF, may_sum_to, sum_to, wide
@@ -16,6 +14,7 @@ from tinygrad_ms.engine.around.sentences import shape_error
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, Place, last_change, nodes_reaching, tape_of
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.float_errors import ignoring
 from tinygrad_ms.sole import sole
 
 
@@ -66,7 +65,7 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
     wanted_by = None if targets is None else nodes_reaching(wanted, tape)
     observers = current_state().hooks
     # 1 / cosh x is 0 where cosh x overflows. That limit is right, so NumPy must not warn.
-    with errstate(over="ignore"), enable_grad() if create_graph else NOWHERE:
+    with ignoring("over"), enable_grad() if create_graph else NOWHERE:
         order = reversed(tape) if wanted else ORDERS[-1](tape)
         for node in on_cards(order, grads) if SEVERAL else order:
             if (g := grads.pop(node, None)) is not None:
@@ -159,7 +158,7 @@ def unbroadcast(d, parent, node):
     if d.shape != parent.shape:
         k = max(len(d.shape) - len(parent.shape), 0)  # an axis of size one here was summed by the rule
         known = node.shape in (None, d.shape) or may_sum_to(node.shape[:k], d.shape[:k])
-        if not (known and may_sum_to(d.shape, parent.shape)):
+        if not (known and (d.shape[k:] == parent.shape or may_sum_to(d.shape, parent.shape))):
             raise shape_error(node, d, parent)
         d = sum_to(d, parent.shape)
     return d if d.dtype == parent.dtype else d.astype(parent.dtype)

@@ -16,6 +16,7 @@ from tinygrad_ms.engine.around.modes import current_state, notify
 from tinygrad_ms.engine.around.sentences import complaint, shape_of
 from tinygrad_ms.engine.tape import Constant, Node, Output
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.scopes import scopes
 from tinygrad_ms.spelling import respelled
 
 # Two calls do what Tensor(y) and Node(...) do, in half the time: an empty object, then its __init__.
@@ -157,7 +158,7 @@ def record(plan, parents, args, arrays, result, cached, constants, state, frame)
     node = blank(Node)
     fill_node(
         node, plan, parents, saved, constants or NO_CONSTANTS, None if several else y.shape,
-        None if several else y.dtype, BACKENDS[type(y)], state.scope, code, frame.f_lasti,
+        None if several else y.dtype, BACKENDS[type(y)], scopes(), code, frame.f_lasti,
     )  # fmt: skip
     if several:
         node.counter = {k: [0] for k in plan.outputs}

@@ -23,10 +23,15 @@ def _rows(x, stacked=()):
     return x.reshape((*stacked, prod(x.shape[len(stacked) : -1]), x.shape[-1]))
 
 
+def _over_all_rows(g, x):
+    """g^T x, summed over the rows of x. g may be a stack."""
+    return over_rows(g, x) if g.ndim == 2 == x.ndim else over_rows(_rows(g, before(g, x.ndim)), _rows(x))
+
+
 @primitive(
     vjp=(
         lambda g, weight: of_two(g, weight),
-        lambda g, x: over_rows(*((g, x) if g.ndim == 2 == x.ndim else (_rows(g, before(g, x.ndim)), _rows(x)))),
+        lambda g, x: _over_all_rows(g, x),
         lambda g: g,  # the engine sums it over the rows of x
     ),
     jvp=(lambda t, weight: matmul(t, weight.T), lambda t, x: matmul(x, t.T), lambda t: t),

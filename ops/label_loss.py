@@ -67,7 +67,7 @@ def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
         z, axis, entries = xp.ascontiguousarray(z.T), 0, labels * n + xp.arange(n)
     else:
         z, axis, entries = xp.ascontiguousarray(z), 1, labels + xp.arange(0, n * classes, classes)
-    z = z - xp.max(z, axis=axis, keepdims=True)
+    z = z - z.max(axis=axis, keepdims=True)
     row = z.reshape((-1,))
     labelled = row[entries]
     e = xp.exp(z, out=z)

@@ -6,6 +6,7 @@ from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import elementwise
 from tinygrad_ms.ops.blocks import (
     MANY,
+    SMALL,
     bump,
     decay_and_rest,
     fused,
@@ -95,7 +96,8 @@ sinh = unary("sinh", "(e^x - e^-x) / 2.", derivative=lambda x: cosh(x),
              formula=r"\frac{dy}{dx} = \cosh x", source="ai-edu, equation 16", floats=True)
 cosh: Unary = unary("cosh", "(e^x + e^-x) / 2.", derivative=lambda x: sinh(x),
              formula=r"\frac{dy}{dx} = \sinh x", source="ai-edu, equation 17", floats=True)
-tanh = unary("tanh", "sinh x / cosh x.", rule=lambda g, x: over_square(g, numpy.cosh, x) if is_small(x) else
+tanh = unary("tanh", "sinh x / cosh x.", rule=lambda g, x: (g / (c := numpy.cosh(x, dtype="d")) / c).astype(x.dtype)
+                 if isinstance(x, numpy.ndarray) and x.size <= SMALL and x.dtype.char in "fd" else
                  times_slope(g, x, tanh_slope, _tanh_kernel, _quick_tanh, spare=1),
              formula=r"\frac{dy}{dx} = \operatorname{sech}^2 x = 1 - y^2",
              source="ai-edu, equations 18 and 71", floats=True)

@@ -4,6 +4,8 @@ import os
 from threading import RLock
 from typing import Any
 
+from numpy import errstate
+
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS, SEVERAL
 from tinygrad_ms.arrays.sums import HALF, may_sum_to, sum_to, wide
@@ -14,7 +16,6 @@ from tinygrad_ms.engine.around.sentences import shape_error
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, Place, last_change, nodes_reaching, tape_of
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.float_errors import ignoring
 from tinygrad_ms.sole import sole
 
 
@@ -65,7 +66,7 @@ def walk(seeds, targets=None, retain=False, create_graph=False, through_targets=
     wanted_by = None if targets is None else nodes_reaching(wanted, tape)
     observers = current_state().hooks
     # 1 / cosh x is 0 where cosh x overflows. That limit is right, so NumPy must not warn.
-    with ignoring("over"), enable_grad() if create_graph else NOWHERE:
+    with errstate(over="ignore"), enable_grad() if create_graph else NOWHERE:
         order = reversed(tape) if wanted else ORDERS[-1](tape)
         for node in on_cards(order, grads) if SEVERAL else order:
             if (g := grads.pop(node, None)) is not None:

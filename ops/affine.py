@@ -10,7 +10,7 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.linalg.parts import are_half
-from tinygrad_ms.ops.linalg.products import matmul, over_rows
+from tinygrad_ms.ops.linalg.products import matmul, of_two, over_rows
 from tinygrad_ms.ops.shapes import before
 
 __all__ = ["linear"]
@@ -23,10 +23,15 @@ def _rows(x, stacked=()):
     return x.reshape((*stacked, prod(x.shape[len(stacked) : -1]), x.shape[-1]))
 
 
+def _over_all_rows(g, x):
+    """g^T x, summed over the rows of x. g may be a stack."""
+    return over_rows(g, x) if g.ndim == 2 == x.ndim else over_rows(_rows(g, before(g, x.ndim)), _rows(x))
+
+
 @primitive(
     vjp=(
-        lambda g, weight: matmul(g, weight),
-        lambda g, x: over_rows(_rows(g, before(g, x.ndim)), _rows(x)),
+        lambda g, weight: of_two(g, weight),
+        lambda g, x: _over_all_rows(g, x),
         lambda g: g,  # the engine sums it over the rows of x
     ),
     jvp=(lambda t, weight: matmul(t, weight.T), lambda t, x: matmul(x, t.T), lambda t: t),
@@ -39,6 +44,14 @@ def _rows(x, stacked=()):
 )
 def affine(xp, x, weight, bias, /):
     """x weight^T + bias for x (..., n), weight (m, n) and bias (m,) or a number."""
+    same = type(x) is type(weight) is type(bias) and x.dtype is weight.dtype is bias.dtype
+    if same and x.ndim == 2 == weight.ndim and x.itemsize > 2:
+        (rows, n), (m, k) = x.shape, weight.shape
+        if n == k and bias.shape == (m,):
+            y = xp.matmul(x, weight.T)
+            row = y[0] if rows == 1 else y  # arrays of one shape are added in half the time
+            row += bias
+            return y
     _check(x, weight, bias)
     if x.itemsize < 4 and are_half(x, weight, *([bias] if hasattr(bias, "dtype") else [])):
         bias = wide(bias) if hasattr(bias, "dtype") else bias

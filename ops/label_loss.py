@@ -77,7 +77,7 @@ def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
         z -= most(z)
     else:
         z, entries = xp.ascontiguousarray(z.reshape((n, classes))), labels + xp.arange(0, n * classes, classes)
-        z = z - xp.max(z, axis=1, keepdims=True)
+        z = z - z.max(axis=1, keepdims=True)
     row = z.reshape((-1,))
     labelled = row[entries]
     e = xp.exp(z, out=z)

@@ -192,8 +192,10 @@ def _alike(op, input, target):
 
     Half precision is computed in float32, where squares cannot overflow, and rounded once. Else the dtype is None.
     """
-    refuse_lists(op, input, target)
     here, there = getattr(input, "shape", None), getattr(target, "shape", None)
+    if here == there is not None and input.dtype.itemsize > 2 < target.dtype.itemsize:
+        return input, target, None
+    refuse_lists(op, input, target)
     if here != there and here is not None and there:
         hint = f"; did you mean target.reshape({here})?" if prod(here) == prod(there) else ""
         raise ValueError(f"{op}: input has shape {here} and target has shape {there}: they must be equal{hint}")
@@ -208,10 +210,10 @@ def _alike(op, input, target):
 
 def _reduce(op, losses, weight, reduction, dtype=None):
     check_reduction(op, reduction)
-    refuse_lists(op, weight)
     if dtype is not None:
         return _reduce(op, losses, weight, reduction).astype(dtype)
     if weight is not None:
+        refuse_lists(op, weight)
         losses = losses * weight
     if reduction == "none":
         return losses

@@ -14,6 +14,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.primitive import linear, no_derivative, primitive
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.float_errors import ignoring
 from tinygrad_ms.ops.blocks import SMALL
 from tinygrad_ms.ops.comparisons import where
 from tinygrad_ms.ops.creation import ones_like, zeros_like
@@ -40,6 +41,10 @@ __all__ = [
 
 def _sum_vjp(g, x_shape, axis, keepdims):
     """The cotangent of x: every element receives the cotangent of its sum."""
+    if type(g) in ONE and not g.ndim and math.prod(x_shape) <= SMALL:
+        y = numpy.empty(x_shape, g.dtype)
+        y[...] = g
+        return y
     g = restore_axes(g, x_shape, axis, keepdims)
     shape = before(g, len(x_shape)) + x_shape
     if type(g) is not numpy.ndarray or math.prod(shape) > SMALL:
@@ -49,8 +54,13 @@ def _sum_vjp(g, x_shape, axis, keepdims):
     return y
 
 
+ONE = {numpy.ndarray, numpy.float32, numpy.float64}  # the types of a gradient of one number
+
+
 def count(x_shape, axis) -> int:
     """How many elements are reduced to one."""
+    if axis is None:
+        return math.prod(x_shape)
     return math.prod(x_shape[a] for a in all_axes("reduction", axis, len(x_shape))) if x_shape else 1
 
 
@@ -107,16 +117,21 @@ def mean(xp, x, axis=None, keepdims=False):
     z = _wide(x, axis)
     if BACKENDS[type(x)].name != "cpu":
         return _as_of(z.mean(axis=axis, keepdims=keepdims), x)
-    with numpy.errstate(over="ignore", invalid="ignore"):
+    with ignoring("over", "invalid"):
         total = z.sum(axis=axis, keepdims=keepdims)
     n = x.size // (total.size or 1)
-    small = 2.0 ** -n.bit_length()
-    y = _or_again(xp, total / n, lambda: (z * small).sum(axis=axis, keepdims=keepdims) / (n * small))
-    return _as_of(y, x)
+
+    def by_parts():
+        small = 2.0 ** -n.bit_length()
+        return (z * small).sum(axis=axis, keepdims=keepdims) / (n * small)
+
+    return _as_of(_or_again(xp, total / n, by_parts), x)
 
 
 def _or_again(xp, y, again):
     """The result y of a reduction on the CPU. Where it is not finite it is ``again()``: a sum may overflow."""
+    if not y.ndim:
+        return y if abs(y) < math.inf else again()
     finite = numpy.isfinite(y)
     return y if finite.all() else xp.where(finite, y, again())
 
@@ -255,7 +270,7 @@ def var(xp, x, axis=None, correction=0, keepdims=False):
     z = _wide(x, axis)
     if BACKENDS[type(x)].name != "cpu":
         return _as_of(z.var(axis=axis, ddof=correction, keepdims=keepdims), x)
-    with numpy.errstate(over="ignore", invalid="ignore"):
+    with ignoring("over", "invalid"):
         y = z.var(axis=axis, ddof=correction, keepdims=keepdims)
 
     def with_a_mean_in_range():

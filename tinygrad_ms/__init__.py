@@ -21,7 +21,7 @@ from tinygrad_ms.arrays.devices import default_device, device_info, set_default_
 from tinygrad_ms.arrays.memory import keep_freed_memory
 from tinygrad_ms.dlpack import from_dlpack
 from tinygrad_ms.engine.around.constructors import asarray, tensor
-from tinygrad_ms.engine.around.modes import enable_grad, hooks, inference_mode, is_grad_enabled, no_grad, scope
+from tinygrad_ms.engine.around.modes import enable_grad, hooks, inference_mode, is_grad_enabled, no_grad
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops import *
 from tinygrad_ms.ops import mcsgn as signm  # SciPy's name of the matrix sign function
@@ -29,6 +29,7 @@ from tinygrad_ms.ops.fused import set_fused
 from tinygrad_ms.ops.numpy_functions import NAMES as _NAMES
 from tinygrad_ms.precision import matmul_precision
 from tinygrad_ms.rules import custom_vjp, elementwise, multilinear, no_derivative, primitive
+from tinygrad_ms.scopes import scope
 from tinygrad_ms.spelling import missing as _missing
 from tinygrad_ms.transforms import (
     checkpoint,

@@ -30,7 +30,7 @@ MOVED = {  # old module -> the modules that have its names now
 LEFT = {  # module that still exists -> the modules that have the names that left it
     "engine.call": "engine.around.arguments engine.around.sentences",
     "engine.primitive": "engine.around.rules rules",
-    "engine.tape": "engine.around.modes",
+    "engine.tape": "engine.around.modes scopes",
     "engine.tensor": "engine.around.constructors ops.crossings ops.on_tape",
     "ops.losses": "ops.classification ops.targets",
     "ops.reductions": "ops.linalg.norms",

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 from tinygrad_ms.arrays.dtypes import is_float, is_host_value, is_number_dtype
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import NUMBERS
-from tinygrad_ms.engine.around.rules import PerArgument, Rule, no_gradient, parameters_of
+from tinygrad_ms.engine.around.rules import PerArgument, Rule, no_gradient
 from tinygrad_ms.engine.around.sentences import describe
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.parameters import names_of
 
 READ_ONLY = "{} gets its arrays read-only, because others share them: write into a copy"
 
@@ -43,7 +44,7 @@ def accept(primitive) -> None:
     rules = list(getattr(primitive.jvp, "rules", ()))
     for made in (primitive.vjp, getattr(primitive.jvp, "rule", None)):
         rules += [made] if isinstance(made, Rule) else made or ()
-    if any(not parameters_of(rule.function) for rule in rules):
+    if any(not names_of(rule.function) for rule in rules):
         raise TypeError(
             f"{primitive.name}: a rule has no parameter; its first one is the cotangent (lambda g, ...: ...)"
         )

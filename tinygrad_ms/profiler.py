@@ -6,9 +6,10 @@ from threading import local
 from time import perf_counter
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.engine.around.modes import current_state, hooks
+from tinygrad_ms.engine.around.modes import hooks
 from tinygrad_ms.engine.tape import Output
 from tinygrad_ms.lines import monospaced
+from tinygrad_ms.scopes import scopes
 
 
 @dataclass
@@ -98,7 +99,7 @@ class profile(hooks):
         wait_for(outputs)
         seconds = perf_counter() - self._running.started
         made = 0 if primitive.view else sum(y.nbytes for y in outputs if hasattr(y, "nbytes"))
-        scope = current_state().scope
+        scope = scopes()
         work = flops(primitive, arrays, outputs, self._running.constants)
         saved, seq = (saved_bytes(node), node.seq) if node is not None else (0, 0)
         self._add(Record(primitive.name, scope, False, seconds, made, saved, work, seq))

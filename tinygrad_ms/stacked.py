@@ -7,14 +7,13 @@ the stack as they take one cotangent. The rules of another run row by row, and w
 from contextlib import nullcontext
 from math import prod
 
-from numpy import errstate
-
 from tinygrad_ms.arrays.sums import plus, sum_to
 from tinygrad_ms.cards import on_cards
 from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.around.modes import enable_grad
 from tinygrad_ms.engine.backward import hand_on, saved_as_tensors, step
 from tinygrad_ms.engine.tape import Output, nodes_reaching, tape_of
+from tinygrad_ms.float_errors import ignoring
 from tinygrad_ms.ops.shapes import stack
 
 MOST_ELEMENTS = 1 << 22  # the most elements of the cotangents of one node; more rows go in several stacks
@@ -35,7 +34,7 @@ class StackedWalk:
     def pull(self, root, seed, create_graph=False) -> dict:
         """For a stack ``seed`` of cotangents of ``root``: the stack of cotangents of each target, by target."""
         grads, found = {root: seed}, {}
-        with errstate(over="ignore"), enable_grad() if create_graph else nullcontext():  # as in backward.walk
+        with ignoring("over"), enable_grad() if create_graph else nullcontext():  # as in backward.walk
             for node in on_cards(self.nodes, grads):
                 g = grads.pop(node, None)
                 if g is None:

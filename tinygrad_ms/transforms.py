@@ -6,7 +6,7 @@ only where somebody outside could ask for it: inside another transform, or if th
 a gradient.
 """
 
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
 
 from tinygrad_ms import surroundings
@@ -15,7 +15,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.cards import on_card, there
 from tinygrad_ms.engine.around.constructors import asarray, shared_counter
 from tinygrad_ms.engine.around.forward import push_forward
-from tinygrad_ms.engine.around.modes import Mode, current_state, enable_grad, forward_mode, hooks
+from tinygrad_ms.engine.around.modes import current_state, enable_grad, forward_mode, hooks
 from tinygrad_ms.engine.around.rules import Joint, Rule
 from tinygrad_ms.engine.backward import make_seed, walk
 from tinygrad_ms.engine.call import make_op
@@ -27,6 +27,7 @@ from tinygrad_ms.ops.shapes import concat, reshape, stack
 from tinygrad_ms.ops.watch import watched
 from tinygrad_ms.options import is_int
 from tinygrad_ms.random import recorded, replayed
+from tinygrad_ms.scopes import scopes, set_scopes
 from tinygrad_ms.stacked import StackedWalk
 from tinygrad_ms.tree import flatten, unflatten
 
@@ -470,7 +471,7 @@ class _Checkpointed:
 
     def __init__(self, f, args, kwargs):
         leaves, self.structure = flatten(args)
-        self.f, self.kwargs, self.entered, self.scope = f, kwargs, surroundings.current(), current_state().scope
+        self.f, self.kwargs, self.entered, self.scope = f, kwargs, surroundings.current(), scopes()
         self.__name__ = getattr(f, "__name__", type(f).__name__)  # pictures show it
         self.floats = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and is_float(leaf.dtype)]
         # the inputs live no longer than the tape
@@ -513,7 +514,7 @@ class _Checkpointed:
                     f" (in {where}), so the function would compute other values when it runs again; change a copy"
                     " (.clone()) or change it after backward"
                 )
-        with surroundings.again(self.entered), _Inside(self.scope), replayed(self.drawn):
+        with surroundings.again(self.entered), _inside(self.scope), replayed(self.drawn):
             run = self._run(xs[: len(self.floats)], mode)
             run.outputs = [
                 Tensor(y.data, y.node) for y in run.outputs
@@ -527,14 +528,15 @@ class _Checkpointed:
         return run
 
 
-class _Inside(Mode):
+@contextmanager
+def _inside(names):
     """The same scopes again, for profiles and pictures."""
-
-    def __init__(self, names):
-        self.names = names
-
-    def change(self, state):
-        return state.replace(scope=self.names)
+    outer = scopes()
+    set_scopes(names)
+    try:
+        yield
+    finally:
+        set_scopes(outer)
 
 
 class _Reads:

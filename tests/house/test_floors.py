@@ -2,9 +2,10 @@
 
 The floors, from the bottom:
 
-0. `_version`; `lines`: of source files; `locks`: that a fork can use; `options`: numbers as options; `sole`: whether an
-   array has one owner; `spelling`: PyTorch's names; `surroundings`: what must surround a call that runs again; `tree`:
-   nested containers; above them `random`: the generator that initial values and masks come from
+0. `_version`; `float_errors`: how NumPy treats them; `lines`: of source files; `locks`: that a fork can use; `options`:
+   numbers as options; `parameters`: of functions; `sole`: whether an array has one owner; `spelling`: PyTorch's names;
+   `surroundings`: what must surround a call that runs again; `tree`: nested containers; above them `random`: the
+   generator that initial values and masks come from, and `scopes`: names of the places where ops are recorded
 1. `arrays`: which array library an array belongs to; above it `cards`: machines with several cards, `precision`: of
    their products, `launches`: products and kernels of one launch, and `world`: the ranks of a job
 2. `engine`: Tensor and tape
@@ -26,10 +27,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FLOORS = {
     "tinygrad_ms._version": 0,
+    "tinygrad_ms.float_errors": 0,
     "tinygrad_ms.lines": 0,
     "tinygrad_ms.locks": 0,
     "tinygrad_ms.options": 0,
+    "tinygrad_ms.parameters": 0,
     "tinygrad_ms.random": 0.5,
+    "tinygrad_ms.scopes": 0.5,
     "tinygrad_ms.sole": 0,
     "tinygrad_ms.spelling": 0,
     "tinygrad_ms.surroundings": 0,

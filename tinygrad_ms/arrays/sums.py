@@ -17,6 +17,8 @@ def may_sum_to(whole: tuple, shape: tuple) -> bool:
 
 def sum_to(x, shape: tuple):
     """x, an array or Tensor, summed over the axes that broadcasting from ``shape`` has added or stretched."""
+    if x.size == prod(shape):  # every axis that goes has length 1
+        return x.reshape(shape)
     extra = len(x.shape) - len(shape)
     stretched = [i for i, n in enumerate(shape, extra) if n != x.shape[i]]
     return sum_over(x, (*range(extra), *stretched)).reshape(shape)

@@ -156,7 +156,7 @@ def unbroadcast(d, parent, node):
     if d.shape != parent.shape:
         k = max(len(d.shape) - len(parent.shape), 0)  # an axis of size one here was summed by the rule
         known = node.shape in (None, d.shape) or may_sum_to(node.shape[:k], d.shape[:k])
-        if not (known and may_sum_to(d.shape, parent.shape)):
+        if not (known and (d.shape[k:] == parent.shape or may_sum_to(d.shape, parent.shape))):
             raise shape_error(node, d, parent)
         d = sum_to(d, parent.shape)
     return d if d.dtype == parent.dtype else d.astype(parent.dtype)

@@ -16,6 +16,7 @@ from tinygrad_ms.engine.around.modes import current_state, notify
 from tinygrad_ms.engine.around.sentences import complaint, shape_of
 from tinygrad_ms.engine.tape import Constant, Node, Output
 from tinygrad_ms.engine.tensor import Tensor, raw
+from tinygrad_ms.scopes import scopes
 from tinygrad_ms.spelling import respelled
 
 # Two calls do what Tensor(y) and Node(...) do, in half the time: an empty object, then its contents.
@@ -89,7 +90,8 @@ def make_op(primitive) -> Callable:
             raise complaint(primitive, arrays, constants, error) from error.__cause__
 
         # Wrap and record.
-        node, (y, cached) = None, y if cache else (y, NOTHING)
+        node, cached = None, y[1] if cache else NOTHING
+        y = y[0] if cache else y
         if not tensors:
             result = tuple(y) if several else y
         elif several:
@@ -100,7 +102,7 @@ def make_op(primitive) -> Callable:
         if pattern and differentiable and state.recording:
             chosen = forward_plans if state.forward_mode else plans
             plan = chosen.get(pattern + bit) or primitive.plan(pattern + bit, state.forward_mode)
-            node = record(plan, parents, args, arrays, result, cached, constants, state, _getframe(1))
+            node = record(plan, parents, args, arrays, result, cached, constants, _getframe(1))
         for one in (result if several else (result,)) if view and isinstance(args[0], Tensor) else NOTHING:
             one.count_with(args[0].version_counter())  # a view shares the change counter of its memory
         if state.hooks:
@@ -138,7 +140,7 @@ def plain_constants(primitive, constants) -> dict:
     return constants
 
 
-def record(plan, parents, args, arrays, result, cached, constants, state, frame) -> Node:
+def record(plan, parents, args, arrays, result, cached, constants, frame) -> Node:
     """Put a node on the tape, with what the rules of ``plan`` will read. Its results get their places."""
     for i in plan.off_tape:
         if parents[i] is None:
@@ -157,7 +159,7 @@ def record(plan, parents, args, arrays, result, cached, constants, state, frame)
     node = blank(Node)
     fill_node(
         node, plan, parents, saved, constants or NO_CONSTANTS, None if several else y.shape,
-        None if several else y.dtype, BACKENDS[type(y)], state.scope, code, frame.f_lasti,
+        None if several else y.dtype, BACKENDS[type(y)], scopes(), code, frame.f_lasti,
     )  # fmt: skip
     if several:
         node.counter = {k: [0] for k in plan.outputs}

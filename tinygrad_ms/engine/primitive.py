@@ -180,7 +180,7 @@ def _define(forward, **facts) -> Any:
     if known is not None and known.forward.__module__ != forward.__module__:
         raise ValueError(f"a primitive named {made.name!r} exists already, in {known.forward.__module__}")
     made.op = make_op(made)
-    if made.differentiable:
+    if made.differentiable and not forward.__module__.startswith("tinygrad_ms."):  # ours: tested, and planned when used
         whole = [True] * (2 if made.variadic else len(made.arguments))
         made.plan(Plan.key(whole), made.jvp is not None)  # a rule with a misspelt name raises here
     REGISTRY[key] = made

@@ -5,9 +5,9 @@ import weakref
 from operator import attrgetter
 from typing import Any
 
-from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.around.sentences import freed_error, in_place_error
 from tinygrad_ms.lines import line_of
+from tinygrad_ms.scopes import scopes
 
 NUMBERS = frozenset((float, int, bool))  # Python numbers are weak scalars: they take the dtype of the arrays
 tick = itertools.count(1).__next__  # numbers of the tape: each op and each in-place change takes the next one
@@ -98,7 +98,7 @@ class Leaf(Node):
     op = "leaf"
 
     def __init__(self, shape, dtype, backend, tensor=None, name=None):
-        super().__init__(None, (), (), {}, shape, dtype, backend, current_state().scope, None, 0)
+        super().__init__(None, (), (), {}, shape, dtype, backend, scopes(), None, 0)
         self.tensor = weakref.ref(tensor) if tensor is not None else None  # where ``backward`` leaves the gradient
         self.name = name
 

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 import numpy
 
 from tinygrad_ms.cards import there
-from tinygrad_ms.engine.around.modes import Visit
 from tinygrad_ms.engine.backward import make_seed, walk
 from tinygrad_ms.engine.tape import Constant, Leaf, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.values import is_freed, recording, watching
 from tinygrad_ms.options import as_int
+from tinygrad_ms.scopes import Visit
 
 
 def named_outputs(outputs) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ Nothing is registered. The tree is read from the attributes.
 from collections import ChainMap, UserDict, UserList, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial, reduce
+from functools import partial, reduce
 from threading import Condition, get_ident
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -19,16 +19,16 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.cards import there
 from tinygrad_ms.dlpack import array_from_dlpack
 from tinygrad_ms.engine.around.constructors import tensor
-from tinygrad_ms.engine.around.modes import current_state, no_grad, scope
+from tinygrad_ms.engine.around.modes import no_grad
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.lines import monospaced
 from tinygrad_ms.ops.conversions import is_dtype
 from tinygrad_ms.options import is_int
+from tinygrad_ms.scopes import Visit, scope, scopes, set_scopes
 from tinygrad_ms.spelling import check_arguments
 from tinygrad_ms.surroundings import surrounded
 from tinygrad_ms.tree import flatten, tree_map
 
-_scope = lru_cache(1024)(scope)  # these modes may be entered again, also inside themselves
 CHANGES = [0]  # counts events that may have changed the tree of a module, and so its names
 
 
@@ -145,14 +145,22 @@ class Module:
 
     def __call__(self, *args, **kwargs):
         """Run ``forward``. Its ops are one scope with the name of the attribute; a picture shows it as a cluster."""
-        self._name_parts_again()
-        with _scope(self._name):
-            try:
-                return self.forward(*args, **kwargs)
-            except Exception as error:
-                if not getattr(error, "__notes__", None):  # the innermost module adds its name
-                    error.add_note(f"in {'/'.join(current_state().scope)}: {self._head()}")
-                raise
+        if self._named_at != CHANGES[0]:
+            self._name_parts_again()
+        outer = scopes()
+        inside = (*outer, Visit(self._name))
+        set_scopes(inside)
+        try:
+            return self.forward(*args, **kwargs)
+        except Exception as error:
+            if not getattr(error, "__notes__", None):  # the innermost module adds its name
+                error.add_note(f"in {'/'.join(scopes())}: {self._head()}")
+            raise
+        finally:
+            if scopes() is inside:
+                set_scopes(outer)
+            else:  # a suspended generator has entered or left a scope
+                scope(self._name).__exit__()
 
     # --- the tree -------------------------------------------------------------------------------------------
 
@@ -217,7 +225,7 @@ class Module:
 
     def _name_parts_again(self):
         """Name everything below, if it may have changed, and if this module is not part of another one."""
-        if self._named_at != CHANGES[0] and not self._nested:
+        if not self._nested and self._named_at != CHANGES[0]:
             self._name_parts()
 
     def _name_parts(self):
@@ -231,7 +239,7 @@ class Module:
             for name, child in module.named_children():
                 if id(child) not in named:
                     child._name = f"{name}: {type(child).__name__}" if name.isdigit() else name
-                    child._nested = True
+                    child._nested, child._named_at = True, CHANGES[0]
                     named.add(id(child))
         for name, part in self._unique((Parameter, Buffer)):
             part.name = name

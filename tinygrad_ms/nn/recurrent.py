@@ -3,7 +3,6 @@
 from math import sqrt
 
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
-from tinygrad_ms.engine.around.modes import scope
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.layers import check_last_axes, check_sizes
 from tinygrad_ms.nn.module import Module, Parameter
@@ -14,6 +13,7 @@ from tinygrad_ms.ops.shapes import split, stack, unstack
 from tinygrad_ms.ops.smooth_activations import sigmoid
 from tinygrad_ms.ops.trigonometric import tanh
 from tinygrad_ms.random import generator
+from tinygrad_ms.scopes import scope
 
 
 class RecurrentCell(Module):

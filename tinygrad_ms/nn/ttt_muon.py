@@ -15,7 +15,6 @@ import numpy
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT
 from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.constructors import asarray
-from tinygrad_ms.engine.around.modes import scope
 from tinygrad_ms.nn import init
 from tinygrad_ms.nn.layers import Linear, RMSNorm, check_last_axes, check_sizes
 from tinygrad_ms.nn.module import Module, Parameter, TransposedParameter
@@ -29,6 +28,7 @@ from tinygrad_ms.ops.shapes import concat, permute_dims, split, stack, unstack
 from tinygrad_ms.ops.smooth_activations import sigmoid, silu, softplus
 from tinygrad_ms.options import is_real
 from tinygrad_ms.random import generator
+from tinygrad_ms.scopes import scope
 from tinygrad_ms.tree import tree_map
 
 

@@ -3,13 +3,13 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from copy import deepcopy
 
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.cards import on_card, on_its_card
+from tinygrad_ms.float_errors import STATE
 
 RAISE_NOTHING: set[Callable] = (
     set()
@@ -33,8 +33,6 @@ def elementwise(update):
 
 # filters of warnings (the list, its first item, its length) and what NumPy does at errors ...
 _known: list = [None, None, 0, None]
-with numpy.errstate():  # the variable that holds an object for each errstate, told apart faster than geterr reads it
-    STATE = next((variable for variable in copy_context() if variable.name == "numpy.ufunc.extobj"), None)
 
 
 def arithmetic_raises() -> bool:

@@ -2,7 +2,7 @@
 
 import numpy
 
-from tinygrad_ms.optim.whole_steps import STATE
+from tinygrad_ms.float_errors import STATE
 
 
 def prepare(**errors):

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from numpy import errstate
-
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.sums import may_sum_to
 from tinygrad_ms.cards import NOWHERE, on_cards
@@ -13,6 +11,7 @@ from tinygrad_ms.engine.backward import saved_as_tensors
 from tinygrad_ms.engine.call import as_array
 from tinygrad_ms.engine.tape import Leaf, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.float_errors import ignoring
 
 
 def push_forward(nodes, tangents: dict, create_graph=False, since=0, tape=None) -> list:
@@ -21,7 +20,7 @@ def push_forward(nodes, tangents: dict, create_graph=False, since=0, tape=None) 
     tape: from ``tape_of``, if it is known.
     """
     tangents = dict(tangents)
-    with errstate(over="ignore"), enable_grad() if create_graph else NOWHERE:  # as in backward.walk
+    with ignoring("over"), enable_grad() if create_graph else NOWHERE:  # as in backward.walk
         for node in on_cards(tape or tape_of(nodes, until=tangents, since=since), tangents):
             if node in tangents or isinstance(node, Leaf):
                 continue

@@ -9,19 +9,18 @@ from tinygrad_ms.surroundings import inside
 class State:
     """What an op reads once per call. It is a context variable, so each thread and each async task has its own."""
 
-    __slots__ = ("recording", "forward_mode", "inference", "scope", "hooks", "mode", "outer")
+    __slots__ = ("recording", "forward_mode", "inference", "hooks", "mode", "outer")
 
-    def __init__(self, recording=True, forward_mode=False, inference=False, scope=(), hooks=()):
+    def __init__(self, recording=True, forward_mode=False, inference=False, hooks=()):
         self.recording = recording  # record ops on the tape
         self.forward_mode = forward_mode  # save what the JVP rules need, too
         self.inference = inference  # recording cannot be switched on again
-        self.scope = scope  # names of the enclosing scopes, outermost first
         self.hooks = hooks  # observers called around every op and every rule
         self.mode: Any = None  # the Mode that made this state
         self.outer: Any = None  # the state from which it was entered
 
     def replace(self, **changes):
-        return State(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__[:5]})
+        return State(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__[:4]})
 
 
 _state: ContextVar[State] = ContextVar("tinygrad_ms.state", default=State())  # noqa: B039  (nothing changes a State)
@@ -96,23 +95,6 @@ class inference_mode(Mode):
 
     def change(self, state):
         return state.replace(recording=False, inference=True)
-
-
-class Visit(str):
-    """The name of a scope. Each visit makes a new object, so that pictures can tell two visits of one scope apart."""
-
-    __slots__ = ()
-
-
-class scope(Mode):
-    """Name the ops recorded inside: they become one cluster of the picture. Scopes nest."""
-
-    def __init__(self, name: str):
-        self.name = str(name)
-
-    def change(self, state):  # not by ``replace``, which is slower: modules do this at every call
-        names = (*state.scope, Visit(self.name))
-        return State(state.recording, state.forward_mode, state.inference, names, state.hooks)
 
 
 EVENTS = ("before_op", "after_op", "before_rule", "after_rule", "called", "read")

@@ -1,14 +1,13 @@
 """A Rule is a function with the names of what it reads. Below are the kinds of JVP rules, for forward mode."""
 
-import inspect
 from collections.abc import Callable
 from functools import reduce
 from operator import add
-from types import FunctionType
 from typing import NamedTuple
 
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.tensor import raw
+from tinygrad_ms.parameters import names_of
 
 
 class Rule(NamedTuple):
@@ -20,7 +19,7 @@ class Rule(NamedTuple):
     @classmethod
     def of(cls, function, skip=1) -> "Rule":
         """The rule of a function. Its parameters after the cotangent say what it reads."""
-        names = parameters_of(function)
+        names = names_of(function)
         return cls(function, names[2 if names[:1] == ["needed"] else skip :])
 
 
@@ -35,16 +34,7 @@ def each(rule) -> tuple[Rule, ...]:
 
 def starts_with(rule, name: str) -> bool:
     """Whether the first parameter is called ``name``. Joint rules begin with ``needed`` or ``tangents``."""
-    return callable(rule) and parameters_of(rule)[:1] == [name]
-
-
-def parameters_of(function) -> list[str]:
-    """The names of its parameters. They are read from the code object: ``inspect`` took a fifth of the import time."""
-    if isinstance(function, FunctionType) and not vars(function):
-        code, odd = function.__code__, inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
-        if not (code.co_flags & odd or code.co_kwonlyargcount):
-            return list(code.co_varnames[: code.co_argcount])
-    return list(inspect.signature(function).parameters)
+    return callable(rule) and names_of(rule)[:1] == [name]
 
 
 def total(terms):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol
 
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.parameters import BEFORE_SLASH, PLAIN, parameters_of
 
 if TYPE_CHECKING:
     from tinygrad_ms.engine.primitive import Primitive
@@ -33,18 +34,20 @@ class Signature:
     def __init__(self, forward):
         self.name = forward.__name__.strip("_")  # the forward _concat belongs to the public function concat
         self.forward = forward
-        self.doc = inspect.getdoc(forward) or ""
-        parameters = list(inspect.signature(forward).parameters.values())[1:]
-        plain, before_slash = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY
+        parameters = parameters_of(forward)[1:]
         self.signature = inspect.Signature(parameters)
-        slash = any(p.kind is before_slash for p in parameters)
-        arrays = [p for p in parameters if p.kind is before_slash or (p.kind is plain and not slash)]
+        slash = any(p.kind is BEFORE_SLASH for p in parameters)
+        arrays = [p for p in parameters if p.kind is BEFORE_SLASH or (p.kind is PLAIN and not slash)]
         self.arguments = [p.name for p in arrays if p.default is p.empty]
         self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         constants = [p for p in parameters if p.name not in self.arguments and p.name != self.variadic]
         self.constants = [p.name for p in constants]
-        self.positional = [p.name for p in constants if p.kind is plain]
+        self.positional = [p.name for p in constants if p.kind is PLAIN]
         self.defaults = {p.name: p.default for p in constants if p.default is not p.empty}
+
+    @property
+    def doc(self) -> str:
+        return inspect.getdoc(self.forward) or ""
 
     def bind(self, args, kwargs):
         """Sort a call into arrays and constants. Constants may be positional, and arrays may be named."""

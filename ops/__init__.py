@@ -3,7 +3,7 @@
 if __name__ != "tinygrad_ms.ops":
     raise ImportError("import tinygrad_ms.ops, not the source folder 'ops' directly")
 
-from tinygrad_ms.ops import block_walk, conversions, creation, indexing
+from tinygrad_ms.ops import conversions, creation, indexing
 from tinygrad_ms.ops.activations import *
 from tinygrad_ms.ops.affine import *
 from tinygrad_ms.ops.classification import *

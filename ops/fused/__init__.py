@@ -97,7 +97,8 @@ def _load() -> dict:
             norms,
             rows,
             steps,
-        )  # they fill KERNELS
+            walk,
+        )  # they fill KERNELS; walk goes into backward
         from tinygrad_ms.ops.fused.kernels import KERNELS
     except ImportError as error:  # a numba that does not fit this NumPy, say
         warnings.warn(f"tinygrad_ms: no compiled kernels, NumPy does all: {error}", RuntimeWarning, stacklevel=4)

@@ -1,4 +1,4 @@
-"""The rules of a run of elementwise ops as one compiled loop, for ``ops/block_walk.py``.
+"""The rules of a run of elementwise ops as one compiled loop, for ``walk.py``.
 
 A run that has come ``USES`` times is traced: its rules get a ``Line`` for each array, and the calls that they make are
 the lines of a ``chain``.

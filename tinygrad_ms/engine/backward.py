@@ -38,7 +38,7 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
         (there(accumulate, g) if SEVERAL else accumulate)(node, g, sole(g))
 
 
-ORDERS: list = []  # (tape, grads) -> its nodes from the end; the last one is used; ``distributed`` adds its own
+ORDERS: list = [lambda tape, grads: reversed(tape)]  # the last one is used; ``distributed`` adds its own
 
 
 def make_seed(tensor, gradient, create_graph, op):

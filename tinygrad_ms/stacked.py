@@ -7,7 +7,7 @@ the stack as they take one cotangent. The rules of another run row by row, and w
 from contextlib import nullcontext
 from math import prod
 
-from tinygrad_ms.arrays.sums import plus, sum_to
+from tinygrad_ms.arrays.sums import HALF, sum_to, wide
 from tinygrad_ms.cards import on_cards
 from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.around.modes import enable_grad
@@ -49,7 +49,9 @@ class StackedWalk:
                     node.check()
                     run = at_once if node.plan.primitive.batched else one_by_one
                     for parent, d in run(node, g, self.reaching, create_graph, len(seed)):
-                        grads[parent] = plus(grads[parent], d) if parent in grads else d
+                        if parent in grads:  # half precision in float32, as in backward.step
+                            d = (wide(grads[parent]) if d.dtype.char in HALF else grads[parent]) + d
+                        grads[parent] = d
         return found
 
 

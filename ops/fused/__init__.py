@@ -21,6 +21,7 @@ import warnings
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS, FAMILIES
+from tinygrad_ms.engine.backward import ORDERS
 
 __all__: list[str] = []
 
@@ -98,11 +99,12 @@ def _load() -> dict:
             rows,
             steps,
             walk,
-        )  # they fill KERNELS; walk goes into backward
+        )  # they fill KERNELS
         from tinygrad_ms.ops.fused.kernels import KERNELS
     except ImportError as error:  # a numba that does not fit this NumPy, say
         warnings.warn(f"tinygrad_ms: no compiled kernels, NumPy does all: {error}", RuntimeWarning, stacklevel=4)
         _state["on"] = False
         return {}
     _state["kernels"] = KERNELS
+    ORDERS.insert(1, lambda tape, grads: walk.from_the_end(tape, grads) if _state["on"] else reversed(tape))
     return KERNELS

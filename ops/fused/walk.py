@@ -9,21 +9,19 @@ from math import prod
 import numpy
 
 from tinygrad_ms.engine.around.modes import current_state
-from tinygrad_ms.engine.backward import ORDERS
 from tinygrad_ms.engine.tape import NUMBERS, Node, last_change
-from tinygrad_ms.ops.blocks import MANY
-from tinygrad_ms.ops.fused import is_on
 from tinygrad_ms.ops.fused.rules import find_loop
 
 __all__: list[str] = []
 
+LARGE = 1 << 16  # elements: from so many on memory takes most of the time of a rule
 TOGETHER = 32  # nodes: the arrays that they saved are freed when all of them are done
 
 
 def from_the_end(tape, grads):
     """The tape in reverse order. Elementwise ops are done here if the tape ends with large arrays."""
-    large = prod(tape[-1].shape or ()) >= MANY or (len(tape) > 1 and prod(tape[-2].shape or ()) >= MANY)
-    return through(tape, grads) if large and is_on() and not current_state().hooks else reversed(tape)
+    large = prod(tape[-1].shape or ()) >= LARGE or (len(tape) > 1 and prod(tape[-2].shape or ()) >= LARGE)
+    return through(tape, grads) if large and not current_state().hooks else reversed(tape)
 
 
 def through(tape, grads):
@@ -48,7 +46,7 @@ def is_large_and_elementwise(node) -> bool:
     plan, shape, dtype = node.plan, node.shape, node.dtype
     if plan is None or not plan.primitive.each or node.constants or node.hooks or not plan.pullbacks:
         return False
-    if node.backend.array_type is not numpy.ndarray or dtype.char not in "fd" or prod(shape) < MANY:
+    if node.backend.array_type is not numpy.ndarray or dtype.char not in "fd" or prod(shape) < LARGE:
         return False
     if node.saved is None or last_change[0] > node.seq:
         node.check()
@@ -84,6 +82,3 @@ def send(run, grads):
             del grads[places[slot]]
         made = {slots[p]: numpy.empty(shape, dtype) for p in outside}
         grads |= {places[slot]: made[slot] for slot in loop({slot: y.reshape(-1) for slot, y in made.items()})}
-
-
-ORDERS.insert(1, from_the_end)

@@ -6,10 +6,9 @@ import pytest
 import tinygrad_ms as tg
 from tinygrad_ms.engine import backward
 from tinygrad_ms.ops import fused
-from tinygrad_ms.ops.blocks import MANY
 
 pytest.importorskip("numba", reason='numba is missing: pip install "tinygrad-ms[fast]", or numba')
-SIZE = 2 * MANY + 17
+SIZE = (1 << 17) + 17
 
 
 @pytest.fixture(autouse=True)

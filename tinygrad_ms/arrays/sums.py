@@ -51,11 +51,6 @@ def sum_over(x, axes):
     return x.sum(axis=axes, keepdims=True) if axes else x
 
 
-def plus(total, g):
-    """The gradients of one value, arrays or Tensors, added up: half precision in float32, until all have arrived."""
-    return (wide(total) if g.dtype.char in HALF else total) + g
-
-
 def wide(x, terms: int = 1):
     """x, an array or Tensor, in the dtype to add up ``terms`` of its numbers in; only half precision needs another.
 

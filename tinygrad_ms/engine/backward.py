@@ -6,7 +6,7 @@ from numpy import errstate
 
 from tinygrad_ms.arrays.dtypes import is_float
 from tinygrad_ms.arrays.registry import BACKENDS, SEVERAL
-from tinygrad_ms.arrays.sums import may_sum_to, plus, sum_to
+from tinygrad_ms.arrays.sums import HALF, may_sum_to, sum_to, wide
 from tinygrad_ms.cards import NOWHERE, on_cards, there
 from tinygrad_ms.engine.around.gradients import checked_seed, pullbacks, run_hooks
 from tinygrad_ms.engine.around.modes import current_state, enable_grad, notify
@@ -116,7 +116,9 @@ def step(node, g, grads, wanted_by, create_graph, observers):
                 sent.append((parent, d))
             if d.dtype is not parent.dtype or d.shape != parent.shape:
                 d = unbroadcast(d, parent, node)
-            grads[parent] = plus(grads[parent], d) if parent in grads else d
+            if parent in grads:
+                d = (wide(grads[parent]) if d.dtype.char in HALF else grads[parent]) + d
+            grads[parent] = d
     if observers:
         notify(observers, "after_rule", node, g, sent)
 

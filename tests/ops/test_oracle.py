@@ -15,6 +15,7 @@ import pytest
 
 import tinygrad_ms as tg
 from tinygrad_ms.engine.primitive import REGISTRY
+from tinygrad_ms.ops.matrix_sign.step import _newton_schulz_step
 
 torch = pytest.importorskip("torch", reason="the oracle is PyTorch: pip install torch")
 F, linalg = torch.nn.functional, torch.linalg
@@ -438,6 +439,25 @@ def smoothed(s):
     return s / (s**2 + 0.01 * (s**2).sum(-1, keepdim=True)).sqrt()
 
 
+MUON = dict(a=3.4445, b=-4.7750, c=2.0315)
+
+
+def newton_schulz_step(X):
+    S = X.mT @ X
+    return MUON["a"] * X + X @ (MUON["b"] * S + MUON["c"] * S @ S)
+
+
+def msign_unrolled(X):
+    X = X / torch.linalg.matrix_norm(X, keepdim=True)
+    for _ in range(3):
+        X = newton_schulz_step(X)
+    return X
+
+
+case("newton_schulz_step", newton_schulz_step, regular(4, 3, 2), ours=lambda X: _newton_schulz_step(X, **MUON))
+for shape in (4, 4), (5, 3), (3, 5):
+    ours = lambda X: tg.msign_unrolled(X, steps=3, coefficients="muon")
+    case("msign_unrolled", msign_unrolled, regular(*shape, 2), ours=ours)
 msign_of, smooth_of = of_svd(torch.ones_like), of_svd(smoothed)
 case("msign", msign_of, regular(4, 4, 2))
 case("msign", msign_of, regular(4, 4, 2), ours=lambda x: tg.msign(x, vjp="eigh"))
@@ -529,7 +549,6 @@ NO_COUNTERPART = {
         "all_gather all_reduce broadcast reduce_scatter reduce_to".split(),
         "of several processes: held to the results of one in test_distributed",
     ),
-    "msign_unrolled": "another way to the gradient of msign, kept for comparison with it in test_msign",
 }
 
 

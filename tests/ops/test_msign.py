@@ -444,5 +444,5 @@ def test_the_example_shows_what_it_says(tmp_path):
     for table in result["error"].values():
         assert table["mcsgn solve (msign)"][2] < 1e-5 < 1e-3 < table["dense block, eps = 1e-3"][2]
     assert result["typo"]["as printed"][-1] > 1e8 and abs(result["typo"]["corrected"][-1] - 4) < 1e-9
-    for table in result["cost"].values():
-        assert table["through 8 steps"]["copies of M"] > 8 * table["mcsgn solve (msign)"]["copies of M"]
+    for table in result["cost"].values():  # each step keeps its matrix, and two as large as the shorter side squared
+        assert table["through 8 steps"]["copies of M"] > 6 * table["mcsgn solve (msign)"]["copies of M"]

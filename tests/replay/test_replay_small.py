@@ -168,3 +168,15 @@ def test_one_number_in_place_and_mixed_dtypes():
         found, expected = f(x, y), f.eager(tg.tensor(x), tg.tensor(y))
         assert [t.numpy().tobytes() for t in found] == [t.numpy().tobytes() for t in expected]
     assert replays(f) == 3
+
+
+@pytest.mark.parametrize("size", [3, 40_000])
+@pytest.mark.parametrize("kind", [tg.optim.SGD, tg.optim.Adam, tg.optim.AdamW, tg.optim.RMSprop])
+def test_the_step_of_an_optimizer_alone_is_replayed(kind, size):
+    parameters = [tg.nn.Parameter(np.full(size, 2.0, "float32")) for _ in range(3)]
+    for p in parameters:
+        p.grad = tg.tensor(np.ones(size, "float32"))
+    step = tg.compile(kind(parameters, lr=0.1).step)
+    for _ in range(5):
+        step()
+    assert step.last.runs == 3 and not any("stopped" in reason for reason in step.reasons)

@@ -186,7 +186,7 @@ class Source:
 
     def do_numbers(self, e):
         n, step = self.bound(e.function, "numbers"), self.step_before(e.function.state)
-        test = f'if {self.bound(e.function.options, "g")}["lr"] is not {n}.lr: ' if e.function.of_lr_alone else ""
+        test = f'if {self.bound(e.function.options, "group")}["lr"] is not {n}.lr: ' if e.function.of_lr_alone else ""
         self.add(e, f"{test}{n}.refresh({step})", errors=False)
 
     def step_before(self, state) -> str:

@@ -8,14 +8,37 @@ import numpy
 with numpy.errstate():  # the variable that holds an object for each errstate; None if NumPy has another way
     STATE: Any = next((variable for variable in copy_context() if variable.name == "numpy.ufunc.extobj"), None)
 
-_known: dict[tuple, tuple] = {}  # by kinds: the object that was in force outside, and the one made from it
+_known: dict[tuple, tuple] = {}  # by kinds: what was in force outside, and what was made from it
+
+
+def prepare(**errors):
+    """The argument of ``enter`` for these settings."""
+    if STATE is None:
+        return errors
+    with numpy.errstate(**errors):
+        return STATE.get()
+
+
+def enter(prepared):
+    """Use these settings until ``leave`` is called with the result."""
+    return STATE.set(prepared) if STATE is not None else numpy.seterr(**prepared)
+
+
+def leave(before) -> None:
+    if STATE is None:
+        numpy.seterr(**before)
+    else:
+        STATE.reset(before)
+
+
+QUICK = (enter, leave) if STATE is None else (STATE.set, STATE.reset)  # the same without a call of a Python function
 
 
 class ignoring:
     """``with ignoring("over", "invalid"):`` errors of these kinds are not reported; the others are, as before."""
 
-    __slots__ = ("kinds", "token")
-    token: Any
+    __slots__ = ("kinds", "before")
+    before: Any
 
     def __init__(self, *kinds: str):
         self.kinds = kinds
@@ -24,15 +47,8 @@ class ignoring:
         outer, known = None if STATE is None else STATE.get(), _known.get(self.kinds)
         if known is None or known[0] is not outer:
             changes: Any = dict.fromkeys(self.kinds, "ignore")
-            if STATE is None:
-                self.token = numpy.seterr(**changes)
-                return
-            with numpy.errstate(**changes):
-                _known[self.kinds] = known = outer, STATE.get()
-        self.token = STATE.set(known[1])
+            _known[self.kinds] = known = outer, prepare(**changes)
+        self.before = QUICK[0](known[1])
 
     def __exit__(self, *exception):
-        if STATE is None:
-            numpy.seterr(**self.token)
-        else:
-            STATE.reset(self.token)
+        QUICK[1](self.before)

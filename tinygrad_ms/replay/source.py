@@ -13,16 +13,16 @@ import numpy
 
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor
+from tinygrad_ms.float_errors import QUICK, prepare
 from tinygrad_ms.ops.fused.threads import THREADED, get_num_threads
-from tinygrad_ms.replay.errors import QUICK, prepare
 from tinygrad_ms.replay.fusion import laid
 from tinygrad_ms.replay.layout import buffer_of, name_of, values_in
 from tinygrad_ms.replay.plan import FILLS, FREE, REDUCTIONS, STAYING, WEAK, Plan, has_out
 from tinygrad_ms.replay.refusal import Diverged
+from tinygrad_ms.replay.small import HOST
 from tinygrad_ms.replay.trace import VIEWS, Input, Value
 from tinygrad_ms.tree import Slot
 
-HOST = {numpy.ndarray, numpy.float32, numpy.float64}
 IN_C = (numpy.ufunc, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType)
 
 

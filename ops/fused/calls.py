@@ -7,11 +7,11 @@ import numpy
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.ops.fused import LEAST, devices_do, find, is_on
-from tinygrad_ms.ops.fused.threads import THREADED
 from tinygrad_ms.ops.fused.tiles import LANES
 
 __all__: list[str] = []
 
+LARGE = 100_000  # elements: below it NumPy changes an array in place as fast
 SMALL = 64  # rows and columns of a matrix at most, so that all that a kernel makes of it stays in the cache
 
 
@@ -186,8 +186,8 @@ def _small_matrices(name, factors, *arrays):
 
 
 def in_place(name, array, *constants) -> bool:
-    """Run kernel ``name`` on the array; False if it did not run. Below ``THREADED`` elements NumPy is as fast."""
-    if array.size < THREADED or not (run := find(name, array)):
+    """Run kernel ``name`` on the array; False if it did not run."""
+    if array.size < LARGE or not (run := find(name, array)):
         return False
     run(array, *constants)
     return True
@@ -195,7 +195,7 @@ def in_place(name, array, *constants) -> bool:
 
 def sum_of_rows(name, array, length=4096):
     """The sum, in float64, of the results of kernel ``name`` for parts of ``length`` numbers."""
-    if array.size < THREADED or not (run := find(name, array)):
+    if array.size < LARGE or not (run := find(name, array)):
         return None
     flat, count = array.reshape(-1), array.size // length
     total = numpy.empty_like(flat, "float64", shape=count + 1)

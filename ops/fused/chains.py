@@ -17,7 +17,7 @@ import numpy
 from tinygrad_ms.ops.fused import activations, mathematics, single
 from tinygrad_ms.ops.fused.compiler import Text, compiled
 from tinygrad_ms.ops.fused.kernels import Each
-from tinygrad_ms.ops.fused.threads import THREADED, deal_out, get_num_threads
+from tinygrad_ms.ops.fused.team import Job, part_size, pays
 
 __all__: list[str] = []
 
@@ -83,7 +83,7 @@ class Chain:
     def __init__(self, lines, inputs, outputs, sums, real, truths):
         self.lines, self.inputs, self.outputs, self.sums, self.real = lines, inputs, outputs, sums, real
         self.levels = max(len(pattern) for pattern in inputs.values())
-        self.truths = truths
+        self.truths, self.job = truths, None
         if (text := self.text()) not in COMPILED:
             COMPILED[text] = compiled("chain", text, {"contract", "reassoc"})
         self.function = COMPILED[text]
@@ -180,16 +180,11 @@ class Chain:
         steps = sizes[0] if self.levels > 1 else -(-sizes[0] // BLOCK)
         rest = sizes[1:] or sizes
         more = (numpy.empty((len(self.sums), steps)),) if self.sums else ()
-        size, threads = math.prod(sizes), get_num_threads()
-        if threads == 1 or size < THREADED:
-            self.function(0, steps, *rest, *given, *more)
+        if pays(math.prod(sizes)):
+            self.job = self.job or Job(self.function, ["start", "stop"] + ["whole"] * len([*rest, *given, *more]))
+            self.job(part_size(steps), steps, *rest, *given, *more)
         else:
-            part = max(-(-steps // (4 * threads)), 1)
-
-            def work(i):
-                self.function(i * part, min((i + 1) * part, steps), *rest, *given, *more)
-
-            deal_out(work, -(-steps // part), size)
+            self.function(0, steps, *rest, *given, *more)
         return more[0].sum(axis=1) if more else more
 
 

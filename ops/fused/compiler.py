@@ -106,7 +106,7 @@ def cache_folder() -> Path:
     return Path(given) if given else Path(home) / "tinygrad_ms"
 
 
-def compiled(name: str, text: str, flags: set[str]):
+def compiled(name: str, text: str, flags: set[str], **more):
     """The function ``name`` of the text, compiled when it is first called, or found on disk.
 
     flags: what LLVM may do with float arithmetic: "contract" a product and a sum to one instruction with one rounding,
@@ -128,6 +128,7 @@ def compiled(name: str, text: str, flags: set[str]):
         as_written=numba.njit(fastmath=False, forceinline=True, **common),
         looping=numba.njit(fastmath=flags, forceinline=True, **common),
         entry=numba.njit(fastmath=flags, cache=path is not None, **common),
+        job=numba.cfunc("void(CPointer(int64))", cache=path is not None, **common), **more,
     )  # fmt: skip
     sys.modules[module.__name__] = module  # numba looks for its cached code under this name
     exec(compile(text, str(path), "exec"), vars(module))

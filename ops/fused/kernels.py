@@ -2,12 +2,13 @@
 
 import inspect
 import warnings
+from typing import Any
 
 import numpy
 
 from tinygrad_ms.ops.fused.compiler import Text, compiled
 from tinygrad_ms.ops.fused.streams import STREAMED
-from tinygrad_ms.ops.fused.threads import THREADED, deal_out, get_num_threads
+from tinygrad_ms.ops.fused.team import Job, part_size, pays
 
 __all__: list[str] = []
 
@@ -30,6 +31,7 @@ class Kernel:
         self.body, self.name, self.dtypes = body, body.__name__, [numpy.dtype(c) for c in dtypes]
         self.__name__ = self.name
         self.made: dict = {}  # by dtype: the compiled function
+        self.jobs: dict[Any, Job] = {}
         KERNELS[self.name] = self
 
     def text(self, real: str) -> tuple[str, str]:
@@ -55,6 +57,16 @@ class Kernel:
 
     def nothing(self, dtype) -> list:
         """Empty arguments of the kinds that the function gets."""
+        raise NotImplementedError
+
+    def job(self, dtype) -> Job:
+        """The function of that dtype for several threads."""
+        if dtype not in self.jobs:
+            self.jobs[dtype] = Job(self.made[dtype], self.hows())
+        return self.jobs[dtype]
+
+    def hows(self) -> list[str]:
+        """What a part of a call gets of each argument of the function; see ``Job``."""
         raise NotImplementedError
 
 
@@ -141,23 +153,16 @@ class Each(Kernel):
         near, size = [row[:0] for row in rows[count:]], first.size
         if made and first.nbytes >= STREAMED and len({a.__array_interface__["data"][0] % 64 for a in made}) == 1:
             near = [numpy.empty(PIECE, first.dtype) for _ in made]
-        function, step = self.made[first.dtype], part_size(size)
-        if step >= size:
-            function(*rows, *values, *near)
-            return made
-
-        def work(i):
-            part = slice(i * step, (i + 1) * step)
-            function(*[row[part] for row in rows], *values, *map(numpy.empty_like, near))
-
-        deal_out(work, -(-size // step), size)
+        if pays(size):
+            step = part_size(size, UNIT)
+            own = [numpy.empty((-(-size // step), a.size), a.dtype) for a in near]
+            self.job(first.dtype)(step, size, *rows, *values, *own)
+        else:
+            self.made[first.dtype](*rows, *values, *near)
         return made
 
-
-def part_size(size, piece=UNIT):
-    """The number of elements of a part: all, or so that each thread has four parts."""
-    parts = 4 * get_num_threads() if size >= THREADED else 1
-    return max(-(-size // (parts * piece)) * piece, piece) if parts > 4 else size
+    def hows(self):
+        return ["part"] * (len(self.arrays) + self.makes) + ["whole"] * len(self.constants) + ["own"] * self.makes
 
 
 def each(**facts):

@@ -3,9 +3,9 @@
 import numpy
 
 from tinygrad_ms.ops.fused.compiler import Text
-from tinygrad_ms.ops.fused.kernels import Kernel, part_size
+from tinygrad_ms.ops.fused.kernels import Kernel
 from tinygrad_ms.ops.fused.row_kernels import LINE, NUMBER, ROWS, rows
-from tinygrad_ms.ops.fused.threads import deal_out
+from tinygrad_ms.ops.fused.team import part_size, pays
 from tinygrad_ms.ops.fused.tiles import add_product, product, turn
 
 __all__: list[str] = []
@@ -78,6 +78,9 @@ def products(y, x, z):
             product(y[i, j], x[i, j], work)
 
 
+WORTH = 16  # so many multiplications take the time of an elementwise kernel on one number
+
+
 class Products(Kernel):
     """The kernel of ``products``. Its machine code takes arrays that lie in any way."""
 
@@ -96,15 +99,14 @@ class Products(Kernel):
         function.compile((written, read, read))
         function.disable_compile()
 
+    def hows(self):
+        return ["part"] * 3
+
     def __call__(self, y, x, z):
-        step = -(-part_size(y.size) // max(y[0].size, 1))
-        function = self.made[y.dtype]
-
-        def work(i):
-            part = slice(i * step, (i + 1) * step)
-            function(y[part], x[part], z[part])
-
-        deal_out(work, -(-y.shape[0] // step), y.size)
+        if pays(work := y.size * z.shape[-1] // WORTH):
+            self.job(y.dtype)(-(-part_size(work) * y.shape[0] // work), y.shape[0], y, x, z)
+        else:
+            self.made[y.dtype](y, x, z)
 
 
 Products(products, "f")

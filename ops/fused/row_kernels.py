@@ -6,9 +6,9 @@ from functools import partial
 import numpy
 
 from tinygrad_ms.ops.fused.compiler import Text
-from tinygrad_ms.ops.fused.kernels import PIECE, Kernel, part_size
+from tinygrad_ms.ops.fused.kernels import PIECE, Kernel
 from tinygrad_ms.ops.fused.streams import STREAMED, send, send_rest
-from tinygrad_ms.ops.fused.threads import deal_out
+from tinygrad_ms.ops.fused.team import part_size, pays
 
 __all__: list[str] = []
 
@@ -66,24 +66,37 @@ class Rows(Kernel):
         flat = arguments[self.matrices[-1]] = y.reshape(-1)
         return [*arguments, numpy.empty(y.shape[1] + PIECE, y.dtype) if streams else flat, 0 if streams else y.shape[1]]
 
+    def hows(self):
+        hows = [
+            "part" if kind in (ROWS, EACH, LABELS, TOTALS) else "own" if kind == SUMS else "whole"
+            for kind in self.kinds
+        ]
+        if self.single:
+            hows[self.matrices[-1]] = "flat"
+        return [*hows, "piece", "whole"] if self.single else hows
+
     def __call__(self, *given):
         """Run it on matrices of equal shape. The sums overwrite the vectors that are given for SUMS."""
-        function = self.made[given[0].dtype]
+        dtype, arguments = given[0].dtype, list(given)
         count, length = given[0].shape
         summed = [k for k, kind in enumerate(self.kinds) if kind == SUMS]
-        step = -(-count // BLOCKS) if summed else max(-(-part_size(count * length) // max(length, 1)), 1)
-        parts = -(-count // step)
-        sums = {k: numpy.zeros((parts, length), given[0].dtype) for k in summed}
+        several = pays(count * length)
+        step = -(-count // BLOCKS) if summed else -(-part_size(count * length) // max(length, 1)) if several else count
+        parts = -(-count // max(step, 1))
+        sums = {k: numpy.zeros((parts, length), dtype) for k in summed}
         streams = self.streams and length >= PIECE and given[0].nbytes >= STREAMED
-
-        def work(i):
-            part = slice(i * step, (i + 1) * step)
-            arguments = [a[part] if kind in (ROWS, EACH, LABELS, TOTALS) else a for kind, a in zip(self.kinds, given)]
-            for k, rows in sums.items():
-                arguments[k] = rows[i]
-            function(*(self.into_rows(arguments, streams) if self.single else arguments))
-
-        deal_out(work, parts, count * length)
+        if parts > 1:
+            arguments = [sums.get(k, a) for k, a in enumerate(arguments)]
+            if self.single:
+                k = self.matrices[-1]
+                flat, room = given[k].reshape(-1), length + PIECE if streams else step * length
+                arguments[k : k + 1] = [flat, length]
+                near = numpy.empty(parts * room, dtype) if streams else flat
+                arguments += [near, room, 0 if streams else length]
+            self.job(dtype)(step, count, *arguments)
+        else:
+            arguments = [sums[k][0] if k in sums else a for k, a in enumerate(arguments)]
+            self.made[dtype](*(self.into_rows(arguments, streams) if self.single else arguments))
         for k, rows in sums.items():
             given[k][...] = rows.sum(axis=0, dtype="float64")
 

@@ -1,4 +1,4 @@
-"""Threads for compiled kernels: how many, and how the parts of one call are dealt out among them.
+"""Threads for compiled kernels: how many, and how parts are dealt out where BLAS has no team for them (``team.py``).
 
 The threads are Python's, and kernels release the lock of the interpreter. So several callers may run kernels at once,
 and a child of a fork starts new threads. Parts are made so that no result depends on the number of threads.
@@ -12,7 +12,6 @@ from tinygrad_ms.options import as_int
 
 __all__: list[str] = []
 
-THREADED = 100_000  # with fewer elements a thread costs more time than it saves
 _ONE_OF_MANY = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")  # set by launchers of MPI programs
 _state: dict = {"threads": 0, "pool": None, "size": 0}  # 0 threads: not yet known
 
@@ -45,14 +44,9 @@ def _chosen() -> int:
     return _state["threads"]
 
 
-def deal_out(work, parts: int, elements: int) -> None:
-    """Run work(i) for each i below ``parts``, on several threads if there are enough ``elements``."""
-    threads = min(get_num_threads(), parts) if elements >= THREADED else 1
-    if threads == 1:
-        for i in range(parts):
-            work(i)
-        return
-    numbers = count()
+def deal_out(work, parts: int) -> None:
+    """Run work(i) for each i below ``parts``, on several threads."""
+    threads, numbers = min(get_num_threads(), parts), count()
 
     def take_parts():
         while (i := next(numbers)) < parts:

@@ -14,7 +14,7 @@ import numpy
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.float_errors import QUICK, prepare
-from tinygrad_ms.ops.fused.threads import THREADED, get_num_threads
+from tinygrad_ms.ops.fused.team import pays
 from tinygrad_ms.replay.fusion import laid
 from tinygrad_ms.replay.layout import buffer_of, name_of, values_in
 from tinygrad_ms.replay.plan import FILLS, FREE, REDUCTIONS, STAYING, WEAK, Plan, has_out
@@ -298,7 +298,7 @@ class Source:
         """Whether one thread runs a kernel on these arrays, and its numbers are known before the first change."""
         given = [self.plan.resolve(a) for a in args]
         known = all(v.shape or v.storage.kind == "number" for v in given if type(v) is Value)
-        return known and (get_num_threads() == 1 or prod(given[0].shape) < THREADED)
+        return known and not pays(prod(given[0].shape))
 
     def kernel_in_place(self, e, kernel, args):
         """The machine code of a kernel that changes arrays of the user's, called as a function in C."""

@@ -6,6 +6,7 @@ a member of the team takes the next part of a call until none is left.
 """
 
 import ctypes
+import importlib
 import sys
 from functools import cache, cached_property
 from typing import Any
@@ -32,7 +33,9 @@ NAMES = (
 def team() -> Any:
     """(A function of OpenBLAS that runs a function on several threads, how many it has); None for other libraries."""
     try:
-        library = ctypes.CDLL(numpy._core._multiarray_umath.__file__)  # with all that it is linked to
+        library = ctypes.CDLL(
+            importlib.import_module("numpy._core._multiarray_umath").__file__
+        )  # with all that it is linked to
         run = library.gotoblas_pthread
         (known,) = [name for name in NAMES if hasattr(library, name.format("get_parallel"))][:1]
         one_kind = getattr(library, known.format("get_parallel"))() == 1  # threads of its own, not those of OpenMP
@@ -80,7 +83,7 @@ class Job:
         return lead, sys.modules[lead.__module__].job.address
 
     def text(self) -> str:
-        """``lead`` writes into words where the arguments lie. ``job`` reads them, and takes parts until none is left."""
+        """``lead`` writes down where the arguments lie. ``job`` reads it, and takes parts until none is left."""
         forms = {"part": "{0}[start:stop]", "flat": "{0}[start * u{0} : stop * u{0}]", "own": "{0}[i]",
                  "piece": "{0}[i * u{0} :]", "whole": "{0}", "start": "start", "stop": "stop"}  # fmt: skip
         names, values, read, given, place = [], [], [], [], AHEAD
@@ -117,7 +120,7 @@ class Job:
         return "\n\n".join("\n    ".join([head, *lines]) for head, lines in bodies.items())
 
     def __call__(self, step, total, *arguments):
-        """Run it on parts of ``step`` rows of ``total``. "flat" and "piece" have one more argument: the numbers in a row."""
+        """Run it on parts of ``step`` rows of ``total``. An argument for "flat" or "piece" is followed by a length."""
         threads = members()
         if threads > 1:
             lead, job = self.code

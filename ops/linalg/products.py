@@ -8,7 +8,6 @@ from tinygrad_ms.arrays.sums import HALF, wide
 from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.launches.products import product as stacked_product
-from tinygrad_ms.launches.products import times
 from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.fused import calls
 from tinygrad_ms.ops.linalg.einsum import einsum, tensordot
@@ -36,7 +35,7 @@ def _right_vjp(g, a, b_shape):
             return a * g.reshape((*g.shape, 1))
         return column * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
     if len(b_shape) > 2:
-        return times(a.mT, g)
+        return matmul(a.mT, g)
     rows, inner = prod(a.shape[:-1]), a.shape[-1]
     stacked = before(g, len(a.shape) + len(b_shape) - 2)
     a = a.reshape((rows, inner))

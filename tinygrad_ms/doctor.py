@@ -20,6 +20,8 @@ from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.graph.renderer import find_renderer
 from tinygrad_ms.ops import exp, msign, tanh
 from tinygrad_ms.ops.fused import INSTALLED
+from tinygrad_ms.ops.fused.team import members
+from tinygrad_ms.ops.fused.threads import get_num_threads
 from tinygrad_ms.testing.differences import gradcheck
 
 OK, ABSENT, BROKEN = "ok", "--", "!!"
@@ -41,7 +43,8 @@ def software() -> Iterator[Finding]:
     yield OK, f"processors: {os.cpu_count()}{', ' if threads else ''}{', '.join(threads)}", ""
     yield OK, f"memory: {device_info()['memory']}", ""
     if INSTALLED:
-        yield OK, f"compiled kernels on the CPU: numba {importlib.metadata.version('numba')}", ""
+        on = f"{count} threads of OpenBLAS" if (count := members()) > 1 else f"{get_num_threads()} threads"
+        yield OK, f"compiled kernels on the CPU: numba {importlib.metadata.version('numba')}, {on}", ""
     else:
         yield ABSENT, "compiled kernels on the CPU: none", "pip install numba makes large arrays faster"
     if drawer := find_renderer():

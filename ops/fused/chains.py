@@ -83,7 +83,7 @@ class Chain:
     def __init__(self, lines, inputs, outputs, sums, real, truths):
         self.lines, self.inputs, self.outputs, self.sums, self.real = lines, inputs, outputs, sums, real
         self.levels = max(len(pattern) for pattern in inputs.values())
-        self.truths, self.job = truths, None
+        self.truths, self.job = truths, None  # job: the same for several threads
         if (text := self.text()) not in COMPILED:
             COMPILED[text] = compiled("chain", text, {"contract", "reassoc"})
         self.function = COMPILED[text]
@@ -181,7 +181,11 @@ class Chain:
         rest = sizes[1:] or sizes
         more = (numpy.empty((len(self.sums), steps)),) if self.sums else ()
         if pays(math.prod(sizes)):
-            self.job = self.job or Job(self.function, ["start", "stop"] + ["whole"] * len([*rest, *given, *more]))
+            if self.job is None:
+                from numba import typeof
+
+                kinds = [typeof(a) for a in (0, steps, *rest, *given, *more)]
+                self.job = Job(self.function, kinds, ["start", "stop"] + ["whole"] * (len(kinds) - 2))
             self.job(part_size(steps), steps, *rest, *given, *more)
         else:
             self.function(0, steps, *rest, *given, *more)

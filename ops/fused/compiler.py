@@ -106,29 +106,33 @@ def cache_folder() -> Path:
     return Path(given) if given else Path(home) / "tinygrad_ms"
 
 
-def compiled(name: str, text: str, flags: set[str], **more):
+def compiled(name: str, text: str, flags: set[str], more=None, **names):
     """The function ``name`` of the text, compiled when it is first called, or found on disk.
 
     flags: what LLVM may do with float arithmetic: "contract" a product and a sum to one instruction with one rounding,
     "reassoc" add up in any sequence, as vectors have to; this only in functions with a loop. NaN and infinity stay.
+    more: a module with further ``intrinsics``. names: what else the text may use.
     """
     import numba
     from numpy import float32, float64
 
     sources = inspect.getsource(machine) + inspect.getsource(tiles) + inspect.getsource(compiled)
+    sources += inspect.getsource(more) if more else ""
     facts = f"# numba {numba.__version__}, {sorted(flags)}\n{sources}"
     key = hashlib.sha256((facts + text).encode()).hexdigest()[:20]
     module = ModuleType(f"tinygrad_ms_{name}_{key}")
     path = stored(cache_folder() / f"{name}_{key}.py", text)
     counts = "empty(" in text  # references, which takes time at every row; without it nothing can be allocated
     common = {"nogil": True, "error_model": "numpy", "_nrt": counts}
+    for instructions in (machine, tiles, *([more] if more else [])):
+        vars(module).update(instructions.intrinsics())
     vars(module).update(
-        machine.intrinsics() | tiles.intrinsics(), float32=float32, float64=float64, __file__=str(path),
+        float32=float32, float64=float64, __file__=str(path),
         scalar=numba.njit(fastmath=flags - {"reassoc"}, forceinline=True, **common),
         as_written=numba.njit(fastmath=False, forceinline=True, **common),
         looping=numba.njit(fastmath=flags, forceinline=True, **common),
         entry=numba.njit(fastmath=flags, cache=path is not None, **common),
-        job=numba.cfunc("void(CPointer(int64))", cache=path is not None, **common), **more,
+        job=numba.cfunc("void(CPointer(int64))", cache=path is not None, **common), **names,
     )  # fmt: skip
     sys.modules[module.__name__] = module  # numba looks for its cached code under this name
     exec(compile(text, str(path), "exec"), vars(module))

@@ -62,7 +62,7 @@ class Kernel:
     def job(self, dtype) -> Job:
         """The function of that dtype for several threads."""
         if dtype not in self.jobs:
-            self.jobs[dtype] = Job(self.made[dtype], self.hows())
+            self.jobs[dtype] = Job(self.made[dtype], self.made[dtype].signatures[0], self.hows())
         return self.jobs[dtype]
 
     def hows(self) -> list[str]:

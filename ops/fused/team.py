@@ -8,8 +8,8 @@ a member of the team takes the next part of a call until none is left.
 import ctypes
 import importlib
 import sys
+from contextlib import suppress
 from functools import cache, cached_property
-from typing import Any
 
 import numpy
 
@@ -18,34 +18,26 @@ from tinygrad_ms.ops.fused.threads import deal_out, get_num_threads
 
 __all__: list[str] = []
 
-FEW, MANY = 40_000, 100_000  # elements from which threads pay, those of BLAS and those of Python
-WORDS = 128  # as many as a call needs, and more
+FEW, MANY = 1 << 16, 100_000  # elements from which threads pay, those of BLAS and those of Python
 AHEAD = 4  # words before those of the arguments: the next part, the number of parts, their length, the length of all
-NAMES = (
-    "scipy_openblas_{}64_",
-    "openblas_{}64_",
-    "scipy_openblas_{}",
-    "openblas_{}",
-)  # in NumPy's own builds, and others
+NAMES = "scipy_openblas_{}64_", "openblas_{}64_", "scipy_openblas_{}", "openblas_{}"  # how builds name their functions
+OF_ITS_OWN = 1  # the answer of an OpenBLAS with threads of its own; others use those of OpenMP, or have none
 
 
 @cache
-def team() -> Any:
-    """(A function of OpenBLAS that runs a function on several threads, how many it has); None for other libraries."""
-    try:
-        library = ctypes.CDLL(
-            importlib.import_module("numpy._core._multiarray_umath").__file__
-        )  # with all that it is linked to
-        run = library.gotoblas_pthread
-        (known,) = [name for name in NAMES if hasattr(library, name.format("get_parallel"))][:1]
-        one_kind = getattr(library, known.format("get_parallel"))() == 1  # threads of its own, not those of OpenMP
-    except (AttributeError, OSError, ValueError):
-        return None
-    return (
-        (ctypes.cast(run, ctypes.c_void_p).value, getattr(library, known.format("get_num_threads")))
-        if one_kind
-        else None
-    )
+def team():
+    """(The address of gotoblas_pthread, the function that counts its threads); None where NumPy has another BLAS.
+
+    gotoblas_pthread(n, f, words, 0) of OpenBLAS calls f(words) on n threads, and returns when all have returned.
+    """
+    with suppress(ImportError, AttributeError, OSError):
+        library = ctypes.CDLL(importlib.import_module("numpy._core._multiarray_umath").__file__)
+        run = ctypes.cast(library.gotoblas_pthread, ctypes.c_void_p).value
+        for name in NAMES:
+            if hasattr(library, name.format("get_parallel")):
+                kind, count = (getattr(library, name.format(what)) for what in ("get_parallel", "get_num_threads"))
+                return (run, count) if kind() == OF_ITS_OWN else None
+    return None
 
 
 def members() -> int:
@@ -72,59 +64,66 @@ class Job:
     from part i on. "whole": the argument itself. "start", "stop": the numbers.
     """
 
-    def __init__(self, function, how):
-        self.function, self.how = function, how
+    def __init__(self, function, kinds, how):
+        self.function, self.kinds, self.how = function, kinds, how  # kinds: numba's types of its arguments
 
     @cached_property
-    def code(self) -> tuple[Any, int]:
-        """The function that starts the team, and the address of what its members run. Made at first use."""
-        text = f"# {self.function.__module__}\n{self.text()}"
-        lead = compiled("lead", text, set(), run=self.function, **intrinsics())
-        return lead, sys.modules[lead.__module__].job.address
+    def code(self):
+        """What starts the team, the address of what its members run, and for how many words; made at first use."""
+        text, size = self.text()
+        lead = compiled(
+            "lead", f"# {self.function.__module__}\n{text}", set(), sys.modules[__name__], run=self.function
+        )
+        return lead, sys.modules[lead.__module__].job.address, size
 
-    def text(self) -> str:
+    def text(self) -> tuple[str, int]:
         """``lead`` writes down where the arguments lie. ``job`` reads it, and takes parts until none is left."""
         forms = {"part": "{0}[start:stop]", "flat": "{0}[start * u{0} : stop * u{0}]", "own": "{0}[i]",
                  "piece": "{0}[i * u{0} :]", "whole": "{0}", "start": "start", "stop": "stop"}  # fmt: skip
-        names, values, read, given, place = [], [], [], [], AHEAD
-        for k, (kind, how) in enumerate(zip(self.function.signatures[0], self.how)):
+        names: list[str] = []
+        write, read, given, place = [], [], [], AHEAD
+
+        def number(name, kind):
+            real = str(kind) if str(kind).startswith("float") else ""
+            names.append(name)
+            write.append(f"words[{place}] = " + (f"bits(float64({name}))" if real else name))
+            read.append(
+                f"{name} = " + (f"{real}(from_bits(word(words, {place})))" if real else f"word(words, {place})")
+            )
+            return place + 1
+
+        for k, (kind, how) in enumerate(zip(self.kinds, self.how)):
             given.append(forms[how].format(f"a{k}"))
-            if how in ("start", "stop"):
-                continue
-            names.append(f"a{k}")
             if hasattr(kind, "ndim"):
                 ndim = kind.ndim + (how == "own")
-                values.append(f"put_array(words, {place}, a{k})")
                 about = f"{kind.dtype} {ndim} {kind.layout} {'written' if kind.mutable else 'read'}"
+                names.append(f"a{k}")
+                write.append(f"put_array(words, {place}, a{k}, {about!r})")
                 read.append(f"a{k} = array_at(words, {place}, {about!r})")
                 place += 1 + 2 * ndim
-            if how in ("flat", "piece"):
-                names.append(f"ua{k}")
-                kind = "a length"
-            if not hasattr(kind, "ndim"):
-                word = f"word(words, {place})"
-                name, real = names[-1], str(kind) if str(kind).startswith("float") else ""
-                values.append(f"words[{place}] = " + (f"bits(float64({name}))" if real else name))
-                read.append(f"{name} = " + (f"{real}(from_bits({word}))" if real else word))
-                place += 1
-        loop = ["i = take(words)", "while i < word(words, 1):", "    start = i * word(words, 2)",
-                "    stop = min(start + word(words, 2), word(words, 3))", f"    run({', '.join(given)})",
-                "    i = take(words)"]  # fmt: skip
-        begin = ["words[0] = 0", "words[1] = (total + step - 1) // step", "words[2] = step", "words[3] = total"]
+                place = number(f"ua{k}", "a length") if how in ("flat", "piece") else place
+            elif how == "whole":
+                place = number(f"a{k}", kind)
+        ahead = "total // step + (total % step > 0)", "step", "total"
         bodies = {
-            "@job\ndef job(words):": [*read, *loop],
-            f"@entry\ndef lead(words, run, job, threads, step, total, {', '.join(names)}):": [
-                *begin, *values, "call_with(run, threads, job, words)",
+            "@job\ndef job(words):": [
+                *read, "i = take(words)", "while i < word(words, 1):", "    start = i * word(words, 2)",
+                "    stop = min(start + word(words, 2), word(words, 3))", f"    run({', '.join(given)})",
+                "    i = take(words)",
+            ],
+            f"@entry\ndef lead(words, team, job, threads, step, total, {', '.join(names)}):": [
+                "words[0] = 0", *(f"words[{k}] = {value}" for k, value in enumerate(ahead, 1)), *write,
+                "call_team(team, threads, job, words)",
             ],
         }  # fmt: skip
-        return "\n\n".join("\n    ".join([head, *lines]) for head, lines in bodies.items())
+        return "\n\n".join("\n    ".join([head, *lines]) for head, lines in bodies.items()), place
 
     def __call__(self, step, total, *arguments):
         """Run it on parts of ``step`` rows of ``total``. An argument for "flat" or "piece" is followed by a length."""
         threads = members()
         if threads > 1:
-            lead, job = self.code
-            lead(numpy.empty(WORDS, "int64"), team()[0], job, threads, step, total, *arguments)
+            lead, job, size = self.code
+            lead(numpy.empty(size, "int64"), team()[0], job, threads, step, total, *arguments)
         else:
             deal_out(lambda i: self.function(*self.part(i, step, total, arguments)), -(-total // step))
 
@@ -148,34 +147,68 @@ def intrinsics() -> dict:
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils
+    from numba.core.errors import TypingError
     from numba.extending import intrinsic
     from numba.np.arrayobj import make_array, populate_array
 
-    i64 = ir.IntType(64)
+    i32, i64 = ir.IntType(32), ir.IntType(64)
+
+    def array_type(about):
+        if not isinstance(about, types.StringLiteral):
+            return None  # numba tries this when it has seen an error
+        dtype, ndim, layout, use = about.literal_value.split()
+        dtype = types.boolean if dtype == "bool" else getattr(types, dtype)
+        return types.Array(dtype, int(ndim), layout, readonly=use == "read")
 
     @intrinsic(prefer_literal=True)
     def array_at(typing_context, words, place, about):
         """The array whose address, shape and steps in memory stand in the words from ``place`` on."""
-        dtype, ndim, layout, use = about.literal_value.split()
-        kind = types.Array(
-            types.boolean if dtype == "bool" else getattr(types, dtype),
-            int(ndim),
-            layout,
-            readonly=use == "read",
-            aligned=True,
-        )
+        kind = array_type(about)
 
         def generate(context, builder, signature, arguments):
-            first = place.literal_value
-            read = [builder.load(builder.gep(arguments[0], [i64(first + k)])) for k in range(1 + 2 * int(ndim))]
+            places = [i64(place.literal_value + k) for k in range(1 + 2 * kind.ndim)]
+            address, *lies = (builder.load(builder.gep(arguments[0], [k])) for k in places)
             made = make_array(kind)(context, builder)
-            item = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
-            pointer = builder.inttoptr(read[0], made.data.type)
-            shape, steps = read[1 : 1 + int(ndim)], read[1 + int(ndim) :]
-            populate_array(made, data=pointer, shape=shape, strides=steps, itemsize=item, meminfo=None)
+            item = context.get_abi_sizeof(context.get_data_type(kind.dtype))
+            populate_array(
+                made, data=builder.inttoptr(address, made.data.type), shape=lies[: kind.ndim],
+                strides=lies[kind.ndim :], itemsize=context.get_constant(types.intp, item), meminfo=None,
+            )  # fmt: skip
             return made._getvalue()
 
         return kind(words, place, about), generate
+
+    @intrinsic(prefer_literal=True)
+    def put_array(typing_context, words, place, array, about):
+        """Write down what ``array_at`` reads."""
+        kind = array_type(about)
+        if kind is None:
+            return None
+        if (array.dtype, array.ndim) != (kind.dtype, kind.ndim) or kind.layout not in ("A", array.layout):
+            raise TypingError(f"the kernel was made for {kind}, and it gets {array}")
+
+        def generate(context, builder, signature, arguments):
+            to = make_array(words)(context, builder, arguments[0]).data
+            a = make_array(array)(context, builder, arguments[2])
+            lies = [*cgutils.unpack_tuple(builder, a.shape), *cgutils.unpack_tuple(builder, a.strides)]
+            for k, value in enumerate([builder.ptrtoint(a.data, i64), *lies], place.literal_value):
+                builder.store(value, builder.gep(to, [i64(k)]))
+            return context.get_dummy_value()
+
+        return types.none(words, place, array, about), generate
+
+    @intrinsic
+    def call_team(typing_context, team, threads, job, words):
+        """gotoblas_pthread(threads, job, words, 0)."""
+
+        def generate(context, builder, signature, arguments):
+            team, threads, job, array = arguments
+            data = builder.ptrtoint(make_array(words)(context, builder, array).data, i64)
+            function = builder.inttoptr(team, ir.FunctionType(i32, [i32, i64, i64, i32]).as_pointer())
+            builder.call(function, [builder.trunc(threads, i32), job, data, i32(0)])
+            return context.get_dummy_value()
+
+        return types.none(types.int64, types.int64, types.int64, words), generate
 
     @intrinsic
     def take(typing_context, words):
@@ -186,34 +219,6 @@ def intrinsics() -> dict:
 
         return types.int64(words), generate
 
-    @intrinsic(prefer_literal=True)
-    def put_array(typing_context, words, place, array):
-        """Write down what ``array_at`` reads."""
-
-        def generate(context, builder, signature, arguments):
-            to = make_array(words)(context, builder, arguments[0]).data
-            a, first = make_array(array)(context, builder, arguments[2]), place.literal_value
-            lies = [*cgutils.unpack_tuple(builder, a.shape), *cgutils.unpack_tuple(builder, a.strides)]
-            for k, value in enumerate([builder.ptrtoint(a.data, i64), *lies]):
-                builder.store(value, builder.gep(to, [i64(first + k)]))
-            return context.get_dummy_value()
-
-        return types.none(words, place, array), generate
-
-    @intrinsic
-    def call_with(typing_context, run, threads, job, words):
-        """gotoblas_pthread(threads, job, words, 0)."""
-
-        def generate(context, builder, signature, arguments):
-            run, threads, job, words_ = arguments
-            data = builder.ptrtoint(make_array(words)(context, builder, words_).data, i64)
-            i32 = ir.IntType(32)
-            kind = ir.FunctionType(i32, [i32, i64, i64, i32]).as_pointer()
-            builder.call(builder.inttoptr(run, kind), [builder.trunc(threads, i32), job, data, i32(0)])
-            return context.get_dummy_value()
-
-        return types.none(types.int64, types.int64, types.int64, words), generate
-
     @intrinsic
     def word(typing_context, words, place):
         def generate(context, builder, signature, arguments):
@@ -221,4 +226,4 @@ def intrinsics() -> dict:
 
         return types.int64(words, types.int64), generate
 
-    return {"array_at": array_at, "put_array": put_array, "take": take, "word": word, "call_with": call_with}
+    return {"array_at": array_at, "put_array": put_array, "call_team": call_team, "take": take, "word": word}

@@ -1,7 +1,7 @@
-"""Threads for compiled kernels: how many, and how parts are dealt out where BLAS has no team for them (``team.py``).
+"""How many threads run compiled kernels; and threads of Python for them, where BLAS has none (``team.py``).
 
-The threads are Python's, and kernels release the lock of the interpreter. So several callers may run kernels at once,
-and a child of a fork starts new threads. Parts are made so that no result depends on the number of threads.
+Kernels release the lock of the interpreter. Several callers may run kernels at once, and a child of a fork starts new
+threads. Parts are made so that no result depends on the number of threads.
 """
 
 import os
@@ -19,7 +19,8 @@ _state: dict = {"threads": 0, "pool": None, "size": 0}  # 0 threads: not yet kno
 def set_num_threads(threads: int | None) -> None:
     """How many threads run a compiled kernel on a large array; None: choose anew from the environment.
 
-    Results do not depend on it. It does not change the threads of the BLAS library.
+    They are threads of OpenBLAS, where NumPy has it: at most as many as it has. Results do not depend on the number.
+    It does not change how many threads BLAS takes for its own work.
     Raises ValueError unless it is an integer of at least 1.
     """
     _state["threads"] = 0 if threads is None else as_int(threads, "set_num_threads: threads", least=1)

@@ -12,7 +12,7 @@ from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.ops.fused.calls import along_rows
 from tinygrad_ms.ops.shapes import all_axes, from_the_end
-from tinygrad_ms.ops.short_rows import as_columns, as_rows, most, total
+from tinygrad_ms.ops.short_rows import as_columns, most, total
 
 __all__ = ["hardtanh", "leaky_relu", "log_softmax", "relu", "relu6", "softmax"]
 
@@ -75,9 +75,7 @@ def relu6(x) -> Tensor:
 
 
 def _softmax_vjp(g, y, axis):
-    if (g.size >= LEAST or type(g) is not ndarray) and (dx := along_rows("softmax_rule", g, y, axis=axis)) is not None:
-        return dx
-    if (dx := row_blocks.softmax_rule(g, y, axis)) is not None:
+    if (g.size >= LEAST or type(g) is not ndarray) and (dx := _large_rule(g, y, axis)) is not None:
         return dx
     return y * (g - (g * y).sum(axis=from_the_end(axis, y.ndim), keepdims=True))
 
@@ -94,19 +92,7 @@ def _softmax_vjp(g, y, axis):
 )
 def _softmax(xp, x, axis=-1):
     """e^x divided by its sum, in the precision of x."""
-    if (x.size >= LEAST or type(x) is not ndarray) and (y := along_rows("softmax", x, axis=axis)) is not None:
-        return y
-    columns = as_columns(x, axis)
-    if columns is None:
-        if x.ndim and (y := row_blocks.softmax(xp, x, axis)) is not None:
-            return y
-        axis = axis if x.ndim else all_axes("softmax", axis, 0)
-        e = xp.exp(_shifted(xp, x, axis))
-        return e / xp.sum(e, axis=axis, keepdims=True)
-    columns -= most(columns)
-    e = xp.exp(columns, out=columns)
-    e /= total(e)
-    return as_rows(e, x.shape)
+    return probabilities(xp, x, axis)
 
 
 def softmax(x, axis=-1):
@@ -120,11 +106,7 @@ def softmax(x, axis=-1):
 
 
 def _log_softmax_vjp(g, y, axis):
-    if (g.size >= LEAST or type(g) is not ndarray) and (
-        dx := along_rows("log_softmax_rule", g, y, axis=axis)
-    ) is not None:
-        return dx
-    if (dx := row_blocks.softmax_rule(g, y, axis, logarithm=True)) is not None:
+    if (g.size >= LEAST or type(g) is not ndarray) and (dx := _large_rule(g, y, axis, logarithm=True)) is not None:
         return dx
     return g - exp(y) * g.sum(axis=from_the_end(axis, y.ndim), keepdims=True)
 
@@ -140,23 +122,7 @@ def _log_softmax_vjp(g, y, axis):
 )
 def _log_softmax(xp, x, axis=-1):
     """The logarithm of softmax."""
-    return log_probabilities(xp, x, axis)
-
-
-def log_probabilities(xp, x, axis):
-    """log_softmax of a raw array."""
-    if (x.size >= LEAST or type(x) is not ndarray) and (y := along_rows("log_softmax", x, axis=axis)) is not None:
-        return y
-    columns = as_columns(x, axis)
-    if columns is None:
-        if x.ndim and (y := row_blocks.softmax(xp, x, axis, logarithm=True)) is not None:
-            return y
-        axis = axis if x.ndim else all_axes("log_softmax", axis, 0)
-        y = _shifted(xp, x, axis)
-        return y - xp.log(xp.sum(xp.exp(y), axis=axis, keepdims=True))
-    columns -= most(columns)
-    columns -= xp.log(total(xp.exp(columns)))
-    return as_rows(columns, x.shape)
+    return probabilities(xp, x, axis, logarithm=True)
 
 
 def log_softmax(x, axis=-1):
@@ -176,6 +142,33 @@ def _in_float32(op, x, axis):
     return op(x, axis=axis)
 
 
-def _shifted(xp, x, axis):
-    """x minus its maximum along ``axis``. It has the same softmax, and e^x cannot overflow."""
-    return x - xp.max(x, axis=axis, keepdims=True) if x.size else x.copy()
+# --- the ways to compute them -----------------------------------------------------------------------------
+
+
+def probabilities(xp, x, axis, logarithm=False):
+    """softmax of a raw array, or its logarithm: by a kernel, else in columns, else in blocks of rows, else whole."""
+    name, large = "log_softmax" if logarithm else "softmax", x.size >= LEAST or type(x) is not ndarray
+    if large and (y := along_rows(name, x, axis=axis)) is not None:
+        return y
+    if (z := as_columns(x, axis)) is not None:
+        z -= most(z)
+        if logarithm:
+            z -= xp.log(total(xp.exp(z)))
+        else:
+            xp.exp(z, out=z)
+            z /= total(z)
+        return z.T.copy().reshape(x.shape)
+    if large and (y := row_blocks.softmax(xp, x, axis, logarithm)) is not None:
+        return y
+    axis = axis if x.ndim else all_axes(name, axis, 0)
+    z = x - xp.max(x, axis=axis, keepdims=True) if x.size else x.copy()  # e^z cannot overflow
+    if logarithm:
+        return z - xp.log(xp.sum(xp.exp(z), axis=axis, keepdims=True))
+    z = xp.exp(z)
+    return z / xp.sum(z, axis=axis, keepdims=True)
+
+
+def _large_rule(g, y, axis, logarithm=False):
+    """The gradient of that function, from its result y: by a kernel, else in blocks of rows, else None."""
+    dx = along_rows("log_softmax_rule" if logarithm else "softmax_rule", g, y, axis=axis)
+    return row_blocks.softmax_rule(g, y, axis, logarithm) if dx is None else dx

@@ -8,7 +8,7 @@ from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import asarray
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor, raw
-from tinygrad_ms.ops.activations import log_probabilities
+from tinygrad_ms.ops.activations import probabilities
 from tinygrad_ms.ops.elementwise import exp
 from tinygrad_ms.ops.fused import calls, find
 from tinygrad_ms.ops.label_loss import MOST, _softmax_cross_entropy
@@ -81,7 +81,7 @@ def _cross_entropy(xp, logits, target, /, weight=None, reduction="mean", label_s
     ):
         loss, log_p, count = found
         return (loss.astype(logits.dtype, copy=False), log_p), (count,)
-    log_p = log_probabilities(xp, wide(logits), -1)
+    log_p = probabilities(xp, wide(logits), -1, logarithm=True)
     targets = targets_of(target, log_p, weight, reduction, label_smoothing, ignore_index)
     return (targets.loss(log_p, xp).astype(logits.dtype, copy=False), log_p), (None,)
 

@@ -23,14 +23,18 @@ def as_matrices(axes, x, *others, least=FEWEST):
     kind = type(x)
     if kind not in BACKENDS or BACKENDS[kind].name != "cpu" or x.size < least or x.dtype.char not in "fd":
         return None
-    first = x.ndim - len(axes)
-    n = prod(x.shape[first:])
-    if not FEW < n <= MOST_ONES or sorted(a + x.ndim * (a < 0) for a in axes) != [*range(first, x.ndim)]:
+    n = prod(x.shape[x.ndim - len(axes) :])
+    if not FEW < n <= MOST_ONES or not are_last(axes, x):
         return None
     for a in (x, *others):
         if type(a) is not kind or a.dtype != x.dtype or a.shape != x.shape or not a.flags.c_contiguous:
             return None
     return [a.reshape((-1, n)) for a in (x, *others)]
+
+
+def are_last(axes, x) -> bool:
+    """Whether ``axes``, in any order, are the last ones of x."""
+    return sorted(a + x.ndim * (a < 0) for a in axes) == [*range(x.ndim - len(axes), x.ndim)]
 
 
 def as_lines(x, axes, *factors):

@@ -22,11 +22,6 @@ def as_columns(x, axis):
     return None
 
 
-def as_rows(columns, shape):
-    """The columns as rows again, in an array of ``shape``."""
-    return columns.T.copy().reshape(shape)
-
-
 def most(columns):
     """The largest element of each column. ``columns.max`` would add Python frames."""
     return numpy.maximum.reduce(columns, 0)

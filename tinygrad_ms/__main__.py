@@ -24,6 +24,18 @@ def lesson_number(text: str) -> int:
 
 def main(arguments=None) -> int:
     """Run the command line. Returns the exit status."""
+    parser, arguments = make_parser(), list(sys.argv[1:] if arguments is None else arguments)
+    own = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:own])
+    options.arguments = arguments[own + 1 :]
+    try:
+        return COMMANDS[options.command](options)
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tinygrad_ms", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     graph = commands.add_parser("graph", help="draw the computation graph of a script")
@@ -59,15 +71,7 @@ def main(arguments=None) -> int:
     playground = commands.add_parser("play", help="a playground in the browser: train a small network and watch")
     playground.add_argument("--port", type=int, default=0, help="of this machine (default: a free one)")
     playground.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    own = arguments.index("--") if "--" in arguments else len(arguments)
-    options = parser.parse_args(arguments[:own])
-    options.arguments = arguments[own + 1 :]
-    try:
-        return COMMANDS[options.command](options)
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
+    return parser
 
 
 def draw_script(options) -> int:

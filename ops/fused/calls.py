@@ -8,6 +8,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.ops.fused import LEAST, devices_do, find, is_on
 from tinygrad_ms.ops.fused.tiles import LANES
+from tinygrad_ms.ops.row_blocks import are_last, as_lines
 
 __all__: list[str] = []
 
@@ -118,20 +119,9 @@ def _without_gaps(x):
 
 def _lines(x, axes, *factors):
     """Each as a vector, if it has the shape of the last axes ``axes`` or is a number; else None."""
-    if not isinstance(x, numpy.ndarray) or x.size < LEAST or not is_on():
+    if not isinstance(x, numpy.ndarray) or x.size < LEAST or not is_on() or not are_last(axes, x):
         return None
-    shape = x.shape[x.ndim - len(axes) :]
-    if sorted(axis % x.ndim for axis in axes) != [*range(x.ndim - len(axes), x.ndim)]:
-        return None
-    found = []
-    for a in factors:
-        if type(a) is float:
-            found.append(numpy.full(prod(shape), a, x.dtype))
-        elif isinstance(a, numpy.ndarray) and a.shape == shape and a.dtype == x.dtype:
-            found.append(a.reshape(-1))
-        else:
-            return None
-    return found
+    return as_lines(x, axes, *factors) if all(isinstance(a, float | numpy.ndarray) for a in factors) else None
 
 
 def product(a, b):

@@ -333,3 +333,13 @@ def test_the_list_as_a_picture():
     with pytest.raises(ValueError, match="max_nodes"):
         tg.graph.build(step, max_nodes=3)
     agree(run, Run(), lambda x, y: None, [])
+
+
+def test_an_op_of_many_calls_is_one_box():
+    step = tg.compile(lambda x: (tg.gelu(tg.gelu(x) + 1) * 2).sum())
+    for _ in range(3):
+        step(np.ones((3, 4), "float32"))
+    graph = tg.graph.build(step)
+    assert [v.title for v in graph.vertices] == ["x0", "gelu", "add", "gelu", "multiply", "sum"]
+    assert all(v.ops > 8 for v in graph.vertices if v.kind == "box") and graph.dot().count("<b>gelu<") == 2
+    assert [(e.source.id, e.target.id) for e in graph.edges] == [(i, i + 1) for i in range(5)]

@@ -24,6 +24,7 @@ def backward(tensor: Tensor, gradient=None, *, retain_graph: bool | None = None,
     gradient: same shape as the tensor; may be left out for one element, where it is 1.
     retain_graph: keep what the ops saved, for another backward. Default: only with ``create_graph``.
     create_graph: record the backward pass, so that the gradients can be differentiated in turn.
+    A gradient that overflows is infinite, without a warning of NumPy.
     Raises RuntimeError where the tensor is not on the tape, where the tape was freed, where ``gradient`` is missing for
     more than one element, and where a value that the tape saved was changed in place.
     """

@@ -52,7 +52,8 @@ def build(
     """The tape that leads to ``outputs`` as a plain data structure, ready to be drawn.
 
     outputs: a Tensor on the tape, a list of them, or a dict {name: Tensor}. It may also be a step of ``tg.compile``:
-        then the list that the step replays is drawn, and the options are ``rankdir``, ``title`` and ``max_nodes``.
+        then the list that the step replays is drawn, with one box for an op of more than eight calls. The options are
+        ``rankdir``, ``title`` and ``max_nodes``.
     view: "forward"; "backward" (the flow of the gradients, with a sum where several meet); "both"; or "higher" (the
         gradients of ``wrt``, by default of all leaves, recorded with create_graph, with the ops that computed them).
     params: a module, or a dict {name: Tensor}: names for the leaves.

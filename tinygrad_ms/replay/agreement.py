@@ -1,6 +1,6 @@
 """``check=True``: the replay and the step itself from the same state, compared bit by bit; loops, closely."""
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy
 
@@ -28,6 +28,29 @@ class Undo(Exception):
     """Ends a replay, so that its effects are undone."""
 
 
+@contextmanager
+def put_back(tensors, optimizers, schedules, generators):
+    """Gradients, learning rates, schedules and generators are afterwards as before, if nothing is raised."""
+    grads = [p.grad for p in tensors]
+    contents = [None if p.grad is None else p.grad.data.copy() for p in tensors]
+    rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
+    factors = [o._factor for o in optimizers]
+    steps, drawn = [s.steps for s in schedules], [g.bit_generator.state for g in generators]
+    yield
+    for p, g, content in zip(tensors, grads, contents):
+        p.grad = g
+        if g is not None:
+            g.data[...] = content
+    for optimizer, lrs, factor in zip(optimizers, rates, factors):
+        optimizer._factor = factor
+        for group, lr in zip(optimizer.param_groups, lrs):
+            group["lr"] = lr
+    for schedule, n in zip(schedules, steps):
+        schedule.steps = n
+    for source, numbers in zip(generators, drawn):
+        source.bit_generator.state = numbers
+
+
 def run_both(compiled, program, args, kwargs, inputs):
     """The results of the step itself. Raises RuntimeError if the replay had another result or effect."""
     schedules = program.schedules
@@ -47,30 +70,13 @@ def run_both(compiled, program, args, kwargs, inputs):
         found += [("a schedule", schedule.steps) for schedule in schedules]
         return found + [("a random generator", str(g.bit_generator.state)) for g in generators]
 
-    grads = [p.grad for p in tensors]
-    contents = [None if p.grad is None else p.grad.data.copy() for p in tensors]
-    rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
-    factors = [(o._first_lrs and list(o._first_lrs), o._factor) for o in optimizers]
-    steps, drawn = [s.steps for s in schedules], [g.bit_generator.state for g in generators]
-    with suppress(Undo), ExitStack() as stack:
+    with put_back(tensors, optimizers, schedules, generators), suppress(Undo), ExitStack() as stack:
         for states in [optimizer.state for optimizer in optimizers] or [{}]:
             stack.enter_context(undone_on_error(tensors, states))
         replayed = [raw(y) for y in flatten(program(inputs))[0]]
         replayed = [y.copy() if hasattr(y, "copy") else y for y in replayed]
         after = state()
         raise Undo
-    for p, g, content in zip(tensors, grads, contents):
-        p.grad = g
-        if g is not None:
-            g.data[...] = content
-    for optimizer, lrs, (_, factor) in zip(optimizers, rates, factors):
-        optimizer._factor = factor
-        for group, lr in zip(optimizer.param_groups, lrs):
-            group["lr"] = lr
-    for schedule, n in zip(schedules, steps):
-        schedule.steps = n
-    for source, numbers in zip(generators, drawn):
-        source.bit_generator.state = numbers
     result = compiled.run_eager(args, kwargs, inputs)
     compared = [("a result", raw(y)) for y in flatten(result)[0]] + state()
     same = close if program.plan.loops else equal

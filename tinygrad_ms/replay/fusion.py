@@ -395,18 +395,7 @@ class Fusion:
         if little or not fine or not inner or (far and group.written):
             self.kept += group.entries
             return
-        new: dict[Any, str] = {name: f"x{k}" for k, name in enumerate(group.inputs)}
-        numbers: dict[str, float] = {}  # that are no part of the text, which would be compiled for each of them
-        lines = []
-        for names, op, *operands in group.lines:
-            for a in operands:
-                if type(a) is float and a not in PLAIN:
-                    numbers[new.setdefault(repr(a), f"k{len(numbers)}")] = a
-            operands = [new.get(a if isinstance(a, str) else repr(a), a) for a in operands]
-            for name in names:
-                new[name] = f"v{sum(n[0] == 'v' for n in new.values())}"
-            names = tuple(new[name] for name in names)
-            lines.append((names if len(names) > 1 else names[0], op, *operands))
+        new, numbers, lines = renamed(group)
         sizes = sizes_of(group.edges, group.size)
         inputs = {new[name]: levels_of(runs, sizes) for name, (_, runs, _) in group.inputs.items()}
         inputs = {name: pattern if "1" in pattern else "0" * len(sizes) for name, pattern in inputs.items()}
@@ -449,6 +438,23 @@ class Fusion:
             v.entry = entry
         self.made.append(loop)
         self.kept += [entry, *(e for e in group.entries if self.shows(e))]
+
+
+def renamed(group):
+    """New names of arrays and numbers, the numbers, and the lines with new names: alike groups have one text."""
+    new: dict[Any, str] = {name: f"x{k}" for k, name in enumerate(group.inputs)}
+    numbers: dict[str, float] = {}  # that are no part of the text, which would be compiled for each of them
+    lines = []
+    for names, op, *operands in group.lines:
+        for a in operands:
+            if type(a) is float and a not in PLAIN:
+                numbers[new.setdefault(repr(a), f"k{len(numbers)}")] = a
+        operands = [new.get(a if isinstance(a, str) else repr(a), a) for a in operands]
+        for name in names:
+            new[name] = f"v{sum(n[0] == 'v' for n in new.values())}"
+        names = tuple(new[name] for name in names)
+        lines.append((names if len(names) > 1 else names[0], op, *operands))
+    return new, numbers, lines
 
 
 def edges_of(runs) -> set[int]:

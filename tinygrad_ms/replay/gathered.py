@@ -14,7 +14,7 @@ def gather(plan) -> None:
     copies = [e for e in plan.entries if e.function is operator.setitem and e.args[1] is Ellipsis]
     spans = plan.spans()
     targets = dict.fromkeys(plan.resolve(e.args[0]).storage for e in copies)
-    fitting = [s for s in targets if s in spans and plan.fits({**spans, s: (0, *spans[s][1:])})]  # from the start on
+    fitting = [s for s in targets if s in spans and plan.fits({**spans, s: (0, *spans[s][1:])}, spans)]  # from entry 0
     vectors: dict = {s: ([], []) for s in fitting}  # what shows a vector; the parts in use
     shown: dict = {}  # storage -> the entries that give it to the user
     for e in plan.entries:

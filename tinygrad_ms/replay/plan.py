@@ -312,7 +312,7 @@ class Plan:
             if key in first:
                 one, two = (spans[v.storage] for v in (first[key], out))
                 now = {**spans, first[key].storage: (one[0], two[1], one[2]), out.storage: (0, 0, 0)}
-                if most(now) <= max(self.most, most(spans)):
+                if self.fits(now, spans):
                     self.alias(out, first[key])
                     self.copies_spared += 1
                     spans = now
@@ -340,9 +340,9 @@ class Plan:
                     found[v.storage] = i, end, size_of(v)
         return found
 
-    def fits(self, spans) -> bool:
-        """Whether these spans need no more memory at once than the step itself does, or than the list does now."""
-        return most(spans) <= max(self.most, most(self.spans()))
+    def fits(self, changed, spans) -> bool:
+        """Whether ``changed`` spans need no more memory at once than the step itself does, or than ``spans`` do."""
+        return most(changed) <= max(self.most, most(spans))
 
     # --- memory -------------------------------------------------------------------------------------------------------
 

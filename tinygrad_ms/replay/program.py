@@ -147,6 +147,22 @@ class Program:
             names[name := f"k{id(x)}"] = x
             return name
 
+        given, tests = self.tests(bound, guards, places, args)
+        run = f"program(({''.join(f'{x}, ' for x in given)}))"
+        text = f"def call(args):\n    try:\n        ({''.join(f'x{i}, ' for i in range(len(args)))}) = args\n"
+        text += "        if not (\n            "
+        text += "\n            and ".join(dict.fromkeys(tests))
+        text += "\n        ):\n            return MISSED\n    except Exception:\n        return MISSED\n"
+        if self.simple:
+            text += f"    if raises():\n        return {run}\n    count[0] += 1\n"
+            text += f"    with lock:\n        return replay({', '.join(given)})\n"
+        else:
+            text += f"    return {run}\n"
+        exec(text, names)  # the text that is written above
+        return names.pop("call")
+
+    def tests(self, bound, guards, places, args):
+        """The names of the arrays in the arguments, and conditions: the guarded objects are the same as now."""
         state = current_state()
         tests = [f"(state() is {bound(state)} or alike(state(), {bound(state)}))", f"device() == {default_device()!r}"]
         given = [f"x{i}" for i in range(len(args))]
@@ -178,18 +194,7 @@ class Program:
             tests += [f"({lr} is {bound(group['lr'])} or {valid})", f"len({g}['params']) == {n}"]
             tests += [f"{g}[{name!r}] is {bound(value)}" for name, value in options.items()]
         tests += [*guards.conditions(bound), f"is_on() is {is_on()}"]
-        run = f"program(({''.join(f'{x}, ' for x in given)}))"
-        text = f"def call(args):\n    try:\n        ({''.join(f'x{i}, ' for i in range(len(args)))}) = args\n"
-        text += "        if not (\n            "
-        text += "\n            and ".join(dict.fromkeys(tests))
-        text += "\n        ):\n            return MISSED\n    except Exception:\n        return MISSED\n"
-        if self.simple:
-            text += f"    if raises():\n        return {run}\n    count[0] += 1\n"
-            text += f"    with lock:\n        return replay({', '.join(given)})\n"
-        else:
-            text += f"    return {run}\n"
-        exec(text, names)  # the text that is written above
-        return names.pop("call")
+        return given, tests
 
     def carefully(self, arrays):
         """Run the list. If it does not come to its end, everything is restored."""

@@ -1,5 +1,6 @@
 """The tables in README.md and docs/, made from benchmarks/results/compare.json: ``compare.py --tables`` writes them.
 
+A name that begins with "two threads" stands for the same table from compare_two_threads.json.
 A table stands between two comments, ``<!-- table: NAME -->`` and ``<!-- end of table -->``. A test fails where a page
 shows other figures than the file has.
 """
@@ -11,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "compare.json"
+TWO_THREADS = RESULTS.with_stem("compare_two_threads")
 PAGES = [ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "msign.md"]
 PLACE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end of table -->)", re.S)
 ORDER = (
@@ -114,6 +116,8 @@ def imported(found):
 def contents(name, found):
     """The text for the place called ``name`` on a page."""
     sentences = {"measured": measured, "msign claim": msign_claim, "slower": slower, "import": imported}
+    if name.startswith("two threads "):
+        return contents(name.removeprefix("two threads "), json.loads(TWO_THREADS.read_text(encoding="utf-8")))
     if name.startswith("slower "):
         return slower(found, name.partition(" ")[2])
     return sentences[name](found) if name in sentences else group_table(found, name)

@@ -18,7 +18,7 @@ from tinygrad_ms.ops.fused.threads import deal_out, get_num_threads
 
 __all__: list[str] = []
 
-FEW, MANY = 1 << 16, 100_000  # elements from which threads pay, those of BLAS and those of Python
+FEW, MANY = 1 << 16, 300_000  # elements from which threads pay, those of BLAS and those of Python
 AHEAD = 4  # words before those of the arguments: the next part, the number of parts, their length, the length of all
 NAMES = "scipy_openblas_{}64_", "openblas_{}64_", "scipy_openblas_{}", "openblas_{}"  # how builds name their functions
 OF_ITS_OWN = 1  # the answer of an OpenBLAS with threads of its own; others use those of OpenMP, or have none

@@ -153,6 +153,17 @@ class Each(Kernel):
         deal_out(work, -(-size // step), size)
         return made
 
+    def over(self, several, *values):
+        """Run a kernel that makes no array over several lists of arrays. All threads share them."""
+        size = sum(arrays[0].size for arrays in several)
+        function, step = self.made[several[0][0].dtype], part_size(size)
+        parts = []
+        for arrays in several:
+            rows = [a if a.ndim == 1 else a.reshape(-1) for a in arrays]
+            count = rows[0].size
+            parts += [rows] if count <= step else [[row[i : i + step] for row in rows] for i in range(0, count, step)]
+        deal_out(lambda i: function(*parts[i], *values), len(parts), size)
+
 
 def part_size(size, piece=UNIT):
     """The number of elements of a part: all, or so that each thread has four parts."""

@@ -37,20 +37,20 @@ def together(optimizer, work, now) -> list:
     found: dict[tuple, list] = {}
     left = []
     for item in work:
-        array, _, state, group, p, fresh = item
+        array, g, state, group, p, fresh = item
         large = type(array) is numpy.ndarray and array.size >= LEAST and array.dtype.char in "fd" and not fresh
         if large and isinstance(array.base, (numpy.ndarray, type(None))) and hasattr(p, "version_counter"):
-            found.setdefault((id(group), state["step"], array.dtype), []).append(item)
-        else:
-            left.append(item)
-    for (_, step, dtype), items in found.items():
-        options = items[0][3]
+            arrays = array, g, *(state[buffer] for buffer in optimizer.buffers(group))
+            if all(a.flags.c_contiguous and a.flags.aligned for a in arrays):
+                found.setdefault((id(group), state["step"], array.dtype), []).append((item, arrays))
+                continue
+        left.append(item)
+    for (_, step, dtype), pairs in found.items():
+        items, lists = zip(*pairs)
+        options, owners = items[0][3], {id(p if p.base is None else p.base) for p, *_ in lists}
         name, values = optimizer.kernel(options, optimizer.scalars(options, step + 1))
-        buffers, kernel = optimizer.buffers(options), loaded().get(name)
-        lists = [(p, g, *(state[buffer] for buffer in buffers)) for p, g, state, *_ in items]
-        owners = {id(p if p.base is None else p.base) for p, *_ in lists}
-        gaps = not all(a.flags.c_contiguous and a.flags.aligned for arrays in lists for a in arrays)
-        if len(owners) < max(2, len(items)) or gaps or kernel is None or not kernel.ready(dtype):
+        kernel = loaded().get(name)
+        if len(owners) < max(2, len(items)) or kernel is None or not kernel.ready(dtype):
             left += items
             continue
         kernel.over(lists, *map(float, values))

@@ -14,6 +14,7 @@ __all__: list[str] = []
 KERNELS: dict[str, "Kernel"] = {}
 UNIT = 1024  # the size of a part is a multiple of this
 PIECE = 128  # so many numbers are computed before they are sent
+AHEAD = 512  # numbers; those behind that are fetched, because a processor stops fetching at each page of memory
 
 
 class Kernel:
@@ -102,6 +103,8 @@ class Each(Kernel):
                 f"for here in range(begin, end, {PIECE}):",
                 f"    stop = here + {PIECE}",
                 *parts,
+                f"    for j in range({AHEAD}, {AHEAD + PIECE}, line(result0)):",
+                *(f"        fetch(part_{name}, j)" for name in self.arrays),
                 *(f"    {line}" for line in loop(PIECE, [f"near_{y}" for y in results], "part_")),
                 f"    for j in range(0, {PIECE}, line(result0)):",
                 *(f"        put_line(near_{y}, part_{y}, j)" for y in results),

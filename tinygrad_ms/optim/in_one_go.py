@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.ops.fused import LEAST, find, loaded
+from tinygrad_ms.ops.fused import LEAST, find, is_on, loaded
 
 STEPPED: set[Callable] = set()  # each ``update`` that does what the kernel does which ``Optimizer.kernel`` names
 
@@ -34,6 +34,8 @@ def together(optimizer, work, now) -> list:
 
     Returns the items of ``work`` that are left: small ones, those with gaps, and those that may show one memory.
     """
+    if not is_on():
+        return work
     found: dict[tuple, list] = {}
     left = []
     for item in work:

@@ -15,6 +15,7 @@ __all__: list[str] = []
 KERNELS: dict[str, "Kernel"] = {}
 UNIT = 1024  # the size of a part is a multiple of this
 PIECE = 128  # so many numbers are computed before they are sent
+AHEAD = 512  # numbers; those behind that are fetched, because a processor stops fetching at each page of memory
 
 
 class Kernel:
@@ -114,6 +115,8 @@ class Each(Kernel):
                 f"for here in range(begin, end, {PIECE}):",
                 f"    stop = here + {PIECE}",
                 *parts,
+                f"    for j in range({AHEAD}, {AHEAD + PIECE}, line(result0)):",
+                *(f"        fetch(part_{name}, j)" for name in self.arrays),
                 *(f"    {line}" for line in loop(PIECE, [f"near_{y}" for y in results], "part_")),
                 f"    for j in range(0, {PIECE}, line(result0)):",
                 *(f"        put_line(near_{y}, part_{y}, j)" for y in results),
@@ -163,6 +166,16 @@ class Each(Kernel):
 
     def hows(self):
         return ["part"] * (len(self.arrays) + self.makes) + ["whole"] * len(self.constants) + ["own"] * self.makes
+
+    def over(self, several, *values):
+        """Run a kernel that makes no array over several lists of arrays. All threads share them."""
+        dtype, share = several[0][0].dtype, pays(sum(arrays[0].size for arrays in several))
+        for arrays in several:
+            rows = [a if a.ndim == 1 else a.reshape(-1) for a in arrays]
+            if share:
+                self.job(dtype)(part_size(rows[0].size, UNIT), rows[0].size, *rows, *values)
+            else:
+                self.made[dtype](*rows, *values)
 
 
 def each(**facts):

@@ -28,7 +28,7 @@ def two_to(n):
 
 
 def left_of(p, a, b):
-    """The rounding error of p = a b in float32."""
+    """a b - p in float32, rounded once. That is the rounding error of p where p = a b."""
     return float(Fraction(a) * Fraction(b) - Fraction(p)) if math.isfinite(p) else math.nan
 
 
@@ -68,6 +68,10 @@ def skew(a):
 def put_line(part, to, j):
     """A whole line of ``to``, from j on, is that of part. It is stored past the caches."""
     to[j : j + line(to)] = part[j : j + line(to)]
+
+
+def fetch(a, j):
+    """Element j will be read soon: its line comes into the first cache. It may lie behind the end."""
 
 
 def settle():
@@ -196,6 +200,19 @@ def of_loops() -> dict:
         return types.none(part, to, types.intp), generate
 
     @intrinsic
+    def fetch(typing_context, a, j):
+        def generate(context, builder, signature, arguments):
+            array, place = arguments
+            start = builder.gep(context.make_array(a)(context, builder, array).data, [place])
+            start, numbers = builder.bitcast(start, ir.IntType(8).as_pointer()), [i32(0), i32(3), i32(1)]
+            kinds = ir.FunctionType(ir.VoidType(), [start.type, i32, i32, i32])
+            prefetch = builder.module.declare_intrinsic("llvm.prefetch", [start.type], kinds)
+            builder.call(prefetch, [start, *numbers])  # to read, to the nearest cache, data
+            return context.get_dummy_value()
+
+        return types.none(a, types.intp), generate
+
+    @intrinsic
     def settle(typing_context):
         def generate(context, builder, signature, arguments):
             builder.fence("seq_cst")
@@ -203,4 +220,6 @@ def of_loops() -> dict:
 
         return types.none(), generate
 
-    return {"wide_loop": wide_loop, "line": line, "skew": skew, "put_line": put_line, "settle": settle}
+    return {
+        "wide_loop": wide_loop, "line": line, "skew": skew, "put_line": put_line, "fetch": fetch, "settle": settle,
+    }  # fmt: skip

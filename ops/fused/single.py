@@ -37,13 +37,16 @@ def curve(r):
 
 
 def bell(a):
-    """The same for x = -a^2 / 2, 0 <= a <= 15, with LIFT. x as a float would have too few digits."""
-    h = -0.5 * a
-    x = h * a
-    t = x * TO_TWO + LIFT
+    """The density of the normal distribution, e^(-a^2 / 2) / sqrt(2 pi), 0 <= a <= 15, as a product of normal numbers.
+
+    a^2 as a float would have too few digits. q = a^2 + 2 n ln 2 is rounded after the product.
+    """
+    t = LIFT - a * a * (0.5 * TO_TWO)
     n = t - LIFT
-    r = (x - n * LN2) + (left_of(x, h, a) - n * LN2_REST)
-    return t, r + curve(r)
+    q = left_of(n * (-2.0 * LN2), a, a) + n * (2.0 * LN2_REST)
+    p = 5.63213680387528e-23 + q * (-5.659707413626664e-24 + q * 4.677914599600523e-25)
+    p = -1.0813352484929266e-20 + q * (2.703337717335533e-21 + q * (-4.5054989119018385e-22 + q * p))
+    return two_at(t), 2.1626704969858532e-20 + q * p
 
 
 def exp(x):

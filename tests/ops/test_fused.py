@@ -507,6 +507,50 @@ def test_steps_are_those_of_numpy(name, dtype, used):
 
 
 @needs_numba
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_large_parameters_of_a_group_are_stepped_together(name, monkeypatch):
+    together, over = [], kernels.Each.over
+    monkeypatch.setattr(
+        kernels.Each, "over", lambda self, lists, *values: together.append(len(lists)) or over(self, lists, *values)
+    )
+
+    def steps(threads=2, change=lambda parameters: None):
+        tg.set_num_threads(threads)
+        numbers = np.random.default_rng(0)
+        shapes = (200, 301), (7,), (40_000,), (300_000,)
+        parameters = [tg.tensor(numbers.normal(size=shape).astype("f"), requires_grad=True) for shape in shapes]
+        change(parameters)
+        optimizer = OPTIMIZERS[name](parameters)
+        for _ in range(3):
+            for p in parameters:
+                p.grad = tg.tensor(numbers.normal(size=p.shape).astype("f"))
+            optimizer.step()
+        assert {optimizer.state[p]["step"] for p in parameters} == {3}
+        assert len({p.version_counter()[0] for p in parameters}) == 1
+        return [p.numpy() for p in parameters]
+
+    found = steps()
+    assert together == [3] * (3 if name == "SGD" else 2)  # in the first step the state of the others is new
+    for other in (steps(1), steps(3)):
+        for a, b in zip(found, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    for change, count in ((shares_memory, 0), (has_gaps, 2)):
+        together.clear()
+        found = steps(change=change)
+        assert set(together) == ({count} if count else set())
+        for a, b in zip(found, in_numpy(lambda: steps(change=change)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+
+
+def shares_memory(parameters):
+    parameters[2].data = parameters[3].data[:40_000]
+
+
+def has_gaps(parameters):
+    parameters[0].data = np.asfortranarray(parameters[0].data)
+
+
+@needs_numba
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_clipping(dtype, used):
     def clipped():

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from math import sqrt
 from numbers import Real
 
-from numpy import ndarray
-
-from tinygrad_ms.ops.fused import LEAST, find
+from tinygrad_ms.ops.fused import LEAST
+from tinygrad_ms.optim.in_one_go import by_kernel, run_kernel
 from tinygrad_ms.optim.optimizer import Optimizer
 from tinygrad_ms.optim.pieces import pieces
 from tinygrad_ms.optim.whole_steps import elementwise
@@ -57,17 +56,17 @@ class Adam(Optimizer):
         eps, rate = options["eps"] * root, lr / (1 - beta1**step) * root
         return beta1, 1 - beta1, beta2, 1 - beta2, eps, rate, 1 - lr * options["weight_decay"]
 
+    def kernel(self, options, numbers):
+        *others, shrink = numbers
+        return "adam", (*others, *((0, shrink) if self.decoupled else (options["weight_decay"], 1)))
+
+    @by_kernel
     @elementwise
     def update(self, xp, p, g, state, options):
-        m, v, decay = state["exp_avg"], state["exp_avg_sq"], options["weight_decay"]
-        run = find("adam", p, g, m, v) if p.size >= LEAST else None
-        plain = run and type(p) is ndarray  # the kernel takes numbers of Python, and rounds them
-        numbers = self.scalars(options, state["step"]) if plain else self.numbers(p, options, state)
-        b1, c1, b2, c2, eps, rate, shrink = numbers
-        if run:
-            added, kept = (0, shrink) if self.decoupled else (decay, 1)
-            run(p, g, m, v, b1, c1, b2, c2, eps, rate, added, kept)
+        if p.size >= LEAST and run_kernel(self, p, g, state, options):
             return
+        m, v, decay = state["exp_avg"], state["exp_avg_sq"], options["weight_decay"]
+        b1, c1, b2, c2, eps, rate, shrink = self.numbers(p, options, state)
         whole = p, g, m, v
         for p, g, m, v in pieces(*whole):
             a = self.scratch(p)

@@ -20,6 +20,7 @@ from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.launches import launcher
 from tinygrad_ms.ops.live import live
 from tinygrad_ms.optim.flat import Flat, Layout
+from tinygrad_ms.optim.in_one_go import STEPPED, together
 from tinygrad_ms.optim.on_device import stepped
 from tinygrad_ms.optim.pieces import aligned
 from tinygrad_ms.optim.whole_steps import ELEMENTWISE, RAISE_NOTHING, arithmetic_raises, undone_on_error
@@ -92,6 +93,10 @@ class Optimizer:
     def scalars(self, options, step) -> tuple[float, ...]:
         """The factors of ``update`` that change with the step or with the learning rate; see ``numbers``."""
         raise NotImplementedError(f"{type(self).__name__} has no scalars(self, options, step)")
+
+    def kernel(self, options, numbers) -> tuple[str, tuple]:
+        """The compiled kernel of ``update``, and what it takes behind the arrays. ``numbers``: those of ``scalars``."""
+        raise NotImplementedError(f"{type(self).__name__} has no kernel(self, options, numbers)")
 
     def check(self, options) -> None:
         """Raise TypeError or ValueError for options that are no numbers or out of range."""
@@ -230,6 +235,8 @@ class Optimizer:
         """Update all parameters, once everything is known to fit."""
         update, now = self.update, tick()
         last_change[0] = now
+        if getattr(update, "__func__", None) in STEPPED and len(work) > 1:
+            work = together(self, work, now)
         for array, g, state, group, p, self._fresh in by_card(work):
             self.updating = p
             state["step"] += 1

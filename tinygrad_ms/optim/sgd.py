@@ -1,6 +1,7 @@
 """Stochastic gradient descent."""
 
-from tinygrad_ms.ops.fused import LEAST, find
+from tinygrad_ms.ops.fused import LEAST
+from tinygrad_ms.optim.in_one_go import by_kernel, run_kernel
 from tinygrad_ms.optim.optimizer import Optimizer, of_lr_alone
 from tinygrad_ms.optim.whole_steps import elementwise
 
@@ -46,19 +47,20 @@ class SGD(Optimizer):
     def scalars(self, options, step):
         return float(options["lr"]), options["momentum"]
 
+    def kernel(self, options, numbers):
+        (lr, beta), decay = numbers, options["weight_decay"]
+        if not options["momentum"]:
+            return "sgd", (lr, decay)
+        return "sgd_momentum", (lr, beta, 1 - options["dampening"], decay, options["nesterov"])
+
+    @by_kernel
     @elementwise
     def update(self, xp, p, g, state, options):
         momentum, decay = options["momentum"], options["weight_decay"]
+        if p.size >= LEAST and not (momentum and self._fresh) and run_kernel(self, p, g, state, options):
+            return
         known = self._numbers.get((id(options), type(p), p.dtype))  # ``step`` drops it if the options are new
         lr, beta = known[1] if known else self.numbers(p, options, state)
-        if p.size >= LEAST and not momentum and (run := find("sgd", p, g)):
-            run(p, g, lr, decay)
-            return
-        if p.size >= LEAST and momentum and not self._fresh:
-            m = state["momentum_buffer"]
-            if run := find("sgd_momentum", p, g, m):
-                run(p, g, m, lr, beta, 1 - options["dampening"], decay, options["nesterov"])
-                return
         a = self.scratch(p)
         if decay:
             b = self.scratch(p, 1)

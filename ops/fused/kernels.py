@@ -8,7 +8,7 @@ import numpy
 
 from tinygrad_ms.ops.fused.compiler import Text, compiled
 from tinygrad_ms.ops.fused.streams import STREAMED
-from tinygrad_ms.ops.fused.team import Job, part_size, pays
+from tinygrad_ms.ops.fused.team import Job, memory_of_parts, part_size, pays
 
 __all__: list[str] = []
 
@@ -158,7 +158,7 @@ class Each(Kernel):
             near = [numpy.empty(PIECE, first.dtype) for _ in made]
         if pays(size):
             step = part_size(size, UNIT)
-            own = [numpy.empty((-(-size // step), a.size), a.dtype) for a in near]
+            own = [memory_of_parts(-(-size // step), a.size, a.dtype) for a in near]
             self.job(first.dtype)(step, size, *rows, *values, *own)
         else:
             self.made[first.dtype](*rows, *values, *near)

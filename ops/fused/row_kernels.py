@@ -8,7 +8,7 @@ import numpy
 from tinygrad_ms.ops.fused.compiler import Text
 from tinygrad_ms.ops.fused.kernels import PIECE, Kernel
 from tinygrad_ms.ops.fused.streams import STREAMED, send, send_rest
-from tinygrad_ms.ops.fused.team import part_size, pays
+from tinygrad_ms.ops.fused.team import memory_of_parts, part_size, pays
 
 __all__: list[str] = []
 
@@ -89,10 +89,12 @@ class Rows(Kernel):
             arguments = [sums.get(k, a) for k, a in enumerate(arguments)]
             if self.single:
                 k = self.matrices[-1]
-                flat, room = given[k].reshape(-1), length + PIECE if streams else step * length
-                arguments[k : k + 1] = [flat, length]
-                near = numpy.empty(parts * room, dtype) if streams else flat
-                arguments += [near, room, 0 if streams else length]
+                arguments[k : k + 1] = [flat := given[k].reshape(-1), length]
+                if streams:
+                    near = memory_of_parts(parts, length + PIECE, dtype)
+                    arguments += [near.reshape(-1), near.shape[1], 0]
+                else:
+                    arguments += [flat, step * length, length]
             self.job(dtype)(step, count, *arguments)
         else:
             arguments = [sums[k][0] if k in sums else a for k, a in enumerate(arguments)]

@@ -21,6 +21,7 @@ __all__: list[str] = []
 FEW, MANY = 1 << 16, 300_000  # elements from which threads pay, those of BLAS and those of Python
 AHEAD = 4  # words before those of the arguments: the next part, the number of parts, their length, the length of all
 NAMES = "scipy_openblas_{}64_", "openblas_{}64_", "scipy_openblas_{}", "openblas_{}"  # how builds name their functions
+LINE = 64  # bytes of a line of a cache
 OF_ITS_OWN = 1  # the answer of an OpenBLAS with threads of its own; others use those of OpenMP, or have none
 
 
@@ -54,6 +55,18 @@ def pays(elements: int) -> bool:
 def part_size(elements: int, unit: int = 1) -> int:
     """The number of elements of a part, a multiple of ``unit``: so many that each thread may take four parts."""
     return max(-(-elements // (4 * get_num_threads() * unit)), 1) * unit
+
+
+def memory_of_parts(parts, length, dtype):
+    """A row for each part. It begins with a line of a cache: two threads that write into one line wait for each other.
+
+    A row may be longer than ``length``, to end with a line.
+    """
+    line = LINE // dtype.itemsize
+    length = -(-length // line) * line
+    flat = numpy.empty(parts * length + line, dtype)
+    first = -flat.__array_interface__["data"][0] % LINE // dtype.itemsize
+    return flat[first : first + parts * length].reshape((parts, length))
 
 
 class Job:
@@ -107,7 +120,7 @@ class Job:
         ahead = "total // step + (total % step > 0)", "step", "total"
         bodies = {
             "@job\ndef job(words):": [
-                *read, "i = take(words)", "while i < word(words, 1):", "    start = i * word(words, 2)",
+                "wide_loop(0)", *read, "i = take(words)", "while i < word(words, 1):", "    start = i * word(words, 2)",
                 "    stop = min(start + word(words, 2), word(words, 3))", f"    run({', '.join(given)})",
                 "    i = take(words)",
             ],

@@ -4,10 +4,12 @@ Each is linear, y = P x with a matrix P of zeros and ones, so its derivative rul
 """
 
 import math
+from operator import attrgetter
 from operator import index as as_int
 
 import numpy
 
+from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.primitive import linear, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.creation import as_shape, zeros_like
@@ -144,6 +146,9 @@ def _transpose(xp, x):
     return x.T
 
 
+_transpose.primitive.direct[numpy.ndarray] = attrgetter("T")
+
+
 def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:
     """The permutation that undoes ``axes``. As many axes as ``before`` says stand before them and stay."""
     inverse = [0] * len(axes)
@@ -154,8 +159,12 @@ def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:
 
 def transpose(x, axes=None):
     """The axes of x reversed, or in the order ``axes``, as in NumPy. For a matrix it is the transpose."""
-    if axes is None and type(x) is Tensor and x.data.ndim == 2:
-        return _transpose(x)
+    if axes is None and type(x) is Tensor and (data := x.data).ndim == 2:
+        if x.node is not None or type(data) is not numpy.ndarray or current_state().hooks:
+            return _transpose(x)
+        y = Tensor(data.T)  # what the op makes of a matrix off the tape, in half the time
+        y.count_with(x.version_counter())
+        return y
     x = as_operand(x)
     return permute_dims(x, axes=tuple(range(x.ndim))[::-1] if axes is None else tuple(axes))
 

@@ -162,22 +162,22 @@ def _quick_gelu(xp, x, out, *_):
 
     With f = t phi(m), m^2 = c x, that of Phi is f, and that of the slope is (2 - m^2) f. The errors are of order t^3.
     """
-    x, y, slope, t, p, f = (a.reshape(-1, order="A") for a in (x, *out))
+    x, y, slope, t, p = (a.reshape(-1, order="A") for a in (x, *out))
     rows = _find(xp, x, _table(), t, p)
     xp.multiply(x, t, out=p)
     xp.subtract(x, t, out=t)
-    xp.multiply(p, -0.5, out=f)
-    xp.exp(f, out=f)
+    xp.multiply(p, -0.5, out=y)
+    xp.exp(y, out=y)
     with numpy.errstate(under="ignore"):
-        f *= t
-        f *= _DENSITY
+        y *= t
+        y *= _DENSITY
         xp.subtract(2, p, out=p)
-        p *= f
+        p *= y
         t[...] = rows.real
-        f += t
-        xp.multiply(f, x, out=y)
-    t[...] = rows.imag
-    xp.add(t, p, out=slope)
+        y += t
+        y *= x
+    slope[...] = rows.imag
+    slope += p
     return out[:2]
 
 
@@ -200,4 +200,4 @@ def gelu(xp, x, approximate="none"):
         return kept(*in_blocks(xp, _gelu_tanh_kernel, x, double=False, quick=_quick_tanh, beyond=0, results=2, spare=4))
     if approximate != "none":
         raise ValueError(f"gelu: approximate is {approximate!r}; it must be 'none' or 'tanh'")
-    return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize, quick=_quick_gelu, quick_in="f", results=2, spare=3))
+    return kept(*in_blocks(xp, _gelu_kernel, x, x.dtype.itemsize, quick=_quick_gelu, quick_in="f", results=2, spare=2))

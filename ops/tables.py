@@ -24,7 +24,7 @@ def finder(low, cells=CELLS):
     def find(xp, x, rows, t, work):
         xp.add(x, to_cells, out=t)
         places = xp.subtract(t.view("i4"), first, out=work.view("i4"))
-        if places.view("u4").max() >= len(rows):
+        if numpy.maximum.reduce(places.view("u4")) >= len(rows):
             raise FloatingPointError
         t -= to_cells
         return xp.take(rows, places, axis=0, mode="wrap")

@@ -4,16 +4,14 @@ Each is linear, y = P x with a matrix P of zeros and ones, so its derivative rul
 """
 
 import math
-from operator import attrgetter
 from operator import index as as_int
 
 import numpy
 
-from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.primitive import linear, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.creation import as_shape, zeros_like
-from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.ops.operands import as_operand, is_followed, view_of
 
 __all__ = [
     "broadcast_to", "concat", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis", "pad",
@@ -146,9 +144,6 @@ def _transpose(xp, x):
     return x.T
 
 
-_transpose.primitive.direct[numpy.ndarray] = attrgetter("T")
-
-
 def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:
     """The permutation that undoes ``axes``. As many axes as ``before`` says stand before them and stay."""
     inverse = [0] * len(axes)
@@ -159,12 +154,8 @@ def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:
 
 def transpose(x, axes=None):
     """The axes of x reversed, or in the order ``axes``, as in NumPy. For a matrix it is the transpose."""
-    if axes is None and type(x) is Tensor and (data := x.data).ndim == 2:
-        if x.node is not None or type(data) is not numpy.ndarray or current_state().hooks:
-            return _transpose(x)
-        y = Tensor(data.T)  # what the op makes of a matrix off the tape, in half the time
-        y.count_with(x.version_counter())
-        return y
+    if axes is None and type(x) is Tensor and x.data.ndim == 2:
+        return _transpose(x) if is_followed(x) else view_of(x, x.data.T)
     x = as_operand(x)
     return permute_dims(x, axes=tuple(range(x.ndim))[::-1] if axes is None else tuple(axes))
 

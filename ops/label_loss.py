@@ -18,6 +18,7 @@ from tinygrad_ms.ops.targets import softmax_minus_one_hot
 
 __all__: list[str] = []
 
+INT = numpy.dtype("int64")
 MOST = 1 << 16  # up to so many logits the number of calls decides the time
 
 
@@ -65,7 +66,8 @@ def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
     the second sums are known, and they have one axis. A compiled kernel leaves no e^z, and the maxima for the places.
     """
     n, classes = target.size, logits.shape[-1]
-    labels = target.reshape((-1,)).astype("int64", copy=False)
+    labels = target if target.ndim == 1 else target.reshape((-1,))
+    labels = labels if labels.dtype == INT else labels.astype(INT)
     if n * classes > MOST and (found := calls.label_loss(logits, labels)) is not None:
         top, rest, total = found
         labelled = logits.reshape((-1, classes))[xp.arange(n), labels]
@@ -87,7 +89,8 @@ def _softmax_cross_entropy(xp, logits, target, /, reduction="mean"):
         row[entries] = 0
         rest = e.sum(axis=1, keepdims=True)
         total = rest + xp.exp(labelled).reshape(rest.shape)
-    loss = _reduced(xp.log(total).reshape((-1,)) - labelled, target, reduction)
+    losses = xp.log(total) if columns is not None else xp.log(total).reshape((-1,))
+    loss = _reduced(losses - labelled, target, reduction)
     loss = loss if loss.dtype == logits.dtype else loss.astype(logits.dtype)
     return loss, (e, rest, total, entries)
 

@@ -9,6 +9,7 @@ from tinygrad_ms.arrays.dtypes import host_array
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.around.arguments import refuse_tracked
 from tinygrad_ms.engine.around.constructors import asarray
+from tinygrad_ms.engine.around.modes import current_state
 from tinygrad_ms.engine.tensor import Tensor, raw
 from tinygrad_ms.ops.watch import note_read
 
@@ -28,6 +29,18 @@ def refuse_lists(op: str | None, *values) -> None:
     for value in values:
         if isinstance(value, (list, tuple)):
             refuse_tracked(op or _called(), value, "join tensors with tg.stack")
+
+
+def is_followed(x: Tensor) -> bool:
+    """Whether an op on x must run as an op: x is on the tape, on a device or recorded, or somebody observes."""
+    return x.node is not None or type(x.data) is not numpy.ndarray or bool(current_state().hooks)
+
+
+def view_of(x: Tensor, array) -> Tensor:
+    """A view of the memory of x, which nobody follows: what an op returns, in half the time."""
+    y = Tensor(array)
+    y.count_with(x.version_counter())
+    return y
 
 
 def as_number(value, what: str) -> float:

@@ -2,6 +2,8 @@
 
 import numpy
 
+from tinygrad_ms.ops.row_blocks import in_parts
+
 __all__: list[str] = []
 
 _FEW = sorted(range(16, 65), key=lambda k: abs(k - 32))  # numbers of elements that one product may add up
@@ -23,12 +25,14 @@ def running_sums(x, axis, backwards=False):
     if not few or (x.ndim > 1 and not x.flags.c_contiguous):
         return None
     ones, rows = numpy.ones((few, few), x.dtype), (-1, n // few, few)
+    triangle, y = numpy.tril(ones) if backwards else numpy.triu(ones), numpy.empty((x.size // n, n), x.dtype)
     with numpy.errstate(over="ignore", invalid="ignore"):
-        pieces = x.reshape((-1, few)).copy()
-        sums = (pieces @ ones[0]).reshape(rows[:2])
-        if backwards:
-            pieces.reshape(rows)[:, :-1, -1] += sums[:, :0:-1].cumsum(axis=1)[:, ::-1]
-        else:
-            pieces.reshape(rows)[:, 1:, 0] += sums[:, :-1].cumsum(axis=1)
-        y = (pieces @ (numpy.tril(ones) if backwards else numpy.triu(ones))).reshape((-1, n))
+        for part, z in in_parts(x.reshape((-1, n)), y):  # the steps on a part stay in the cache
+            pieces = part.reshape((-1, few)).copy()
+            sums = (pieces @ ones[0]).reshape(rows[:2])
+            if backwards:
+                pieces.reshape(rows)[:, :-1, -1] += sums[:, :0:-1].cumsum(axis=1)[:, ::-1]
+            else:
+                pieces.reshape(rows)[:, 1:, 0] += sums[:, :-1].cumsum(axis=1)
+            numpy.matmul(pieces, triangle, out=z.reshape((-1, few)))
     return y.reshape((n,) if axis is None else x.shape) if numpy.isfinite(y[:, 0 if backwards else -1]).all() else None

@@ -11,7 +11,7 @@ import numpy
 from tinygrad_ms.engine.primitive import linear, primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.creation import as_shape, zeros_like
-from tinygrad_ms.ops.operands import as_operand
+from tinygrad_ms.ops.operands import as_operand, is_followed, view_of
 
 __all__ = [
     "broadcast_to", "concat", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis", "pad",
@@ -155,7 +155,7 @@ def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:
 def transpose(x, axes=None):
     """The axes of x reversed, or in the order ``axes``, as in NumPy. For a matrix it is the transpose."""
     if axes is None and type(x) is Tensor and x.data.ndim == 2:
-        return _transpose(x)
+        return _transpose(x) if is_followed(x) else view_of(x, x.data.T)
     x = as_operand(x)
     return permute_dims(x, axes=tuple(range(x.ndim))[::-1] if axes is None else tuple(axes))
 

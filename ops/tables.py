@@ -1,6 +1,6 @@
-"""A smooth function and its slope in float32 from a table. Each cell of the table has a cubic polynomial.
+"""A smooth function and its slope in float32 from a table, which is cut into cells of equal length.
 
-On a CPU, NumPy computes an exponential in float64 in the time of four products in float32. A look-up and the polynomial
+On a CPU, NumPy computes an exponential in float64 in the time of four products in float32. A look-up and a polynomial
 take less time than a function that needs several of them, and are more accurate.
 """
 
@@ -11,17 +11,37 @@ import numpy
 __all__: list[str] = []
 
 CELLS = 512  # in the length 1
-TO_CELLS = numpy.float32(1.5 * 2**23 / CELLS)  # x + this - this is the middle of the cell of x
+
+
+def finder(low, cells=CELLS):
+    """find(xp, x, rows, t, work) for a table that starts at ``low``: its rows for the numbers x in float32.
+
+    t becomes the middles of their cells. ``work``: like x. Raises FloatingPointError if an x is NaN or has no row.
+    """
+    to_cells = numpy.float32(1.5 * 2**23 / cells)  # x + this - this is the middle of the cell of x
+    first = (to_cells + numpy.float32(low)).view("i4")
+
+    def find(xp, x, rows, t, work):
+        xp.add(x, to_cells, out=t)
+        places = xp.subtract(t.view("i4"), first, out=work.view("i4"))
+        if numpy.maximum.reduce(places.view("u4")) >= len(rows):
+            raise FloatingPointError
+        t -= to_cells
+        return xp.take(rows, places, axis=0, mode="wrap")
+
+    return find
 
 
 def tabulated(kernel, low, high, *constants):
     """The quick kernel (``in_blocks``, with ``results=2, spare=2``) in float32 for ``kernel``, which has the same pair.
 
+    Each cell has a cubic polynomial.
+
     low, high: integers or halves. The table is for x between them; other blocks are left for ``kernel``. A part of it
     that is not used takes no time. The slope is interpolated by a parabola, so its third derivative d makes an error of
     about d / (24 * 1024^3), which ``low`` must keep below an ulp.
     """
-    first = (TO_CELLS + numpy.float32(low)).view("i4")
+    find = finder(low)
 
     @cache
     def table():
@@ -32,15 +52,9 @@ def tabulated(kernel, low, high, *constants):
         return numpy.stack(rows, 1).astype("float32")
 
     def quick(xp, x, out, *_):
-        rows = table()
         x, y, slope, t, p = (a.reshape(-1, order="A") for a in (x, *out))
-        xp.add(x, TO_CELLS, out=t)
-        cells = xp.subtract(t.view("i4"), first, out=p.view("i4"))
-        if cells.view("u4").max() >= len(rows):  # x is outside, or NaN
-            raise FloatingPointError
-        c0, c1, c2, c3 = xp.take(rows, cells, axis=0, mode="wrap").T
+        c0, c1, c2, c3 = find(xp, x, table(), t, p).T
         c1, c2 = c1.copy(), c2.copy()  # what is read twice
-        t -= TO_CELLS
         xp.subtract(x, t, out=t)
         with numpy.errstate(under="ignore"):
             c3 = xp.multiply(c3, t)

@@ -98,7 +98,7 @@ def mask_of(op, labels, classes, ignore_index):
     """
     if BACKENDS[type(labels)].name != "cpu":
         return ignore_index
-    if not labels.size or labels.view(UNSIGNED[labels.itemsize]).max() < classes:
+    if not labels.size or numpy.maximum.reduce(labels.view(UNSIGNED[labels.itemsize]), None) < classes:
         return ignore_index if 0 <= ignore_index < classes else None
     wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
     if wrong.size:

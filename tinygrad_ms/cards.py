@@ -64,8 +64,9 @@ def on_its_card(function: F) -> F:
 
     @wraps(function)
     def call(*args, **kwargs):
-        first = args[0] if args else next(iter(kwargs.values()), None)
-        return (there(function, first) if SEVERAL else function)(*args, **kwargs)
+        if not SEVERAL:
+            return function(*args, **kwargs)
+        return there(function, args[0] if args else next(iter(kwargs.values()), None))(*args, **kwargs)
 
     return call  # type: ignore[return-value]
 

@@ -52,7 +52,7 @@ def make_op(primitive) -> Callable:
         # Unwrap: raw arrays, their one type, their places on the tape. ``pattern``: see Plan.key.
         arrays, parents = [], []
         kind, pattern, bit = None, 0, 1
-        tensors = odd = False  # seen: a Tensor, what must be converted
+        tensors, odd, asks = False, False, floats  # seen: a Tensor, what must be converted, what may ask for floats
         for value in args:
             if isinstance(value, Tensor):
                 tensors = True
@@ -62,6 +62,7 @@ def make_op(primitive) -> Callable:
                 value = value.data
                 odd, kind = odd or kind not in (None, type(value)), type(value)
             elif type(value) is float or type(value) is int:
+                asks = True
                 parents.append(value)  # type: ignore[arg-type]
             else:
                 parents.append(None)
@@ -70,7 +71,7 @@ def make_op(primitive) -> Callable:
             arrays.append(value)
             bit += bit
         backend = BACKENDS.get(kind)  # type: ignore[arg-type]
-        if odd or backend is None or backend.multi_device or (not pattern and no_floats(arrays, floats)):
+        if odd or backend is None or backend.multi_device or (asks and not pattern and no_floats(arrays, floats)):
             arrays, backend, tensors = convert_arguments(primitive, arrays, tensors)
 
         # Run.

@@ -104,7 +104,7 @@ class Tensor(Methods):
     def as_constant(self) -> Constant:
         """The Constant that stands for this tensor on the tape, where it wants no gradient."""
         if self._constant is None:
-            self._constant = Constant(self.shape, self.dtype, BACKENDS[type(self.data)])
+            self._constant = Constant((data := self.data).shape, data.dtype, BACKENDS[type(data)])
         return self._constant
 
     def version_counter(self) -> list[int]:

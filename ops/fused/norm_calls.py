@@ -49,10 +49,11 @@ def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
 
 def _kernel(x, axes, center, weight, *bias):
     """Its name, its vectors, and its last number. The name is empty if there is no kernel."""
-    if not isinstance(x, numpy.ndarray) or x.size < LEAST or not is_on():
-        return "", [], 0.0
+    none: tuple[str, list, float] = "", [], 0.0
+    if not isinstance(x, numpy.ndarray) or x.size < LEAST or x.dtype.char != "f" or not axes or not is_on():
+        return none
     if not all(isinstance(a, float | numpy.ndarray) for a in (weight, *bias)):
-        return "", [], 0.0
+        return none
     last, width = are_last(axes, x), x.shape[-1]
     columns = len(axes) == 1 and axes[0] % x.ndim == x.ndim - 2 and width >= LANES and not center
     if (last or columns) and not bias and (each := _one_per_group(x, axes, weight)) is not None:
@@ -60,7 +61,7 @@ def _kernel(x, axes, center, weight, *bias):
             return "normalize_each", [each.reshape(-1)], float(center)
         return "normalize_columns", [each.reshape((-1, width))], float(width)
     lines = as_lines(x, axes, weight, *bias or [0.0]) if last else None
-    return ("", [], 0.0) if lines is None else ("normalize", lines, float(center))
+    return none if lines is None else ("normalize", lines, float(center))
 
 
 def _one_per_group(x, axes, weight):

@@ -7,7 +7,7 @@ import pytest
 
 import tinygrad_ms as tg
 from tinygrad_ms.ops import fused
-from tinygrad_ms.ops.fused import row_kernels
+from tinygrad_ms.ops.fused import machine, row_kernels, team
 from tinygrad_ms.ops.normalization import _normalize_vjp
 
 pytestmark = pytest.mark.skipif(
@@ -101,6 +101,19 @@ def test_do_not_depend_on_the_number_of_threads(case):
             np.testing.assert_array_equal(a, b)
 
 
+def test_one_thread_needs_no_team(monkeypatch):
+    tg.set_num_threads(1)
+    arrays = numbers((1000, 40), (40,))
+    right = value_and_gradients(arrays, -1)
+    monkeypatch.setattr(team, "team", lambda: None)
+    for a, b in zip(value_and_gradients(arrays, -1), right, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_weight_may_be_a_number():
+    assert machine.at(np.array([1.0, 2.0]), 1) == 2.0 == machine.at(2.0, 1) == machine.at(np.float32(2), 1)
+
+
 @pytest.mark.parametrize("eps", [0.0, 1e-30, 1e-5])
 @pytest.mark.parametrize("case", [CASES[k] for k in (0, 3, 6, 8, 10, 12)], ids=str)
 def test_numbers_out_of_range(case, eps, used):
@@ -156,7 +169,13 @@ def test_the_gradient_of_a_bias_that_is_added_to_rows_not_centred(used):
 
 def test_what_no_kernel_takes_stays_with_numpy(used):
     g, x = numbers((40, 30, 50), None)
-    for weight, axes in [((30, 50), (-1,)), ((40, 1, 50), (-2,)), ((50,), (0, 1)), ((1, 40, 30, 1), (-1,))]:
+    for weight, axes in [
+        ((30, 50), (-1,)),
+        ((40, 1, 50), (-2,)),
+        ((50,), (0, 1)),
+        ((1, 40, 30, 1), (-1,)),
+        ((50,), ()),
+    ]:
         w = np.ones(weight, "f")
         if axes == (-2,):
             w = w.astype("d")

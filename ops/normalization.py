@@ -15,7 +15,7 @@ from tinygrad_ms.arrays.sums import sum_over, wide
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops import row_blocks
-from tinygrad_ms.ops.fused import calls
+from tinygrad_ms.ops.fused import norm_calls
 from tinygrad_ms.ops.operands import as_number
 from tinygrad_ms.ops.scale import in_range, power_of_two
 from tinygrad_ms.ops.shapes import broadcast_to, from_the_end
@@ -68,7 +68,7 @@ def _jacobian(u, along, c, r, s, scale, axes, center):
 
 def _normalize_vjp(needed, g, x, weight, bias_shape, axes, eps, center):
     axes = from_the_end(axes, x.ndim)
-    if (found := calls.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)) is not None:
+    if (found := norm_calls.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)) is not None:
         return found
     if (found := row_blocks.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)) is not None:
         return found
@@ -107,7 +107,7 @@ def normalize(xp, x, weight, bias, /, axes, eps, center):
     """weight h + bias, where h is x with mean square 1 over ``axes``, and with mean 0 if ``center``."""
     if any(not -x.ndim <= axis < x.ndim for axis in axes):
         raise ValueError(f"normalize: x has shape {x.shape}, which has not all of the axes {axes}")
-    if (y := calls.normalize(x, weight, bias, axes, eps, center)) is not None:
+    if (y := norm_calls.normalize(x, weight, bias, axes, eps, center)) is not None:
         return y
     if (y := row_blocks.normalize(xp, x, weight, bias, axes, eps, center)) is not None:
         return y

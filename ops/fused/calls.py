@@ -8,7 +8,6 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.ops.fused import LEAST, devices_do, find, is_on
 from tinygrad_ms.ops.fused.tiles import LANES
-from tinygrad_ms.ops.row_blocks import are_last, as_lines
 
 __all__: list[str] = []
 
@@ -82,46 +81,9 @@ def label_loss_rule(scale, logits, labels, top, rest, total):
     return y
 
 
-def normalize(x, weight, bias, axes, eps, center):
-    """weight (x with mean 0, if ``center``, and mean square 1) + bias over the last axes."""
-    if (on := devices_do(x)) is not None:
-        return on.normalize(x, weight, bias, axes, eps, center)
-    lines = _lines(x, axes, weight, bias)
-    if lines is None or not (run := find("normalize", x := _without_gaps(x))):
-        return None
-    y = numpy.empty_like(x)
-    run(*(a.reshape((-1, lines[0].size)) for a in (x, y)), *lines, float(eps), float(center))
-    return y
-
-
-def normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center):
-    """The gradients of x, weight and bias."""
-    if (on := devices_do(x)) is not None:
-        return on.normalize_rule(needed, g, x, weight, bias_shape, axes, eps, center)
-    lines = _lines(x, axes, weight)
-    if lines is None or type(g) is not type(x):
-        return None
-    g, x, (line,) = _without_gaps(g), _without_gaps(x), lines
-    if not (run := find("normalize_rule", g, x)):
-        return None
-    dx, sums = numpy.empty_like(x), numpy.empty_like(x, "float64", shape=(2, line.size))
-    run(*(a.reshape((-1, line.size)) for a in (g, x, dx)), line, *sums, float(eps), float(center))
-    shapes = getattr(weight, "shape", ()), bias_shape
-    return dx, *(
-        a.reshape(shape).astype(x.dtype) if shape else a.sum().astype(x.dtype) for a, shape in zip(sums, shapes)
-    )
-
-
-def _without_gaps(x):
+def without_gaps(x):
     """The array with its elements one behind the other: itself, or a copy."""
     return BACKENDS[type(x)].xp.ascontiguousarray(x)
-
-
-def _lines(x, axes, *factors):
-    """Each as a vector, if it has the shape of the last axes ``axes`` or is a number; else None."""
-    if not isinstance(x, numpy.ndarray) or x.size < LEAST or not is_on() or not are_last(axes, x):
-        return None
-    return as_lines(x, axes, *factors) if all(isinstance(a, float | numpy.ndarray) for a in factors) else None
 
 
 def product(a, b):
@@ -167,7 +129,7 @@ def _small_matrices(name, factors, *arrays):
         return None
     if first.dtype.char != "f" or first.size < LEAST or n % LANES or max(first.shape[-2:]) > SMALL:
         return None
-    arrays = [_without_gaps(x) for x in arrays]
+    arrays = [without_gaps(x) for x in arrays]
     if not (run := find(name, *arrays)):
         return None
     y = numpy.empty_like(arrays[0])

@@ -8,6 +8,7 @@ import re
 import struct
 from contextlib import suppress
 from fractions import Fraction
+from operator import getitem
 
 __all__: list[str] = []
 
@@ -53,6 +54,11 @@ def wide_loop(together):
 
     0: the compiler chooses how many.
     """
+
+
+def at(a, j):
+    """a[j], or a if it is a number."""
+    return a[j] if hasattr(a, "ndim") and a.ndim else a
 
 
 def line(a):
@@ -220,6 +226,14 @@ def of_loops() -> dict:
 
         return types.none(), generate
 
+    @intrinsic
+    def at(typing_context, a, j):
+        if not hasattr(a, "ndim"):
+            return a(a, j), lambda context, builder, signature, arguments: arguments[0]
+        known = typing_context.resolve_value_type(getitem).get_call_type(typing_context, (a, j), {})
+        return known, lambda context, builder, _, arguments: context.get_function(getitem, known)(builder, arguments)
+
     return {
-        "wide_loop": wide_loop, "line": line, "skew": skew, "put_line": put_line, "fetch": fetch, "settle": settle,
+        "at": at, "wide_loop": wide_loop, "line": line, "skew": skew, "put_line": put_line, "fetch": fetch,
+        "settle": settle,
     }  # fmt: skip

@@ -13,7 +13,7 @@ from tinygrad_ms.ops.fused.team import memory_of_parts, part_size, pays
 __all__: list[str] = []
 
 ROWS, EACH, LABELS, TOTALS = "rows", "each", "labels", "totals"  # kinds of arguments
-LINE, SUMS, NUMBER = "line", "sums", "number"
+MORE, MORE_TOTALS, LINE, SUMS, NUMBER = "more", "more totals", "line", "sums", "number"
 BLOCKS = 16  # of rows; their sums are added up in order, for any number of threads
 
 
@@ -21,9 +21,11 @@ class Rows(Kernel):
     """A kernel over the rows of matrices. The body is a function of matrices; ``kinds``: those of its arguments.
 
     ROWS: a matrix. EACH, LABELS, TOTALS: a number for each row, in the dtype of the matrix, in int64, in float64.
+    MORE, MORE_TOTALS: several numbers for each row, in the dtype of the matrix, in float64.
     LINE: a vector like a row. SUMS: a vector like a row, to which all rows of a part add. NUMBER: a number.
-    The kernel writes into TOTALS and SUMS, and into the last of several matrices.
-    single: the body is a function of one row of each matrix, and of the number for it. It fills that of the last.
+    The kernel writes into TOTALS, MORE_TOTALS and SUMS, and into the last of several matrices.
+    single: the body is a function of one row of each matrix, and of the number for it, or of a vector of one number
+    for TOTALS. It fills the row of the last matrix.
     streams: a large result goes past the caches. That is no faster where the arithmetic takes longer than the memory.
     """
 
@@ -33,14 +35,16 @@ class Rows(Kernel):
         super().__init__(body, dtypes)
         self.kinds, self.takes, self.single, self.streams = kinds, None, single, streams
         self.matrices = [k for k, kind in enumerate(kinds) if kind == ROWS]
-        self.written = [k for k, kind in enumerate(kinds) if kind in (TOTALS, SUMS)] + self.matrices[1:][-1:]
+        self.written = [k for k, kind in enumerate(kinds) if kind in (TOTALS, MORE_TOTALS, SUMS)] + self.matrices[1:][
+            -1:
+        ]
 
     def text(self, real):
         text = Text(real)
         name = text.add(self.body)
         if not self.single:
             return name, text.whole(name)
-        forms = {ROWS: "{}[i]", EACH: "{}[i]", LABELS: "int({}[i])"}
+        forms = {ROWS: "{}[i]", EACH: "{}[i]", LABELS: "int({}[i])", TOTALS: "{}[i : i + 1]"}
         given = list(inspect.signature(self.body).parameters)
         values = [forms.get(kind, "{}").format(a) for kind, a in zip(self.kinds, given)]
         values[self.matrices[-1]] = "near[held + i * stride : held + i * stride + size]"
@@ -54,8 +58,8 @@ class Rows(Kernel):
         return f"{self.name}_rows", text.whole(f"{self.name}_rows", loop)
 
     def nothing(self, dtype):
-        shapes = {ROWS: (0, 1), LINE: 1, SUMS: 1}
-        dtypes = {LABELS: "int64", TOTALS: "float64"}
+        shapes = {ROWS: (0, 1), MORE: (0, 1), MORE_TOTALS: (0, 1), LINE: 1, SUMS: 1}
+        dtypes = {LABELS: "int64", TOTALS: "float64", MORE_TOTALS: "float64"}
         made = [numpy.zeros(shapes.get(kind, 0), dtypes.get(kind, dtype)) for kind in self.kinds]
         made = [0.0 if kind == NUMBER else a for kind, a in zip(self.kinds, made)]
         return self.into_rows(made, False) if self.single else made
@@ -67,10 +71,7 @@ class Rows(Kernel):
         return [*arguments, numpy.empty(y.shape[1] + PIECE, y.dtype) if streams else flat, 0 if streams else y.shape[1]]
 
     def hows(self):
-        hows = [
-            "part" if kind in (ROWS, EACH, LABELS, TOTALS) else "own" if kind == SUMS else "whole"
-            for kind in self.kinds
-        ]
+        hows = ["own" if kind == SUMS else "whole" if kind in (LINE, NUMBER) else "part" for kind in self.kinds]
         if self.single:
             hows[self.matrices[-1]] = "flat"
         return [*hows, "piece", "whole"] if self.single else hows

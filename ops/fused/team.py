@@ -84,9 +84,8 @@ class Job:
     def code(self):
         """What starts the team, the address of what its members run, and for how many words; made at first use."""
         text, size = self.text()
-        lead = compiled(
-            "lead", f"# {self.function.__module__}\n{text}", set(), sys.modules[__name__], run=self.function
-        )
+        text = f"# {self.function.__module__}\n{text}"
+        lead = compiled("lead", text, set(), sys.modules[__name__], run=self.function)
         return lead, sys.modules[lead.__module__].job.address, size
 
     def text(self) -> tuple[str, int]:
@@ -97,12 +96,10 @@ class Job:
         write, read, given, place = [], [], [], AHEAD
 
         def number(name, kind):
-            real = str(kind) if str(kind).startswith("float") else ""
+            real, word = str(kind) if str(kind).startswith("float") else "", f"word(words, {place})"
             names.append(name)
             write.append(f"words[{place}] = " + (f"bits(float64({name}))" if real else name))
-            read.append(
-                f"{name} = " + (f"{real}(from_bits(word(words, {place})))" if real else f"word(words, {place})")
-            )
+            read.append(f"{name} = " + (f"{real}(from_bits({word}))" if real else word))
             return place + 1
 
         for k, (kind, how) in enumerate(zip(self.kinds, self.how)):
@@ -133,10 +130,9 @@ class Job:
 
     def __call__(self, step, total, *arguments):
         """Run it on parts of ``step`` rows of ``total``. An argument for "flat" or "piece" is followed by a length."""
-        threads = members()
-        if threads > 1:
+        if (threads := members()) > 1 or get_num_threads() == 1:
             lead, job, size = self.code
-            lead(numpy.empty(size, "int64"), team()[0], job, threads, step, total, *arguments)
+            lead(numpy.empty(size, "int64"), (team() or [0])[0], job, threads, step, total, *arguments)
         else:
             deal_out(lambda i: self.function(*self.part(i, step, total, arguments)), -(-total // step))
 
@@ -212,13 +208,17 @@ def intrinsics() -> dict:
 
     @intrinsic
     def call_team(typing_context, team, threads, job, words):
-        """gotoblas_pthread(threads, job, words, 0)."""
+        """gotoblas_pthread(threads, job, words, 0); job(words) for one thread."""
 
         def generate(context, builder, signature, arguments):
             team, threads, job, array = arguments
             data = builder.ptrtoint(make_array(words)(context, builder, array).data, i64)
-            function = builder.inttoptr(team, ir.FunctionType(i32, [i32, i64, i64, i32]).as_pointer())
-            builder.call(function, [builder.trunc(threads, i32), job, data, i32(0)])
+            several, alone = (ir.FunctionType(i32, kinds).as_pointer() for kinds in ([i32, i64, i64, i32], [i64]))
+            with builder.if_else(builder.icmp_signed(">", threads, i64(1))) as (then, otherwise):
+                with then:
+                    builder.call(builder.inttoptr(team, several), [builder.trunc(threads, i32), job, data, i32(0)])
+                with otherwise:
+                    builder.call(builder.inttoptr(job, alone), [data])
             return context.get_dummy_value()
 
         return types.none(types.int64, types.int64, types.int64, words), generate

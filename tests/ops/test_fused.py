@@ -49,9 +49,11 @@ ROWS = {
         lambda x: tg.cross_entropy(x, LABELS, ignore_index=7),
         ["log_softmax", "softmax_minus_one_hot"],
     ),
-    "layer_norm": (tg.layer_norm, ["normalize", "normalize_rule"]),
+    "layer_norm": (tg.layer_norm, ["normalize_each", "normalize_each_rule"]),
     "layer_norm of a part": (lambda x, w, b: tg.layer_norm(x, w, b), ["normalize", "normalize_rule"]),
     "rms_norm": (lambda x, w: tg.rms_norm(x, w), ["normalize", "normalize_rule"]),
+    "layer_norm times each": (lambda x, w: tg.layer_norm(x, w), ["normalize_each", "normalize_each_rule"]),
+    "rms_norm times each": (lambda x, w: tg.rms_norm(x, w, 1e-30), ["normalize_each", "normalize_each_rule"]),
 }
 
 
@@ -84,9 +86,9 @@ def used(monkeypatch):
 
 
 def inputs(name, dtype="float32"):
-    count = 3 if "part" in name else 2 if name == "rms_norm" else 1
+    count = 3 if "part" in name else 2 if name == "rms_norm" or "each" in name else 1
     x = 3 * np.random.default_rng(0).normal(size=(400, 301))
-    arrays = [x, *np.random.default_rng(1).normal(size=(2, 301))][:count]
+    arrays = [x, *np.random.default_rng(1).normal(size=(2, 400, 1) if "each" in name else (2, 301))][:count]
     return [a.astype("float32").astype(dtype) for a in arrays]
 
 
@@ -223,12 +225,12 @@ def test_other_axes_and_weights_stay_with_numpy(used):
     for function in (
         lambda x: tg.softmax(x, axis=0), lambda x: tg.layer_norm(x, axes=(0,)),
         lambda x: tg.log_softmax(x, axis=(1, 2)),
-        lambda x: tg.rms_norm(x, np.ones((30, 1), "f")), lambda x: tg.layer_norm(x, axes=(0, 2)),
+        lambda x: tg.rms_norm(x, np.ones((30, 50), "f")), lambda x: tg.layer_norm(x, axes=(0, 2)),
     ):  # fmt: skip
         assert ulps(value_and_gradients(function, [x]), value_and_gradients(function, [x.astype("d")])) <= 8
     assert set(used) <= {"exp"}
     value_and_gradients(lambda x: tg.layer_norm(x, axes=(2, 1)), [x])
-    assert set(used) - {"exp"} == {"normalize", "normalize_rule"}
+    assert set(used) - {"exp"} == {"normalize_each", "normalize_each_rule"}
 
 
 @needs_numba
@@ -303,13 +305,14 @@ def test_stores_past_the_caches_leave_the_same_numbers(name, dtype, monkeypatch)
 
 
 @needs_numba
-@pytest.mark.parametrize("name", ["normalize", "softmax_rule", "normalize_rule"])
+@pytest.mark.parametrize("name", ["normalize", "softmax_rule", "normalize_rule", "normalize_each"])
 def test_rows_sent_past_the_caches_are_the_same(name, monkeypatch):
     kernel = fused.loaded()[name]
     assert kernel.ready(np.dtype("f"))
     for shape in [(1, 128), (7, 131), (400, 300)]:
         lines = {"normalize": (1, 0), "normalize_rule": (1, 0, 0)}.get(name, ())
-        more = [*(np.full(shape[1], value, "f") for value in lines), *([1e-5, 1.0] if lines else [])]
+        lines = [np.full(shape[1], value, "f") for value in lines] or [np.ones(shape[0], "f")] * ("each" in name)
+        more = [*lines, *([1e-5, 1.0] if lines else [])]
         given = np.random.default_rng(0).normal(size=(len(kernel.matrices) - 1, *shape)).astype("f")
         for by in (0, 1, 15):
             found = []

@@ -207,7 +207,8 @@ def test_small_arrays_get_no_loops(monkeypatch):
 
 KERNELS = {
     "gelu": tg.gelu, "silu": tg.silu, "softmax": tg.softmax, "log_softmax": tg.log_softmax, "softplus": tg.softplus,
-    "elu": tg.elu, "sigmoid": tg.sigmoid, "normalize": tg.layer_norm,
+    "elu": tg.elu, "sigmoid": tg.sigmoid, "normalize": lambda x: tg.layer_norm(x, x[0]),
+    "normalize_each": lambda x: tg.layer_norm(x, x[:, :1]), "normalize_columns": lambda x: tg.rms_norm(x, axes=-2),
 }  # fmt: skip
 
 
@@ -302,6 +303,7 @@ def test_kernels_write_only_where_they_say():
 
     fusion.loaded()
     shapes = {k.ROWS: (6, 256), k.LINE: 256, k.SUMS: 256, k.EACH: 6, k.TOTALS: 6, k.LABELS: 6}
+    shapes |= {k.MORE: (6, 16), k.MORE_TOTALS: (6, 16)}
     rng = np.random.default_rng(0)
     for name, kernel in KERNELS.items():
         if not kernel.ready(np.dtype("float32")):
@@ -311,7 +313,7 @@ def test_kernels_write_only_where_they_say():
         elif isinstance(kernel, Products):
             given = [rng.random((2, 3, 16, 16)).astype("f") for _ in range(3)]
         else:
-            dtypes = {k.LABELS: "int64", k.TOTALS: "float64"}
+            dtypes = {k.LABELS: "int64", k.TOTALS: "float64", k.MORE_TOTALS: "float64"}
             given = [
                 16.0 if kind == k.NUMBER else (5 * rng.random(shapes[kind])).astype(dtypes.get(kind, "f"))
                 for kind in kernel.kinds

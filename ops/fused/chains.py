@@ -16,8 +16,9 @@ import numpy
 
 from tinygrad_ms.ops.fused import activations, mathematics, single
 from tinygrad_ms.ops.fused.compiler import Text, compiled
+from tinygrad_ms.ops.fused.jobs import Job
 from tinygrad_ms.ops.fused.kernels import Each
-from tinygrad_ms.ops.fused.team import Job, part_size, pays
+from tinygrad_ms.ops.fused.team import part_size, pays
 
 __all__: list[str] = []
 

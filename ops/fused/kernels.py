@@ -7,8 +7,9 @@ from typing import Any
 import numpy
 
 from tinygrad_ms.ops.fused.compiler import Text, compiled
+from tinygrad_ms.ops.fused.jobs import Job
 from tinygrad_ms.ops.fused.streams import STREAMED
-from tinygrad_ms.ops.fused.team import Job, memory_of_parts, part_size, pays
+from tinygrad_ms.ops.fused.team import memory_of_parts, part_size, pays
 
 __all__: list[str] = []
 

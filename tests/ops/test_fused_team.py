@@ -13,7 +13,7 @@ import pytest
 
 import tinygrad_ms as tg
 from tinygrad_ms.ops import fused
-from tinygrad_ms.ops.fused import team
+from tinygrad_ms.ops.fused import jobs, team
 
 pytestmark = pytest.mark.skipif(not fused.INSTALLED, reason="numba is not installed: pip install numba")
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,9 +64,9 @@ def of_many_kernels():
 
 def test_the_numbers_are_the_same_with_and_without_the_team(two_of_blas, monkeypatch):
     calls = []
-    original = team.Job.__call__
+    original = jobs.Job.__call__
     monkeypatch.setattr(
-        team.Job, "__call__", lambda job, *given: (calls.append(team.members()), original(job, *given))[1]
+        jobs.Job, "__call__", lambda job, *given: (calls.append(team.members()), original(job, *given))[1]
     )
     monkeypatch.setattr(team, "FEW", 1000)
     monkeypatch.setattr(team, "MANY", 1000)

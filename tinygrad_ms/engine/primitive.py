@@ -17,7 +17,7 @@ by its name, an output (``y``, unless ``outputs`` names several), a constant, or
 from typing import Any
 
 from tinygrad_ms.engine.around.rules import Joint, Linear, Multilinear, PerArgument, Rule, each, starts_with
-from tinygrad_ms.engine.around.sentences import shape_of
+from tinygrad_ms.engine.around.sentences import FACTS
 from tinygrad_ms.engine.around.signatures import Kind, Signature
 from tinygrad_ms.engine.call import make_op
 
@@ -128,14 +128,14 @@ class Plan:
                 self.names.append(name)
                 self.outputs.append(i)
         for name in sorted(wanted - set(self.names)):
-            base = name.removesuffix("_shape")
+            base, _, kind = name.rpartition("_")
             if name in primitive.constants:
                 self.extras.append(("constant", name))
             elif name in primitive.cache:
                 self.cached.append(len(self.inputs) + len(self.outputs) + len(self.extras))
                 self.extras.append(("cached", primitive.cache.index(name)))
-            elif base != name and base in arguments:
-                self.extras.append(("shape", None if primitive.variadic else arguments.index(base)))
+            elif kind in FACTS and base in arguments:
+                self.extras.append((kind, None if primitive.variadic else arguments.index(base)))
             else:
                 raise TypeError(f"rule of {primitive.name}: {name!r} is no argument, output, constant or shape")
             self.names.append(name)
@@ -154,7 +154,7 @@ class Plan:
             elif kind == "cached":
                 yield cached[which]
             else:
-                yield tuple(map(shape_of, arrays)) if which is None else shape_of(arrays[which])
+                yield tuple(map(FACTS[kind], arrays)) if which is None else FACTS[kind](arrays[which])
 
     def shapes_in(self, saved):
         """The saved shapes by argument."""

@@ -8,6 +8,14 @@ def shape_of(value) -> tuple:
     return value.shape if hasattr(value, "shape") else ()
 
 
+def is_turned(value) -> bool:
+    """Whether the matrices of an array lie in memory column by column, as those of a transposed view do."""
+    return 0 < (steps := (0, 0, *getattr(value, "strides", ())))[-2] < steps[-1]
+
+
+FACTS = {"shape": shape_of, "turned": is_turned}  # of an argument x, which a rule names x_shape, x_turned
+
+
 def describe(primitive, values) -> str:
     """``a: float32 (2, 3) on cpu, b: 2.0``."""
     parts = []

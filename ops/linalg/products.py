@@ -24,7 +24,7 @@ def _left_vjp(g, b, a_shape, a_turned):
         return g.reshape((*g.shape, 1)) * b
     if len(a_shape) == 1 and len(b.shape) > 2:  # a vector times matrices
         return (b @ g.reshape((*g.shape, 1))).reshape((*g.shape[:-1], a_shape[0]))
-    return matmul(b, g.mT).mT if a_turned and g.ndim == b.ndim > 2 else of_two(g, b.mT)
+    return matmul(b, g.mT).mT if a_turned and g.ndim == b.ndim else of_two(g, b.mT)
 
 
 def _right_vjp(g, a, b_shape, b_turned):

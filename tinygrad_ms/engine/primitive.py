@@ -149,12 +149,12 @@ class Plan:
     def read_extras(self, arrays, constants, cached):
         """The constants, shapes and cached values that the rules name."""
         for kind, which in self.extras:
-            if kind == "constant":
+            if fact := FACTS.get(kind):
+                yield fact(arrays[which]) if which is not None else tuple(map(fact, arrays))
+            elif kind == "constant":
                 yield constants[which] if which in constants else self.primitive.defaults[which]
-            elif kind == "cached":
-                yield cached[which]
             else:
-                yield tuple(map(FACTS[kind], arrays)) if which is None else FACTS[kind](arrays[which])
+                yield cached[which]
 
     def shapes_in(self, saved):
         """The saved shapes by argument."""

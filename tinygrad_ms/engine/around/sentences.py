@@ -9,8 +9,9 @@ def shape_of(value) -> tuple:
 
 
 def is_turned(value) -> bool:
-    """Whether the matrices of an array lie in memory column by column, as those of a transposed view do."""
-    return 0 < (steps := (0, 0, *getattr(value, "strides", ())))[-2] < steps[-1]
+    """Whether the matrices of a stack lie in memory column by column, as those of a transposed view do."""
+    steps: tuple[int, ...] = getattr(value, "strides", ())
+    return len(steps) > 2 and 0 < steps[-2] < steps[-1]
 
 
 FACTS = {"shape": shape_of, "turned": is_turned}  # of an argument x, which a rule names x_shape, x_turned

@@ -18,24 +18,27 @@ from tinygrad_ms.ops.shapes import before, roll
 __all__ = ["cross", "dot", "inner", "kron", "matmul", "outer", "vecdot"]
 
 
-def _left_vjp(g, b, a_shape):
+def _left_vjp(g, b, a_shape, a_turned):
     """The cotangent of a in a @ b: g b^T."""
     if len(b.shape) == 1:  # a matrix or vector times a vector
         return g.reshape((*g.shape, 1)) * b
     if len(a_shape) == 1 and len(b.shape) > 2:  # a vector times matrices
         return (b @ g.reshape((*g.shape, 1))).reshape((*g.shape[:-1], a_shape[0]))
-    return of_two(g, b.mT)
+    return matmul(b, g.mT).mT if a_turned and g.ndim == b.ndim else of_two(g, b.mT)
 
 
-def _right_vjp(g, a, b_shape):
-    """The cotangent of b in a @ b: a^T g. A batch of a against one matrix b is summed inside one product."""
+def _right_vjp(g, a, b_shape, b_turned):
+    """The cotangent of b in a @ b: a^T g. A batch of a against one matrix b is summed inside one product.
+
+    Where matrices of a stack lie column by column, so do their cotangents: transposed back, these have no gaps.
+    """
     if len(a.shape) == 1:
         column = a.reshape((a.shape[0], 1))
         if len(b_shape) == 1:
             return a * g.reshape((*g.shape, 1))
         return column * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
     if len(b_shape) > 2:
-        return matmul(a.mT, g)
+        return matmul(g.mT, a).mT if b_turned and a.ndim > 2 else matmul(a.mT, g)
     rows, inner = prod(a.shape[:-1]), a.shape[-1]
     stacked = before(g, len(a.shape) + len(b_shape) - 2)
     a = a.reshape((rows, inner))

@@ -3,6 +3,8 @@
 Every primitive is checked at its samples by test_derivatives.py.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -11,6 +13,7 @@ import tinygrad_ms as tg
 from tests.samples.linalg.decompositions import SPREAD, SQUARE, TALL, WIDE, positive_definite
 from tests.samples.linalg.solve import by_minors, by_minors_of_minors, leibniz, regular
 from tinygrad_ms.arrays.devices import to_device
+from tinygrad_ms.engine.around.modes import hooks
 from tinygrad_ms.testing import check_jvp, gradcheck, gradgradcheck
 
 RANDOM = np.random.default_rng(0)
@@ -118,6 +121,25 @@ def test_products_are_those_of_numpy(name, shapes):
     function = getattr(tg, name)
     np.testing.assert_allclose(function(*map(tg.tensor, arrays)).data, getattr(np, name)(*arrays), rtol=1e-12)
     check(function, *arrays)
+
+
+@pytest.mark.parametrize("turned", [(True, False), (False, True), (True, True)])
+def test_gradients_of_transposed_stacks_lie_in_memory_as_the_stacks_do(turned):
+    def product(x, y):
+        a, b = (z.mT if t else z for z, t in zip((x, y), turned))
+        return a @ b
+
+    shapes = [(2, 3, n, m) if t else (2, 3, m, n) for (m, n), t in zip(((4, 5), (5, 6)), turned)]
+    rng = np.random.default_rng(0)
+    x, y = (tg.tensor(rng.normal(size=shape), requires_grad=True) for shape in shapes)
+    seen = []
+    observer = SimpleNamespace(after_rule=lambda node, g, found: seen.extend((p.shape, d) for p, d in found))
+    with hooks(observer):
+        product(x * 1.0, y * 1.0).sum().backward()
+    kept = [d for shape, d in seen if shape in shapes and d.shape == shape]
+    assert len(kept) >= 4 and all(d.flags.c_contiguous for d in kept)
+    gradcheck(product, [x, y])
+    gradgradcheck(product, [x, y])
 
 
 def test_tensordot_over_named_axes():

@@ -48,6 +48,43 @@ def tokens(calls, shape=(3, 5), vocabulary=7, seed=0):
         yield rng.integers(0, vocabulary, shape), rng.integers(0, vocabulary, shape)
 
 
+# --- parts of one array -----------------------------------------------------------------------------------------------
+
+
+def test_parts_are_made_where_they_are_joined():
+    x, y = (np.random.default_rng(i).normal(size=(4, 16)).astype("float32") for i in range(2))
+
+    def used_later(x, y):
+        a, b = x @ y.T, x * y @ y.T
+        return (tg.stack([a, b]) ** 2).sum() + (a * 3).sum()
+
+    def changed_later(x, y):
+        a, b = x @ y.T, x * y @ y.T
+        whole = tg.stack([a, b])
+        with tg.no_grad():
+            a[0] = 1
+        return (whole**2).sum() + (a * 3).sum()
+
+    def twice(x, y):
+        a = x @ y.T
+        return (tg.stack([a, a]) ** 2).sum()
+
+    def across(x, y):
+        return (tg.concat([x @ y.T, x * y @ y.T], axis=1) ** 2).sum()
+
+    def with_parts(x, y):
+        a, b = x @ y.T, x * y @ y.T
+        return (tg.stack([a, b]) ** 2).sum(), a
+
+    for function in (used_later, changed_later, twice, across, with_parts):
+        step = tg.compile(function)
+        for factor in (1, 2, 3):
+            found, expected = step(factor * x, y), function(tg.tensor(factor * x), tg.tensor(y))
+            for p, q in zip(found, expected) if type(found) is tuple else [(found, expected)]:
+                same(p, q)
+        assert ("concatenate" in step.last.source) == (function is not used_later), function.__name__
+
+
 # --- call by call -----------------------------------------------------------------------------------------------------
 
 

@@ -196,6 +196,21 @@ def test_without_kernels_everything_is_as_it_was():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_call_is_a_loop_where_it_repeats_numbers_or_threads_share_it(threads):
+    x, column, row, unit = normal(2048, 64), normal(2048, 1, seed=1), normal(64, seed=2), np.eye(64, dtype="float32")
+    tg.set_num_threads(threads)
+    try:
+        for other in (column, row, x * 2):
+            step = tg.compile(lambda a, b: a @ unit * b)
+            for _ in range(3):
+                y = step(x, other)
+            np.testing.assert_array_equal(y.numpy(), (x @ unit) * other)
+            assert bool(step.last.plan.loops) == (threads > 1 or other.size < x.size)
+    finally:
+        tg.set_num_threads(None)
+
+
 def test_small_arrays_get_no_loops(monkeypatch):
     monkeypatch.setattr(fusion, "loaded", lambda: pytest.fail("kernels are loaded"))
     step, eager = pulled(mixed, normal(100, seed=1), normal(100, seed=2))

@@ -17,7 +17,7 @@ by its name, an output (``y``, unless ``outputs`` names several), a constant, or
 from typing import Any
 
 from tinygrad_ms.engine.around.rules import Joint, Linear, Multilinear, PerArgument, Rule, each, starts_with
-from tinygrad_ms.engine.around.sentences import shape_of
+from tinygrad_ms.engine.around.sentences import FACTS
 from tinygrad_ms.engine.around.signatures import Kind, Signature
 from tinygrad_ms.engine.call import make_op
 
@@ -128,14 +128,14 @@ class Plan:
                 self.names.append(name)
                 self.outputs.append(i)
         for name in sorted(wanted - set(self.names)):
-            base = name.removesuffix("_shape")
+            base, _, kind = name.rpartition("_")
             if name in primitive.constants:
                 self.extras.append(("constant", name))
             elif name in primitive.cache:
                 self.cached.append(len(self.inputs) + len(self.outputs) + len(self.extras))
                 self.extras.append(("cached", primitive.cache.index(name)))
-            elif base != name and base in arguments:
-                self.extras.append(("shape", None if primitive.variadic else arguments.index(base)))
+            elif kind in FACTS and base in arguments:
+                self.extras.append((kind, None if primitive.variadic else arguments.index(base)))
             else:
                 raise TypeError(f"rule of {primitive.name}: {name!r} is no argument, output, constant or shape")
             self.names.append(name)
@@ -149,12 +149,12 @@ class Plan:
     def read_extras(self, arrays, constants, cached):
         """The constants, shapes and cached values that the rules name."""
         for kind, which in self.extras:
-            if kind == "constant":
+            if fact := FACTS.get(kind):
+                yield fact(arrays[which]) if which is not None else tuple(map(fact, arrays))
+            elif kind == "constant":
                 yield constants[which] if which in constants else self.primitive.defaults[which]
-            elif kind == "cached":
-                yield cached[which]
             else:
-                yield tuple(map(shape_of, arrays)) if which is None else shape_of(arrays[which])
+                yield cached[which]
 
     def shapes_in(self, saved):
         """The saved shapes by argument."""

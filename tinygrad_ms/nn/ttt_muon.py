@@ -68,7 +68,8 @@ class SwiGLU:
         a = gate * s
         du = dh * a
         dg = dh * linear * (s + a - a * s)  # s + a (1 - s): the derivative of silu
-        return (dg * rate0).mT @ k, (a * linear * rate1).mT @ v, (du * rate2).mT @ k
+        dg, h, du = dg * rate0, a * linear * rate1, du * rate2  # before the products, so that one loop makes them
+        return dg.mT @ k, h.mT @ v, du.mT @ k
 
 
 class LinearMap:

@@ -5,6 +5,7 @@ stay. The remaining calls write into buffers in one block of memory. Two buffers
 needed when the other is first written.
 """
 
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -356,16 +357,20 @@ class Plan:
                 self.backend = self.backend or backend_of(v)  # of the block; what lies elsewhere is made anew each time
                 if backend_of(v) is self.backend and not self.backend.multi_device:
                     self.static[v.storage] = v
+        inside, joins = self.parts_in_place()
         ends: dict[int, list[Storage]] = {}
-        for s, i in self.last_uses().items():
+        last = self.last_uses()
+        for s, (whole, _) in inside.items():
+            last[whole] = max(last[whole], last.pop(s))
+        for s, i in last.items():
             ends.setdefault(i, []).append(s)
         self.size, self.offsets = 0, {}
         free: list[tuple[int, int]] = []
         used: dict[Storage, tuple[int, int]] = {}
         for i, e in enumerate(self.entries):
-            made = [s for s in self.writes(e) if s in self.static and s not in used]
+            made = [inside.get(s, (s, 0))[0] for s in self.writes(e) if s in self.static]
             ended = [s for s in ends.get(i, ()) if s in self.static]
-            for s in made:
+            for s in [s for s in dict.fromkeys(made) if s not in used]:
                 v = self.static[s]
                 size = -(-max(prod(v.shape) * v.dtype.itemsize, 1) // 64) * 64
                 donor = self.overwritten(e, v, ended, used)
@@ -378,6 +383,37 @@ class Plan:
             for s in ended:
                 if s in used:
                     give(free, used.pop(s))
+        self.offsets |= {s: self.offsets[whole] + start for s, (whole, start) in inside.items()}
+        self.entries = [e for e in self.entries if e not in joins]
+        self.copies_spared += len(joins)
+
+    def parts_in_place(self) -> tuple[dict[Storage, tuple[Storage, int]], set[Entry]]:
+        """{part: (whole, first byte)} for arrays that are made where they are joined in memory; the joins."""
+        inside: dict[Storage, tuple[Storage, int]] = {}
+        spans, joins = self.spans(), set()
+        written = {s: i for i, e in enumerate(self.entries) for s in e.writes}
+        free = self.static.keys() & spans.keys()
+        for i, e in enumerate(self.entries):
+            if e.function is not numpy.concatenate or e.writes or e.outs.storage not in free:
+                continue
+            axis, whole = e.args[1] if len(e.args) > 1 else e.kwargs.get("axis", 0), e.outs.storage
+            parts = [*values_in(self.resolve(e.args[0]))]
+            if type(axis) is not int or axis < 0 or prod(e.outs.shape[:axis]) != 1 or whole in written:
+                continue
+            ends = [*accumulate(map(size_of, parts))]  # in bytes
+            fine = [
+                v.storage in free and prod(v.shape) == v.storage.count and small.in_c(v) and v.dtype == e.outs.dtype
+                and end % 64 == 0 and written.get(v.storage, 0) < i
+                for v, end in zip([*parts, e.outs], [*ends, 0])
+            ]  # fmt: skip
+            moved = {v.storage: (whole, end - size_of(v)) for v, end in zip(parts, ends)}
+            if len(moved) == len(e.args[0]) and all(fine):
+                start, end = min(spans[s][0] for s in moved), max(spans[s][1] for s in (whole, *moved))
+                now = {**spans, **dict.fromkeys(moved, (0, 0, 0)), whole: (start, end, spans[whole][2])}
+                if self.fits(now, spans):
+                    joins.add(e)
+                    spans, inside, free = now, {**inside, **moved}, free - {whole, *moved}
+        return inside, joins
 
     def overwritten(self, e, v, ended, used):
         """A buffer that an elementwise call reads and may overwrite with its result, or None."""

@@ -8,6 +8,15 @@ def shape_of(value) -> tuple:
     return value.shape if hasattr(value, "shape") else ()
 
 
+def is_turned(value) -> bool:
+    """Whether the matrices of a stack lie in memory column by column, as those of a transposed view do."""
+    steps: tuple[int, ...] = getattr(value, "strides", ())
+    return len(steps) > 2 and 0 < steps[-2] < steps[-1]
+
+
+FACTS = {"shape": shape_of, "turned": is_turned}  # of an argument x, which a rule names x_shape, x_turned
+
+
 def describe(primitive, values) -> str:
     """``a: float32 (2, 3) on cpu, b: 2.0``."""
     parts = []

@@ -10,8 +10,9 @@ The forward takes the array library ``xp``, then raw arrays, then constants. Con
 where there is one (``def broadcast_to(xp, x, /, shape)``), else those with a default and the keyword-only ones. The
 forward calls functions of ``xp``. Of another op it calls the forward (``erf.primitive.forward``), never the op itself.
 A rule is ordinary mathematics in operators and ops. The names of its parameters say what the tape saves: an argument
-by its name, an output (``y``, unless ``outputs`` names several), a constant, or ``x_shape``, the shape of argument
-``x``. A rule computes on raw arrays. Under ``create_graph`` it gets tensors, and what it computes is recorded.
+by its name, an output (``y``, unless ``outputs`` names several), a constant, or a fact of argument ``x``: ``x_shape``,
+and ``x_turned``, whether its matrices lie column by column. A rule computes on raw arrays. Under ``create_graph`` it
+gets tensors, and what it computes is recorded.
 """
 
 from typing import Any

@@ -100,16 +100,22 @@ def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -
     alone = [pair for pair in BACKENDS.items() if not pair[1].multi_device]
     for array_type, backend in alone:  # the call goes straight to the array library
         op.primitive.direct[array_type] = getattr(backend.xp, plain) if plain else partial(forward, backend.xp)
-    if plain in COMPILED and INSTALLED and (plain == "tanh" or not widest(plain)):
+    if plain in COMPILED and INSTALLED and (plain in ALWAYS or not widest(plain)):
         op.primitive.direct[numpy.ndarray] = large_or(getattr(numpy, plain), plain)
+    elif isinstance(ufunc := getattr(numpy, plain, None), numpy.ufunc):
+        UFUNCS.append((op.primitive, ufunc))
     return op
 
 
+UFUNCS: list[tuple[Primitive, numpy.ufunc]] = []  # ops that are a function of NumPy, and no kernel
+
+
 COMPILED = {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh"}  # functions of NumPy for which there is a kernel
+ALWAYS = {"exp", "tanh"}  # of these, the ones whose kernel is faster than any loop of NumPy
 
 
 def widest(name) -> bool:
-    """Whether NumPy has an AVX-512 loop for this function of float32. Then a kernel is no faster, but for tanh."""
+    """Whether NumPy has an AVX-512 loop for this function of float32. Most kernels are no faster."""
     loops = numpy.lib.introspect.opt_func_info(func_name=f"^{name}$", signature="float32")
     return any(mark in loop["current"] for kinds in loops.values() for loop in kinds.values() for mark in ("V4", "512"))
 

@@ -91,6 +91,7 @@ def _load() -> dict:
         importlib.import_module("numba")
         from tinygrad_ms.ops.fused import (
             activations,
+            arithmetic,
             functions,
             labels,
             layouts,
@@ -106,5 +107,6 @@ def _load() -> dict:
         _state["on"] = False
         return {}
     _state["kernels"] = KERNELS
+    arithmetic.share_arithmetic(is_on)
     ORDERS.insert(1, lambda tape, grads: walk.from_the_end(tape, grads) if _state["on"] else reversed(tape))
     return KERNELS

@@ -18,7 +18,7 @@ import numpy
 from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.engine.primitive import Primitive, elementwise, linear, no_derivative
 from tinygrad_ms.engine.tensor import Tensor
-from tinygrad_ms.ops.fused import INSTALLED, LEAST, find
+from tinygrad_ms.ops.fused import INSTALLED, LEAST, UFUNCS, find
 
 __all__: list[str] = []
 
@@ -105,9 +105,6 @@ def _define(name, doc, forward, same_name, row: FrameType, kind=None, **facts) -
     elif isinstance(ufunc := getattr(numpy, plain, None), numpy.ufunc):
         UFUNCS.append((op.primitive, ufunc))
     return op
-
-
-UFUNCS: list[tuple[Primitive, numpy.ufunc]] = []  # ops that are a function of NumPy, and no kernel
 
 
 COMPILED = {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh"}  # functions of NumPy for which there is a kernel

@@ -27,6 +27,7 @@ __all__: list[str] = []
 
 LEAST = 30_000  # elements; for fewer a kernel saves hardly any time
 _state: dict = {"on": os.environ.get("TINYGRAD_MS_FUSED", "") != "0", "kernels": None, "devices": None}
+UFUNCS: list = []  # (primitive, ufunc) of the ops that are a function of NumPy, and no kernel
 INSTALLED = importlib.util.find_spec("numba") is not None
 
 
@@ -107,6 +108,6 @@ def _load() -> dict:
         _state["on"] = False
         return {}
     _state["kernels"] = KERNELS
-    arithmetic.share_arithmetic(is_on)
+    arithmetic.share_arithmetic(UFUNCS, is_on)
     ORDERS.insert(1, lambda tape, grads: walk.from_the_end(tape, grads) if _state["on"] else reversed(tape))
     return KERNELS

@@ -7,7 +7,6 @@ import numpy
 
 from tinygrad_ms.ops.fused.chains import chain
 from tinygrad_ms.ops.fused.team import pays
-from tinygrad_ms.ops.rows import UFUNCS
 
 __all__: list[str] = []
 
@@ -15,9 +14,9 @@ NAMES = "add", "subtract", "multiply", "divide", "sqrt"
 LARGE = 200_000  # elements: for fewer a thread saves little
 
 
-def share_arithmetic(is_on):
+def share_arithmetic(ops, is_on):
     """From now on these ops run on several threads, while is_on() holds."""
-    for primitive, function in UFUNCS:
+    for primitive, function in ops:
         if function.__name__ in NAMES:
             primitive.direct[numpy.ndarray] = shared(function, is_on)
 

@@ -197,7 +197,8 @@ def test_without_kernels_everything_is_as_it_was():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_one_call_is_a_loop_where_it_repeats_numbers_or_threads_share_it(threads):
+def test_one_call_is_a_loop_where_it_repeats_numbers_or_threads_share_it(threads, monkeypatch):
+    monkeypatch.setattr(fusion, "pays", lambda elements: threads > 1)  # whatever BLAS has on this machine
     x, column, row, unit = normal(2048, 64), normal(2048, 1, seed=1), normal(64, seed=2), np.eye(64, dtype="float32")
     tg.set_num_threads(threads)
     try:

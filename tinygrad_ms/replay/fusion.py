@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import numpy
 
 from tinygrad_ms.ops.fused import LEAST, is_on, loaded
-from tinygrad_ms.ops.fused.team import MANY, pays
+from tinygrad_ms.ops.fused.team import pays
 from tinygrad_ms.replay.layout import dense, name_of, order_of, values_in
 from tinygrad_ms.replay.trace import Entry, Value
 
 PLAIN = (0.0, 0.5, 1.0, 2.0)  # numbers that stand in the text of a loop
 WORTH = 60_000  # numbers that a loop spares to write and read, or to repeat: below, it is not worth being compiled
+SHARED = 100_000  # numbers for which a loop of one call pays where several threads run it
 MOST = 80  # lines of one loop
 ARRAYS = 32  # arrays and numbers that one loop reads
 SHORTEST = 16  # numbers of the innermost loop
@@ -392,7 +393,7 @@ class Fusion:
         far = any(op in self.far for _, op, *_ in group.lines if isinstance(op, str))
         fine = all(dense_in_c(v) for s, v in outside.items() if s in self.plan.kept_by_user)
         inner = any(runs == ((group.size, 1),) for _, runs, _ in group.inputs.values())
-        shared = group.size >= MANY and pays(group.size)  # NumPy would do all on one thread
+        shared = group.size >= SHARED and pays(group.size)  # NumPy would do all on one thread
         little = (group.calls - 1 + bool(group.edges) + shared) * group.size < WORTH
         if little or not fine or not inner or (far and group.written):
             self.kept += group.entries

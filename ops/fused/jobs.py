@@ -1,6 +1,7 @@
 """A kernel as a job of several threads: the parts of its arguments, and how the threads of BLAS get them."""
 
 import sys
+import warnings
 from functools import cached_property
 
 import numpy
@@ -27,11 +28,16 @@ class Job:
 
     @cached_property
     def code(self):
-        """What starts the team, the address of what its members run, and for how many words; made at first use."""
-        text, size = self.text()
-        text = f"# {self.function.__module__}\n{text}"
-        lead = compiled("lead", text, set(), sys.modules[__name__], run=self.function)
-        return lead, sys.modules[lead.__module__].job.address, size
+        """What starts the team, the address of what its members run, and for how many words; None for no such numba."""
+        try:
+            text, size = self.text()
+            text = f"# {self.function.__module__}\n{text}"
+            lead = compiled("lead", text, set(), sys.modules[__name__], run=self.function)
+            return lead, sys.modules[lead.__module__].job.address, size
+        except Exception as error:  # an error of numba; threads of Python do the work
+            text = f"tinygrad_ms: {self.function.__name__} cannot run on the threads of BLAS: {error}"
+            warnings.warn(text, RuntimeWarning, stacklevel=5)
+            return None
 
     def text(self) -> tuple[str, int]:
         """``lead`` writes down where the arguments lie. ``job`` reads it, and takes parts until none is left."""
@@ -75,8 +81,8 @@ class Job:
 
     def __call__(self, step, total, *arguments):
         """Run it on parts of ``step`` rows of ``total``. An argument for "flat" or "piece" is followed by a length."""
-        if (threads := members()) > 1 or get_num_threads() == 1:
-            lead, job, size = self.code
+        if ((threads := members()) > 1 or get_num_threads() == 1) and (code := self.code):
+            lead, job, size = code
             lead(numpy.empty(size, "int64"), (team() or [0])[0], job, threads, step, total, *arguments)
         else:
             deal_out(lambda i: self.function(*self.part(i, step, total, arguments)), -(-total // step))

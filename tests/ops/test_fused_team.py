@@ -103,6 +103,18 @@ def test_a_job_refuses_what_its_machine_code_was_not_made_for(two_of_blas):
             job(50_000, 100_000, wrong, y, near)
 
 
+def test_threads_of_python_do_what_numba_cannot_compile(two_of_blas, monkeypatch):
+    x = numbers(100_000)
+    kernel = fused.find("relu", x)
+    job = jobs.Job(kernel.made[x.dtype], kernel.made[x.dtype].signatures[0], kernel.hows())
+    monkeypatch.setattr(job, "text", lambda: ("@job\ndef job(words):\n    nonsense(words)", 4))
+    y, near = np.empty_like(x), np.empty((2, 0), "f")
+    with pytest.warns(RuntimeWarning, match="relu_loop cannot run on the threads of BLAS"):
+        job(50_000, 100_000, x, y, near)
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+    job(50_000, 100_000, x, y, near)  # without another warning
+
+
 @pytest.mark.parametrize("missing", [OSError, AttributeError])
 def test_another_blas_has_no_team(monkeypatch, missing):
     def library(path):

@@ -6,6 +6,7 @@ from tinygrad_ms.arrays.registry import BACKENDS
 from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.ops.fused.references import REFERENCES
+from tinygrad_ms.ops.lines import empty_on_a_line
 
 __all__: list[str] = []
 
@@ -13,7 +14,6 @@ WIDE = numpy.dtype("float64")
 SMALL = 256  # up to so many elements the number of calls decides the time of a kernel
 MANY = 1 << 16  # from so many elements on the passes over memory decide it
 BLOCK = 96 << 10  # bytes of one block: a few temporaries of that size fit the second cache
-LINE = 64  # bytes of a line of the cache and of a vector register: NumPy is slower where every load meets two lines
 
 
 def in_blocks(
@@ -51,7 +51,7 @@ def in_blocks(
         return tuple([y.astype(x.dtype, copy=False) for y in careful(x, *others)])
     x = x if x.flags.forc else xp.ascontiguousarray(x)
     made = [xp.empty_like(x) for _ in range(results)]
-    work = [xp.empty_like(x) if x.size <= step else _on_a_line(xp, step, x.dtype) for _ in range(spare)]
+    work = [_room(xp, x, step) for _ in range(spare)]
     with numpy.errstate(all="raise" if quick else None):
         for part, more, out in ((x, others, made + work),) if x.size <= step else _parts(step, x, others, made, work):
             try:
@@ -160,11 +160,11 @@ def _parts(step, x, others, made, work):
         yield flat[start:stop], parts[: len(others)], parts[len(others) :] + [w[: stop - start] for w in work]
 
 
-def _on_a_line(xp, n, dtype):
-    """An empty vector. In NumPy it starts on a line."""
-    room = xp.empty(n + LINE // dtype.itemsize, dtype)
-    start = -room.__array_interface__["data"][0] % LINE // dtype.itemsize if type(room) is numpy.ndarray else 0
-    return room[start : start + n]
+def _room(xp, x, step):
+    """Memory for a temporary. In NumPy, loads of a part of a large array meet one line of the cache."""
+    if x.size <= step:
+        return xp.empty_like(x)
+    return empty_on_a_line(step, x.dtype) if type(x) is numpy.ndarray else xp.empty(step, x.dtype)
 
 
 # --- pieces of kernels --------------------------------------------------------------------------------------

@@ -10,15 +10,13 @@ import importlib
 from contextlib import suppress
 from functools import cache
 
-import numpy
-
 from tinygrad_ms.ops.fused.threads import get_num_threads
+from tinygrad_ms.ops.lines import LINE, empty_on_a_line
 
 __all__: list[str] = []
 
 FEW, MANY = 1 << 16, 300_000  # elements from which threads pay, those of BLAS and those of Python
 NAMES = "scipy_openblas_{}64_", "openblas_{}64_", "scipy_openblas_{}", "openblas_{}"  # how builds name their functions
-LINE = 64  # bytes of a line of a cache
 OF_ITS_OWN = 1  # the answer of an OpenBLAS with threads of its own; others use those of OpenMP, or have none
 
 
@@ -61,6 +59,4 @@ def memory_of_parts(parts, length, dtype):
     """
     line = LINE // dtype.itemsize
     length = -(-length // line) * line
-    flat = numpy.empty(parts * length + line, dtype)
-    first = -flat.__array_interface__["data"][0] % LINE // dtype.itemsize
-    return flat[first : first + parts * length].reshape((parts, length))
+    return empty_on_a_line(parts * length, dtype).reshape((parts, length))

@@ -5,7 +5,6 @@ import importlib
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -167,18 +166,3 @@ assert not any(wrong)
 def test_kernels_run_beside_products_and_after_a_fork():
     command = [sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning", "-c", BESIDE_PRODUCTS]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "OPENBLAS_NUM_THREADS": "2"}, check=True, timeout=120)
-
-
-def test_several_threads_share_the_team(two_of_blas):
-    x, wrong = numbers(200, 1000), []
-    right = tg.softmax(x)
-
-    def call():
-        wrong.extend(not np.array_equal(tg.softmax(x), right) for _ in range(40))
-
-    threads = [threading.Thread(target=call) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(wrong) == 120 and not any(wrong)

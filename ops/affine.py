@@ -10,7 +10,7 @@ from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.costs import product
 from tinygrad_ms.ops.linalg.parts import are_half
-from tinygrad_ms.ops.linalg.products import matmul, of_two, over_rows
+from tinygrad_ms.ops.linalg.products import matmul, of_two, over_rows, times
 from tinygrad_ms.ops.shapes import before
 
 __all__ = ["linear"]
@@ -48,7 +48,7 @@ def affine(xp, x, weight, bias, /):
     if same and x.ndim == 2 == weight.ndim and x.itemsize > 2:
         (rows, n), (m, k) = x.shape, weight.shape
         if n == k and bias.shape == (m,):
-            y = xp.matmul(x, weight.T)
+            y = times(xp, x, weight.T)
             row = y[0] if rows == 1 else y  # arrays of one shape are added in half the time
             row += bias
             return y
@@ -57,7 +57,7 @@ def affine(xp, x, weight, bias, /):
         bias = wide(bias) if hasattr(bias, "dtype") else bias
         return affine.primitive.forward(xp, wide(x), wide(weight), bias).astype(x.dtype)
     rows = x if x.ndim == 2 else _rows(x)  # one large product instead of a batch of small ones
-    y = xp.matmul(rows, weight.T)
+    y = times(xp, rows, weight.T)
     if type(bias) is type(y) and bias.dtype == y.dtype:
         y += bias
     elif type(bias) is not float or bias != 0:

@@ -86,32 +86,6 @@ def without_gaps(x):
     return BACKENDS[type(x)].xp.ascontiguousarray(x)
 
 
-def product(a, b):
-    """a b for stacks of small matrices, for which BLAS takes twice the time."""
-    if not (isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray) and is_on() and max(a.size, b.size) >= LEAST):
-        return None
-    if not 2 < min(a.ndim, b.ndim) <= (axes := max(a.ndim, b.ndim)) <= 4 or not a.dtype.char == b.dtype.char == "f":
-        return None
-    (n, k), (inner, m) = a.shape[-2:], b.shape[-2:]
-    if m % LANES or k > SMALL or max(n, m) > max(k, SMALL // 2) or k != inner:
-        return None
-    by_rows = b.strides[-1] == 4  # else by columns, which a kernel turns
-    if not by_rows and (k % LANES or not a.strides[-1] == b.strides[-2] == 4):
-        return None
-    a, b = (x if x.ndim == 4 else x[:, None] if x.ndim == axes else x[None] for x in (a, b))
-    batch = [max(p, q) for p, q in zip(a.shape[:2], b.shape[:2])]
-    if any(p not in (1, q) for x in (a, b) for p, q in zip(x.shape, batch)) or not (
-        a.flags.aligned and b.flags.aligned
-    ):
-        return None
-    y = numpy.empty_like(a, order="C", shape=(*batch, n, m))
-    if not (run := find("products" if by_rows else "turned_products", y)):
-        return None
-    xp, b = BACKENDS[type(a)].xp, b if by_rows else b.mT
-    run(y, *(x if x.shape[:2] == y.shape[:2] else xp.broadcast_to(x, (*batch, *x.shape[2:])) for x in (a, b)))
-    return y if axes == 4 else y[:, 0]
-
-
 def newton_schulz(X, factors):
     """X (a I + b S + c S S), S = X^T X, for small matrices."""
     return _small_matrices("newton_schulz", factors, X)

@@ -19,8 +19,8 @@ class Job:
     """A compiled function that the team calls on parts of its arguments.
 
     how: what a call gets of each argument, for part i, which is the rows from ``start`` to ``stop``. "part": these rows
-    of an array. "flat": the same of a flat array, with so many numbers in a row. "own": row i. "piece": a flat array
-    from part i on. "whole": the argument itself. "start", "stop": the numbers.
+    of an array. "columns": these columns. "flat": the rows of a flat array, with so many numbers in a row. "own":
+    row i. "piece": a flat array from part i on. "whole": the argument itself. "start", "stop": the numbers.
     """
 
     def __init__(self, function, kinds, how):
@@ -41,8 +41,10 @@ class Job:
 
     def text(self) -> tuple[str, int]:
         """``lead`` writes down where the arguments lie. ``job`` reads it, and takes parts until none is left."""
-        forms = {"part": "{0}[start:stop]", "flat": "{0}[start * u{0} : stop * u{0}]", "own": "{0}[i]",
-                 "piece": "{0}[i * u{0} :]", "whole": "{0}", "start": "start", "stop": "stop"}  # fmt: skip
+        forms = {
+            "part": "{0}[start:stop]", "columns": "{0}[:, start:stop]", "flat": "{0}[start * u{0} : stop * u{0}]",
+            "own": "{0}[i]", "piece": "{0}[i * u{0} :]", "whole": "{0}", "start": "start", "stop": "stop",
+        }  # fmt: skip
         names: list[str] = []
         write, read, given, place = [], [], [], AHEAD
 
@@ -98,6 +100,8 @@ class Job:
             if how in ("flat", "piece"):
                 length = next(given)
                 yield a[start * length : stop * length] if how == "flat" else a[i * length :]
+            elif how == "columns":
+                yield a[:, start:stop]
             else:
                 yield a[start:stop] if how == "part" else a[i] if how == "own" else a
 

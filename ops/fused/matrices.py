@@ -4,9 +4,10 @@ import numpy
 
 from tinygrad_ms.ops.fused.compiler import Text
 from tinygrad_ms.ops.fused.kernels import Kernel
+from tinygrad_ms.ops.fused.machine import line, skew
 from tinygrad_ms.ops.fused.row_kernels import LINE, NUMBER, ROWS, rows
 from tinygrad_ms.ops.fused.team import part_size, pays
-from tinygrad_ms.ops.fused.tiles import add_product, product, turn
+from tinygrad_ms.ops.fused.tiles import LANES, add_product, copy, product, turn
 
 __all__: list[str] = []
 
@@ -85,14 +86,57 @@ def turned_products(y, x, z):
             product(y[i, j], x[i, j], work)
 
 
+def matrix_product(y, a, b):
+    """Y = A B for matrices of any size, whose rows or columns lie without gaps. Y has a multiple of ``LANES`` columns.
+
+    Columns of a block of B stay in the first cache while all rows of a block of A meet them, which is in the second
+    one. A is copied where its rows would push each other out of the first cache.
+    """
+    room = numpy.empty(DEPTH * (WIDE + HIGH) + LANES, y.dtype)
+    room = room[(line(room) - skew(room)) % line(room) :]
+    columns = room[: DEPTH * WIDE].reshape((DEPTH, WIDE))
+    rows = room[DEPTH * WIDE :][: DEPTH * HIGH].reshape((HIGH, DEPTH))
+    by_rows = b.strides[1] == b.itemsize
+    for k in range(0, a.shape[1], DEPTH):
+        stop = min(k + DEPTH, a.shape[1])
+        for i in range(0, a.shape[0], HIGH):
+            below = min(i + HIGH, a.shape[0])
+            left = a[i:below, k:stop]
+            if a.strides[1] != a.itemsize:
+                turn(rows[: below - i, : stop - k], left.T)
+                left = rows[: below - i, : stop - k]
+            elif a.strides[0] % FAR == 0:
+                copy(rows[: below - i, : stop - k], left)
+                left = rows[: below - i, : stop - k]
+            for j in range(0, y.shape[1], WIDE):
+                end = min(j + WIDE, y.shape[1])
+                right, to = columns[: stop - k, : end - j], y[i:below, j:end]
+                if by_rows:
+                    copy(right, b[k:stop, j:end])
+                else:
+                    turn(right, b[k:stop, j:end].T)
+                if k == 0:
+                    product(to, left, right)
+                else:
+                    add_product(to, left, right)
+
+
+DEPTH, WIDE, HIGH = 192, 2 * LANES, 240  # of these blocks: half of the first cache, a part of the second one
+FAR = 4096  # bytes: lines of memory with such a distance have one place in the first cache
 WORTH = 16  # so many multiplications take the time of an elementwise kernel on one number
 
 
 class Products(Kernel):
-    """A kernel of three stacks of matrices, which may lie in any way but for what the body says."""
+    """A kernel of matrices, or of stacks of them. They may lie in any way but for what the body says.
 
-    flags = {"contract"}
+    axes: of each array. how: what a part of a call gets of them, see ``Job``; parts have a multiple of ``unit``.
+    """
+
     takes, written = None, [0]
+
+    def __init__(self, body, axes=4, how="part part part", unit=1):
+        super().__init__(body, "f")
+        self.axes, self.how, self.unit = axes, how.split(), unit
 
     def text(self, real):
         text = Text(real)
@@ -102,19 +146,22 @@ class Products(Kernel):
     def compile(self, function, dtype):
         from numba import types
 
-        written, read = (types.Array(types.float32, 4, "A", readonly=readonly) for readonly in (False, True))
+        written, read = (types.Array(types.float32, self.axes, "A", readonly=readonly) for readonly in (False, True))
         function.compile((written, read, read))
         function.disable_compile()
 
     def hows(self):
-        return ["part"] * 3
+        return self.how
 
     def __call__(self, y, x, z):
-        if pays(work := y.size * z.shape[-1] // WORTH):
-            self.job(y.dtype)(-(-part_size(work) * y.shape[0] // work), y.shape[0], y, x, z)
+        if pays(work := y.size * x.shape[-1] // WORTH):
+            total = y.shape[self.how[0] == "columns"]
+            step = -(-part_size(work) * total // (work * self.unit)) * self.unit
+            self.job(y.dtype)(step, total, y, x, z)
         else:
             self.made[y.dtype](y, x, z)
 
 
-Products(products, "f")
-Products(turned_products, "f")
+Products(products)
+Products(turned_products)
+Products(matrix_product, 2, "columns whole columns", WIDE)

@@ -22,8 +22,13 @@ def add_product(y, a, b):
     y += a @ b
 
 
+def copy(y, x):
+    """y <- x, for rows of a multiple of ``LANES`` numbers."""
+    y[...] = x
+
+
 def turn(y, x):
-    """y <- x^T, for x with a multiple of ``LANES`` rows."""
+    """y <- x^T. The rows of both may have any length."""
     y[...] = x.T
 
 
@@ -44,7 +49,11 @@ def intrinsics() -> dict:
     def turn(typing_context, y, x):
         return types.none(y, x), written(turned)
 
-    return {"product": product, "add_product": add_product, "turn": turn}
+    @intrinsic
+    def copy(typing_context, y, x):
+        return types.none(y, x), written(copied)
+
+    return {"product": product, "add_product": add_product, "copy": copy, "turn": turn}
 
 
 # --- the instructions -----------------------------------------------------------------------------------------------
@@ -118,11 +127,15 @@ def tiles(writer, add, y, a, b):
     """All tiles of y: first those of full size, then the columns and rows that are left."""
     from llvmlite.binding import get_host_cpu_features
 
-    rows, vectors = (8, 2) if get_host_cpu_features().get("avx512f") else (4, 1)  # they fill the registers
+    rows, vectors = (12, 2) if get_host_cpu_features().get("avx512f") else (6, 1)  # they fill the registers
     zero, (n, m) = writer.i64(0), y[2]
-    low, wide = writer.whole(n, rows), writer.whole(m, vectors * LANES)
+    wide, down, top = writer.whole(m, vectors * LANES), [], zero
+    for height in (rows, 4, 1):
+        bottom = writer.builder.add(top, writer.whole(writer.builder.sub(n, top), height))
+        down.append((top, bottom, height))
+        top = bottom
     across = ((zero, wide, vectors), (wide, m, 1))[:vectors]
-    for (left, right, width), (top, bottom, height) in pairs(across, ((zero, low, rows), (low, n, 1))):
+    for (left, right, width), (top, bottom, height) in pairs(across, down):
         with writer.over(left, right, width * LANES) as (j, _), writer.over(top, bottom, height) as (i, _):
             lines = [writer.below(i, r) for r in range(height)]
             tile(writer, y, a, b, add, lines, [writer.below(j, LANES * v) for v in range(width)])
@@ -147,11 +160,29 @@ def tile(writer, y, a, b, add, lines, columns):
         writer.store(builder.load(sums[place]), y, *place)
 
 
+def copied(writer, y, x):
+    zero, (n, m) = writer.i64(0), x[2]
+    wide = writer.whole(m, LANES)
+    with writer.over(zero, n, 1) as (i, _):
+        with writer.over(zero, wide, LANES) as (j, _):
+            writer.store(writer.load(x, i, j), y, i, j)
+        with writer.over(wide, m, 1) as (j, _):
+            writer.builder.store(writer.builder.load(writer.at(x, i, j, writer.real)), writer.at(y, i, j, writer.real))
+
+
 def turned(writer, y, x):
-    """Blocks of LANES rows and columns. In stage h of each block, its parts of h rows and h columns change places."""
-    n, m = x[2]
+    """Blocks of LANES rows and columns. In stage h of each block, its parts of h rows and h columns change places.
+
+    Behind the last block numbers are turned one by one.
+    """
+    (n, m), zero = x[2], writer.i64(0)
+    low, wide = writer.whole(n, LANES), writer.whole(m, LANES)
+    for top, bottom, left, right in ((zero, low, wide, m), (low, n, zero, m)):
+        with writer.over(top, bottom, 1) as (i, _), writer.over(left, right, 1) as (j, _):
+            number = writer.builder.load(writer.at(x, i, j, writer.real))
+            writer.builder.store(number, writer.at(y, j, i, writer.real))
     numbers = range(LANES)
-    with writer.over(writer.i64(0), n, LANES) as (i, _), writer.over(writer.i64(0), m, LANES) as (j, _):
+    with writer.over(zero, low, LANES) as (i, _), writer.over(zero, wide, LANES) as (j, _):
         block = [writer.load(x, writer.below(i, r), j) for r in numbers]
         for h in (1, 2, 4, 8):
             left = writer.order(k if not k & h else k - h + LANES for k in numbers)

@@ -1,4 +1,4 @@
-"""Kernels over batches of small matrices agree with NumPy: any shape, layout, tile and number of threads."""
+"""Kernels of products of matrices agree with NumPy: any shape, layout, tile and number of threads."""
 
 import importlib.util
 
@@ -7,7 +7,7 @@ import pytest
 
 import tinygrad_ms as tg
 from tinygrad_ms.ops import fused
-from tinygrad_ms.ops.fused import calls, tiles
+from tinygrad_ms.ops.fused import calls, product_calls, tiles
 from tinygrad_ms.ops.matrix_sign.step import _newton_schulz_step as step
 
 INSTALLED = importlib.util.find_spec("numba") is not None
@@ -43,7 +43,8 @@ def called(monkeypatch):
         run = find(name, *arrays)
         return run and (lambda *given: names.append(name) or run(*given))
 
-    monkeypatch.setattr(calls, "find", noted)
+    for module in (calls, product_calls):
+        monkeypatch.setattr(module, "find", noted)
     return names
 
 
@@ -107,7 +108,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
     try:
         for threads in (1, 2, 3):
             tg.set_num_threads(threads)
-            found.append((*pulled(X, G), calls.product(X, G.mT)))
+            found.append((*pulled(X, G), product_calls.product(X, G.mT)))
     finally:
         tg.set_num_threads(None)
     for other in found[1:]:
@@ -153,15 +154,65 @@ def test_other_products_stay_with_blas(called):
         (x.astype("d"), x.mT.astype("d")),
         (x, x.mT.astype("d")),
         (x[None, None], x.mT),
-        (x, x[0].mT),
         (np.repeat(x, 2, 1), x.mT),
     ]
     for a, b in pairs:
         np.testing.assert_array_equal(tg.matmul(tg.tensor(a), tg.tensor(b)).numpy().shape, (a @ b).shape)
-        assert calls.product(a, b) is None
+        assert product_calls.product(a, b) is None
     assert not called
     with pytest.raises(ValueError, match="batch dimensions"):
         tg.matmul(tg.tensor(x), tg.tensor(x[:7]).mT)
+
+
+MATRICES = [(64, 784, 128), (784, 64, 128), (17, 200, 176), (250, 129, 48), (500, 64, 80), (100, 1024, 112)]
+
+
+@needs_numba
+@pytest.mark.parametrize("shape", MATRICES, ids=str)
+@pytest.mark.parametrize("first", ["rows", "columns"])
+@pytest.mark.parametrize("second", ["rows", "columns"])
+def test_products_of_two_matrices(shape, first, second, called):
+    """Sizes with and without whole tiles and blocks; rows of 4,096 bytes, which a cache puts on one place."""
+    n, k, m = shape
+    a = normal(n, k) if first == "rows" else normal(k, n).T
+    b = normal(k, m, seed=1) if second == "rows" else normal(m, k, seed=1).T
+    wide = a.astype("d") @ b.astype("d")
+    y = tg.matmul(tg.tensor(a), tg.tensor(b)).numpy()
+    assert called == ["matrix_product"] and y.shape == (n, m) and y.dtype == "float32" and y.flags.c_contiguous
+    assert (np.abs(y - wide) <= k * UNIT * (np.abs(a) @ np.abs(b))).all()
+    try:
+        tg.set_num_threads(2)
+        np.testing.assert_array_equal(product_calls.product(a, b), y)
+    finally:
+        tg.set_num_threads(None)
+    a[3, 5] = np.inf
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(np.isfinite(product_calls.product(a, b)), np.isfinite(a @ b))
+
+
+@needs_numba
+def test_a_layer_and_its_gradients_take_the_kernel(called):
+    x, weight, bias = normal(64, 784), normal(128, 784, seed=1), normal(128, seed=2)
+    leaves = [tg.tensor(a, requires_grad=True) for a in (x, weight, bias)]
+    y = tg.linear(*leaves)
+    y.backward(g := normal(64, 128, seed=3))
+    assert called == ["matrix_product"] * 3
+    for found, right in zip((y, *(leaf.grad for leaf in leaves)), (x @ weight.T + bias, g @ weight, g.T @ x, g.sum(0))):
+        np.testing.assert_allclose(found.numpy(), right, rtol=1e-4, atol=1e-3)
+    assert tg.linear(tg.tensor(x.reshape((2, 32, 784))), tg.tensor(weight)).shape == (2, 32, 128)
+    assert called == ["matrix_product"] * 4
+
+
+@needs_numba
+def test_other_products_of_two_matrices_stay_with_blas(called):
+    a, b = normal(64, 784), normal(784, 128, seed=1)
+    pairs = [
+        (a.astype("d"), b.astype("d")), (a, b[:, :120]), (a, b[:, :100].copy()), (a[:8], b), (a[:, :8], b[:8]),
+        (np.repeat(a, 2, 1)[:, ::2], b), (normal(512, 512), normal(512, 512)), (a, normal(784)), (a, normal(783, 128)),
+    ]  # fmt: skip
+    assert all(product_calls.product(*pair) is None for pair in pairs) and not called
+    with pytest.raises(ValueError, match="inner dimensions"):
+        tg.matmul(tg.tensor(a), tg.tensor(b).T)
 
 
 # --- tiles ------------------------------------------------------------------------------------------------------------
@@ -176,23 +227,27 @@ def test_tiles_of_every_size(features, monkeypatch):
 
     monkeypatch.setattr(llvmlite.binding, "get_host_cpu_features", lambda: features)
     made = tiles.intrinsics()
-    product, add_product, turn = made["product"], made["add_product"], made["turn"]
+    product, add_product, turn, copy = (made[name] for name in ("product", "add_product", "turn", "copy"))
 
     @numba.njit
-    def run(y, z, t, a, b, c):
+    def run(y, z, t, u, a, b, c):
         product(y, a, b)
         add_product(z, c.T, b)
-        turn(t, b)
+        turn(t, a)
+        copy(u, a)
 
-    for n, k, m in [(8, 16, 32), (16, 32, 16), (3, 16, 48), (21, 16, 80), (1, 32, 32)]:
+    for n, k, m in [(8, 16, 32), (16, 32, 16), (3, 17, 48), (21, 16, 80), (1, 32, 32), (39, 5, 16)]:
         a, b, c = normal(n, k), normal(k, m, seed=1), normal(k, n, seed=2)
-        y, z, t = np.empty((n, m), "f"), np.ones((n, m), "f"), np.empty((m, k), "f")
-        run(y, z, t, a, b, c)
+        y, z, t, u = np.empty((n, m), "f"), np.ones((n, m), "f"), np.empty((k, n), "f"), np.empty((n, k), "f")
+        run(y, z, t, u, a, b, c)
         np.testing.assert_allclose(y, a @ b, atol=1e-5)
         np.testing.assert_allclose(z, 1 + c.T @ b, atol=1e-5)
-        np.testing.assert_array_equal(t, b.T)
+        np.testing.assert_array_equal(t, a.T)
+        np.testing.assert_array_equal(u, a)
         tiles.product(y, a, b)
         tiles.add_product(y, c.T, b)
-        tiles.turn(t[::-1], b)
+        tiles.turn(t[::-1], a)
+        tiles.copy(u, a[::-1])
         np.testing.assert_allclose(y, (a + c.T) @ b, atol=1e-5)
-        np.testing.assert_array_equal(t[::-1], b.T)
+        np.testing.assert_array_equal(t[::-1], a.T)
+        np.testing.assert_array_equal(u, a[::-1])

@@ -327,7 +327,7 @@ def test_kernels_write_only_where_they_say():
         if isinstance(kernel, Each):
             given = [rng.random(50).astype("f") for _ in kernel.arrays] + [0.5] * len(kernel.constants)
         elif isinstance(kernel, Products):
-            given = [rng.random((2, 3, 16, 16)).astype("f") for _ in range(3)]
+            given = [rng.random((2, 3, 16, 16)[4 - kernel.axes :]).astype("f") for _ in range(3)]
         else:
             dtypes = {k.LABELS: "int64", k.TOTALS: "float64", k.MORE_TOTALS: "float64"}
             given = [

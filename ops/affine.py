@@ -9,8 +9,9 @@ from tinygrad_ms.arrays.sums import wide
 from tinygrad_ms.engine.primitive import primitive
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.ops.costs import product
+from tinygrad_ms.ops.fused.product_calls import times
 from tinygrad_ms.ops.linalg.parts import are_half
-from tinygrad_ms.ops.linalg.products import matmul, of_two, over_rows, times
+from tinygrad_ms.ops.linalg.products import matmul, of_two, over_rows
 from tinygrad_ms.ops.shapes import before
 
 __all__ = ["linear"]

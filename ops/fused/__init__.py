@@ -51,8 +51,8 @@ def loaded() -> dict:
 def find(name: str, first, *others):
     """The compiled kernel of that name for these arrays; None if there is none for them.
 
-    They must have one dtype that the kernel takes, and one shape. Arrays of NumPy must be large and contiguous. Arrays
-    that ``tg.compile`` records may get a kernel, too; its list then calls the kernel.
+    They must have one dtype that the kernel takes, and one shape. Arrays of NumPy must be large, and have no gaps but
+    where the kernel takes them. Arrays that ``tg.compile`` records may get a kernel, too; its list then calls it.
     """
     if not _state["on"]:
         return None
@@ -67,7 +67,7 @@ def find(name: str, first, *others):
     for a in (first, *others):
         if type(a) is not numpy.ndarray or a.dtype != first.dtype or a.shape != first.shape:
             return None
-        if not (flags := a.flags).c_contiguous or not flags.aligned:
+        if not ((flags := a.flags).c_contiguous or kernel.gaps) or not flags.aligned:
             return None
     return kernel if kernel.ready(first.dtype) else None
 

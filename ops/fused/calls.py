@@ -86,29 +86,34 @@ def without_gaps(x):
     return BACKENDS[type(x)].xp.ascontiguousarray(x)
 
 
-def newton_schulz(X, factors):
-    """X (a I + b S + c S S), S = X^T X, for small matrices."""
-    return _small_matrices("newton_schulz", factors, X)
+def newton_schulz(X, factors, out=None, identity=0.0):
+    """X after steps X (a I + b S + c S S), S = X^T X, for a batch of small matrices, in ``out`` if it is given."""
+    return _small_matrices("newton_schulz", (X,), out, factors, identity)
 
 
 def newton_schulz_rule(X, G, factors):
-    """Its derivative along G."""
-    return _small_matrices("newton_schulz_rule", factors, X, G)
+    """The derivative of one such step along G."""
+    return _small_matrices("newton_schulz_rule", (X, G), None, factors)
 
 
-def _small_matrices(name, factors, *arrays):
-    """The result of kernel ``name`` on batches of matrices of one shape."""
-    first, n = arrays[0], arrays[0].shape[-1]
+def lyapunov(K, A, out, pairs, parity):
+    """K after the steps of ``iterations.block_solve``, in ``out``."""
+    shifts = [(p, numpy.nan if q is None else q) for p, q in pairs]
+    return _small_matrices("lyapunov", (K, A), out, shifts, parity) if parity else None
+
+
+def _small_matrices(name, arrays, y, factors, *numbers):
+    """The result of kernel ``name`` on batches of matrices of one shape, in ``y`` if that is given."""
+    first, (m, n) = arrays[0], arrays[0].shape[-2:]
     if not all(isinstance(x, numpy.ndarray) and x.shape == first.shape for x in arrays) or not is_on():
         return None
-    if first.dtype.char != "f" or first.size < LEAST or n % LANES or max(first.shape[-2:]) > SMALL:
+    if first.dtype.char != "f" or first.size < LEAST or n % LANES or n > SMALL or m > 2 * SMALL:
         return None
     arrays = [without_gaps(x) for x in arrays]
     if not (run := find(name, *arrays)):
         return None
-    y = numpy.empty_like(arrays[0])
-    rows = [x.reshape((-1, first.shape[-2] * n)) for x in (*arrays, y)]
-    run(*rows, numpy.array(factors, first.dtype), n)
+    y = numpy.empty_like(arrays[0]) if y is None else y
+    run(*(x.reshape((-1, m * n)) for x in (*arrays, y)), numpy.array(factors, first.dtype).reshape(-1), n, *numbers)
     return y
 
 

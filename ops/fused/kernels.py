@@ -26,6 +26,7 @@ class Kernel:
     """
 
     flags = {"contract"}  # what the compiler may do with float arithmetic
+    gaps = False  # whether its arrays may have gaps
     written: list[int]
     makes = 0
 
@@ -61,11 +62,11 @@ class Kernel:
         """Empty arguments of the kinds that the function gets."""
         raise NotImplementedError
 
-    def job(self, dtype) -> Job:
+    def job(self, dtype, how=None) -> Job:
         """The function of that dtype for several threads."""
-        if dtype not in self.jobs:
-            self.jobs[dtype] = Job(self.made[dtype], self.made[dtype].signatures[0], self.hows())
-        return self.jobs[dtype]
+        if (dtype, how) not in self.jobs:
+            self.jobs[dtype, how] = Job(self.made[dtype], self.made[dtype].signatures[0], how or self.hows())
+        return self.jobs[dtype, how]
 
     def hows(self) -> list[str]:
         """What a part of a call gets of each argument of the function; see ``Job``."""

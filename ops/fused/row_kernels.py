@@ -27,13 +27,14 @@ class Rows(Kernel):
     single: the body is a function of one row of each matrix, and of the number for it, or of a vector of one number
     for TOTALS. It fills the row of the last matrix.
     streams: a large result goes past the caches. That is no faster where the arithmetic takes longer than the memory.
+    work: how many elementwise operations take the time of its work on one number.
     """
 
     flags = {"contract", "reassoc"}  # lets the compiler add up in vectors
 
-    def __init__(self, body, kinds, dtypes="f", single=False, streams=True):
+    def __init__(self, body, kinds, dtypes="f", single=False, streams=True, work=1):
         super().__init__(body, dtypes)
-        self.kinds, self.takes, self.single, self.streams = kinds, None, single, streams
+        self.kinds, self.takes, self.single, self.streams, self.work = kinds, None, single, streams, work
         self.matrices = [k for k, kind in enumerate(kinds) if kind == ROWS]
         self.written = [k for k, kind in enumerate(kinds) if kind in (TOTALS, MORE_TOTALS, SUMS)] + self.matrices[1:][
             -1:
@@ -81,7 +82,7 @@ class Rows(Kernel):
         dtype, arguments = given[0].dtype, list(given)
         count, length = given[0].shape
         summed = [k for k, kind in enumerate(self.kinds) if kind == SUMS]
-        several = pays(count * length)
+        several = pays(count * length * self.work)
         step = -(-count // BLOCKS) if summed else -(-part_size(count * length) // max(length, 1)) if several else count
         parts = -(-count // max(step, 1))
         sums = {k: numpy.zeros((parts, length), dtype) for k in summed}

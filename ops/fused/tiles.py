@@ -127,15 +127,11 @@ def tiles(writer, add, y, a, b):
     """All tiles of y: first those of full size, then the columns and rows that are left."""
     from llvmlite.binding import get_host_cpu_features
 
-    rows, vectors = (12, 2) if get_host_cpu_features().get("avx512f") else (6, 1)  # they fill the registers
+    rows, vectors = (8, 2) if get_host_cpu_features().get("avx512f") else (6, 1)  # they fill the registers
     zero, (n, m) = writer.i64(0), y[2]
-    wide, down, top = writer.whole(m, vectors * LANES), [], zero
-    for height in (rows, 4, 1):
-        bottom = writer.builder.add(top, writer.whole(writer.builder.sub(n, top), height))
-        down.append((top, bottom, height))
-        top = bottom
+    low, wide = writer.whole(n, rows), writer.whole(m, vectors * LANES)
     across = ((zero, wide, vectors), (wide, m, 1))[:vectors]
-    for (left, right, width), (top, bottom, height) in pairs(across, down):
+    for (left, right, width), (top, bottom, height) in pairs(across, ((zero, low, rows), (low, n, 1))):
         with writer.over(left, right, width * LANES) as (j, _), writer.over(top, bottom, height) as (i, _):
             lines = [writer.below(i, r) for r in range(height)]
             tile(writer, y, a, b, add, lines, [writer.below(j, LANES * v) for v in range(width)])

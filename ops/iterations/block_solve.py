@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from tinygrad_ms.ops.fused.calls import lyapunov
 from tinygrad_ms.ops.iterations.coefficients import roundoff, rows_to_one, schedule_for
 from tinygrad_ms.ops.iterations.driver import (
     Iteration,
@@ -149,6 +150,12 @@ class LyapunovSolve(Iteration):
         if self.J is not None:
             xp.matmul(self.J, self.T, out=self.J_next)
             self.J, self.J_next = self.J_next, self.J
+
+    def run(self, pairs, last=False):
+        K, A = self.KA
+        if not last or self.J is not None or lyapunov(K, A, self.back[0], pairs, self.parity) is None:
+            return super().run(pairs, last)
+        self.KA, self.back = self.back, self.KA
 
     def residual(self, scale):
         return residual(self.xp, self.R, self.R_diagonal, scale, self.norm)

@@ -3,12 +3,13 @@
 An iteration runs rows of ``coefficients`` on a batch: ``polar`` for msign, ``block_solve`` for an equation.
 """
 
+from collections.abc import Callable
 from copy import copy
 from math import prod
 
 import numpy
 
-from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.registry import BACKENDS, host
 from tinygrad_ms.cards import on_its_card
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.launches import launcher
@@ -170,11 +171,6 @@ def is_numpy(xp) -> bool:
     return xp is numpy or getattr(xp, "records", None) is numpy  # numpy is slow to say that it lacks a name
 
 
-def host(x) -> numpy.ndarray:
-    """The values of a raw array as a NumPy array. The host waits for them."""
-    return BACKENDS[type(x)].to_host(x)
-
-
 # --- the driver ----------------------------------------------------------------------------------------------------
 
 
@@ -183,9 +179,17 @@ class Iteration:
 
     arrays: tuple = ()
     results: tuple = ()
+    square: Callable
+    update: Callable
 
     def bind(self):
         """Make the views into the arrays."""
+
+    def run(self, pairs, last=False):
+        """One step for each pair (p, q); ``last``: no step follows these."""
+        for i, (p, q) in enumerate(pairs):
+            self.square()
+            self.update(p, q, last=last and i + 1 == len(pairs))
 
     def take(self, index):
         """A new iteration with the matrices at ``index``."""
@@ -227,17 +231,10 @@ def iterate(xp, schedule: Schedule, iteration) -> bool:
     whether adaptive steps have come to the last chunk without convergence.
     """
     if schedule.polishing is None:
-        run_rows(iteration, schedule.chunks[0][1], last=True)
+        iteration.run(schedule.chunks[0][1], last=True)
         return False
-    run_rows(iteration, schedule.chunks[0][1])
+    iteration.run(schedule.chunks[0][1])
     return polish(xp, schedule, iteration, schedule.chunks[1:])
-
-
-def run_rows(iteration, pairs, last=False):
-    """One step for each pair (p, q); ``last``: no step follows these."""
-    for i, (p, q) in enumerate(pairs):
-        iteration.square()
-        iteration.update(p, q, last=last and i + 1 == len(pairs))
 
 
 NEAR, CLOSE, CUBIC = 0.9, 0.02, 0.625  # residuals: may be polished, nearly there; a step takes r to CUBIC r^3
@@ -261,7 +258,7 @@ def polish(xp, schedule, iteration, chunks) -> bool:
         if polished == 1 and chunks and large.any():
             start, pairs = chunks[0]
             iteration.rescale(schedule.end / start)
-            run_rows(iteration, pairs)
+            iteration.run(pairs)
             return polish(xp, schedule, iteration, chunks[1:])
         # After the last chunk a large residual means rank deficiency. We stop before the noise has grown.
         capped |= bool(polished == 1 and large.any())

@@ -6,8 +6,9 @@ tables need real eigenvalues. Source: Higham, Functions of Matrices, 2008, equat
 
 import numpy
 
+from tinygrad_ms.arrays.registry import host
 from tinygrad_ms.ops.iterations.coefficients import roundoff
-from tinygrad_ms.ops.iterations.driver import host, normalise, squared_norm
+from tinygrad_ms.ops.iterations.driver import normalise, squared_norm
 from tinygrad_ms.ops.linalg.parts import per_matrix
 
 KRONECKER = 1024  # up to this many unknowns a dense system solves an equation that the sign cannot

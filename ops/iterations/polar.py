@@ -18,6 +18,7 @@ import numpy
 from tinygrad_ms.arrays.sums import HALF
 from tinygrad_ms.cards import F, there
 from tinygrad_ms.launches.products import product
+from tinygrad_ms.ops.fused.calls import newton_schulz
 from tinygrad_ms.ops.iterations.coefficients import schedule_for
 from tinygrad_ms.ops.iterations.driver import (
     Iteration,
@@ -95,6 +96,13 @@ class Orthogonalise(Iteration):
         else:
             xp.matmul(self.X, T, out=new)
         self.X, self.back = new, self.X
+
+    def run(self, pairs, last=False):
+        factors = [(p, 1.0, 0.0) if q is None else (p * p + q, 2 * p, 1.0) for p, q in pairs]
+        new = self.out if last and self.out is not None else self.back
+        if self.mcsgn or newton_schulz(self.X, factors, new, self.identity) is None:
+            return super().run(pairs, last)
+        self.X, self.back, self.identity = new, self.X, 0.0
 
     def residual(self, scale):
         return residual(self.xp, self.S, self.S_diagonal, scale, self.norm)

@@ -5,7 +5,7 @@ import warnings
 
 import numpy
 
-from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.registry import BACKENDS, host
 from tinygrad_ms.engine.call import ours
 from tinygrad_ms.engine.tensor import raw
 from tinygrad_ms.ops.iterations.coefficients import noise_floor, roundoff
@@ -49,8 +49,7 @@ def check_orthogonal(M, y, method, steps, coefficients):
     if not M.size:
         return
     n, m = sorted(M.shape[-2:])
-    to_host = BACKENDS[type(M)].to_host
-    flat, q = (to_host(x).reshape((-1,) + x.shape[-2:]) for x in (M, y))
+    flat, q = (host(x).reshape((-1,) + x.shape[-2:]) for x in (M, y))
     gram = q @ q.mT if q.shape[-2] < q.shape[-1] else q.mT @ q
     residual = numpy.linalg.norm(gram - numpy.eye(n), axis=(-2, -1))
     worst = int(residual.argmax())

@@ -9,7 +9,7 @@ from tinygrad_ms.engine.around.sentences import shape_of
 from tinygrad_ms.engine.primitive import multilinear
 from tinygrad_ms.launches.products import product as stacked_product
 from tinygrad_ms.ops.costs import product
-from tinygrad_ms.ops.fused.product_calls import product as by_kernel
+from tinygrad_ms.ops.fused import product_calls
 from tinygrad_ms.ops.linalg.einsum import einsum, tensordot
 from tinygrad_ms.ops.linalg.parts import are_half
 from tinygrad_ms.ops.operands import as_operand
@@ -54,16 +54,10 @@ def of_two(a, b):
     ``dot`` calls the same function of BLAS as ``matmul`` at half the cost; arrays with gaps it would copy first.
     """
     if type(a) is numpy.ndarray is type(b) and a.ndim == 2 == b.ndim and a.dtype is b.dtype and a.itemsize > 2:
-        if (y := by_kernel(a, b)) is not None:
+        if (y := product_calls.product(a, b)) is not None:
             return y
         return a.dot(b) if a.flags.forc and b.flags.forc else a @ b
     return matmul(a, b)
-
-
-def times(xp, a, b):
-    """xp.matmul(a, b)."""
-    y = by_kernel(a, b)
-    return xp.matmul(a, b) if y is None else y
 
 
 def over_rows(a, g):
@@ -94,8 +88,8 @@ def matmul(xp, a, b):
             return matmul.primitive.forward(xp, wide(a), wide(b)).astype(a.dtype)
         if a.ndim > 2 and b.ndim == 2:  # one large product instead of a batch of small ones
             rows = a.reshape((prod(a.shape[:-1]), a.shape[-1]))
-            return times(xp, rows, b).reshape((*a.shape[:-1], b.shape[-1]))
-        return times(xp, a, b) if isinstance(a, numpy.ndarray) else stacked_product(xp, a, b)
+            return product_calls.times(xp, rows, b).reshape((*a.shape[:-1], b.shape[-1]))
+        return product_calls.times(xp, a, b) if isinstance(a, numpy.ndarray) else stacked_product(xp, a, b)
     except (ValueError, AttributeError):
         raise ValueError(_why_not(shape_of(a), shape_of(b))) from None
 

@@ -47,7 +47,7 @@ def test_the_library_grows_on_purpose(sizes):
 
     The rest is new rooms: ``replay`` over array calls, ``ops/fused``, ``distributed``, ``interop``, flat storage.
     """
-    assert sum(sizes.values()) <= 26_800
+    assert sum(sizes.values()) <= 26_900
 
 
 def test_files_of_ops_are_short(sizes):

@@ -8,6 +8,7 @@ import pytest
 import tinygrad_ms as tg
 from tinygrad_ms.ops import fused
 from tinygrad_ms.ops.fused import calls, product_calls, tiles
+from tinygrad_ms.ops.iterations.block_solve import solve_symmetric
 from tinygrad_ms.ops.matrix_sign.step import _newton_schulz_step as step
 
 INSTALLED = importlib.util.find_spec("numba") is not None
@@ -114,6 +115,54 @@ def test_results_do_not_depend_on_the_number_of_threads():
     for other in found[1:]:
         for a, b in zip(found[0], other):
             np.testing.assert_array_equal(a, b)
+
+
+# --- all steps of an iteration in one kernel --------------------------------------------------------------------------
+
+
+@needs_numba
+@pytest.mark.parametrize("rows", ["su", ((1.5, -0.5, 0.0), (1.5, -0.5, 0.0))], ids=["quintics", "cubics"])
+@pytest.mark.parametrize("shape, eps", [((70, 32, 32), 0.0), ((60, 64, 16), 0.3), ((2, 20, 16, 57), 0.1)], ids=str)
+def test_all_steps_of_msign_and_of_its_derivative(rows, shape, eps, called):
+    """They agree with the same steps in float64, which NumPy makes; results do not depend on the number of threads."""
+    X, G = normal(*shape) + 16 * np.eye(*shape[-2:], dtype="f"), normal(*shape, seed=1)
+
+    def pulled(dtype):
+        x = tg.tensor(X.astype(dtype), requires_grad=True)
+        y = tg.msign(x, eps=eps, steps=None if rows == "su" else 2, coefficients=rows)
+        y.backward(G.astype(dtype))
+        return y.numpy(), x.grad.numpy()
+
+    right = pulled("d")
+    assert not called
+    found = pulled("f")
+    assert called[0] == "newton_schulz" and (called[-1] == "lyapunov") == (shape == (70, 32, 32))
+    for y, wide in zip(found, right):
+        assert np.abs(y - wide).max() <= 200 * UNIT * np.abs(wide).max()
+    try:
+        for threads in (2, 3):
+            tg.set_num_threads(threads)
+            for y, other in zip(found, pulled("f")):
+                np.testing.assert_array_equal(y, other)
+    finally:
+        tg.set_num_threads(None)
+
+
+@needs_numba
+@pytest.mark.parametrize("parity", [1, -1])
+def test_all_steps_of_an_equation(parity, called):
+    """P W + W P = C for symmetric or skew C. A matrix with NaN spoils no other."""
+    root, C = normal(40, 32, 32), normal(40, 32, 32, seed=1)
+    P, C = (root @ root.mT / 32 + np.eye(32, dtype="f")), C + parity * C.mT
+    found = solve_symmetric(np, P, C, parity, steps=8, coefficients="su")
+    assert called == ["lyapunov"]
+    wide = solve_symmetric(np, P.astype("d"), C.astype("d"), parity, steps=8, coefficients="su")
+    assert np.abs(P @ wide + wide @ P - C).max() < 1e-4
+    np.testing.assert_allclose(found, wide, rtol=0, atol=400 * UNIT * np.abs(wide).max())
+    P[7, 3, 4] = np.nan
+    spoiled = solve_symmetric(np, P, C, parity, steps=8, coefficients="su")
+    assert np.isnan(spoiled[7]).all()
+    np.testing.assert_array_equal(np.delete(spoiled, 7, 0), np.delete(found, 7, 0))
 
 
 # --- products ---------------------------------------------------------------------------------------------------------

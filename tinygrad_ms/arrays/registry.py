@@ -64,3 +64,8 @@ def probe_cuda() -> str | None:
     except Exception as error:
         _cuda_problem = f"CuPy is installed, but {type(error).__name__}: {error}"
     return _cuda_problem
+
+
+def host(array) -> numpy.ndarray:
+    """The values of a raw array, or of a scalar of NumPy, as an array of NumPy. The host waits for them."""
+    return BACKENDS[type(array)].to_host(array) if type(array) in BACKENDS else numpy.asarray(array)

@@ -8,12 +8,13 @@ diag(x) or 1^T, is shown by its name.
 
 import re
 
+from tinygrad_ms.arrays.registry import host
 from tinygrad_ms.cards import there
 from tinygrad_ms.engine.backward import make_seed
 from tinygrad_ms.engine.tape import Constant, Leaf, Node, Output, tape_of
 from tinygrad_ms.engine.tensor import Tensor
 from tinygrad_ms.graph.builder import output_name, sent_arguments, show
-from tinygrad_ms.graph.jacobians import host, local_jacobians, name_of, scientific, small, stacked
+from tinygrad_ms.graph.jacobians import local_jacobians, name_of, scientific, small, stacked
 from tinygrad_ms.graph.latex import renamed, to_text
 from tinygrad_ms.graph.outputs import LeafNames, tensors
 from tinygrad_ms.graph.structure import shape_text

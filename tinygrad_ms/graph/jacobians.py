@@ -4,16 +4,12 @@ import math
 
 import numpy
 
-from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.registry import host
 from tinygrad_ms.engine.backward import unbroadcast
 from tinygrad_ms.engine.tape import Node
 from tinygrad_ms.graph.values import local_products, number
 
 SIDE = 6  # the most rows and columns of a Jacobian that is written down
-
-
-def host(raw) -> numpy.ndarray:
-    return BACKENDS[type(raw)].to_host(raw) if type(raw) in BACKENDS else numpy.asarray(raw)
 
 
 def small(shape) -> int:

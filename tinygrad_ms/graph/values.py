@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 
 from tinygrad_ms.arrays.dtypes import is_float
-from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.registry import BACKENDS, host
 from tinygrad_ms.cards import on_card
 from tinygrad_ms.engine.around.gradients import pullbacks
 from tinygrad_ms.engine.around.modes import hooks
@@ -24,12 +24,11 @@ class Summary:
     __slots__ = ("shape", "dtype", "small", "low", "high", "mean", "std", "norm", "bad", "strip", "first")
 
     def __init__(self, array):
-        array = raw(array)
-        host = BACKENDS[type(array)].to_host(array) if type(array) in BACKENDS else numpy.asarray(array)
-        self.shape, self.dtype = host.shape, host.dtype
-        self.small = host.copy() if host.size <= SMALL else None
-        self.first = float(host.flat[0]) if host.size else None
-        wide = host.astype(numpy.float64) if is_float(host.dtype) or host.dtype.kind in "iub" else host
+        x = host(raw(array))
+        self.shape, self.dtype = x.shape, x.dtype
+        self.small = x.copy() if x.size <= SMALL else None
+        self.first = float(x.flat[0]) if x.size else None
+        wide = x.astype(numpy.float64) if is_float(x.dtype) or x.dtype.kind in "iub" else x
         finite = wide[numpy.isfinite(wide)]
         self.bad = wide.size - finite.size  # the number of NaN and infinite elements
         some = finite if finite.size else numpy.zeros(1)

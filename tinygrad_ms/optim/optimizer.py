@@ -13,7 +13,7 @@ import numpy
 
 from tinygrad_ms.arrays.devices import to_device
 from tinygrad_ms.arrays.dtypes import DEFAULT_FLOAT, is_float
-from tinygrad_ms.arrays.registry import BACKENDS
+from tinygrad_ms.arrays.registry import BACKENDS, host
 from tinygrad_ms.cards import by_card, on_card, there
 from tinygrad_ms.engine.tape import last_change, tick
 from tinygrad_ms.engine.tensor import Tensor, raw
@@ -424,7 +424,7 @@ class Optimizer:
         for name in names:
             if isinstance(entry[name], numpy.ma.MaskedArray):
                 raise ValueError(f"{which}: {name} is a masked array, whose mask would be lost")
-            array, buffer = host(entry[name]), self.new_buffer(p.data)
+            array, buffer = host(raw(entry[name])), self.new_buffer(p.data)
             if array.shape != p.shape or array.dtype != buffer.dtype:
                 raise ValueError(
                     f"{which}: {name} is {array.dtype} of shape {array.shape} in the state, expected"
@@ -466,9 +466,3 @@ def fit(caller, p) -> None:
         )
     if g.data.dtype != p.data.dtype and not is_float(g.data.dtype):
         raise TypeError(f"{caller}: {p.name or 'a parameter'} is {p.dtype} and its gradient {g.dtype}, expected floats")
-
-
-def host(value):
-    """A Tensor, an array of any device or a NumPy scalar as a NumPy array."""
-    value = raw(value)
-    return BACKENDS[type(value)].to_host(value) if type(value) in BACKENDS else numpy.asarray(value)

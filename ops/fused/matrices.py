@@ -147,7 +147,9 @@ def matrix_product(y, a, b):
     """
     room = numpy.empty(DEPTH * (WIDE + HIGH) + LANES, y.dtype)
     room = room[(line(room) - skew(room)) % line(room) :]
-    columns = room[: DEPTH * WIDE].reshape((DEPTH, WIDE))
+    depth = min(a.shape[1], DEPTH)
+    wide = DEPTH // depth * WIDE
+    columns = room[: depth * wide].reshape((depth, wide))
     rows = room[DEPTH * WIDE :][: DEPTH * HIGH].reshape((HIGH, DEPTH))
     by_rows = b.strides[1] == b.itemsize
     for k in range(0, a.shape[1], DEPTH):
@@ -161,8 +163,8 @@ def matrix_product(y, a, b):
             elif a.strides[0] % FAR == 0:
                 copy(rows[: below - i, : stop - k], left)
                 left = rows[: below - i, : stop - k]
-            for j in range(0, y.shape[1], WIDE):
-                end = min(j + WIDE, y.shape[1])
+            for j in range(0, y.shape[1], wide):
+                end = min(j + wide, y.shape[1])
                 right, to = columns[: stop - k, : end - j], y[i:below, j:end]
                 if by_rows:
                     copy(right, b[k:stop, j:end])

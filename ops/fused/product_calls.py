@@ -11,6 +11,7 @@ __all__: list[str] = []
 
 LIGHT, HEAVY = 1 << 19, 120 << 20  # multiplications of a product of two matrices: beyond these BLAS is as fast
 LONG = 1024  # the sum is over so many numbers at most
+HIGH = 128  # a copy of b pays from so many rows of a on
 
 
 def product(a, b):
@@ -36,6 +37,8 @@ def of_two(a, b):
     if not LIGHT <= work <= (HEAVY if by_rows else HEAVY // 3) or a.shape[1] > LONG:
         return None
     if min(*a.shape, *b.shape) < LANES or any(4 not in x.strides for x in (a, b)):
+        return None
+    if b.strides[1] == 4 and a.shape[0] < HIGH:
         return None
     if not (run := find("matrix_product", max(a, b, key=lambda x: x.size))):
         return None

@@ -3,24 +3,21 @@
 import numpy
 
 from tinygrad_ms.arrays.registry import BACKENDS
-from tinygrad_ms.ops.fused import LEAST, find, is_on
+from tinygrad_ms.ops.fused import LEAST, find
 from tinygrad_ms.ops.fused.calls import SMALL
 from tinygrad_ms.ops.fused.tiles import LANES
 
 __all__: list[str] = []
 
 LIGHT, HEAVY = 1 << 19, 120 << 20  # multiplications of a product of two matrices: beyond these BLAS is as fast
-LONG = 1024  # the sum is over so many numbers at most
-HIGH = 128  # a copy of b pays from so many rows of a on
+LONG, HIGH = 1024, 128  # the sum is over so many numbers at most; a copy of b pays from so many rows of a on
 
 
 def product(a, b):
     """a b."""
-    if a.size < LEAST > b.size or not (isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray) and is_on()):
+    if a.size < LEAST > b.size or not (isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray)):
         return None
-    if not (a.ndim > 1 < b.ndim and a.dtype.char == b.dtype.char == "f" and a.flags.aligned and b.flags.aligned):
-        return None
-    if a.shape[-1] != b.shape[-2] or b.shape[-1] % LANES:
+    if not a.dtype.char == b.dtype.char == "f" or min(a.ndim, b.ndim) < 2 or b.shape[-1] % LANES:
         return None
     return of_two(a, b) if a.ndim == b.ndim == 2 else of_stacks(a, b)
 
@@ -33,24 +30,28 @@ def times(xp, a, b):
 
 def of_two(a, b):
     """a b for two matrices."""
-    by_rows, work = a.strides[1] == 4, a.size * b.shape[1]
-    if not LIGHT <= work <= (HEAVY if by_rows else HEAVY // 3) or a.shape[1] > LONG:
+    (n, k), (inner, m), a_by_rows, b_by_rows = a.shape, b.shape, a.strides[1] == 4, b.strides[1] == 4
+    if k != inner or n < LANES or not LANES <= k <= LONG or n < HIGH and b_by_rows:
         return None
-    if min(*a.shape, *b.shape) < LANES or any(4 not in x.strides for x in (a, b)):
+    if not LIGHT <= n * k * m <= (HEAVY if a_by_rows else HEAVY // 3):
         return None
-    if b.strides[1] == 4 and a.shape[0] < HIGH:
+    if not (a_by_rows or a.strides[0] == 4) or not (b_by_rows or b.strides[0] == 4) or not (run := kernel(a, b)):
         return None
-    if not (run := find("matrix_product", max(a, b, key=lambda x: x.size))):
-        return None
-    y = numpy.empty_like(a, order="C", shape=(a.shape[0], b.shape[1]))
+    y = numpy.empty_like(a, order="C", shape=(n, m))
     run(y, a, b)
     return y
+
+
+def kernel(a, b, name="matrix_product"):
+    """The kernel for these arrays, if there is one."""
+    aligned = a.flags.aligned and b.flags.aligned
+    return find(name, a if a.size > b.size else b) if aligned else None
 
 
 def of_stacks(a, b):
     """a b for stacks of small matrices."""
     (n, k), m, axes = a.shape[-2:], b.shape[-1], max(a.ndim, b.ndim)
-    if not 2 < min(a.ndim, b.ndim) <= axes <= 4 or k > SMALL or m > SMALL or n > 2 * SMALL:
+    if not 2 < min(a.ndim, b.ndim) <= axes <= 4 or k != b.shape[-2] or k > SMALL or m > SMALL or n > 2 * SMALL:
         return None
     by_rows = b.strides[-1] == 4  # else by columns, which a kernel turns
     if not by_rows and (k % LANES or not a.strides[-1] == b.strides[-2] == 4 or max(n, m) > max(k, SMALL // 2)):
@@ -59,7 +60,7 @@ def of_stacks(a, b):
     batch = [max(p, q) for p, q in zip(a.shape[:2], b.shape[:2])]
     if any(p not in (1, q) for x in (a, b) for p, q in zip(x.shape, batch)):
         return None
-    if not (run := find("products" if by_rows else "turned_products", max(a, b, key=lambda x: x.size))):
+    if not (run := kernel(a, b, "products" if by_rows else "turned_products")):
         return None
     y = numpy.empty_like(a, order="C", shape=(*batch, n, m))
     xp, b = BACKENDS[type(a)].xp, b if by_rows else b.mT

@@ -213,7 +213,7 @@ def test_other_products_stay_with_blas(called):
         tg.matmul(tg.tensor(x), tg.tensor(x[:7]).mT)
 
 
-MATRICES = [(64, 784, 128), (784, 64, 128), (17, 200, 176), (250, 129, 48), (500, 64, 80), (100, 1024, 112)]
+MATRICES = [(64, 784, 128), (784, 64, 128), (17, 200, 176), (250, 129, 48), (500, 64, 80), (130, 1024, 112)]
 
 
 @needs_numba
@@ -227,6 +227,9 @@ def test_products_of_two_matrices(shape, first, second, called):
     b = normal(k, m, seed=1) if second == "rows" else normal(m, k, seed=1).T
     wide = a.astype("d") @ b.astype("d")
     y = tg.matmul(tg.tensor(a), tg.tensor(b)).numpy()
+    if second == "rows" and n < 128:  # a copy of b would not pay
+        assert not called
+        return
     assert called == ["matrix_product"] and y.shape == (n, m) and y.dtype == "float32" and y.flags.c_contiguous
     assert (np.abs(y - wide) <= k * UNIT * (np.abs(a) @ np.abs(b))).all()
     try:
@@ -245,11 +248,11 @@ def test_a_layer_and_its_gradients_take_the_kernel(called):
     leaves = [tg.tensor(a, requires_grad=True) for a in (x, weight, bias)]
     y = tg.linear(*leaves)
     y.backward(g := normal(64, 128, seed=3))
-    assert called == ["matrix_product"] * 3
+    assert called == ["matrix_product"] * 2  # x W^T and G^T x; G W has few rows
     for found, right in zip((y, *(leaf.grad for leaf in leaves)), (x @ weight.T + bias, g @ weight, g.T @ x, g.sum(0))):
         np.testing.assert_allclose(found.numpy(), right, rtol=1e-4, atol=1e-3)
     assert tg.linear(tg.tensor(x.reshape((2, 32, 784))), tg.tensor(weight)).shape == (2, 32, 128)
-    assert called == ["matrix_product"] * 4
+    assert called == ["matrix_product"] * 3
 
 
 @needs_numba

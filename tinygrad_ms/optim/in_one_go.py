@@ -34,7 +34,7 @@ def together(optimizer, work, now) -> list:
 
     Returns the items of ``work`` that are left: small ones, those with gaps, and those that may show one memory.
     """
-    if not is_on():
+    if not is_on() or sum(item[0].size >= LEAST for item in work) < 2:
         return work
     found: dict[tuple, list] = {}
     left = []

@@ -235,7 +235,7 @@ class Optimizer:
         """Update all parameters, once everything is known to fit."""
         update, now = self.update, tick()
         last_change[0] = now
-        if getattr(update, "__func__", None) in STEPPED and len(work) > 1:
+        if len(work) > 1 and getattr(update, "__func__", None) in STEPPED:
             work = together(self, work, now)
         for array, g, state, group, p, self._fresh in by_card(work):
             self.updating = p

@@ -104,4 +104,5 @@ def _numbers(n):
 def _reduced(losses, target, reduction):
     if reduction == "none":
         return losses.reshape(target.shape)
-    return losses.sum() / (target.size or 1) if reduction == "mean" else losses.sum()
+    total = numpy.add.reduce(losses) if type(losses) is numpy.ndarray else losses.sum()  # sum would add a frame
+    return total / (target.size or 1) if reduction == "mean" else total

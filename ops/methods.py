@@ -13,7 +13,7 @@ from tinygrad_ms.ops.crossings import Crossings
 from tinygrad_ms.ops.numpy_functions import PUBLIC, ArrayUfunc
 from tinygrad_ms.ops.on_tape import OnTape
 from tinygrad_ms.ops.rows import ArrayLike
-from tinygrad_ms.spelling import NAMES, Missing
+from tinygrad_ms.spelling import NAMES, Missing, inner
 
 Axis = int | tuple[int, ...] | None
 
@@ -187,7 +187,7 @@ def attach(ops: dict[str, Any]) -> None:
         "__eq__": comparison(ops["equal"]),
         "__ne__": comparison(ops["not_equal"]),
         "__pos__": lambda x: x,
-        "T": property(ops["transpose"]),
+        "T": property(inner(ops["transpose"])),
         "mT": property(ops["matrix_transpose"]),
         "transpose": axes_of(ops["transpose"], as_shape),
         "permute": lambda x, *axes: permute_dims(x, axes=as_shape(*axes)),

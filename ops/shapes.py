@@ -155,7 +155,7 @@ def inverse_permutation(axes, before: int = 0) -> tuple[int, ...]:
 def transpose(x, axes=None):
     """The axes of x reversed, or in the order ``axes``, as in NumPy. For a matrix it is the transpose."""
     if axes is None and type(x) is Tensor and x.data.ndim == 2:
-        return _transpose(x) if is_followed(x) else view_of(x, x.data.T)
+        return _transpose(x) if x.node is not None or is_followed(x) else view_of(x, x.data.T)
     x = as_operand(x)
     return permute_dims(x, axes=tuple(range(x.ndim))[::-1] if axes is None else tuple(axes))
 

@@ -34,7 +34,8 @@ def test_the_list_of_a_tiny_network_holds_no_copies_but_those_of_the_user():
     calls = [line for line in lines if "(" in line and "=" not in line.split("(")[0] and "fill(" not in line]
     assert sum(".copy()" in line for line in lines) == 6  # the gradients
     assert not any(".T" in line or "reshape" in line or "astype" in line for line in lines)
-    assert sum("matmul(" in line for line in calls) == 8 and sum("enter(" in line for line in lines) == 1
+    assert sum("matmul(" in line for line in calls) == 2 and sum("dot(" in line for line in calls) == 6
+    assert sum("enter(" in line for line in lines) == 1
     after = lines[lines.index(next(line for line in lines if '["step"] = ' in line and "+" in line)) : -1]
     assert [line for line in after if "(" in line] == [after[-1]]  # Python listens to Ctrl-C at calls
 
@@ -128,8 +129,37 @@ def test_a_small_step_warns_as_the_step_itself_does():
             with warnings.catch_warnings(record=True) as found:
                 warnings.simplefilter("always")
                 run(tg.tensor(np.full((1, 4), value, "float32")))
-            heard.append([str(w.message) for w in found])
+            heard.append([str(w.message).replace("dot", "matmul") for w in found])
     assert heard[:4] == heard[4:] and heard[3] and replays(f) == 2
+
+
+def test_small_products_warn_and_raise_as_the_step_itself_does():
+    """NumPy's dot makes them. So its name stands in the warnings."""
+    rng = np.random.default_rng(0)
+    a, b, c = (nn.Parameter(rng.standard_normal((4, 4)).astype("float32")) for _ in range(3))
+
+    def step(x):
+        a.grad = b.grad = c.grad = None
+        loss = (tg.tanh(tg.tanh(x @ a) @ b) @ c * 1e-30).sum()
+        loss.backward()
+        return loss.detach(), a.grad, b.grad, c.grad
+
+    f = tg.compile(step)
+    for _ in range(3):
+        f(np.ones((3, 4), "float32"))
+    assert "dot(" in f.tape
+    for value in (1.0, 2e38, np.inf, np.nan, 1.0):
+        x, heard, results = np.full((3, 4), value, "float32"), [], []
+        for run in (lambda x: f.eager(tg.tensor(x)), f):
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                results.append([t.numpy().tobytes() for t in run(x)])
+            heard.append([str(w.message).replace("dot", "matmul") for w in found])
+        assert heard[0] == heard[1] and results[0] == results[1]
+        assert value != 2e38 or "overflow encountered in matmul" in heard[1]
+    assert replays(f) >= 5
+    with np.errstate(over="raise"), pytest.raises(ValueError, match="matmul: overflow encountered in matmul"):
+        f(np.full((3, 4), 2e38, "float32"))
 
 
 def test_arrays_of_either_side_of_the_bound():

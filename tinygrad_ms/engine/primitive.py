@@ -149,13 +149,13 @@ class Plan:
 
     def read_extras(self, arrays, constants, cached):
         """The constants, shapes and cached values that the rules name."""
-        for kind, which in self.extras:
-            if fact := FACTS.get(kind):
-                yield fact(arrays[which]) if which is not None else tuple(map(fact, arrays))
-            elif kind == "constant":
-                yield constants[which] if which in constants else self.primitive.defaults[which]
-            else:
-                yield cached[which]
+        defaults = self.primitive.defaults
+        return [
+            cached[which] if kind == "cached"
+            else constants.get(which, defaults.get(which)) if kind == "constant"
+            else FACTS[kind](arrays[which]) if which is not None else tuple(map(FACTS[kind], arrays))
+            for kind, which in self.extras
+        ]  # fmt: skip
 
     def shapes_in(self, saved):
         """The saved shapes by argument."""

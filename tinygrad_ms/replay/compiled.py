@@ -54,6 +54,7 @@ def compile(step=None, *, check: bool = False) -> Any:
     Loops: with the extra "fast", runs of elementwise calls on large arrays of a CPU are one compiled loop each, and
     compiled kernels are called as they are. Arithmetic, roots, comparisons round as before; exp and tanh are within 4
     ulp, other functions within 1, in float32; sums are taken in float64. Loops give no floating-point warnings.
+    Small matrices are multiplied by ``dot`` where it makes the same bits as ``matmul``; NumPy's warnings then name it.
     Numbers, strings and None that the step reads from closure cells, globals, and attributes of its modules and objects
     are guarded: where one has changed, the step is recorded anew. What lies deeper is fixed, and so are effects on
     Python objects (``losses.append``, ``print``): they happen while a call records, never in a replay.

@@ -65,6 +65,7 @@ class Plan:
         self.spare_copies()
         self.drop()
         gather(self)
+        small.products(self)
         self.reuse_copies()
         self.loops = fuse(self)
         self.place()
@@ -481,7 +482,8 @@ def has_out(e) -> bool:
         return name in REDUCTIONS or name in WITH_OUT or name in ("astype", "copy")
     if name in MAKERS - {"arange", "eye", "asarray", "array"} or name in ("ascontiguousarray",):
         return True
-    return (hasattr(function, "nin") and getattr(function, "nout", 1) == 1) or name in WITH_OUT
+    single = hasattr(function, "nin") and getattr(function, "nout", 1) == 1
+    return single or function is numpy.dot or name in WITH_OUT
 
 
 def take(free, size, plan):

@@ -4,8 +4,10 @@ NumPy needs 0.3 us for an elementwise call of equal shapes and dtypes, and two t
 """
 
 import math
+from functools import cache
 
 import numpy
+from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_ms.replay.trace import Entry, Storage, Value
 
@@ -41,11 +43,21 @@ def decide(plan, e, kept, readers) -> None:
     """Whether one number is finite is asked of Python, not of a ufunc."""
     v, answer = plan.resolve(e.args[0]), e.args[1]
     test = v.entry
-    if kept and test is kept[-1] and test.function is numpy.isfinite and readers[v] == 1 and not test.writes:
+    if kept and test is kept[-1] and finite(plan, test) and readers[v] == 1 and not test.writes:
         x = plan.resolve(test.args[0])
+        x = plan.resolve(x.entry.args[0]) if test.function is numpy.less else x
         if type(x) is Value and x.kind in HOST and x.shape == () and x.dtype.char in "fd":
             e.function, e.args = math.isfinite, (x, answer)
             plan.inputs.pop(e, None)
+
+
+def finite(plan, test) -> bool:
+    """Whether a call asks if x is finite: isfinite(x), or abs(x) < inf."""
+    if test.function is not numpy.less:
+        return test.function is numpy.isfinite
+    size, bound = plan.resolve(test.args[0]), test.args[1]
+    maker = size.entry if type(size) is Value else None
+    return maker is not None and maker.function is numpy.absolute and not maker.writes and bound == math.inf
 
 
 def align(plan, e, kept, out) -> None:
@@ -106,6 +118,42 @@ def sum_of_one(plan, e, kept, out) -> None:
         view.storage, view.root, x = x.storage, False, view
     e.function, e.args, e.kwargs, out.lifted = numpy.add, (x, 0.0), {}, out.shape == ()
     plan.inputs.pop(e, None)
+
+
+def products(plan) -> None:
+    """Small matrices are multiplied by ``dot``, which needs half the time of ``matmul``. NumPy's warnings name it."""
+    for e in plan.entries:
+        out = plan.resolve(e.kwargs.get("out", e.outs))
+        if e.function is numpy.matmul and e.kind == "call" and not set(e.kwargs) - {"out"} and type(out) is Value:
+            a, b = map(plan.resolve, e.args)
+            fine = [
+                type(v) is Value and v.kind is numpy.ndarray and len(v.shape) == 2 and v.dtype == out.dtype
+                and (1 < math.prod(v.shape) <= SMALL or v is out) and min(v.strides) > 0
+                for v in (a, b, out)
+            ]  # fmt: skip
+            if not all(fine) or out.dtype.char not in "fd" or not in_c(out) or a.storage is b.storage:
+                continue
+            if same_numbers(*[(v.shape, v.strides, v.dtype) for v in (a, b)]):
+                e.function = numpy.dot
+
+
+SPECIAL = (0.0, -0.0, 1.0, -2.0, numpy.inf, -numpy.inf, numpy.nan, 1e-30, 1e30)
+
+
+@cache
+def same_numbers(*operands) -> bool:
+    """Whether ``dot`` and ``matmul`` make the same bits of matrices with these shapes, strides, dtypes: five trials."""
+    rng = numpy.random.default_rng(0)
+    for i in range(5):
+        given = []
+        for shape, strides, dtype in operands:
+            count = 1 + sum((n - 1) * s for n, s in zip(shape, strides)) // dtype.itemsize
+            numbers = rng.standard_normal(count) if i < 3 else rng.choice(SPECIAL, count)
+            given.append(as_strided(numbers.astype(dtype), shape, strides))
+        with numpy.errstate(all="ignore"):
+            if numpy.matmul(*given).tobytes() != numpy.dot(*given).tobytes():
+                return False
+    return True
 
 
 def before(e, kept, function, args, shape, dtype) -> Value:

@@ -274,7 +274,7 @@ class Source:
             args = self.numbers_as_arrays(args)
         if type(out) is Value and out.entry is e and out.root and out.storage in self.plan.static and has_out(e):
             self.into(e, function, name, args, kwargs, out)
-        elif e.writes and "out" in kwargs and type(kwargs["out"]) is Value and hasattr(function, "nin"):
+        elif e.writes and "out" in kwargs and type(kwargs["out"]) is Value and takes_out(function):
             self.ufunc(e, function, args, kwargs, kwargs.pop("out"))
         elif e.writes and name == "fill":
             self.call(e, operator.setitem, (args[0], ..., args[1]))
@@ -325,7 +325,7 @@ class Source:
         elif isinstance(function, str) and name in REDUCTIONS:
             function, args, kwargs = self.reduction(name, args, kwargs, out)
             self.call(e, function, args, kwargs)
-        elif hasattr(function, "nin"):
+        elif takes_out(function):
             self.ufunc(e, function, args, kwargs, out)
         else:
             self.call(e, function, args, {**kwargs, "out": out})
@@ -394,7 +394,10 @@ class Source:
             body.append("    now = tick()")
         marks = [f"    {' = '.join(f'{name}[0]' for name in touched)} = now"] if touched else []
         if self.atomic:
-            body += [f"    {line}" for line in [*self.gradients, f"results = {result_text}"]]
+            made = [f"results = {result_text}"]
+            if result_text.startswith("Tensor("):
+                made = ["results = blank(Tensor)", f"fill(results, {result_text[7:]}"]
+            body += [f"    {line}" for line in [*self.gradients, *made]]
             body += self.at_once(after, marks)
         else:
             body += [*self.block_of(after, {}), f"    results = {result_text}", *marks]
@@ -479,6 +482,11 @@ class Source:
             if kind is list
             else f"{self.bound(kind, 'kind')}([{inside}])"
         )
+
+
+def takes_out(function) -> bool:
+    """Whether the argument after the operands is the array for the result."""
+    return hasattr(function, "nin") or function is numpy.dot
 
 
 def used_in(name, text) -> bool:

@@ -29,6 +29,8 @@ def finder(low, cells=CELLS):
             raise FloatingPointError
         places = places.astype("intp")  # once, because each look-up of NumPy needs them so
         t -= to_cells
+        if type(places) is numpy.ndarray:  # the method takes a quarter of the time to start
+            return lambda table, out: table.take(places, None, out, "wrap")
         return lambda table, out: xp.take(table, places, mode="wrap", out=out)
 
     return find

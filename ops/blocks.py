@@ -17,7 +17,8 @@ BLOCK = 96 << 10  # bytes of one block: a few temporaries of that size fit the s
 
 
 def in_blocks(
-    xp, kernel, x, *constants, double=True, quick=None, quick_in="fd", beyond=SMALL, results=1, spare=0, beside=None
+    xp, kernel, x, *constants, double=True, quick=None, quick_in="fd", beyond=SMALL, results=1, spare=0, beside=None,
+    under="raise",
 ):  # fmt: skip
     """kernel(xp, x, *constants): a tuple of ``results`` arrays like x, each in the dtype of x.
 
@@ -28,6 +29,7 @@ def in_blocks(
         blocks, and ``kernel`` computes these in float64. ``out`` holds an array for each result, and ``spare`` more to
         work in: NumPy writes about twice as fast into memory that it has just used.
     beside: an array like x. The kernels get its blocks, too, before the constants.
+    under: "ignore" if ``quick`` is right where a number on the way to its results is subnormal.
     """
     if not x.ndim:  # arithmetic on 0-d arrays makes NumPy scalars
         beside = beside if beside is None else beside.reshape((1,))
@@ -52,7 +54,7 @@ def in_blocks(
     x = x if x.flags.forc else xp.ascontiguousarray(x)
     made = [xp.empty_like(x) for _ in range(results)]
     work = [_room(xp, x, step) for _ in range(spare)]
-    with numpy.errstate(all="raise" if quick else None):
+    with numpy.errstate(all="raise", under=under) if quick else numpy.errstate():
         for part, more, out in ((x, others, made + work),) if x.size <= step else _parts(step, x, others, made, work):
             try:
                 _store(quick(xp, part, out, *more, *constants) if quick else careful(part, *more), out)

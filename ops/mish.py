@@ -63,4 +63,5 @@ def _mish_slope(x):
 )
 def mish(xp, x):
     """x tanh(softplus(x))."""
-    return kept(*in_blocks(xp, _mish_kernel, x, x.dtype.itemsize, quick=_quick_mish, quick_in="f", results=2, spare=2))
+    how = dict(quick=_quick_mish, quick_in="f", results=2, spare=2, under="ignore")
+    return kept(*in_blocks(xp, _mish_kernel, x, x.dtype.itemsize, **how))

@@ -98,6 +98,7 @@ def _load() -> dict:
             layouts,
             matrices,
             norms,
+            products,
             rows,
             steps,
             walk,

@@ -315,7 +315,7 @@ def test_replays_leave_no_memory_behind():
 def test_kernels_write_only_where_they_say():
     from tinygrad_ms.ops.fused import row_kernels as k
     from tinygrad_ms.ops.fused.kernels import KERNELS, Each
-    from tinygrad_ms.ops.fused.matrices import Products
+    from tinygrad_ms.ops.fused.products import Products
 
     fusion.loaded()
     shapes = {k.ROWS: (6, 256), k.LINE: 256, k.SUMS: 256, k.EACH: 6, k.TOTALS: 6, k.LABELS: 6}

@@ -234,6 +234,18 @@ def test_other_axes_and_weights_stay_with_numpy(used):
 
 
 @needs_numba
+@pytest.mark.parametrize("low, high", [(-13, -4), (-4, -0.77), (-0.74, -0.25), (-0.25, -1e-4), (1e-4, 0.6), (0.6, 9)])
+def test_each_element_of_gelu_is_within_4_ulp(low, high, used):
+    """The zero of the slope is between two ranges."""
+    x = np.random.default_rng(7).uniform(low, high, 300_000).astype("float32")
+    found = value_and_gradients(tg.gelu, [x])
+    assert used == ["gelu", "gelu_rule"]
+    right = in_numpy(value_and_gradients, tg.gelu, [x.astype("d")])
+    for one, other in zip(found, right):
+        assert (np.abs(one - other) / np.spacing(np.abs(other).astype("f"))).max() <= 4
+
+
+@needs_numba
 @pytest.mark.parametrize("name", ["gelu", "silu"])
 def test_a_rule_that_computes_its_slope_takes_any_gradient(name, used):
     function, x = ELEMENTS[name][0], inputs(name)[0]

@@ -37,7 +37,7 @@ def curve(r):
 
 
 def bell(a):
-    """The density of the normal distribution, e^(-a^2 / 2) / sqrt(2 pi), 0 <= a <= 15, as a product of normal numbers.
+    """e^(-a^2 / 2) for 0 <= a <= 15, as a product of two normal numbers.
 
     a^2 as a float would have too few digits. q = a^2 + 2 n ln 2 is rounded after the product.
     """

@@ -23,7 +23,7 @@ def add_product(y, a, b):
 
 
 def copy(y, x):
-    """y <- x, for rows of a multiple of ``LANES`` numbers."""
+    """y <- x. The rows may have any length."""
     y[...] = x
 
 
@@ -157,6 +157,7 @@ def tile(writer, y, a, b, add, lines, columns):
 
 
 def copied(writer, y, x):
+    """Vectors of each row, and behind the last one number by number."""
     zero, (n, m) = writer.i64(0), x[2]
     wide = writer.whole(m, LANES)
     with writer.over(zero, n, 1) as (i, _):
